@@ -1,0 +1,197 @@
+"""The log: what was asked, what was measured and under which conditions. One JSON file a point.
+
+    results/vllm/SmolLM2-135M-Instruct-tp1-bs768-replicas1-prompt128-gen32-clients4.json
+
+Everything that ServeBench prints or draws is derived from these files alone. All times are nanoseconds of
+the host's CLOCK_REALTIME, which the kernel stamps arriving bytes with; events count from `sent_ns`.
+
+Log versions: 1 (2026-11) the first.  Logs of DeepSpeed-FastGen's own scripts are read by `legacy.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+LOG_VERSION = 1
+
+Phase = Literal["warmup", "measured", "hold"]
+
+
+class LogError(Exception):
+    """A file that is not a log we can read; the message says which file, why, and what to do."""
+
+
+class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """One server to benchmark: what is launched, or what is attached to."""
+
+    backend: str
+    model: str
+    tp_size: int = 1  # GPUs (or CPU workers) that one replica is sharded over
+    max_ragged_batch_size: int = 768  # most sequences that the engine may batch
+    num_replicas: int = 1
+    fp6: bool = False
+    engine_args: tuple[str, ...] = ()  # handed to the engine as they are
+    urls: tuple[str, ...] = ()  # attach: the base URLs of servers that run already
+
+
+class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """One load to put on a server. Lengths in tokens, times in seconds."""
+
+    mean_prompt_length: int = 2600
+    prompt_length_var: float = 0.3  # standard deviation as a share of the mean
+    max_prompt_length: int = 4000
+    mean_max_new_tokens: int = 60
+    max_new_tokens_var: float = 0.3
+    num_clients: int = 1
+    num_requests: int = 36  # measured ones; warm-up and hold requests come on top
+    warmup: int = 1  # requests that every client completes before anything counts
+    stream: bool = True
+    api: Literal["completions", "chat"] = "completions"
+    temperature: float = 1.0
+    top_p: float = 0.9
+    respect_eos: bool = False
+    request_timeout: float = 600.0
+    seed: int = 0
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """One request as it went. A failed one has `error` set and keeps what did arrive."""
+
+    id: int
+    phase: Phase  # only "measured" requests count as requests; the others keep the server under load
+    client: int
+    server: int = 0  # index into Log.server_facts.urls
+    prompt_tokens: int
+    max_new_tokens: int  # asked for
+    generated_tokens: int  # achieved
+    token_source: str  # where the counts come from: "usage", "token_ids", "events", ...
+    cached_tokens: int | None = None  # prompt tokens that the server found in its prefix cache, if it says so
+    scheduled_ns: int | None = None  # when it should have left (open loop)
+    sent_ns: int  # just before its last byte was handed to the kernel
+    event_ns: list[int]  # arrival of every event that carries content, ns after sent_ns
+    event_tokens: list[int]  # tokens in each of them
+    merged: list[tuple[int, int]] = []  # (event index, earliest ns): event_ns is an upper bound for these
+    finish_reason: str | None = None  # the server's word, or "cancelled" when the point had ended
+    status: int = 0  # HTTP status, 0 when no answer came
+    connect_ns: int = 0  # TCP (and TLS) connect of the connection used, outside of every latency
+    resent: int = 0  # times it was sent again since it had provably not reached the server
+    error: str | None = None
+
+
+class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The server as it really ran."""
+
+    urls: list[str]
+    commands: list[str] = []  # as typed into a shell, one a replica
+    engine: str = ""  # name and version
+    log_files: list[str] = []
+    start_s: float = 0.0  # launch to ready
+    log_tail: str = ""  # last lines of the engine's log, when it failed
+
+
+class Quality(msgspec.Struct, frozen=True, kw_only=True):
+    """How far this point's client can be trusted (defined in quality.py). Shares are 0..1, times seconds."""
+
+    verdict: str = "unknown"  # "ok" or "client-limited: why, what to do"
+    lag_p50_s: float | None = None  # wake-up of the client minus kernel stamp, per read
+    lag_p99_s: float | None = None
+    lag_max_s: float | None = None
+    reads: int = 0
+    merged_share: float = 0.0  # content events whose stamp is an upper bound
+    unstamped_share: float = 0.0  # reads without a kernel stamp
+    send_late_p99_s: float | None = None  # request due to request sent
+    asked_concurrency: float = 0.0
+    achieved_concurrency: float = 0.0  # mean requests in flight over the window
+    worker_cpu_share: list[float] = []  # of one core, per load process
+    host_cpu_share: float | None = None  # of all cores, everything on this host
+    clock_step_s: float = 0.0  # largest change of REALTIME against MONOTONIC
+    connect_p50_s: float | None = None
+
+
+class Log(msgspec.Struct, frozen=True, kw_only=True):
+    """One point of a sweep."""
+
+    servebench_log: int = LOG_VERSION
+    status: Literal["ok", "failed"]
+    failure: str | None = None
+    started_at: str  # ISO 8601, UTC
+    fingerprint: str
+    server: ServerConfig
+    run: RunConfig
+    server_facts: ServerFacts
+    client: dict[str, str | int | float]  # host, Python and package versions
+    window_ns: tuple[int, int] | None  # all clients active, warm-up over: what throughput is taken from
+    quality: Quality = Quality()
+    results: list[Result] = []
+
+    @property
+    def label(self) -> str:
+        return self.server.backend
+
+
+def model_label(model: str) -> str:
+    """`meta-llama/Llama-2-7b-hf` -> `meta-llama_Llama-2-7b-hf`; a local path -> its last name."""
+    path = Path(model)
+    local = path.is_absolute() or model.startswith((".", "~")) or path.exists()
+    return path.name.removesuffix(".gguf") if local else model.replace("/", "_")
+
+
+def log_name(server: ServerConfig, run: RunConfig) -> str:
+    """File name of a point, as the original suite writes it."""
+    return (
+        f"{model_label(server.model)}-tp{server.tp_size}-bs{server.max_ragged_batch_size}"
+        f"-replicas{server.num_replicas}-prompt{run.mean_prompt_length}-gen{run.mean_max_new_tokens}"
+        f"-clients{run.num_clients}.json"
+    )
+
+
+def fingerprint(server: ServerConfig, run: RunConfig, engine: str, client: str) -> str:
+    """Identity of a point: equal fingerprints mean that measuring again would measure the same thing."""
+    identity = msgspec.json.encode([LOG_VERSION, server, run, engine, client], order="sorted")
+    return hashlib.sha256(identity).hexdigest()[:16]
+
+
+def save(log: Log, path: Path) -> None:
+    """Write a log so that it is either there whole or not at all; one request a line, for grep and diff."""
+    head = msgspec.structs.asdict(log) | {"results": []}
+    text = msgspec.json.format(msgspec.json.encode(head), indent=2)
+    rows = b",\n".join(msgspec.json.encode(result) for result in log.results)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(f".tmp{os.getpid()}")
+    with scratch.open("wb") as file:
+        file.write(text.removesuffix(b"[]\n}") + b"[\n" + rows + b"\n]\n}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.replace(path)
+
+
+def load(path: Path) -> Log:
+    """Read one log, ours or the original suite's. Raises LogError with one clear line."""
+    from servebench import legacy
+
+    try:
+        data = path.read_bytes()
+        if b'"servebench_log"' not in data[:4096]:
+            return legacy.decode(data)
+        log = msgspec.json.decode(data, type=Log)
+    except OSError as error:
+        raise LogError(f"{path}: cannot be read: {error.strerror}") from error
+    except msgspec.MsgspecError as error:
+        raise LogError(f"{path}: not a benchmark log: {error}") from error
+    if log.servebench_log > LOG_VERSION:
+        raise LogError(f"{path}: log version {log.servebench_log} is newer than this ServeBench; update it")
+    return log
+
+
+def read_parts(paths: list[Path]) -> Iterator[Result]:
+    """Results from the part files of load processes; a last line that was cut off mid-write is left out."""
+    decode = msgspec.json.Decoder(Result).decode
+    for path in paths:
+        if path.exists():
+            yield from (decode(line) for line in path.read_bytes().splitlines(True) if line.endswith(b"\n"))
