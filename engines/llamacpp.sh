@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # llama.cpp's own HTTP server, prebuilt: ./engines/llamacpp.sh   (seconds, 130 MB)
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-NAME=llamacpp PACKAGE=xllamacpp VERSION=0.2.15
+NAME=llamacpp PACKAGE=xllamacpp VERSION=2026.10.11549
 done_already $NAME "$PACKAGE $VERSION" && exit
 
 new_environment $NAME

@@ -23,6 +23,10 @@ LOG_VERSION = 1
 Phase = Literal["warmup", "measured", "hold"]
 
 
+class InputError(Exception):
+    """Something the user gave that cannot work: one line that says what, why, and what to type instead."""
+
+
 class LogError(Exception):
     """A file that is not a log we can read; the message says which file, why, and what to do."""
 
@@ -60,7 +64,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
+class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One request as it went. A failed one has `error` set and keeps what did arrive."""
 
     id: int
@@ -77,6 +81,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     event_ns: list[int]  # arrival of every event that carries content, ns after sent_ns
     event_tokens: list[int]  # tokens in each of them
     merged: list[tuple[int, int]] = []  # (event index, earliest ns): event_ns is an upper bound for these
+    texts: list[
+        str
+    ] = []  # what each event said; kept only until tokens are counted, where the server counts none
     finish_reason: str | None = None  # the server's word, or "cancelled" when the point had ended
     status: int = 0  # HTTP status, 0 when no answer came
     connect_ns: int = 0  # TCP (and TLS) connect of the connection used, outside of every latency

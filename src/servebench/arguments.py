@@ -1,0 +1,273 @@
+"""Command line -> Settings. Everything that can be known to be wrong is said here, before anything starts."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from servebench import defaults
+from servebench.backends import BACKENDS, LATER
+from servebench.records import InputError
+
+EPILOG = """examples:
+  python run_benchmark.py --backend vllm --dry_run                     show the plan of the default sweep
+  python run_benchmark.py --backend vllm --tp_size 1 2 --num_clients 1 8 32
+  python run_benchmark.py --backend vllm --model .models/SmolLM2-135M-Instruct --mean_prompt_length 128 \\
+      --mean_max_new_tokens 32 --num_clients 1 2 4 --engine_args "--enforce-eager"
+  python run_benchmark.py --backend openai --openai_api_url http://localhost:8000/v1 --model NAME
+Options that take several values (tp_size, num_replicas, max_ragged_batch_size, mean_prompt_length,
+mean_max_new_tokens, num_clients) are swept: every combination is one point and one log. A point that was
+measured before with the same settings is skipped.
+Exit status: 0 all points measured, 1 some failed, 2 bad input.
+"""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user asked for, with defaults filled in. Names, units and meaning as in `--help`."""
+
+    model: str
+    backend: str
+    tokenizer: str
+    tp_size: tuple[int, ...]
+    num_replicas: tuple[int, ...]
+    max_ragged_batch_size: tuple[int, ...]
+    fp6: bool
+    engine_args: tuple[str, ...]
+    deployment_name: str
+    client_only: bool
+    port: int | None
+    server_timeout: float
+    openai_api_url: tuple[str, ...]
+    openai_api_key: str
+    aml_api_url: str | None
+    aml_api_key: str
+    api: str
+    mean_prompt_length: tuple[int, ...]
+    prompt_length_var: float
+    max_prompt_length: int
+    mean_max_new_tokens: tuple[int, ...]
+    max_new_tokens_var: float
+    num_clients: tuple[int, ...]
+    num_requests: int | None
+    warmup: int
+    stream: bool
+    temperature: float
+    top_p: float
+    respect_eos: bool
+    request_timeout: float
+    seed: int
+    num_workers: int | None
+    out_json_dir: Path
+    overwrite_results: bool
+    on_error: str
+    dry_run: bool
+    list_models: bool
+
+    def __repr__(self) -> str:  # keys never reach a message
+        return f"Settings(model={self.model!r}, backend={self.backend!r}, ...)"
+
+
+def number(kind: type[int] | type[float], least: float, most: float = float("inf")):  # type: ignore[no-untyped-def]
+    """An argparse type: a number of this kind between the bounds."""
+
+    def parse(text: str) -> float:
+        wanted = "a whole number" if kind is int else "a number"
+        bounds = f"of at least {least:g}" + (f" and at most {most:g}" if most != float("inf") else "")
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted} {bounds}")
+        return value
+
+    return parse
+
+
+COUNT, SHARE, SECONDS = number(int, 1), number(float, 0, 1), number(float, 0.001)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="run_benchmark.py",
+        description="Benchmark LLM servers: sweep servers and loads, write one JSON log a point.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _server_options(parser.add_argument_group("the server"))
+    _endpoint_options(parser.add_argument_group("a server that runs already"))
+    _load_options(parser.add_argument_group("the load"))
+    _sampling_options(parser.add_argument_group("the requests"))
+    _output_options(parser.add_argument_group("the results"))
+    return parser
+
+
+def _server_options(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--model", help=f"Hugging Face id or a local directory [{defaults.DEFAULT_MODEL}]")
+    add("--backend", choices=[*BACKENDS, *LATER], default="fastgen", help="serving engine [%(default)s]")
+    add("--tokenizer", help="Hugging Face id or directory that prompts are measured with [the model]")
+    add("--tp_size", nargs="+", type=COUNT, metavar="N", help="tensor parallel sizes [the model's]")
+    add("--num_replicas", nargs="+", type=COUNT, default=[1], metavar="N", help="model replicas [1]")
+    add("--max_ragged_batch_size", nargs="+", type=COUNT, default=[768], metavar="N",
+        help="most sequences that the engine may batch [768]")  # fmt: skip
+    add("--fp6", action="store_true", help="quantise the weights to 6 bits (fastgen)")
+    add("--engine_args", default="", metavar='"..."', help="passed on to the engine's own command line")
+    add("--deployment_name", default="benchmark-deployment", help="name of the deployment (fastgen, aml)")
+    add("--port", type=number(int, 1, 65535), help="port of the first replica [a free one]")
+    add("--server_timeout", type=SECONDS, default=1800.0, metavar="S", help="longest start, in s [1800]")
+
+
+def _endpoint_options(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "--client_only",
+        action="store_true",
+        help="start no server; measure the one at --openai_api_url or --port",
+    )
+    add(
+        "--openai_api_url",
+        nargs="+",
+        default=[],
+        metavar="URL",
+        help="base URL(s) of OpenAI-compatible servers",
+    )
+    add("--openai_api_key", help="its key [$OPENAI_API_KEY]")
+    add("--aml_api_url", metavar="URL", help="URL of an Azure ML endpoint")
+    add("--aml_api_key", help="its key [$AML_API_KEY]")
+    add("--api", choices=["completions", "chat"], default="completions", help="OpenAI dialect [%(default)s]")
+
+
+def _load_options(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--num_clients", nargs="+", type=COUNT, default=list(defaults.NUM_CLIENTS), metavar="N",
+        help="clients, each sends its next request when its last ended [1 2 4 6 8 12 ... 32]")  # fmt: skip
+    add("--num_requests", type=COUNT, metavar="N", help="counted requests a point [4 x clients + 32]")
+    add("--warmup", type=number(int, 0), default=1, metavar="N", help="requests a client before counting [1]")
+    add("--num_workers", type=COUNT, metavar="N", help="client processes [by cores and clients]")
+    add(
+        "--request_timeout",
+        type=SECONDS,
+        default=600.0,
+        metavar="S",
+        help="a longer request fails, in s [600]",
+    )
+
+
+def _sampling_options(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "--mean_prompt_length",
+        nargs="+",
+        type=COUNT,
+        metavar="N",
+        help="mean tokens of prompts [the model's]",
+    )
+    add("--prompt_length_var", type=SHARE, default=0.3, metavar="X",
+        help="standard deviation of prompt lengths as a share of the mean [0.3]")  # fmt: skip
+    add("--max_prompt_length", type=COUNT, metavar="N", help="no prompt is longer [4000, at least 3 x mean]")
+    add(
+        "--mean_max_new_tokens",
+        nargs="+",
+        type=COUNT,
+        metavar="N",
+        help="mean tokens to generate [the model's]",
+    )
+    add(
+        "--max_new_tokens_var",
+        type=SHARE,
+        default=0.3,
+        metavar="X",
+        help="likewise for generated tokens [0.3]",
+    )
+    add("--stream", dest="stream", action="store_true", default=True, help="ask for streamed tokens [yes]")
+    add("--no_stream", dest="stream", action="store_false", help="ask for whole answers: E2E latency only")
+    add("--temperature", type=number(float, 0), default=1.0, metavar="X", help="[1.0]")
+    add("--top_p", type=SHARE, default=0.9, metavar="X", help="[0.9]")
+    add(
+        "--respect_eos",
+        action="store_true",
+        help="let answers end early; else every engine does the same work",
+    )
+    add("--seed", type=number(int, 0), default=0, metavar="N", help="of lengths and texts [0]")
+
+
+def _output_options(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--out_json_dir", type=Path, default=Path("results"), metavar="DIR", help="where logs go [results]")
+    add("--overwrite_results", action="store_true", help="measure again what was measured")
+    add("--on_error", choices=["continue", "stop"], default="continue",
+        help="after a failed point go on with the next, or end [%(default)s]")  # fmt: skip
+    add("--dry_run", action="store_true", help="show the plan and end")
+    add("--list_models", action="store_true", help="show the models with defaults of their own and end")
+
+
+def parse(argv: Sequence[str] | None = None) -> Settings:
+    """Raises SystemExit(2) for what argparse refuses, InputError for what only makes no sense together."""
+    args = build_parser().parse_args(argv)
+    given: dict[str, Any] = vars(args)
+    given["model"] = args.model or defaults.DEFAULT_MODEL
+    given["tokenizer"] = args.tokenizer or given["model"]
+    _fill_in_model_defaults(given)
+    given["openai_api_key"] = args.openai_api_key or os.environ.get("OPENAI_API_KEY", "")
+    given["aml_api_key"] = args.aml_api_key or os.environ.get("AML_API_KEY", "")
+    given["engine_args"] = _split(args.engine_args)
+    settings = Settings(**{f.name: _frozen(given[f.name]) for f in fields(Settings)})
+    if not settings.list_models:
+        check(settings)
+    return settings
+
+
+def _fill_in_model_defaults(given: dict[str, Any]) -> None:
+    model = defaults.MODELS.get(str(given["model"]), defaults.ANY_MODEL)
+    for name in ("tp_size", "mean_prompt_length", "mean_max_new_tokens"):
+        given[name] = given[name] or getattr(model, name)
+    given["max_prompt_length"] = given["max_prompt_length"] or model.max_prompt_length
+
+
+def _split(engine_args: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(engine_args))
+    except ValueError as error:
+        raise InputError(f"--engine_args {engine_args!r}: {error}; quote it as in a shell") from error
+
+
+def _frozen(value: Any) -> Any:
+    """Lists become tuples without repetitions, in the order given."""
+    return tuple(dict.fromkeys(value)) if isinstance(value, list) else value
+
+
+def check(settings: Settings) -> None:
+    """Cross-checks between options."""
+    if settings.backend in LATER:
+        raise InputError(
+            f"--backend {settings.backend}: {LATER[settings.backend]}; use {' or '.join(BACKENDS)}"
+        )
+    _check_endpoint(settings)
+    if min(settings.mean_prompt_length) > settings.max_prompt_length:
+        raise InputError(
+            f"--mean_prompt_length {min(settings.mean_prompt_length)} is more than "
+            f"--max_prompt_length {settings.max_prompt_length}; raise the latter"
+        )
+
+
+def _check_endpoint(settings: Settings) -> None:
+    if settings.backend == "openai" and not settings.openai_api_url:
+        raise InputError(
+            "--backend openai measures a running server; say which: --openai_api_url http://HOST:PORT/v1"
+        )
+    if settings.client_only and not (settings.openai_api_url or settings.port):
+        raise InputError(
+            "--client_only measures a running server; say which: --port N or --openai_api_url URL"
+        )
+    if settings.openai_api_url and not settings.client_only and settings.backend != "openai":
+        raise InputError(
+            f"--backend {settings.backend} would start a server of its own beside --openai_api_url; "
+            "add --client_only to measure the running one"
+        )

