@@ -246,9 +246,7 @@ def _frozen(value: Any) -> Any:
 def check(settings: Settings) -> None:
     """Cross-checks between options."""
     if settings.backend in LATER:
-        raise InputError(
-            f"--backend {settings.backend}: {LATER[settings.backend]}; use {' or '.join(BACKENDS)}"
-        )
+        raise InputError(f"--backend {settings.backend}: {LATER[settings.backend]}; use {' or '.join(BACKENDS)}")
     _check_endpoint(settings)
     if min(settings.mean_prompt_length) > settings.max_prompt_length:
         raise InputError(
@@ -263,9 +261,7 @@ def _check_endpoint(settings: Settings) -> None:
             "--backend openai measures a running server; say which: --openai_api_url http://HOST:PORT/v1"
         )
     if settings.client_only and not (settings.openai_api_url or settings.port):
-        raise InputError(
-            "--client_only measures a running server; say which: --port N or --openai_api_url URL"
-        )
+        raise InputError("--client_only measures a running server; say which: --port N or --openai_api_url URL")
     if settings.openai_api_url and not settings.client_only and settings.backend != "openai":
         raise InputError(
             f"--backend {settings.backend} would start a server of its own beside --openai_api_url; "

@@ -20,9 +20,7 @@ class ModelDefaults:
 
 ANY_MODEL = ModelDefaults()
 _LLAMA = ModelDefaults(mean_prompt_length=(1200, 2600), mean_max_new_tokens=(60, 128))
-_FALCON = ModelDefaults(
-    mean_prompt_length=(1200, 1900), mean_max_new_tokens=(60, 128), max_prompt_length=2000
-)
+_FALCON = ModelDefaults(mean_prompt_length=(1200, 1900), mean_max_new_tokens=(60, 128), max_prompt_length=2000)
 
 MODELS = {
     "meta-llama/Llama-2-7b-hf": _LLAMA,

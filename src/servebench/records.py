@@ -81,9 +81,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     event_ns: list[int]  # arrival of every event that carries content, ns after sent_ns
     event_tokens: list[int]  # tokens in each of them
     merged: list[tuple[int, int]] = []  # (event index, earliest ns): event_ns is an upper bound for these
-    texts: list[
-        str
-    ] = []  # what each event said; kept only until tokens are counted, where the server counts none
+    texts: list[str] = []  # what each event said; kept only until tokens are counted, where the server counts none
     finish_reason: str | None = None  # the server's word, or "cancelled" when the point had ended
     status: int = 0  # HTTP status, 0 when no answer came
     connect_ns: int = 0  # TCP (and TLS) connect of the connection used, outside of every latency

@@ -20,11 +20,7 @@ def root_url(url: str) -> str:
 
 def request_body(run: RunConfig, model: str, prompt: str, max_new_tokens: int) -> dict[str, Any]:
     """The fields that every OpenAI-compatible server knows."""
-    text = (
-        {"prompt": prompt}
-        if run.api == "completions"
-        else {"messages": [{"role": "user", "content": prompt}]}
-    )
+    text = {"prompt": prompt} if run.api == "completions" else {"messages": [{"role": "user", "content": prompt}]}
     sampling = {"temperature": run.temperature, "top_p": run.top_p}
     return {"model": model, **text, "max_tokens": max_new_tokens, "stream": run.stream, **sampling}
 

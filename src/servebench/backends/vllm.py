@@ -53,9 +53,7 @@ def _on_cpu(config: ServerConfig, replica: int) -> dict[str, str]:
 
 def extra_body(run: RunConfig) -> dict[str, Any]:
     """Usage in every event counts tokens exactly, also where vLLM merged several into one event."""
-    counting = (
-        {"stream_options": {"include_usage": True, "continuous_usage_stats": True}} if run.stream else {}
-    )
+    counting = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}} if run.stream else {}
     return counting | ({} if run.respect_eos else {"ignore_eos": True})
 
 

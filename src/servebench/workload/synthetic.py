@@ -43,9 +43,7 @@ def build_workload(run: RunConfig, tokenizer: Tokenizer, context: int | None) ->
     rng = np.random.default_rng([run.seed, run.mean_prompt_length, run.mean_max_new_tokens, run.num_clients])
     spare = run.num_clients * (run.warmup + 3)
     n = run.num_requests + spare
-    generated = _lengths(
-        rng, n, run.mean_max_new_tokens, run.max_new_tokens_var, 10 * run.mean_max_new_tokens
-    )
+    generated = _lengths(rng, n, run.mean_max_new_tokens, run.max_new_tokens_var, 10 * run.mean_max_new_tokens)
     prompts = _lengths(rng, n, run.mean_prompt_length, run.prompt_length_var, run.max_prompt_length)
     if context:
         generated = np.minimum(generated, context - 1)

@@ -29,9 +29,7 @@ def load_tokenizer(name: str) -> Tokenizer:
         raise
     except Exception as error:  # the library raises bare Exceptions
         reason = str(error).splitlines()[0][:200]
-        raise InputError(
-            f"--tokenizer {name}: cannot be loaded ({reason}); give a directory or file"
-        ) from error
+        raise InputError(f"--tokenizer {name}: cannot be loaded ({reason}); give a directory or file") from error
 
 
 def plain_words(tokenizer: Tokenizer) -> list[str]:

@@ -1,0 +1,1 @@
+"""The load client: closed-loop clients in processes of their own, over sockets that the kernel stamps."""

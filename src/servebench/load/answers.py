@@ -1,0 +1,153 @@
+"""What an OpenAI-compatible answer says: its content events, their tokens and times, how it ended.
+
+A content event carries text or reasoning; role-only, empty, usage-only and `[DONE]` events do not count. Tokens
+whose event showed no text (half a UTF-8 character) belong to the next content event, or at the end to the last.
+"""
+
+from __future__ import annotations
+
+from itertools import accumulate, pairwise
+from typing import Any, NamedTuple
+
+import msgspec
+
+from servebench.load import sse
+from servebench.load.http import Answer
+
+
+class Delta(msgspec.Struct):
+    content: str | None = None
+    reasoning_content: str | None = None  # DeepSeek, older vLLM
+    reasoning: str | None = None  # vLLM, OpenRouter
+
+
+class Choice(msgspec.Struct):
+    text: str | None = None
+    delta: Delta | None = None
+    message: Delta | None = None
+    finish_reason: str | None = None
+    token_ids: list[int] | None = None
+
+    def said(self) -> str:
+        delta = self.delta or self.message
+        if delta is None:
+            return self.text or ""
+        return (delta.reasoning_content or delta.reasoning or "") + (delta.content or "")
+
+
+class PromptDetails(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class Usage(msgspec.Struct):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    prompt_tokens_details: PromptDetails | None = None
+
+
+class Chunk(msgspec.Struct):
+    choices: list[Choice] = []
+    usage: Usage | None = None
+    error: Any = None
+
+
+decode_chunk = msgspec.json.Decoder(Chunk).decode
+
+
+class Event(NamedTuple):
+    """One chunk that carried text or tokens."""
+
+    piece: int  # index into the answer's body
+    text: str
+    tokens_so_far: int | None  # as the server counts them, where it does in every event
+
+
+class Reading(NamedTuple):
+    """An answer's meaning; lists are one entry a content event."""
+
+    piece: list[int]
+    texts: list[str]
+    tokens: list[int]
+    token_source: str
+    usage: Usage | None
+    finish_reason: str | None
+    error: str | None
+
+
+def read(answer: Answer, stream: bool) -> Reading:
+    """The meaning of an answer, complete or cut off."""
+    answer.frame()
+    if answer.status and answer.status != 200:
+        return _failed(f"HTTP {answer.status}: {_shown(b''.join(p.data for p in answer.body))}")
+    if stream:
+        payloads = list(sse.split(answer.body))
+    else:
+        payloads = [(b"".join(p.data for p in answer.body), len(answer.body) - 1)] if answer.body else []
+    return _meaning(payloads, answer.complete)
+
+
+def _failed(error: str) -> Reading:
+    return Reading([], [], [], "none", None, None, error)
+
+
+def _shown(data: bytes) -> str:
+    return " ".join(data[:300].decode(errors="replace").split())
+
+
+def _meaning(payloads: list[tuple[bytes, int]], complete: bool) -> Reading:
+    events: list[Event] = []
+    usage = finish = error = None
+    ids = 0
+    for data, piece in payloads:
+        if data == b"[DONE]":
+            break
+        try:
+            chunk = decode_chunk(data)
+        except msgspec.MsgspecError as problem:
+            error = f"not a completion chunk: {problem}: {_shown(data)}" if complete else None
+            break
+        if chunk.error is not None:
+            error = f"error inside the answer: {_shown(msgspec.json.encode(chunk.error))}"
+            break
+        usage = chunk.usage or usage
+        for choice in chunk.choices:
+            finish = choice.finish_reason or finish
+            ids += len(choice.token_ids or ())
+            so_far = chunk.usage.completion_tokens if chunk.usage else ids or None
+            events.append(Event(piece, choice.said(), so_far))
+    return _counted(events, usage, finish, error)
+
+
+def _counted(events: list[Event], usage: Usage | None, finish: str | None, error: str | None) -> Reading:
+    content = [event for event in events if event.text]
+    if not content:  # an answer of tokens that have no text: what brought tokens stands for content
+        steps = pairwise([Event(0, "", 0), *events])
+        content = [now for before, now in steps if (now.tokens_so_far or 0) > (before.tokens_so_far or 0)]
+    tokens, source = _tokens(content, events[-1].tokens_so_far if events else None, usage)
+    error = error or (None if content else "empty answer: no text and no tokens")
+    return Reading([e.piece for e in content], [e.text for e in content], tokens, source, usage, finish, error)
+
+
+def _tokens(content: list[Event], last_count: int | None, usage: Usage | None) -> tuple[list[int], str]:
+    """Tokens of each content event, and where the counts come from."""
+    if not content:
+        return [], "none"
+    so_far = [event.tokens_so_far for event in content]
+    total = usage.completion_tokens if usage else last_count
+    if total and None not in so_far:
+        known = [n for n in so_far if n is not None]
+        known[-1] = max(total, known[-1])
+        return [b - a for a, b in pairwise([0, *known])], "usage in every event" if usage else "token_ids"
+    if total:
+        return _spread(total, [len(event.text) for event in content]), "usage of the answer, spread over its text"
+    return [1] * len(content), "events"
+
+
+def _spread(total: int, weights: list[int]) -> list[int]:
+    """Split total into whole numbers as the weights go; one each where there are as many events as tokens."""
+    if total == len(weights):
+        return [1] * total
+    whole = sum(weights) or 1
+    edges = [round(total * done / whole) for done in accumulate(weights, initial=0)]
+    edges[-1] = total
+    return [b - a for a, b in pairwise(edges)]

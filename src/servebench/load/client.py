@@ -1,0 +1,230 @@
+"""One closed-loop client: a connection, and the request that is in flight on it."""
+
+from __future__ import annotations
+
+import select
+import ssl
+from enum import Enum
+from time import time_ns
+from typing import TYPE_CHECKING, NamedTuple
+
+from servebench.load.http import Answer, HttpError, with_body
+from servebench.load.wire import Connection, Endpoint, open_connection
+from servebench.records import Phase
+
+if TYPE_CHECKING:
+    from servebench.load.worker import Job, Worker
+
+PAUSE_NS = 100_000_000  # after a failure, so that a dead server does not eat all requests in an instant
+
+
+class State(Enum):
+    CLOSED = "closed"
+    CONNECTING = "connecting"
+    HANDSHAKING = "handshaking"
+    IDLE = "idle"
+    SENDING = "sending"
+    RECEIVING = "receiving"
+
+
+class Exchange(NamedTuple):
+    """A request that ended, as it went over the wire."""
+
+    job: Job
+    phase: Phase
+    client: int
+    server: int
+    late_ns: int
+    sent_ns: int
+    connect_ns: int
+    resent: int
+    answer: Answer
+    error: str | None
+
+
+class Route(NamedTuple):
+    """The way to one server."""
+
+    endpoint: Endpoint
+    tls: ssl.SSLContext | None
+    head: bytes
+
+
+class Client:
+    """Sends its next request when the last one ended. Driven by the worker's event loop through `on_ready`."""
+
+    def __init__(self, number: int, server: int, route: Route, worker: Worker):
+        self.number, self.server, self.endpoint, self.worker = number, server, route.endpoint, worker
+        self.route = route
+        self.state = State.CLOSED
+        self.connection: Connection | None = None
+        self.job: Job | None = None
+        self.phase: Phase = "warmup"
+        self.answer = Answer()
+        self.due_ns = self.late_ns = self.sent_ns = self.connect_ns = self.started_ns = self.pause_until_ns = 0
+        self.resent = self.acked_before = 0
+        self.connection_used = False
+
+    # Connecting, always before a request is sent and outside of its latency.
+
+    def open(self) -> None:
+        self.started_ns = time_ns()
+        self.state = State.CONNECTING
+        try:
+            self.connection = open_connection(self.endpoint, self.route.tls)
+            self.worker.watch(self, select.EPOLLOUT)
+            self._go_on_connecting()
+        except OSError as error:
+            self._cannot_connect(error)
+
+    def _go_on_connecting(self) -> None:
+        assert self.connection
+        if self.state is State.CONNECTING and self.connection.connect():
+            self.state = State.HANDSHAKING
+        if self.state is State.HANDSHAKING and self.connection.handshake():
+            self.connect_ns, self.connection_used = time_ns() - self.started_ns, False
+            self.state = State.IDLE
+            if self.job:
+                self.send()
+        if self.state in (State.HANDSHAKING, State.IDLE, State.RECEIVING):
+            writing = self.state is State.HANDSHAKING and bool(self.connection.outgoing)
+            self.worker.watch(self, select.EPOLLIN | (select.EPOLLOUT if writing else 0))
+
+    def _cannot_connect(self, error: OSError) -> None:
+        self.close()
+        self.pause_until_ns = time_ns() + PAUSE_NS
+        if self.job:
+            self.sent_ns = time_ns()
+            self._end(f"cannot connect to {self.endpoint.netloc}: {error.strerror or error}")
+
+    def overdue(self, now_ns: int, limit_s: float) -> None:
+        """End what takes longer than limit_s: the request, or a connect that nothing waits for yet."""
+        if self.job and now_ns - self.due_ns > limit_s * 1e9:
+            self.give_up(f"no end within {limit_s:g} s (--request_timeout)")
+        elif self.state in (State.CONNECTING, State.HANDSHAKING) and now_ns - self.started_ns > limit_s * 1e9:
+            self._cannot_connect(TimeoutError(0, f"no connection within {limit_s:g} s"))
+
+    def close(self) -> None:
+        if self.connection:
+            self.worker.forget(self)
+            self.connection.close()
+        self.connection, self.state = None, State.CLOSED
+
+    # Requests.
+
+    def start(self, job: Job, phase: Phase, due_ns: int) -> None:
+        """Send this request, which is due since due_ns, as soon as there is a connection."""
+        self.job, self.phase, self.due_ns, self.resent = job, phase, due_ns, 0
+        if self.state is State.IDLE:
+            self.send()
+        elif self.state is State.CLOSED:
+            self.open()
+
+    def send(self) -> None:
+        assert self.job and self.connection
+        self.answer = Answer()
+        self.acked_before = self.connection.bytes_acked() or 0 if self.connection_used else 0
+        self.connection.put(with_body(self.route.head, self.job.body))
+        self.state = State.SENDING
+        self._go_on_sending()
+
+    def _go_on_sending(self) -> None:
+        assert self.connection
+        self.sent_ns = time_ns()
+        try:
+            done = self.connection.flush()
+        except OSError as error:
+            self._lost(error)
+            return
+        if done:
+            self.state = State.RECEIVING
+            reconnect_ns = 0 if self.connection_used else self.connect_ns
+            self.late_ns = max(0, self.sent_ns - self.due_ns - reconnect_ns)
+        self.worker.watch(self, select.EPOLLIN if done else select.EPOLLIN | select.EPOLLOUT)
+
+    def on_ready(self, floor_ns: int) -> None:
+        """The event loop found this client's socket ready; nothing had arrived before floor_ns."""
+        assert self.connection
+        if self.state in (State.CONNECTING, State.HANDSHAKING):
+            try:
+                self._go_on_connecting()
+            except OSError as error:
+                self._cannot_connect(error)
+            return
+        if self.state is State.SENDING:
+            self._go_on_sending()
+        if self.connection:
+            self._read(floor_ns)
+
+    def _read(self, floor_ns: int) -> None:
+        assert self.connection
+        try:
+            piece = self.connection.read(floor_ns)
+            self.worker.note_lag(piece)
+            if not piece.data:
+                self._closed_by_server()
+            elif self.state is State.IDLE:
+                self.close()  # bytes that nobody asked for: this connection is of no more use
+            elif self.answer.add(piece):
+                self._end(None)
+        except BlockingIOError:
+            pass
+        except HttpError as error:
+            self._end(str(error), keep=False)
+        except OSError as error:
+            self._lost(error)
+
+    def _closed_by_server(self) -> None:
+        if self.state is State.IDLE:
+            self.close()
+        elif self.answer.pieces:
+            complete = self.answer.end_of_stream()
+            self._end(None if complete else "the server closed the connection inside the answer", keep=False)
+        else:
+            self._lost(ConnectionResetError(0, "the server closed the connection without an answer"))
+
+    def _lost(self, error: OSError) -> None:
+        """The connection broke. A request that provably never reached the server is sent again."""
+        assert self.connection
+        acked = self.connection.bytes_acked()
+        fresh = self.connection_used and not self.answer.pieces and acked is not None
+        if self.job and fresh and acked == self.acked_before and self.resent < 3:
+            self.resent += 1
+            self.close()
+            self.open()
+        elif self.job:
+            self._end(error.strerror or str(error), keep=False)
+        else:
+            self.close()
+
+    def _end(self, error: str | None, keep: bool = True) -> None:
+        """Hand the exchange over, keep the connection if that may be, and ask for the next request."""
+        job, self.job = self.job, None
+        assert job
+        if self.connection and not (keep and self.answer.keep_alive()):
+            self.close()
+        elif self.connection:
+            self.state, self.connection_used = State.IDLE, True
+        if error:
+            self.pause_until_ns = time_ns() + PAUSE_NS
+        self.worker.ended(self, self._exchange(job, error))
+
+    def _exchange(self, job: Job, error: str | None) -> Exchange:
+        return Exchange(
+            job,
+            self.phase,
+            self.number,
+            self.server,
+            self.late_ns,
+            self.sent_ns,
+            self.connect_ns,
+            self.resent,
+            self.answer,
+            error,
+        )
+
+    def give_up(self, error: str) -> None:
+        """End the request in flight, if there is one, and close."""
+        if self.job:
+            self._end(error, keep=False)
+        self.close()

@@ -1,0 +1,86 @@
+"""HTTP/1.1: a request's bytes, and an answer's framing by httptools, after its bytes were stamped.
+
+Framing waits as long as it can: pieces of a chunked answer are kept as they came until one looks like its end,
+so that the event loop does not parse while tokens arrive.
+"""
+
+from __future__ import annotations
+
+import httptools
+
+from servebench.load.wire import Endpoint, Piece
+
+
+def request_head(endpoint: Endpoint, path: str, headers: dict[str, str]) -> bytes:
+    """A POST up to its content length; `with_body` completes it."""
+    lines = [f"POST {endpoint.path.rstrip('/')}{path} HTTP/1.1", f"Host: {endpoint.netloc}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "Content-Type: application/json", "Content-Length: "]).encode("latin-1")
+
+
+def with_body(head: bytes, body: bytes) -> bytes:
+    return b"%b%d\r\n\r\n%b" % (head, len(body), body)
+
+
+class HttpError(Exception):
+    """Bytes that are no HTTP answer."""
+
+
+class Answer:
+    """One HTTP answer in pieces. `body` holds, for every piece, the body bytes in it."""
+
+    def __init__(self) -> None:
+        self.pieces: list[Piece] = []
+        self.body: list[Piece] = []
+        self.complete = False
+        self.status = 0
+        self._framed = 0  # pieces that the parser has seen
+        self._chunked = self._sized = False
+        self._parser = httptools.HttpResponseParser(self)
+        self._bytes: list[bytes] = []
+
+    def add(self, piece: Piece) -> bool:
+        """Keep a piece; True when the answer is complete with it. Raises HttpError."""
+        self.pieces.append(piece)
+        data = piece.data
+        if self._chunked and len(data) >= 5 and not data.endswith(b"\r\n\r\n"):
+            return False  # cannot be the end: the last chunk is "0", an empty line, and perhaps trailers
+        self.frame()
+        return self.complete
+
+    def frame(self) -> None:
+        """Parse what was kept so far. Raises HttpError."""
+        for piece in self.pieces[self._framed :]:
+            self._framed += 1
+            try:
+                self._parser.feed_data(piece.data)
+            except httptools.HttpParserError as error:
+                raise HttpError(f"not an HTTP answer: {error}") from error
+            if self._bytes:
+                self.body.append(piece._replace(data=b"".join(self._bytes)))
+                self._bytes.clear()
+
+    def end_of_stream(self) -> bool:
+        """The server closed: is the answer complete? (It is when only the close could mark its end.)"""
+        self.frame()
+        self.complete |= bool(self.status) and not self._chunked and not self._sized
+        return self.complete
+
+    def keep_alive(self) -> bool:
+        return self.complete and bool(self._parser.should_keep_alive())
+
+    # What httptools calls.
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        self._sized |= name == b"content-length"
+        self._chunked |= name == b"transfer-encoding" and b"chunked" in value.lower()
+
+    def on_headers_complete(self) -> None:
+        self.status = self._parser.get_status_code()
+
+    def on_body(self, data: bytes) -> None:
+        self._bytes.append(data)
+
+    def on_message_complete(self) -> None:
+        self.complete = self.status >= 200  # 100 Continue and its like are followed by the answer

@@ -1,0 +1,48 @@
+"""Server-sent events out of stamped pieces (WHATWG HTML, section 9.2.6), after the answer is complete."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from servebench.load.wire import Piece
+
+
+def split(pieces: list[Piece]) -> Iterator[tuple[bytes, int]]:
+    """(data, index of the piece in which the event became whole) of every event that has data.
+
+    An event is whole with the empty line after it. A last event without one is given too: some servers
+    close right after `data: [DONE]`.
+    """
+    lines = _with_plain_newlines([piece.data for piece in pieces])
+    ends, position = [], 0
+    for text in lines:
+        position += len(text)
+        ends.append(position)
+    position, at = 0, 0
+    for event in b"".join(lines).split(b"\n\n"):
+        position += len(event) + 2
+        while at < len(ends) - 1 and ends[at] < position:
+            at += 1
+        data = event[6:] if event.startswith(b"data: ") and b"\n" not in event else _data_of(event)
+        if data:
+            yield data, at
+
+
+def _data_of(event: bytes) -> bytes:
+    """The data lines of an event of any form: several lines, comments, other fields, no space after the colon."""
+    fields = [line.partition(b":") for line in event.split(b"\n")]
+    return b"\n".join(value.removeprefix(b" ") for name, _, value in fields if name == b"data")
+
+
+def _with_plain_newlines(texts: list[bytes]) -> list[bytes]:
+    """CRLF and CR as LF, also where a CRLF is split over two pieces: the event ends with the CR then."""
+    if texts:
+        texts = [texts[0].removeprefix(b"\xef\xbb\xbf"), *texts[1:]]
+    if not any(b"\r" in text for text in texts):
+        return texts
+    plain, after_cr = [], False
+    for text in texts:
+        rest = text.removeprefix(b"\n") if after_cr else text
+        after_cr = text.endswith(b"\r") if text else after_cr
+        plain.append(rest.replace(b"\r\n", b"\n").replace(b"\r", b"\n"))
+    return plain

@@ -1,0 +1,278 @@
+"""One load process: an epoll loop over many clients. `python -m servebench.load.worker`, started by fleet.py.
+
+It reads its task from standard input (so that no key touches a disk), is steered through a small shared file,
+and appends every finished request to a part file. It asks the parent for nothing while it measures.
+"""
+
+from __future__ import annotations
+
+import gc
+import mmap
+import os
+import resource
+import select
+import signal
+import ssl
+import sys
+from array import array
+from collections import deque
+from pathlib import Path
+from time import process_time_ns, time_ns
+
+import msgspec
+
+from servebench.load import answers, wire
+from servebench.load.client import Client, Exchange, Route, State
+from servebench.load.http import request_head
+from servebench.load.wire import Endpoint, Piece
+from servebench.records import Phase, Result
+
+CONNECT, WARM_UP, MEASURE, STOP = range(4)  # phases, set by the parent
+PHASE, FIRST_WORKER, SLOTS = 0, 8, 8  # int64 slots of the shared file: the phase, then a block a worker
+CONNECTED, WARMED, DONE, FAILED, IN_FLIGHT, EVENTS = range(6)  # in a worker's block
+CONNECTS_AT_ONCE = 64
+HOUSEKEEPING_NS = 50_000_000
+BACKLOG = 64  # finished requests that wait for an idle moment to be decoded; more are decoded at once
+
+
+class Job(msgspec.Struct, frozen=True):
+    """One request to send."""
+
+    id: int
+    body: bytes
+    prompt_tokens: int
+    max_new_tokens: int
+
+
+class Task(msgspec.Struct, frozen=True):
+    """What one worker does."""
+
+    number: int
+    folder: str  # of the shared file `control` and of what this worker writes: part, lag, report
+    urls: list[str]
+    path: str
+    headers: dict[str, str]
+    clients: list[tuple[int, int]]  # (client, server) numbers
+    warmup: int
+    stream: bool
+    request_timeout_s: float
+    counted: list[Job]
+    spare: list[Job]
+    spare_ids: tuple[int, int]  # first id and step, so that no two workers use one twice
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What a worker says of itself at its end, over the measured phase."""
+
+    cpu_s: float
+    wall_s: float
+    send_late_ns: list[int]
+    unstamped_reads: int
+    events: int
+
+
+class Worker:
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        folder = Path(task.folder)
+        with (folder / "control").open("r+b") as file:
+            self.shared = memoryview(mmap.mmap(file.fileno(), 0)).cast("q")
+        self.block = FIRST_WORKER + task.number * SLOTS
+        self.part = (folder / f"part-{task.number}.jsonl").open("wb")
+        self.epoll = select.epoll()
+        self.watched: dict[int, Client] = {}
+        self.masks: dict[int, int] = {}
+        self.counted, self.spares = deque(task.counted), 0
+        self.warmed_of = dict.fromkeys((number for number, _ in task.clients), 0)
+        self.backlog: deque[Exchange] = deque()
+        self.lag_ns, self.send_late_ns = array("q"), array("q")
+        self.unstamped = 0
+        self.measuring_since: tuple[int, int] | None = None
+        self.parent = os.getppid()
+        self.clients = self._make_clients()
+
+    def _make_clients(self) -> list[Client]:
+        endpoints = [Endpoint.of(url) for url in self.task.urls]
+        tls = ssl.create_default_context() if any(e.tls for e in endpoints) else None
+        heads = [request_head(e, self.task.path, self.task.headers) for e in endpoints]
+        routes = [Route(e, tls, head) for e, head in zip(endpoints, heads, strict=True)]
+        return [Client(number, server, routes[server], self) for number, server in self.task.clients]
+
+    # The loop.
+
+    def run(self) -> None:
+        """Connect, then serve the sockets until the parent says stop."""
+        floor_ns = housekeeping_ns = 0
+        while self.shared[PHASE] != STOP:
+            before_ns = time_ns()
+            ready = self.epoll.poll(0 if self.backlog else 0.05)
+            watched = self.watched
+            for fd, _ in ready:
+                client = watched.get(fd)
+                if client:
+                    client.on_ready(floor_ns)
+            floor_ns = before_ns
+            if before_ns > housekeeping_ns:
+                housekeeping_ns = before_ns + HOUSEKEEPING_NS
+                self._keep_house(before_ns)
+            while self.backlog and (not ready or len(self.backlog) > BACKLOG):
+                self._decode(self.backlog.popleft())
+                if not ready:
+                    break
+        self._stop()
+
+    def _keep_house(self, now_ns: int) -> None:
+        """What need not be done at once: connect a few, deal to those who wait, end what takes too long."""
+        if os.getppid() != self.parent:
+            sys.exit("the parent is gone")
+        phase = self.shared[PHASE]
+        if phase >= MEASURE and not self.measuring_since:
+            gc.collect()
+            gc.freeze()
+            gc.disable()
+            self.measuring_since = (time_ns(), process_time_ns())
+        connecting = sum(c.state in (State.CONNECTING, State.HANDSHAKING) for c in self.clients)
+        for client in self.clients:
+            client.overdue(now_ns, self.task.request_timeout_s)
+            if client.job or now_ns < client.pause_until_ns:
+                continue
+            if phase >= WARM_UP:
+                self._deal(client, due_ns=time_ns())
+            elif client.state is State.CLOSED and connecting < CONNECTS_AT_ONCE:
+                connecting += 1
+                client.open()
+        self._count(CONNECTED, sum(c.state not in (State.CLOSED, State.CONNECTING) for c in self.clients))
+        self._count(IN_FLIGHT, sum(c.job is not None for c in self.clients))
+        self.part.flush()
+
+    def _stop(self) -> None:
+        for client in self.clients:
+            client.give_up("cancelled")
+        while self.backlog:
+            self._decode(self.backlog.popleft())
+        self.part.close()
+        folder, number = Path(self.task.folder), self.task.number
+        (folder / f"lag-{number}").write_bytes(self.lag_ns.tobytes())
+        (folder / f"report-{number}.json").write_bytes(msgspec.json.encode(self._report()))
+
+    def _report(self) -> Report:
+        since, cpu = self.measuring_since or (time_ns(), process_time_ns())
+        return Report(
+            cpu_s=(process_time_ns() - cpu) / 1e9,
+            wall_s=(time_ns() - since) / 1e9,
+            send_late_ns=self.send_late_ns.tolist(),
+            unstamped_reads=self.unstamped,
+            events=self.shared[self.block + EVENTS],
+        )
+
+    def _count(self, what: int, value: int) -> None:
+        self.shared[self.block + what] = value
+
+    # What clients call.
+
+    def watch(self, client: Client, mask: int) -> None:
+        assert client.connection
+        fd = client.connection.sock.fileno()
+        known = self.masks.get(fd)
+        if known is None:
+            self.epoll.register(fd, mask)
+        elif known != mask:
+            self.epoll.modify(fd, mask)
+        self.masks[fd], self.watched[fd] = mask, client
+
+    def forget(self, client: Client) -> None:
+        assert client.connection
+        fd = client.connection.sock.fileno()
+        if self.masks.pop(fd, None) is not None:
+            self.epoll.unregister(fd)
+            del self.watched[fd]
+
+    def note_lag(self, piece: Piece) -> None:
+        if self.measuring_since:
+            self.lag_ns.append(time_ns() - piece.stamp_ns)
+            self.unstamped += not piece.stamped
+
+    def ended(self, client: Client, exchange: Exchange) -> None:
+        """A request ended: keep it for later, and let its client go on."""
+        if exchange.error == "cancelled":
+            cut_off = "cut off: the point was stopped" if exchange.phase == "measured" else None
+            self._decode(exchange._replace(error=cut_off), cancelled=True)
+            return
+        self.backlog.append(exchange)
+        self.warmed_of[client.number] += 1
+        if self.warmed_of[client.number] == self.task.warmup:
+            self.shared[self.block + WARMED] += 1
+        if exchange.phase == "measured":
+            self.shared[self.block + DONE] += 1
+        if self.measuring_since:
+            self.send_late_ns.append(exchange.late_ns)
+        if not exchange.error:
+            self._deal(client, due_ns=exchange.answer.pieces[-1].stamp_ns)
+
+    def _deal(self, client: Client, due_ns: int) -> None:
+        """The next request: a counted one while there are any and counting has begun, else a spare one."""
+        phase: Phase = "warmup"
+        if self.shared[PHASE] == MEASURE:
+            phase = "measured" if self.counted else "hold"
+        if phase == "measured":
+            job = self.counted.popleft()
+        else:
+            spare = self.task.spare[self.spares % len(self.task.spare)]
+            first, step = self.task.spare_ids
+            job = msgspec.structs.replace(spare, id=first + step * self.spares)
+            self.spares += 1
+        client.start(job, phase, due_ns)
+
+    def _decode(self, exchange: Exchange, cancelled: bool = False) -> None:
+        result = to_result(exchange, self.task.stream, cancelled)
+        self.shared[self.block + EVENTS] += len(result.event_ns)
+        self.shared[self.block + FAILED] += bool(result.error) and result.phase == "measured"
+        self.part.write(msgspec.json.encode(result) + b"\n")
+
+
+def to_result(exchange: Exchange, stream: bool, cancelled: bool = False) -> Result:
+    """A finished exchange as the log keeps it."""
+    job, sent_ns = exchange.job, exchange.sent_ns
+    reading = answers.read(exchange.answer, stream)
+    body, at = exchange.answer.body, reading.piece
+    merged = [(i, body[p].floor_ns - sent_ns) for i, p in enumerate(at[:-1]) if at[i + 1] == p]
+    usage = reading.usage
+    details = usage.prompt_tokens_details if usage else None
+    error = exchange.error or (None if cancelled else reading.error)
+    return Result(
+        id=job.id,
+        phase=exchange.phase,
+        client=exchange.client,
+        server=exchange.server,
+        prompt_tokens=usage.prompt_tokens if usage and usage.prompt_tokens else job.prompt_tokens,
+        max_new_tokens=job.max_new_tokens,
+        generated_tokens=sum(reading.tokens),
+        token_source=reading.token_source,
+        cached_tokens=details.cached_tokens if details else None,
+        sent_ns=sent_ns,
+        event_ns=[body[p].stamp_ns - sent_ns for p in at],
+        event_tokens=reading.tokens,
+        merged=[(i, max(0, floor)) for i, floor in merged],
+        texts=reading.texts if reading.token_source == "events" else [],
+        finish_reason="cancelled" if cancelled else reading.finish_reason,
+        status=exchange.answer.status,
+        connect_ns=exchange.connect_ns,
+        resent=exchange.resent,
+        error=error,
+    )
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us, after it has saved what there is
+    dummy = wire.stamped_dummy()
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    task = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Task)
+    if len(task.clients) + 32 > hard:
+        sys.exit(f"{len(task.clients)} connections need more open files than {hard}; raise ulimit -n")
+    Worker(task).run()
+    dummy.close()
+
+
+if __name__ == "__main__":
+    main()

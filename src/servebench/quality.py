@@ -1,0 +1,93 @@
+"""How far a point's client can be trusted, from the client's own record of itself.
+
+With kernel stamps a late client does not move a time; it merges events, and it is late with the next request.
+So these are what the verdict asks about, not CPU: at 40 % CPU a client can be late and at 90 % in time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from servebench.records import Quality, Result
+
+CLOCK_STEP_S = 100e-6  # a change of the wall clock that voids a point
+UNSTAMPED_SHARE = 0.01
+BOUND_S, BOUND_SHARE = 1e-3, 0.05  # p99 uncertainty of a time between tokens: 1 ms or 5 % of their median gap
+LATE_SHARE = 0.02  # of the requests' duration that may pass between one request's end and the next's start
+CONCURRENCY_SHARE = 0.97
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the load processes and their parent noted during the measured phase. Arrays in ns."""
+
+    lag_ns: np.ndarray
+    send_late_ns: np.ndarray
+    unstamped_reads: int
+    worker_cpu_share: list[float]
+    host_cpu_share: float | None
+    clock_step_s: float
+
+
+def judge(results: list[Result], window_ns: tuple[int, int], asked: int, evidence: Evidence) -> Quality:
+    """The quality record of a point; `asked` is its number of clients."""
+    measured = [r for r in results if r.phase == "measured"]
+    events = sum(len(r.event_ns) for r in measured)
+    lag, late = evidence.lag_ns / 1e9, evidence.send_late_ns / 1e9
+    connects = [r.connect_ns / 1e9 for r in measured if r.connect_ns]
+    quality = {
+        "lag_p50_s": _percentile(lag, 50),
+        "lag_p99_s": _percentile(lag, 99),
+        "lag_max_s": _percentile(lag, 100),
+        "reads": len(lag),
+        "merged_share": sum(len(r.merged) for r in measured) / events if events else 0.0,
+        "unstamped_share": evidence.unstamped_reads / len(lag) if len(lag) else 0.0,
+        "send_late_p99_s": _percentile(late, 99),
+        "asked_concurrency": float(asked),
+        "achieved_concurrency": concurrency(results, window_ns),
+        "worker_cpu_share": evidence.worker_cpu_share,
+        "host_cpu_share": evidence.host_cpu_share,
+        "clock_step_s": evidence.clock_step_s,
+        "connect_p50_s": _percentile(np.array(connects), 50),
+    }
+    draft = Quality(**quality)  # type: ignore[arg-type]
+    return Quality(**quality, verdict=_verdict(draft, measured, late))  # type: ignore[arg-type]
+
+
+def _percentile(values: np.ndarray, q: float) -> float | None:
+    return float(np.percentile(values, q)) if len(values) else None
+
+
+def concurrency(results: list[Result], window_ns: tuple[int, int]) -> float:
+    """Mean requests in flight over the window: the time integral of those sent and not ended, over its length."""
+    start, end = window_ns
+    spans = (min(r.sent_ns + (r.event_ns[-1] if r.event_ns else 0), end) - max(r.sent_ns, start) for r in results)
+    return sum(max(0, span) for span in spans) / max(1, end - start)
+
+
+def _verdict(quality: Quality, measured: list[Result], late_s: np.ndarray) -> str:
+    durations = [r.event_ns[-1] / 1e9 for r in measured if r.event_ns and not r.error]
+    faults = [
+        (quality.clock_step_s > CLOCK_STEP_S, "the host's clock stepped; measure again"),
+        (quality.unstamped_share > UNSTAMPED_SHARE, "times without kernel stamps; run the client on Linux"),
+        (_bounds_too_wide(measured), "it read too late to tell tokens apart; more --num_workers or a free core"),
+        (
+            bool(durations) and len(late_s) > 0 and late_s.mean() > LATE_SHARE * float(np.mean(durations)),
+            "late with its requests; more --num_workers or a free core",
+        ),
+    ]
+    found = [why for fault, why in faults if fault]
+    return "client-limited: " + "; ".join(found) if found else "ok"
+
+
+def _bounds_too_wide(measured: list[Result]) -> bool:
+    """Is the p99 uncertainty of arrival times (0 where stamped, else stamp minus floor) too large?"""
+    widths = [r.event_ns[i] - floor for r in measured for i, floor in r.merged]
+    gaps = [gap for r in measured for gap in np.diff(r.event_ns)]
+    if len(widths) <= len(gaps) / 100:
+        return False
+    allowed = max(BOUND_S * 1e9, BOUND_SHARE * float(np.median(gaps)))
+    stamped = max(0, sum(len(r.event_ns) for r in measured) - len(widths))
+    return float(np.percentile(np.concatenate([np.zeros(stamped), widths]), 99)) > allowed
