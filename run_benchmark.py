@@ -1,0 +1,59 @@
+#!/usr/bin/env python3
+"""Benchmark LLM servers: sweep tp_size x replicas x lengths x clients and write one JSON log a point to results/.
+
+python run_benchmark.py --backend vllm --num_clients 1 2 4 8        (-h explains every option)
+"""
+
+import sys
+from contextlib import closing
+
+from tqdm import tqdm
+
+from servebench import arguments, records, summary, sweep
+from servebench.measure import measure
+from servebench.preflight import preflight
+from servebench.signals import ends_on_signals
+from servebench.workload import load_tokenizer
+
+
+def main() -> int:
+    settings = arguments.parse()
+    if settings.list_models:
+        print(summary.models_table())
+        return 0
+    plan = sweep.make_plan(settings)
+    print(summary.plan_table(plan))
+    if settings.dry_run:
+        return 0
+    preflight(settings, plan)
+    with ends_on_signals():
+        return run(plan, settings)
+
+
+def run(plan: sweep.Plan, settings: arguments.Settings) -> int:
+    """Measure what is pending, save each log before anything else can fail, then show all of the plan's logs."""
+    tokenizer = load_tokenizer(settings.tokenizer)
+    todo = [(server, [point for point in points if point.pending]) for server, points in plan]
+    failed = False
+    with tqdm(total=sum(len(points) for _, points in todo), desc="points", disable=None) as bar:
+        for server, points in todo:
+            with closing(measure(server, points, settings, tokenizer)) as measured:
+                for point, log in measured:
+                    sweep.save(point, log)
+                    bar.write(summary.line(log))
+                    bar.update()
+                    failed |= log.status != "ok"
+                    if failed and settings.on_error == "stop":
+                        break
+            if failed and settings.on_error == "stop":
+                break
+    print(summary.closing(plan, settings.out_json_dir))
+    return int(failed)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except records.InputError as error:
+        print(f"run_benchmark.py: error: {error}", file=sys.stderr)
+        sys.exit(2)

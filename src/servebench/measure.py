@@ -1,0 +1,111 @@
+"""The points of one server, measured in turn: server -> workload -> load -> log."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from itertools import accumulate, pairwise
+
+import msgspec
+from tokenizers import Tokenizer
+
+from servebench import __version__
+from servebench.arguments import Settings
+from servebench.load.fleet import default_workers, run_load
+from servebench.preflight import model_context
+from servebench.records import Log, Result, ServerConfig, ServerFacts
+from servebench.server import Server, ServerFailed, running_server
+from servebench.sweep import Point
+from servebench.workload import build_workload
+
+
+def measure(
+    config: ServerConfig, pending: list[Point], settings: Settings, tokenizer: Tokenizer
+) -> Iterator[tuple[Point, Log]]:
+    """Yield each point with its log as soon as it ended. A server that died is started again for the rest."""
+    left = list(pending)
+    while left:
+        try:
+            with running_server(config, settings, settings.out_json_dir / config.backend) as server:
+                while left and server.alive():
+                    point = left.pop(0)
+                    yield point, measure_point(point, server, settings, tokenizer)
+        except ServerFailed as failure:  # it does not start, so none of its points can be measured
+            for point in left:
+                yield point, not_measured(point, f"the server did not start: {failure}", failure.log_tail)
+            return
+
+
+def measure_point(point: Point, server: Server, settings: Settings, tokenizer: Tokenizer) -> Log:
+    """Put one load on the server and write down what came of it, also when it failed midway."""
+    run, started_at = point.run, _now()
+    known = [tokens for tokens in (server.context, model_context(settings.model)) if tokens]
+    context = min(known, default=None)
+    if context and run.mean_prompt_length + run.mean_max_new_tokens > context:
+        return not_measured(point, f"prompt and generation exceed the {context} tokens of context that it serves")
+    server.empty_cache()
+    workload = build_workload(run, tokenizer, context)
+    workers = settings.num_workers or default_workers(run.num_clients)
+    outcome = run_load(run, workload, server.target(run), point.path.with_suffix(".parts"), workers)
+    results = [_count_tokens(r, tokenizer) for r in outcome.results]
+    failure = outcome.failure or _nothing_succeeded(results)
+    return Log(
+        status="failed" if failure else "ok",
+        failure=failure,
+        started_at=started_at,
+        fingerprint=point.fingerprint,
+        server=point.server,
+        run=run,
+        server_facts=msgspec.structs.replace(server.facts, log_tail=server.log_tail() if failure else ""),
+        client=_this_client() | {"workload_sha256": workload.sha256, "num_workers": workers},
+        window_ns=outcome.window_ns,
+        quality=outcome.quality,
+        results=results,
+    )
+
+
+def not_measured(point: Point, why: str, log_tail: str = "") -> Log:
+    """The log of a point whose load never began."""
+    return Log(
+        status="failed",
+        failure=why,
+        started_at=_now(),
+        fingerprint=point.fingerprint,
+        server=point.server,
+        run=point.run,
+        server_facts=ServerFacts(urls=list(point.server.urls), log_tail=log_tail),
+        client=_this_client(),
+        window_ns=None,
+    )
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _nothing_succeeded(results: list[Result]) -> str | None:
+    counted = [r for r in results if r.phase == "measured"]
+    errors = [r.error for r in counted if r.error]
+    return f"every request failed, the first with: {errors[0]}" if errors and len(errors) == len(counted) else None
+
+
+def _count_tokens(result: Result, tokenizer: Tokenizer) -> Result:
+    """Where the server counted none, the tokenizer does: tokens up to each event, less those before."""
+    if not result.texts:
+        return result
+    so_far = [0, *(len(tokenizer.encode(t, add_special_tokens=False).ids) for t in accumulate(result.texts))]
+    tokens = [max(0, b - a) for a, b in pairwise(so_far)]
+    counted = {"event_tokens": tokens, "generated_tokens": sum(tokens), "token_source": "tokenizer"}
+    return msgspec.structs.replace(result, texts=[], **counted)
+
+
+def _this_client() -> dict[str, str | int | float]:
+    return {
+        "servebench": __version__,
+        "host": platform.node(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "cores": os.cpu_count() or 0,
+    }

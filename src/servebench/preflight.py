@@ -1,0 +1,95 @@
+"""Checks that look at the machine before anything starts. Each raises InputError with one line."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import msgspec
+
+from servebench.arguments import Settings
+from servebench.backends import BACKENDS
+from servebench.backends.contract import Launch
+from servebench.records import InputError, ServerConfig
+from servebench.sweep import Plan
+
+
+def preflight(settings: Settings, plan: Plan) -> None:
+    check_model(settings)
+    check_lengths(settings, model_context(settings.model))
+    check_results_folder(settings.out_json_dir)
+    for server, points in plan:
+        if any(point.pending for point in points) and not server.urls:
+            check_launch(settings, server)
+
+
+def check_model(settings: Settings) -> None:
+    """What looks like a path must be there; a Hugging Face id is `owner/name` or `name`."""
+    model = settings.model
+    path = Path(model).expanduser()
+    looks_local = model.startswith((".", "/", "~")) or model.count("/") > 1 or path.suffix == ".gguf"
+    if looks_local and not path.exists():
+        raise InputError(
+            f"--model {model}: there is no such directory or file; give a path that exists or a model id"
+        )
+    if path.is_dir() and not (path / "config.json").exists() and not list(path.glob("*.gguf")):
+        raise InputError(
+            f"--model {model}: neither config.json nor a .gguf file is in it; give a model's directory"
+        )
+
+
+def model_context(model: str) -> int | None:
+    """Most tokens, prompt and generation together, that a local model takes; None when it does not say."""
+    file = Path(model).expanduser() / "config.json"
+    if not file.is_file():
+        return None
+    config = msgspec.json.decode(file.read_bytes())
+    return config.get("max_position_embeddings") if isinstance(config, dict) else None
+
+
+def check_lengths(settings: Settings, context: int | None) -> None:
+    """The mean prompt and the mean generation must fit the context; draws beyond it are cut by the workload."""
+    prompt, generated = max(settings.mean_prompt_length), max(settings.mean_max_new_tokens)
+    if context and prompt + generated > context:
+        raise InputError(
+            f"--mean_prompt_length {prompt} and --mean_max_new_tokens {generated} exceed the {context} tokens of "
+            f"context of {settings.model}; ask for at most {context} together"
+        )
+
+
+def check_results_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"--out_json_dir {folder}: cannot be written to ({error.strerror}); give another"
+        ) from error
+
+
+def check_launch(settings: Settings, server: ServerConfig) -> None:
+    """The engine is installed, knows the model, and its ports are free."""
+    launch = BACKENDS[server.backend].launch
+    for replica in range(server.num_replicas):
+        port = settings.port + replica if settings.port else 0
+        if port:
+            check_port(port)
+        if launch:
+            check_program(launch(server, port, replica))
+
+
+def check_program(launch: Launch) -> None:
+    if not os.access(launch.command[0], os.X_OK):
+        raise InputError(f"{launch.command[0]} cannot be run; install the engine again")
+
+
+def check_port(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise InputError(f"--port {port} is taken ({error.strerror}); give another or leave it out") from error

@@ -1,0 +1,129 @@
+"""Settings -> the ordered plan: which servers, which points on each, what is measured already."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import msgspec
+
+from servebench import __version__, defaults, records
+from servebench.arguments import Settings
+from servebench.backends import BACKENDS
+from servebench.records import InputError, Log, RunConfig, ServerConfig, fingerprint, log_name
+
+
+@dataclass(frozen=True)
+class Point:
+    """One load on one server, and the log it becomes. `state`: new, done, failed or superseded."""
+
+    server: ServerConfig
+    run: RunConfig
+    path: Path
+    fingerprint: str
+    state: str
+
+    @property
+    def pending(self) -> bool:
+        return self.state != "done"
+
+
+class LogHead(msgspec.Struct):
+    """What of a log tells whether it needs to be measured again."""
+
+    status: str = "failed"
+    fingerprint: str = ""
+
+
+Plan = list[tuple[ServerConfig, list[Point]]]
+
+
+def make_plan(settings: Settings) -> Plan:
+    """Servers in the order of tp_size, batch size and replicas; points in that of lengths and clients.
+
+    Raises InputError when the engine is not installed, except for a plan that is only looked at.
+    """
+    engine = _engine(settings)
+    return [
+        (server, [_point(settings, server, run, engine) for run in _runs(settings)])
+        for server in _servers(settings)
+    ]
+
+
+def _engine(settings: Settings) -> str:
+    try:
+        return "attached" if settings.client_only else BACKENDS[settings.backend].version()
+    except InputError:
+        if settings.dry_run:
+            return "not installed"
+        raise
+
+
+def _servers(settings: Settings) -> list[ServerConfig]:
+    urls = settings.openai_api_url
+    if settings.client_only and not urls:
+        urls = (f"http://127.0.0.1:{settings.port}",)
+    sizes = product(settings.tp_size, settings.max_ragged_batch_size, settings.num_replicas)
+    return [
+        ServerConfig(
+            backend=settings.backend,
+            model=settings.model,
+            tp_size=tp_size,
+            max_ragged_batch_size=batch,
+            num_replicas=replicas,
+            fp6=settings.fp6,
+            engine_args=settings.engine_args,
+            urls=urls,
+        )
+        for tp_size, batch, replicas in sizes
+    ]
+
+
+def _runs(settings: Settings) -> list[RunConfig]:
+    same = {
+        name: getattr(settings, name)
+        for name in RunConfig.__struct_fields__
+        if name
+        not in ("mean_prompt_length", "mean_max_new_tokens", "num_clients", "num_requests", "max_prompt_length")
+    }
+    lengths = product(settings.mean_prompt_length, settings.mean_max_new_tokens, settings.num_clients)
+    return [
+        RunConfig(
+            mean_prompt_length=prompt,
+            mean_max_new_tokens=generated,
+            num_clients=clients,
+            max_prompt_length=settings.max_prompt_length,
+            num_requests=settings.num_requests or defaults.num_requests(clients),
+            **same,
+        )
+        for prompt, generated, clients in lengths
+    ]
+
+
+def _point(settings: Settings, server: ServerConfig, run: RunConfig, engine: str) -> Point:
+    path = settings.out_json_dir / server.backend / log_name(server, run)
+    mark = fingerprint(server, run, engine, __version__)
+    return Point(server, run, path, mark, "new" if settings.overwrite_results else _state(path, mark))
+
+
+def _state(path: Path, mark: str) -> str:
+    if not path.exists():
+        return "new"
+    try:
+        head = msgspec.json.decode(path.read_bytes(), type=LogHead)
+    except (OSError, msgspec.MsgspecError):
+        return "superseded"
+    if head.status != "ok":
+        return "failed"
+    return "done" if head.fingerprint == mark else "superseded"
+
+
+def save(point: Point, log: Log) -> None:
+    """Write the point's log; one of other settings in its place is put aside, not lost."""
+    if point.state == "superseded" and point.path.exists():
+        aside = point.path.parent / "superseded"
+        aside.mkdir(exist_ok=True)
+        number = sum(1 for _ in aside.glob(f"{point.path.stem}.*"))
+        point.path.replace(aside / f"{point.path.stem}.{number}.json")
+    records.save(log, point.path)
