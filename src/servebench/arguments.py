@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from servebench import defaults
 from servebench.backends import BACKENDS, LATER
@@ -93,8 +94,15 @@ def number(kind: type[int] | type[float], least: float, most: float = float("inf
 COUNT, SHARE, SECONDS = number(int, 1), number(float, 0, 1), number(float, 0.001)
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the page of usage above it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (-h explains every option)\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="run_benchmark.py",
         description="Benchmark LLM servers: sweep servers and loads, write one JSON log a point.",
         epilog=EPILOG,
@@ -210,7 +218,7 @@ def _output_options(group: argparse._ArgumentGroup) -> None:
 
 def parse(argv: Sequence[str] | None = None) -> Settings:
     """Raises SystemExit(2) for what argparse refuses, InputError for what only makes no sense together."""
-    args = build_parser().parse_args(argv)
+    args = build_parser().parse_args(_engine_args_joined(sys.argv[1:] if argv is None else argv))
     given: dict[str, Any] = vars(args)
     given["model"] = args.model or defaults.DEFAULT_MODEL
     given["tokenizer"] = args.tokenizer or given["model"]
@@ -222,6 +230,14 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
     if not settings.list_models:
         check(settings)
     return settings
+
+
+def _engine_args_joined(argv: Sequence[str]) -> list[str]:
+    """`--engine_args --flag` as `--engine_args=--flag`, since argparse takes the former for two options."""
+    words = list(argv)
+    for i in reversed([i for i, word in enumerate(words[:-1]) if word == "--engine_args"]):
+        words[i : i + 2] = [f"--engine_args={words[i + 1]}"]
+    return words
 
 
 def _fill_in_model_defaults(given: dict[str, Any]) -> None:

@@ -63,8 +63,11 @@ def _percentile(values: np.ndarray, q: float) -> float | None:
 def concurrency(results: list[Result], window_ns: tuple[int, int]) -> float:
     """Mean requests in flight over the window: the time integral of those sent and not ended, over its length."""
     start, end = window_ns
-    spans = (min(r.sent_ns + (r.event_ns[-1] if r.event_ns else 0), end) - max(r.sent_ns, start) for r in results)
-    return sum(max(0, span) for span in spans) / max(1, end - start)
+    total = 0
+    for r in results:
+        ended = end if r.finish_reason == "cancelled" else r.sent_ns + (r.event_ns[-1] if r.event_ns else 0)
+        total += max(0, min(ended, end) - max(r.sent_ns, start))
+    return total / max(1, end - start)
 
 
 def _verdict(quality: Quality, measured: list[Result], late_s: np.ndarray) -> str:

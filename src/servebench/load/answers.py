@@ -139,14 +139,14 @@ def _tokens(content: list[Event], last_count: int | None, usage: Usage | None) -
         known[-1] = max(total, known[-1])
         return [b - a for a, b in pairwise([0, *known])], "usage in every event" if usage else "token_ids"
     if total:
+        if total == len(content):
+            return [1] * total, "usage of the answer"
         return _spread(total, [len(event.text) for event in content]), "usage of the answer, spread over its text"
     return [1] * len(content), "events"
 
 
 def _spread(total: int, weights: list[int]) -> list[int]:
-    """Split total into whole numbers as the weights go; one each where there are as many events as tokens."""
-    if total == len(weights):
-        return [1] * total
+    """Split total into whole numbers as the weights go."""
     whole = sum(weights) or 1
     edges = [round(total * done / whole) for done in accumulate(weights, initial=0)]
     edges[-1] = total
