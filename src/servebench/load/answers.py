@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from servebench.load import sse
-from servebench.load.http import Answer
+from servebench.load.http import Answer, HttpError
 
 
 class Delta(msgspec.Struct):
@@ -76,7 +76,10 @@ class Reading(NamedTuple):
 
 def read(answer: Answer, stream: bool) -> Reading:
     """The meaning of an answer, complete or cut off."""
-    answer.frame()
+    try:
+        answer.frame()
+    except HttpError as error:
+        return _failed(str(error))
     if answer.status and answer.status != 200:
         return _failed(f"HTTP {answer.status}: {_shown(b''.join(p.data for p in answer.body))}")
     if stream:

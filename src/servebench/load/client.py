@@ -124,7 +124,7 @@ class Client:
         assert self.job and self.connection
         self.answer = Answer()
         self.acked_before = self.connection.bytes_acked() or 0 if self.connection_used else 0
-        self.connection.put(with_body(self.route.head, self.job.body))
+        self.connection.put(with_body(self.route.head, f"{self.worker.tag}-{self.job.id}", self.job.body))
         self.state = State.SENDING
         self._go_on_sending()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -193,6 +194,7 @@ def _tasks(run: RunConfig, workload: Workload, target: Target, folder: Path, wor
         Job(i, msgspec.json.encode(target.body(request)), request.prompt_tokens, request.max_new_tokens)
         for i, request in enumerate([*workload.counted, *workload.spare])
     ]
+    tag = secrets.token_hex(4)
     counted, spare = jobs[: run.num_requests], jobs[run.num_requests :]
     clients = [(client, client % len(target.urls)) for client in range(run.num_clients)]
 
@@ -202,6 +204,7 @@ def _tasks(run: RunConfig, workload: Workload, target: Target, folder: Path, wor
     return [
         Task(
             number=n,
+            tag=tag,
             folder=str(folder),
             urls=target.urls,
             path=target.path,

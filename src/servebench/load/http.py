@@ -12,14 +12,14 @@ from servebench.load.wire import Endpoint, Piece
 
 
 def request_head(endpoint: Endpoint, path: str, headers: dict[str, str]) -> bytes:
-    """A POST up to its content length; `with_body` completes it."""
+    """A POST up to its request's id; `with_body` completes it."""
     lines = [f"POST {endpoint.path.rstrip('/')}{path} HTTP/1.1", f"Host: {endpoint.netloc}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
-    return "\r\n".join([*lines, "Content-Type: application/json", "Content-Length: "]).encode("latin-1")
+    return "\r\n".join([*lines, "Content-Type: application/json", "X-Request-Id: "]).encode("latin-1")
 
 
-def with_body(head: bytes, body: bytes) -> bytes:
-    return b"%b%d\r\n\r\n%b" % (head, len(body), body)
+def with_body(head: bytes, request_id: str, body: bytes) -> bytes:
+    return b"%b%b\r\nContent-Length: %d\r\n\r\n%b" % (head, request_id.encode(), len(body), body)
 
 
 class HttpError(Exception):
@@ -43,8 +43,11 @@ class Answer:
         """Keep a piece; True when the answer is complete with it. Raises HttpError."""
         self.pieces.append(piece)
         data = piece.data
-        if self._chunked and len(data) >= 5 and not data.endswith(b"\r\n\r\n"):
-            return False  # cannot be the end: the last chunk is "0", an empty line, and perhaps trailers
+        if self._chunked and len(data) >= 5:
+            if not data.endswith(b"\r\n\r\n"):
+                return False  # cannot be the end: the last chunk is "0", an empty line, and perhaps trailers
+            if data.endswith(b"\r\n0\r\n\r\n"):
+                return True  # a line of its own that no JSON event can hold; framed and checked later
         self.frame()
         return self.complete
 
@@ -67,7 +70,8 @@ class Answer:
         return self.complete
 
     def keep_alive(self) -> bool:
-        return self.complete and bool(self._parser.should_keep_alive())
+        """May another request follow on the connection, once the answer is complete?"""
+        return bool(self._parser.should_keep_alive())
 
     # What httptools calls.
 

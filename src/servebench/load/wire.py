@@ -58,13 +58,22 @@ class Endpoint:
 def stamped_dummy() -> socket.socket:
     """A socket to hold open: while one exists the kernel keeps stamping on, so that no first stamp is missed."""
     dummy = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    _ask_for_stamps(dummy)
+    ask_for_stamps(dummy)
     return dummy
 
 
-def _ask_for_stamps(sock: socket.socket) -> None:
+def ask_for_stamps(sock: socket.socket) -> None:
     with suppress(OSError):  # not Linux: every piece will say that it is not stamped
         sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+
+
+def read_stamped(sock: socket.socket, floor_ns: int) -> Piece:
+    """Raises BlockingIOError when nothing is there; empty data is the end of the stream."""
+    data, control, _, _ = sock.recvmsg(READ_SIZE, CONTROL_SIZE)
+    if control:
+        seconds, ns = unpack_timespec(control[0][2])
+        return Piece(data, seconds * 1_000_000_000 + ns, floor_ns, True)
+    return Piece(data, time_ns(), floor_ns, False)
 
 
 class Connection:
@@ -74,7 +83,7 @@ class Connection:
         self.sock = socket.socket(endpoint.family, socket.SOCK_STREAM)
         self.sock.setblocking(False)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        _ask_for_stamps(self.sock)
+        ask_for_stamps(self.sock)
         self.endpoint = endpoint
         self.outgoing = memoryview(b"")
 
@@ -103,12 +112,7 @@ class Connection:
         return not self.outgoing
 
     def read(self, floor_ns: int) -> Piece:
-        """Raises BlockingIOError when nothing is there; empty data is the end of the stream."""
-        data, control, _, _ = self.sock.recvmsg(READ_SIZE, CONTROL_SIZE)
-        if control:
-            seconds, ns = unpack_timespec(control[0][2])
-            return Piece(data, seconds * 1_000_000_000 + ns, floor_ns, True)
-        return Piece(data, time_ns(), floor_ns, False)
+        return read_stamped(self.sock, floor_ns)
 
     def bytes_acked(self) -> int | None:
         """How many bytes the server's kernel has confirmed; None where this kernel does not tell."""

@@ -32,7 +32,7 @@ PHASE, FIRST_WORKER, SLOTS = 0, 8, 8  # int64 slots of the shared file: the phas
 CONNECTED, WARMED, DONE, FAILED, IN_FLIGHT, EVENTS = range(6)  # in a worker's block
 CONNECTS_AT_ONCE = 64
 HOUSEKEEPING_NS = 50_000_000
-BACKLOG = 64  # finished requests that wait for an idle moment to be decoded; more are decoded at once
+BACKLOG = 4096  # finished requests that wait for an idle moment to be decoded; more are decoded at once
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -48,6 +48,7 @@ class Task(msgspec.Struct, frozen=True):
     """What one worker does."""
 
     number: int
+    tag: str  # of the point, which makes the ids in X-Request-Id unlike those of any other point
     folder: str  # of the shared file `control` and of what this worker writes: part, lag, report
     urls: list[str]
     path: str
@@ -73,7 +74,7 @@ class Report(msgspec.Struct, frozen=True):
 
 class Worker:
     def __init__(self, task: Task) -> None:
-        self.task = task
+        self.task, self.tag = task, task.tag
         folder = Path(task.folder)
         with (folder / "control").open("r+b") as file:
             self.shared = memoryview(mmap.mmap(file.fileno(), 0)).cast("q")

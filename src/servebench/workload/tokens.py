@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -32,14 +33,28 @@ def load_tokenizer(name: str) -> Tokenizer:
         raise InputError(f"--tokenizer {name}: cannot be loaded ({reason}); give a directory or file") from error
 
 
-def plain_words(tokenizer: Tokenizer) -> list[str]:
-    """Words that are one token each, so that a text of n of them is about n tokens long."""
+class Words(NamedTuple):
+    """Words that are one token each: at the start of a text, and after a space."""
+
+    first: list[str]
+    later: list[str]
+
+    def text(self, n: int, rng: np.random.Generator) -> list[str]:
+        """n random words, n at least 1."""
+        rest = [self.later[i] for i in rng.integers(len(self.later), size=n - 1)]
+        return [self.first[rng.integers(len(self.first))], *rest]
+
+
+def plain_words(tokenizer: Tokenizer, special: int) -> Words:
+    """What texts are made of, so that n words are n tokens nearly always."""
     vocabulary = sorted(tokenizer.get_vocab())
     spaced = [token[1:] for token in vocabulary if token.startswith(SPACES)]
     words = [w for w in spaced or vocabulary if len(w) > 2 and w.isascii() and w.isalpha() and w.islower()]
+    alone = tokenizer.encode_batch_fast(words)
+    first = [word for word, encoded in zip(words, alone, strict=True) if len(encoded.ids) == special + 1]
     if len(words) < 100:
         raise InputError("this tokenizer has no words to make prompts of; use another one with --tokenizer")
-    return words
+    return Words(first or words, words)
 
 
 def exact_texts(tokenizer: Tokenizer, lengths: list[int], rng: np.random.Generator) -> list[str]:
@@ -47,9 +62,9 @@ def exact_texts(tokenizer: Tokenizer, lengths: list[int], rng: np.random.Generat
 
     Texts are random words from the very first on: no two share a prefix that a cache could hold.
     """
-    words = plain_words(tokenizer)
     special = len(tokenizer.encode("").ids)
-    texts = [[words[i] for i in rng.integers(len(words), size=max(1, n - special))] for n in lengths]
+    words = plain_words(tokenizer, special)
+    texts = [words.text(max(1, n - special), rng) for n in lengths]
     wrong = list(range(len(texts)))
     for _ in range(REPAIRS):
         encoded = tokenizer.encode_batch_fast([" ".join(texts[i]) for i in wrong])
@@ -57,18 +72,9 @@ def exact_texts(tokenizer: Tokenizer, lengths: list[int], rng: np.random.Generat
         wrong = [i for i in wrong if off[i]]
         if not wrong:
             return [" ".join(text) for text in texts]
-        for i in wrong:
-            _repair(texts[i], off[i], words, rng)
+        for i in wrong:  # about as many words fewer or more as there are tokens too many or too few
+            texts[i] = words.text(max(1, len(texts[i]) - off[i]), rng)
     shortest = min(lengths[i] for i in wrong)
     raise InputError(
         f"no text of exactly {shortest} tokens can be made with this tokenizer; ask for longer prompts"
     )
-
-
-def _repair(text: list[str], excess: int, words: list[str], rng: np.random.Generator) -> None:
-    """Drop or add about as many words as there are tokens too many or too few, keeping at least one."""
-    if excess > 0:
-        del text[max(1, len(text) - excess) :]
-        text[-1] = words[rng.integers(len(words))]  # the cut may leave a pair that merges; try another
-    else:
-        text.extend(words[i] for i in rng.integers(len(words), size=-excess))

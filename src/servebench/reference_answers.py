@@ -1,0 +1,80 @@
+"""What the reference server can be asked to be: its delays, faults and options, and the bytes of its answers."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+FAULTS = {
+    "status": "HTTP 503 instead of an answer",
+    "throttle": "HTTP 429 with Retry-After",
+    "reset": "a TCP reset after three events",
+    "cut": "a clean close after three events",
+    "stall": "nothing more after three events",
+    "garbage": "bytes that are not HTTP",
+    "broken_json": "an event that is not JSON",
+    "error_event": "an error inside the stream of a 200",
+    "slow_headers": "half a second before the headers",
+    "close": "a close right after a complete answer, unannounced",
+    "silent_close": "a close before any answer",
+}
+AFTER = 3  # events before the faults that come midway
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+END = b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """Delays in s; with sigma > 0 they are lognormal with that sigma and the given mean."""
+
+    ttft: float = 0.05
+    gap: float = 0.01
+    sigma: float = 0.0
+    tokens_per_event: int = 1
+    usage: str = "last"  # "none", "last" (an event of its own at the end) or "each" (in every event)
+    fault: str | None = None
+    fault_every: int = 1  # every how many requests
+    model: str = "reference"
+    context: int = 131072
+
+    def delay_ns(self, mean_s: float) -> int:
+        if not self.sigma:
+            return round(mean_s * 1e9)
+        return round(random.lognormvariate(math.log(mean_s) - self.sigma**2 / 2, self.sigma) * 1e9)
+
+
+def whole(status: bytes, value: Any) -> bytes:
+    body = msgspec.json.encode(value)
+    return b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
+        status,
+        len(body),
+        body,
+    )
+
+
+def chunk(value: Any) -> bytes:
+    data = b"data: " + msgspec.json.encode(value) + b"\n\n"
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def parse(doc: str | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--host", default="127.0.0.1")
+    add("--port", type=int, default=8000, help="0: a free one, said on the first line of output [8000]")
+    add("--processes", type=int, default=1, help="that share the port [1]")
+    add("--ttft", type=float, default=0.05, metavar="S", help="request to first event, in s [0.05]")
+    add("--gap", type=float, default=0.01, metavar="S", help="event to event, in s [0.01]")
+    add("--sigma", type=float, default=0.0, help="of lognormal delays with these means; 0 is constant [0]")
+    add("--tokens_per_event", type=int, default=1, metavar="N", help="[1]")
+    add("--usage", choices=["none", "last", "each"], default="last", help="where token counts are said [last]")
+    add("--fault", choices=FAULTS, help="; ".join(f"{name}: {what}" for name, what in FAULTS.items()))
+    add("--fault_every", type=int, default=1, metavar="N", help="every N-th request has the fault [1]")
+    add("--record", type=Path, metavar="FILE", help="write FILE.<pid> at the end")
+    return parser.parse_args()
