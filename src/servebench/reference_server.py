@@ -237,7 +237,7 @@ class Server:
         if fault in ("reset", "cut"):
             self._close(peer, reset=fault == "reset")
         elif fault == "broken_json":
-            peer.send(b"10\r\ndata: {broken\n\n\r\n" + END)
+            peer.send(b"f\r\ndata: {broken\n\n\r\n" + END)
         elif fault == "error_event":
             peer.send(chunk({"error": {"message": "the engine died", "code": 500}}) + END)
         return fault in ("reset", "cut", "stall", "broken_json", "error_event")

@@ -35,7 +35,7 @@ class Answer:
         self.complete = False
         self.status = 0
         self._framed = 0  # pieces that the parser has seen
-        self._chunked = self._sized = False
+        self._chunked = self._sized = self._keeps = False
         self._parser = httptools.HttpResponseParser(self)
         self._bytes: list[bytes] = []
 
@@ -71,7 +71,7 @@ class Answer:
 
     def keep_alive(self) -> bool:
         """May another request follow on the connection, once the answer is complete?"""
-        return bool(self._parser.should_keep_alive())
+        return self._keeps
 
     # What httptools calls.
 
@@ -82,6 +82,7 @@ class Answer:
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
+        self._keeps = self._parser.should_keep_alive()  # asked later, it speaks of the next message
 
     def on_body(self, data: bytes) -> None:
         self._bytes.append(data)

@@ -1,0 +1,128 @@
+"""What tests share: a small tokenizer, a reference server, the driver as a user runs it, and logs made by hand."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from servebench.records import Log, Quality, Result, RunConfig, ServerConfig, ServerFacts
+
+ROOT = Path(__file__).parents[1]
+ENGINES = Path(os.environ.get("SERVEBENCH_ENGINES", ROOT / ".engines"))
+MODELS = Path(os.environ.get("SERVEBENCH_MODELS", ROOT / ".models"))
+
+
+@pytest.fixture(scope="session")
+def tokenizer_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A byte-level BPE tokenizer trained on made-up words, as a directory."""
+    rng = random.Random(0)
+    syllables = [a + b for a in "bcdfglmnprst" for b in "aeiou"]
+    text = [" ".join("".join(rng.choices(syllables, k=rng.randint(2, 4))) for _ in range(50)) for _ in range(400)]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(
+        text, trainers.BpeTrainer(vocab_size=3000, initial_alphabet=alphabet, show_progress=False)
+    )
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.fixture
+def reference() -> Iterator[Callable[..., str]]:
+    """Start a reference server with these options; gives its URL."""
+    running = []
+
+    def start(*options: str) -> str:
+        command = [sys.executable, "-m", "servebench.reference_server", "--port", "0", *options]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        running.append(process)
+        assert process.stdout
+        return process.stdout.readline().strip()
+
+    yield start
+    for process in running:
+        process.terminate()
+        process.wait(10)
+        assert process.stdout
+        process.stdout.close()
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start run_benchmark.py with these arguments, results in tmp_path/results; ends it if a test did not."""
+    running = []
+
+    def start(*arguments: object) -> subprocess.Popen[str]:
+        command = [sys.executable, ROOT / "run_benchmark.py", "--out_json_dir", tmp_path / "results", *arguments]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        process = subprocess.Popen([str(word) for word in command], text=True, cwd=ROOT, **pipes)  # type: ignore[call-overload]
+        running.append(process)
+        return process  # type: ignore[no-any-return]
+
+    yield start
+    for process in running:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+
+
+@pytest.fixture
+def benchmark(driver: Callable[..., subprocess.Popen[str]]) -> Callable[..., tuple[int, str, str]]:
+    """Run it to its end: (exit status, stdout, stderr)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        process = driver(*arguments)
+        out, err = process.communicate(timeout=280)
+        return process.returncode, out, err
+
+    return run
+
+
+def ours(word: str) -> list[str]:
+    """Command lines of living processes with this word in them: what a benchmark may have left behind."""
+    lines = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        line = " ".join(process.info["cmdline"] or [])
+        if word in line and process.info["status"] != psutil.STATUS_ZOMBIE and process.pid != os.getpid():
+            lines.append(line)
+    return lines
+
+
+def make_result(number: int, sent_s: float, events_s: list[float], **changes: object) -> Result:
+    """A request sent at sent_s whose one-token events came events_s after it."""
+    tokens = [1] * len(events_s)
+    fields = {"phase": "measured", "client": 0, "prompt_tokens": 100, "max_new_tokens": len(tokens)} | changes
+    fields = {"event_tokens": tokens, "generated_tokens": len(tokens), "token_source": "usage"} | fields
+    return Result(
+        id=number, sent_ns=round(sent_s * 1e9), event_ns=[round(t * 1e9) for t in events_s], status=200, **fields
+    )  # type: ignore[arg-type]
+
+
+def make_log(results: list[Result], window_s: tuple[float, float] | None, **changes: object) -> Log:
+    """A log of one point; changes go to the server's or the run's configuration, or to the quality."""
+    names = {kind: kind.__struct_fields__ for kind in (ServerConfig, RunConfig, Quality)}
+    of = {kind: {k: v for k, v in changes.items() if k in fields} for kind, fields in names.items()}
+    server = {"backend": "vllm", "model": "meta-llama/Llama-2-7b-hf"} | of[ServerConfig]
+    return Log(
+        status="ok",
+        started_at="2026-11-24T00:00:00+00:00",
+        fingerprint="f",
+        server=ServerConfig(**server),
+        run=RunConfig(**({"num_requests": len(results)} | of[RunConfig])),
+        server_facts=ServerFacts(urls=["http://127.0.0.1:1"]),
+        client={},
+        window_ns=(round(window_s[0] * 1e9), round(window_s[1] * 1e9)) if window_s else None,
+        quality=Quality(**({"verdict": "ok"} | of[Quality])),
+        results=results,
+    )

@@ -1,0 +1,86 @@
+"""The command line: what it means, and one clear line for what it cannot mean."""
+
+from __future__ import annotations
+
+import pytest
+
+from servebench import arguments
+from servebench.records import InputError
+
+VLLM = ["--backend", "vllm"]
+
+
+def test_defaults_are_the_models_own() -> None:
+    settings = arguments.parse([*VLLM, "--model", "meta-llama/Llama-13b-hf"])
+    assert settings.tp_size == (1, 2, 4)
+    assert settings.mean_prompt_length == (1200, 2600)
+    assert settings.num_clients == (1, 2, 4, 6, 8, 12, 16, 20, 24, 28, 32)
+
+
+def test_the_command_line_overrides_them() -> None:
+    settings = arguments.parse([*VLLM, "--model", "meta-llama/Llama-13b-hf", "--tp_size", "1", "2"])
+    assert settings.tp_size == (1, 2)
+
+
+def test_values_given_twice_count_once() -> None:
+    assert arguments.parse([*VLLM, "--num_clients", "4", "1", "4"]).num_clients == (4, 1)
+
+
+@pytest.mark.parametrize("given", [["--engine_args", "--enforce-eager"], ["--engine_args=--enforce-eager"]])
+def test_engine_args_may_begin_with_dashes(given: list[str]) -> None:
+    assert arguments.parse([*VLLM, *given]).engine_args == ("--enforce-eager",)
+
+
+def test_engine_args_are_split_as_in_a_shell() -> None:
+    assert arguments.parse([*VLLM, "--engine_args", "--a 'b c' --d"]).engine_args == ("--a", "b c", "--d")
+
+
+def test_keys_come_from_the_environment_and_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    settings = arguments.parse(VLLM)
+    assert settings.openai_api_key == "secret"
+    assert "secret" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--num_clients", "4", "-1"], "--num_clients"),
+        (["--num_clients", "0"], "at least 1"),
+        (["--mean_prompt_length", "many"], "whole number"),
+        (["--prompt_length_var", "1.5"], "at most 1"),
+        (["--backend", "nosuch"], "--backend"),
+        (["--port", "70000"], "65535"),
+    ],
+)
+def test_a_bad_value_is_one_line_and_status_2(
+    words: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        arguments.parse([*VLLM, *words])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert reason in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--backend", "fastgen"], "not supported yet"),
+        (["--backend", "aml"], "not supported yet"),
+        (["--backend", "openai"], "--openai_api_url"),
+        ([*VLLM, "--client_only"], "--port"),
+        ([*VLLM, "--openai_api_url", "http://x/v1"], "--client_only"),
+        ([*VLLM, "--mean_prompt_length", "500", "--max_prompt_length", "100"], "--max_prompt_length"),
+        ([*VLLM, "--engine_args", "'open"], "--engine_args"),
+    ],
+)
+def test_what_makes_no_sense_together_is_refused(words: list[str], reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        arguments.parse(words)
+
+
+def test_the_specs_azure_command_is_understood() -> None:
+    words = "--backend aml --model mistralai/Mixtral-8x7B-v0.1 --deployment_name d --aml_api_url u --aml_api_key k"
+    with pytest.raises(InputError, match="Azure ML endpoints are not supported yet"):
+        arguments.parse(words.split())

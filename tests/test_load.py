@@ -1,0 +1,151 @@
+"""The load client against the reference server: what it measures, and what it does when the server misbehaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from servebench import metrics, records
+from servebench.records import Log
+
+Benchmark = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def load(
+    benchmark: Benchmark, reference: Callable[..., str], tokenizer_dir: Path, tmp_path: Path
+) -> Callable[..., Log]:
+    """Start a reference server with server options, put a small load on it, give the log."""
+
+    def run(server: str, *arguments: object, clients: int = 4, requests: int = 20, status: int = 0) -> Log:
+        url = reference("--ttft", "0.02", "--gap", "0.002", *server.split())
+        lengths = ["--mean_prompt_length", "16", "--mean_max_new_tokens", "10", "--max_new_tokens_var", "0"]
+        where = [
+            "--backend",
+            "openai",
+            "--openai_api_url",
+            url,
+            "--model",
+            "reference",
+            "--tokenizer",
+            tokenizer_dir,
+        ]
+        load = ["--num_clients", clients, "--num_requests", requests]
+        code, out, err = benchmark(*where, *lengths, *load, *arguments)
+        assert code == status, out + err
+        (path,) = (tmp_path / "results/openai").glob("*.json")
+        return records.load(path)
+
+    return run
+
+
+def errors(log: Log) -> list[str]:
+    return [r.error for r in metrics.measured(log) if r.error]
+
+
+def test_every_request_is_logged_with_every_token(load: Callable[..., Log]) -> None:
+    log = load("")
+    done = metrics.succeeded(log)
+    assert len(done) == 20 and sorted(r.id for r in done) == list(range(20))
+    assert all(r.event_tokens == [1] * 10 and r.generated_tokens == 10 for r in done)
+    assert all(np.all(np.diff(r.event_ns) >= 0) and r.event_ns[0] > 0 for r in done)
+    assert {r.phase for r in log.results} == {"warmup", "measured", "hold"}
+    assert log.quality.unstamped_share == 0
+
+
+def test_the_load_is_held_until_the_last_counted_request_ended(load: Callable[..., Log]) -> None:
+    log = load("")
+    assert log.window_ns
+    start, end = log.window_ns
+    assert all(start <= r.sent_ns and r.sent_ns + r.event_ns[-1] <= end for r in metrics.measured(log))
+    assert log.quality.achieved_concurrency > 3
+
+
+def test_warm_up_requests_come_first_for_every_client(load: Callable[..., Log]) -> None:
+    log = load("", "--warmup", 2)
+    first = min(r.sent_ns for r in metrics.measured(log))
+    for client in range(4):
+        done = [r for r in log.results if r.client == client and r.phase == "warmup" and r.sent_ns < first]
+        assert len(done) >= 2
+
+
+def test_several_load_processes_share_the_work(load: Callable[..., Log]) -> None:
+    log = load("", "--num_workers", 3, clients=5)
+    assert len(log.quality.worker_cpu_share) == 3
+    assert sorted(r.id for r in metrics.succeeded(log)) == list(range(20))
+    assert {r.client for r in log.results} == set(range(5))
+
+
+def test_the_chat_dialect(load: Callable[..., Log]) -> None:
+    assert metrics.failed_share(load("", "--api", "chat")) == 0
+
+
+def test_answers_that_come_whole_have_no_ttft(load: Callable[..., Log]) -> None:
+    log = load("", "--no_stream")
+    assert len(metrics.succeeded(log)) == 20
+    assert metrics.each(log, metrics.ttft_s).size == 0
+
+
+@pytest.mark.parametrize(
+    ("usage", "source"), [("none", "tokenizer"), ("last", "usage of the answer"), ("each", "usage in every event")]
+)
+def test_the_log_says_where_token_counts_come_from(load: Callable[..., Log], usage: str, source: str) -> None:
+    log = load(f"--usage {usage}")
+    assert {r.token_source for r in metrics.succeeded(log)} == {source}
+
+
+def test_several_tokens_in_an_event_are_counted(load: Callable[..., Log]) -> None:
+    log = load("--tokens_per_event 4 --usage each")
+    assert all(r.event_tokens == [4, 4, 2] for r in metrics.succeeded(log))
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("status", "HTTP 503"),
+        ("throttle", "HTTP 429"),
+        ("reset", "reset by peer"),
+        ("cut", "closed the connection inside the answer"),
+        ("garbage", "not an HTTP answer"),
+        ("broken_json", "not a completion chunk"),
+        ("error_event", "the engine died"),
+        ("silent_close", "without an answer"),
+    ],
+)
+def test_failed_requests_are_counted_and_explained(load: Callable[..., Log], fault: str, reason: str) -> None:
+    log = load(f"--fault {fault} --fault_every 5")
+    assert errors(log) and all(reason in error for error in errors(log)), errors(log)
+    assert len(metrics.measured(log)) == 20
+    assert len(metrics.succeeded(log)) == 20 - len(errors(log))
+
+
+@pytest.mark.parametrize("fault", ["reset", "cut", "broken_json", "error_event"])
+def test_a_failed_request_keeps_what_did_arrive(load: Callable[..., Log], fault: str) -> None:
+    log = load(f"--fault {fault} --fault_every 5")
+    assert all(len(r.event_ns) == 3 for r in metrics.measured(log) if r.error)
+
+
+def test_a_stall_ends_with_the_request_timeout(load: Callable[..., Log]) -> None:
+    log = load("--fault stall --fault_every 7", "--request_timeout", 0.5)
+    assert errors(log) and all("--request_timeout" in error for error in errors(log))
+
+
+def test_slow_headers_are_latency_not_failure(load: Callable[..., Log]) -> None:
+    assert not errors(load("--fault slow_headers --fault_every 10"))
+
+
+def test_a_server_that_closes_after_answers_fails_no_request(load: Callable[..., Log]) -> None:
+    log = load("--fault close", requests=60)
+    assert not errors(log)
+
+
+def test_a_point_without_any_success_has_failed(load: Callable[..., Log]) -> None:
+    log = load("--fault status", status=1)
+    assert log.status == "failed" and "every request failed" in (log.failure or "")
+
+
+def test_ipv6(load: Callable[..., Log]) -> None:
+    assert metrics.failed_share(load("--host ::1")) == 0
