@@ -74,7 +74,7 @@ def test_limits_are_all_to_be_met() -> None:
 
 @pytest.fixture
 def log() -> Log:
-    """Window 1..5 s. Ends: warm-up 1.5, measured 2 and 4.5, one failed; a cancelled hold has tokens at 4.8, 5.4."""
+    """Window 1..5 s. Ends: warm-up 1.5, measured 2 and 4.5, one failed; a cancelled hold has some at 4.8, 5.4."""
     return make_log(
         [
             make_result(10, 0.0, [0.5, 1.5], phase="warmup"),

@@ -1,11 +1,13 @@
-"""What the reference server can be asked to be: its delays, faults and options, and the bytes of its answers."""
+"""What the reference server can be asked to be: its delays, faults and options; its answers and their bytes."""
 
 from __future__ import annotations
 
 import argparse
 import math
 import random
-from dataclasses import dataclass
+import socket
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,44 @@ class Behaviour:
         if not self.sigma:
             return round(mean_s * 1e9)
         return round(random.lognormvariate(math.log(mean_s) - self.sigma**2 / 2, self.sigma) * 1e9)
+
+
+@dataclass(eq=False)
+class Peer:
+    """One accepted connection."""
+
+    sock: socket.socket
+    buffer: bytes = b""
+    closed: bool = False
+
+    def send(self, data: bytes) -> None:
+        """A reader that is too slow blocks this server, which the record then shows."""
+        try:
+            self.sock.send(data)
+        except BlockingIOError:
+            self.sock.setblocking(True)
+            with suppress(OSError):
+                self.sock.sendall(data)
+            self.sock.setblocking(False)
+        except OSError:
+            self.closed = True
+
+
+@dataclass(eq=False)
+class Stream:
+    """One answer under way."""
+
+    peer: Peer
+    request_id: str
+    arrived_ns: int
+    total: int  # tokens to send
+    chat: bool
+    prompt_tokens: int
+    fault: str | None
+    streamed: bool
+    sent_ns: list[int] = field(default_factory=list)
+    tokens: int = 0
+    plain: bytes = b""  # an event's bytes, where all events are the same
 
 
 def whole(status: bytes, value: Any) -> bytes:

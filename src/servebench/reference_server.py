@@ -18,7 +18,6 @@ import struct
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from time import time_ns
 from typing import Any
@@ -26,45 +25,7 @@ from typing import Any
 import msgspec
 
 from servebench.load.wire import ask_for_stamps, read_stamped, stamped_dummy
-from servebench.reference_answers import AFTER, END, HEAD, Behaviour, chunk, parse, whole
-
-
-@dataclass(eq=False)
-class Peer:
-    """One accepted connection."""
-
-    sock: socket.socket
-    buffer: bytes = b""
-    closed: bool = False
-
-    def send(self, data: bytes) -> None:
-        """A reader that is too slow blocks this server, which the record then shows."""
-        try:
-            self.sock.send(data)
-        except BlockingIOError:
-            self.sock.setblocking(True)
-            with suppress(OSError):
-                self.sock.sendall(data)
-            self.sock.setblocking(False)
-        except OSError:
-            self.closed = True
-
-
-@dataclass(eq=False)
-class Stream:
-    """One answer under way."""
-
-    peer: Peer
-    request_id: str
-    arrived_ns: int
-    total: int  # tokens to send
-    chat: bool
-    prompt_tokens: int
-    fault: str | None
-    streamed: bool
-    sent_ns: list[int] = field(default_factory=list)
-    tokens: int = 0
-    plain: bytes = b""  # an event's bytes, where all events are the same
+from servebench.reference_answers import AFTER, END, HEAD, Behaviour, Peer, Stream, chunk, parse, whole
 
 
 class Server:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import ssl
+from dataclasses import dataclass
 from enum import Enum
 from time import time_ns
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,6 +16,7 @@ from servebench.records import Phase
 if TYPE_CHECKING:
     from servebench.load.worker import Job, Worker
 
+PROBE_NS = 200_000_000
 PAUSE_NS = 100_000_000  # after a failure, so that a dead server does not eat all requests in an instant
 
 
@@ -42,12 +44,34 @@ class Exchange(NamedTuple):
     error: str | None
 
 
-class Route(NamedTuple):
-    """The way to one server."""
+@dataclass(eq=False)
+class Route:
+    """The way to one server. `reuse`: does it keep connections open after an answer? None until that is known.
+
+    Some servers (llama.cpp's) close after an answer without saying so; a request that is sent into the close
+    may or may not have been read. So the first connection is watched for a while before any is used again.
+    """
 
     endpoint: Endpoint
     tls: ssl.SSLContext | None
     head: bytes
+    reuse: bool | None = None
+
+
+class Probe:
+    """The first connection that brought an answer: is it closed now, or does it stay open?"""
+
+    def __init__(self, route: Route, connection: Connection, worker: Worker) -> None:
+        self.route, self.connection, self.worker = route, connection, worker
+        self.end_ns = time_ns() + PROBE_NS
+
+    def on_ready(self, floor_ns: int) -> None:
+        self.decide(stays_open=False)  # closed or reset, or bytes that nobody asked for
+
+    def decide(self, stays_open: bool) -> None:
+        self.route.reuse = stays_open
+        self.worker.forget(self.connection)
+        self.connection.close()
 
 
 class Client:
@@ -72,7 +96,7 @@ class Client:
         self.state = State.CONNECTING
         try:
             self.connection = open_connection(self.endpoint, self.route.tls)
-            self.worker.watch(self, select.EPOLLOUT)
+            self.worker.watch(self.connection, select.EPOLLOUT, self)
             self._go_on_connecting()
         except OSError as error:
             self._cannot_connect(error)
@@ -88,7 +112,7 @@ class Client:
                 self.send()
         if self.state in (State.HANDSHAKING, State.IDLE, State.RECEIVING):
             writing = self.state is State.HANDSHAKING and bool(self.connection.outgoing)
-            self.worker.watch(self, select.EPOLLIN | (select.EPOLLOUT if writing else 0))
+            self.worker.watch(self.connection, select.EPOLLIN | (select.EPOLLOUT if writing else 0), self)
 
     def _cannot_connect(self, error: OSError) -> None:
         self.close()
@@ -106,7 +130,7 @@ class Client:
 
     def close(self) -> None:
         if self.connection:
-            self.worker.forget(self)
+            self.worker.forget(self.connection)
             self.connection.close()
         self.connection, self.state = None, State.CLOSED
 
@@ -140,7 +164,7 @@ class Client:
             self.state = State.RECEIVING
             reconnect_ns = 0 if self.connection_used else self.connect_ns
             self.late_ns = max(0, self.sent_ns - self.due_ns - reconnect_ns)
-        self.worker.watch(self, select.EPOLLIN if done else select.EPOLLIN | select.EPOLLOUT)
+        self.worker.watch(self.connection, select.EPOLLIN | (0 if done else select.EPOLLOUT), self)
 
     def on_ready(self, floor_ns: int) -> None:
         """The event loop found this client's socket ready; nothing had arrived before floor_ns."""
@@ -187,8 +211,10 @@ class Client:
         """The connection broke. A request that provably never reached the server is sent again."""
         assert self.connection
         acked = self.connection.bytes_acked()
-        fresh = self.connection_used and not self.answer.pieces and acked is not None
-        if self.job and fresh and acked == self.acked_before and self.resent < 3:
+        reused = self.connection_used and not self.answer.pieces
+        if reused:
+            self.route.reuse = False
+        if self.job and reused and acked is not None and acked == self.acked_before and self.resent < 3:
             self.resent += 1
             self.close()
             self.open()
@@ -201,13 +227,20 @@ class Client:
         """Hand the exchange over, keep the connection if that may be, and ask for the next request."""
         job, self.job = self.job, None
         assert job
-        if self.connection and not (keep and self.answer.keep_alive()):
+        if self.connection and not (keep and self.answer.keep_alive() and self._may_be_reused()):
             self.close()
         elif self.connection:
             self.state, self.connection_used = State.IDLE, True
         if error:
             self.pause_until_ns = time_ns() + PAUSE_NS
         self.worker.ended(self, self._exchange(job, error))
+
+    def _may_be_reused(self) -> bool:
+        """Where that is not known yet, leave the connection to a probe that finds it out."""
+        if self.route.reuse is None and self.connection:
+            self.worker.probe(self.route, self.connection)
+            self.connection, self.state = None, State.CLOSED
+        return bool(self.route.reuse)
 
     def _exchange(self, job: Job, error: str | None) -> Exchange:
         return Exchange(

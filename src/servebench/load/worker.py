@@ -22,9 +22,9 @@ from time import process_time_ns, time_ns
 import msgspec
 
 from servebench.load import answers, wire
-from servebench.load.client import Client, Exchange, Route, State
+from servebench.load.client import Client, Exchange, Probe, Route, State
 from servebench.load.http import request_head
-from servebench.load.wire import Endpoint, Piece
+from servebench.load.wire import Connection, Endpoint, Piece
 from servebench.records import Phase, Result
 
 CONNECT, WARM_UP, MEASURE, STOP = range(4)  # phases, set by the parent
@@ -81,7 +81,8 @@ class Worker:
         self.block = FIRST_WORKER + task.number * SLOTS
         self.part = (folder / f"part-{task.number}.jsonl").open("wb")
         self.epoll = select.epoll()
-        self.watched: dict[int, Client] = {}
+        self.watched: dict[int, Client | Probe] = {}
+        self.probes: list[Probe] = []
         self.masks: dict[int, int] = {}
         self.counted, self.spares = deque(task.counted), 0
         self.warmed_of = dict.fromkeys((number for number, _ in task.clients), 0)
@@ -109,9 +110,9 @@ class Worker:
             ready = self.epoll.poll(0 if self.backlog else 0.05)
             watched = self.watched
             for fd, _ in ready:
-                client = watched.get(fd)
-                if client:
-                    client.on_ready(floor_ns)
+                owner = watched.get(fd)
+                if owner:
+                    owner.on_ready(floor_ns)
             floor_ns = before_ns
             if before_ns > housekeeping_ns:
                 housekeeping_ns = before_ns + HOUSEKEEPING_NS
@@ -132,6 +133,9 @@ class Worker:
             gc.freeze()
             gc.disable()
             self.measuring_since = (time_ns(), process_time_ns())
+        for probe in self.probes:
+            if probe.route.reuse is None and now_ns > probe.end_ns:
+                probe.decide(stays_open=True)
         connecting = sum(c.state in (State.CONNECTING, State.HANDSHAKING) for c in self.clients)
         for client in self.clients:
             client.overdue(now_ns, self.task.request_timeout_s)
@@ -171,22 +175,31 @@ class Worker:
 
     # What clients call.
 
-    def watch(self, client: Client, mask: int) -> None:
-        assert client.connection
-        fd = client.connection.sock.fileno()
+    def watch(self, connection: Connection, mask: int, owner: Client | Probe) -> None:
+        """Call owner.on_ready when the connection is ready for what mask says."""
+        fd = connection.sock.fileno()
         known = self.masks.get(fd)
         if known is None:
             self.epoll.register(fd, mask)
         elif known != mask:
             self.epoll.modify(fd, mask)
-        self.masks[fd], self.watched[fd] = mask, client
+        self.masks[fd], self.watched[fd] = mask, owner
 
-    def forget(self, client: Client) -> None:
-        assert client.connection
-        fd = client.connection.sock.fileno()
+    def forget(self, connection: Connection) -> None:
+        fd = connection.sock.fileno()
         if self.masks.pop(fd, None) is not None:
             self.epoll.unregister(fd)
             del self.watched[fd]
+
+    def probe(self, route: Route, connection: Connection) -> None:
+        """Watch what becomes of this connection; one of each server is enough."""
+        self.forget(connection)
+        if any(probe.route is route for probe in self.probes):
+            connection.close()
+            return
+        probe = Probe(route, connection, self)
+        self.probes.append(probe)
+        self.watch(connection, select.EPOLLIN, probe)
 
     def note_lag(self, piece: Piece) -> None:
         if self.measuring_since:

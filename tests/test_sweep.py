@@ -1,0 +1,93 @@
+"""The plan: every combination once, in order, and only what is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from conftest import make_log
+
+from servebench import arguments, sweep
+
+
+@pytest.fixture
+def plan_of(tmp_path: Path):  # type: ignore[no-untyped-def]
+    def make(*words: str) -> sweep.Plan:
+        base = ["--backend", "openai", "--openai_api_url", "http://127.0.0.1:1/v1", "--model", "m"]
+        return sweep.make_plan(arguments.parse([*base, "--out_json_dir", str(tmp_path), *words]))
+
+    return make
+
+
+def done(point: sweep.Point, **changes: object) -> None:
+    log = make_log([], None)
+    fields = {"server": point.server, "run": point.run, "fingerprint": point.fingerprint} | changes
+    sweep.save(point, msgspec.structs.replace(log, **fields))
+
+
+def test_every_combination_is_one_point(plan_of) -> None:  # type: ignore[no-untyped-def]
+    plan = plan_of(
+        "--tp_size",
+        "1",
+        "2",
+        "--num_replicas",
+        "1",
+        "4",
+        "--mean_prompt_length",
+        "10",
+        "20",
+        "--num_clients",
+        "1",
+        "8",
+    )
+    assert [(s.tp_size, s.num_replicas) for s, _ in plan] == [(1, 1), (1, 4), (2, 1), (2, 4)]
+    assert [(p.run.mean_prompt_length, p.run.num_clients) for p in plan[0][1]] == [
+        (10, 1),
+        (10, 8),
+        (20, 1),
+        (20, 8),
+    ]
+    assert len({p.path for _, points in plan for p in points}) == 16
+
+
+def test_requests_grow_with_clients_as_in_the_original(plan_of) -> None:  # type: ignore[no-untyped-def]
+    ((_, points),) = plan_of("--num_clients", "1", "32")
+    assert [p.run.num_requests for p in points] == [36, 160]
+    ((_, points),) = plan_of("--num_clients", "1", "--num_requests", "7")
+    assert points[0].run.num_requests == 7
+
+
+def test_a_measured_point_is_not_measured_again(plan_of) -> None:  # type: ignore[no-untyped-def]
+    ((_, points),) = plan_of("--num_clients", "1", "2")
+    done(points[0])
+    ((_, again),) = plan_of("--num_clients", "1", "2")
+    assert [p.state for p in again] == ["done", "new"]
+    ((_, again),) = plan_of("--num_clients", "1", "2", "--overwrite_results")
+    assert [p.state for p in again] == ["new", "new"]
+
+
+def test_a_failed_point_is_tried_again(plan_of) -> None:  # type: ignore[no-untyped-def]
+    ((_, (point,)),) = plan_of("--num_clients", "1")
+    done(point, status="failed")
+    ((_, (point,)),) = plan_of("--num_clients", "1")
+    assert point.state == "failed" and point.pending
+
+
+def test_a_log_of_other_settings_is_put_aside_not_lost(plan_of, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    ((_, (point,)),) = plan_of("--num_clients", "1")
+    done(point)
+    ((_, (other,)),) = plan_of("--num_clients", "1", "--seed", "1")
+    assert other.state == "superseded" and other.path == point.path
+    done(other)
+    ((_, (other,)),) = plan_of("--num_clients", "1", "--seed", "1")
+    assert other.state == "done"
+    assert len(list((tmp_path / "openai/superseded").iterdir())) == 1
+
+
+def test_an_unreadable_log_is_measured_again(plan_of) -> None:  # type: ignore[no-untyped-def]
+    ((_, (point,)),) = plan_of("--num_clients", "1")
+    point.path.parent.mkdir(parents=True)
+    point.path.write_text("half a lo")
+    ((_, (point,)),) = plan_of("--num_clients", "1")
+    assert point.pending
