@@ -53,7 +53,7 @@ def results(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def nothing_is_left_behind():  # type: ignore[no-untyped-def]
-    """No process of ours, whatever the test did: not a server (its command names the models), not a load process."""
+    """No process of ours, whatever the test did: no server (its command names a model), no load process."""
     yield
     assert not ours(str(MODELS)), "an engine is still running"
     assert not ours("servebench.load.worker"), "a load process is still running"

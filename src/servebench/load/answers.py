@@ -54,12 +54,7 @@ class Chunk(msgspec.Struct):
 decode_chunk = msgspec.json.Decoder(Chunk).decode
 
 
-class Event(NamedTuple):
-    """One chunk that carried text or tokens."""
-
-    piece: int  # index into the answer's body
-    text: str
-    tokens_so_far: int | None  # as the server counts them, where it does in every event
+Event = tuple[int, str, int | None]  # index into the answer's body; text; tokens so far, where the server says
 
 
 class Reading(NamedTuple):
@@ -112,40 +107,43 @@ def _meaning(payloads: list[tuple[bytes, int]], complete: bool) -> Reading:
         if chunk.error is not None:
             error = f"error inside the answer: {_shown(msgspec.json.encode(chunk.error))}"
             break
-        usage = chunk.usage or usage
+        so_far = None
+        if chunk.usage:
+            usage = chunk.usage
+            so_far = usage.completion_tokens
         for choice in chunk.choices:
             finish = choice.finish_reason or finish
-            ids += len(choice.token_ids or ())
-            so_far = chunk.usage.completion_tokens if chunk.usage else ids or None
-            events.append(Event(piece, choice.said(), so_far))
+            if choice.token_ids:
+                ids += len(choice.token_ids)
+            events.append((piece, choice.text or choice.said(), so_far or ids or None))
     return _counted(events, usage, finish, error)
 
 
 def _counted(events: list[Event], usage: Usage | None, finish: str | None, error: str | None) -> Reading:
-    content = [event for event in events if event.text]
+    content = [event for event in events if event[1]]
     if not content:  # an answer of tokens that have no text: what brought tokens stands for content
-        steps = pairwise([Event(0, "", 0), *events])
-        content = [now for before, now in steps if (now.tokens_so_far or 0) > (before.tokens_so_far or 0)]
-    tokens, source = _tokens(content, events[-1].tokens_so_far if events else None, usage)
+        steps = pairwise([(0, "", 0), *events])
+        content = [now for before, now in steps if (now[2] or 0) > (before[2] or 0)]
+    tokens, source = _tokens(content, events[-1][2] if events else None, usage)
     error = error or (None if content else "empty answer: no text and no tokens")
-    return Reading([e.piece for e in content], [e.text for e in content], tokens, source, usage, finish, error)
+    at, texts = [event[0] for event in content], [event[1] for event in content]
+    return Reading(at, texts, tokens, source, usage, finish, error)
 
 
 def _tokens(content: list[Event], last_count: int | None, usage: Usage | None) -> tuple[list[int], str]:
     """Tokens of each content event, and where the counts come from."""
     if not content:
         return [], "none"
-    so_far = [event.tokens_so_far for event in content]
     total = usage.completion_tokens if usage else last_count
-    if total and None not in so_far:
-        known = [n for n in so_far if n is not None]
-        known[-1] = max(total, known[-1])
-        return [b - a for a, b in pairwise([0, *known])], "usage in every event" if usage else "token_ids"
-    if total:
-        if total == len(content):
-            return [1] * total, "usage of the answer"
-        return _spread(total, [len(event.text) for event in content]), "usage of the answer, spread over its text"
-    return [1] * len(content), "events"
+    if not total:
+        return [1] * len(content), "events"
+    so_far = [tokens for _, _, tokens in content if tokens is not None]
+    if len(so_far) == len(content):
+        so_far[-1] = max(total, so_far[-1])
+        return [b - a for a, b in pairwise([0, *so_far])], "usage in every event" if usage else "token_ids"
+    if total == len(content):
+        return [1] * total, "usage of the answer"
+    return _spread(total, [len(text) for _, text, _ in content]), "usage of the answer, spread over its text"
 
 
 def _spread(total: int, weights: list[int]) -> list[int]:

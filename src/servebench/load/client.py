@@ -10,7 +10,7 @@ from time import time_ns
 from typing import TYPE_CHECKING, NamedTuple
 
 from servebench.load.http import Answer, HttpError, with_body
-from servebench.load.wire import Connection, Endpoint, open_connection
+from servebench.load.wire import Connection, Endpoint, Piece, open_connection
 from servebench.records import Phase
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ class State(Enum):
     IDLE = "idle"
     SENDING = "sending"
     RECEIVING = "receiving"
+
+
+RECEIVING = State.RECEIVING  # asked for at every event; an attribute of an Enum is slow to look up
 
 
 class Exchange(NamedTuple):
@@ -168,6 +171,9 @@ class Client:
 
     def on_ready(self, floor_ns: int) -> None:
         """The event loop found this client's socket ready; nothing had arrived before floor_ns."""
+        if self.state is RECEIVING:
+            self._read(floor_ns)
+            return
         assert self.connection
         if self.state in (State.CONNECTING, State.HANDSHAKING):
             try:
@@ -184,19 +190,30 @@ class Client:
         assert self.connection
         try:
             piece = self.connection.read(floor_ns)
-            self.worker.note_lag(piece)
-            if not piece.data:
-                self._closed_by_server()
-            elif self.state is State.IDLE:
-                self.close()  # bytes that nobody asked for: this connection is of no more use
-            elif self.answer.add(piece):
-                self._end(None)
         except BlockingIOError:
-            pass
-        except HttpError as error:
-            self._end(str(error), keep=False)
+            return
         except OSError as error:
             self._lost(error)
+            return
+        self.worker.note_lag(piece)
+        if self.state is not RECEIVING or not piece.data:
+            self._not_an_answer(piece)
+            return
+        try:
+            if self.answer.add(piece):
+                self._end(None)
+        except HttpError as error:
+            self._end(str(error), keep=False)
+
+    def _not_an_answer(self, piece: Piece) -> None:
+        if not piece.data:
+            self._closed_by_server()
+        elif self.state is State.SENDING:  # an answer before the request was read: an error, most likely
+            self.state = RECEIVING
+            if self.answer.add(piece):
+                self._end(None, keep=False)
+        else:
+            self.close()  # bytes that nobody asked for: this connection is of no more use
 
     def _closed_by_server(self) -> None:
         if self.state is State.IDLE:

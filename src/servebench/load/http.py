@@ -36,8 +36,9 @@ class Answer:
         self.status = 0
         self._framed = 0  # pieces that the parser has seen
         self._chunked = self._sized = self._keeps = False
-        self._parser = httptools.HttpResponseParser(self)
         self._bytes: list[bytes] = []
+        self.on_body = self._bytes.append  # httptools calls it with every piece of body
+        self._parser = httptools.HttpResponseParser(self)
 
     def add(self, piece: Piece) -> bool:
         """Keep a piece; True when the answer is complete with it. Raises HttpError."""
@@ -53,15 +54,17 @@ class Answer:
 
     def frame(self) -> None:
         """Parse what was kept so far. Raises HttpError."""
-        for piece in self.pieces[self._framed :]:
-            self._framed += 1
-            try:
-                self._parser.feed_data(piece.data)
-            except httptools.HttpParserError as error:
-                raise HttpError(f"not an HTTP answer: {error}") from error
-            if self._bytes:
-                self.body.append(piece._replace(data=b"".join(self._bytes)))
-                self._bytes.clear()
+        feed, found, body = self._parser.feed_data, self._bytes, self.body
+        try:
+            for data, stamp_ns, floor_ns, stamped in self.pieces[self._framed :]:
+                self._framed += 1
+                feed(data)
+                if found:
+                    whole = found[0] if len(found) == 1 else b"".join(found)
+                    body.append(Piece(whole, stamp_ns, floor_ns, stamped))
+                    found.clear()
+        except httptools.HttpParserError as error:
+            raise HttpError(f"not an HTTP answer: {error}") from error
 
     def end_of_stream(self) -> bool:
         """The server closed: is the answer complete? (It is when only the close could mark its end.)"""
@@ -83,9 +86,6 @@ class Answer:
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
         self._keeps = self._parser.should_keep_alive()  # asked later, it speaks of the next message
-
-    def on_body(self, data: bytes) -> None:
-        self._bytes.append(data)
 
     def on_message_complete(self) -> None:
         self.complete = self.status >= 200  # 100 Continue and its like are followed by the answer

@@ -7,12 +7,21 @@ from collections.abc import Iterator
 from servebench.load.wire import Piece
 
 
-def split(pieces: list[Piece]) -> Iterator[tuple[bytes, int]]:
+def split(pieces: list[Piece]) -> list[tuple[bytes, int]]:
     """(data, index of the piece in which the event became whole) of every event that has data.
 
     An event is whole with the empty line after it. A last event without one is given too: some servers
     close right after `data: [DONE]`.
     """
+    events: list[tuple[bytes, int]] = []
+    for at, (data, _, _, _) in enumerate(pieces):
+        if data[:6] != b"data: " or data[-2:] != b"\n\n" or data.find(b"\n") != len(data) - 2:
+            return [*events, *((data, at + later) for data, later in _split(pieces[at:]))]
+        events.append((data[6:-2], at))  # one plain event in a piece, as nearly all of them are
+    return events
+
+
+def _split(pieces: list[Piece]) -> Iterator[tuple[bytes, int]]:
     lines = _with_plain_newlines([piece.data for piece in pieces])
     ends, position = [], 0
     for text in lines:
