@@ -15,13 +15,13 @@ from servebench.load import sse
 from servebench.load.http import Answer, HttpError
 
 
-class Delta(msgspec.Struct):
+class Delta(msgspec.Struct, gc=False):
     content: str | None = None
     reasoning_content: str | None = None  # DeepSeek, older vLLM
     reasoning: str | None = None  # vLLM, OpenRouter
 
 
-class Choice(msgspec.Struct):
+class Choice(msgspec.Struct, gc=False):
     text: str | None = None
     delta: Delta | None = None
     message: Delta | None = None
@@ -39,13 +39,13 @@ class PromptDetails(msgspec.Struct):
     cached_tokens: int | None = None
 
 
-class Usage(msgspec.Struct):
+class Usage(msgspec.Struct, gc=False):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     prompt_tokens_details: PromptDetails | None = None
 
 
-class Chunk(msgspec.Struct):
+class Chunk(msgspec.Struct, gc=False):
     choices: list[Choice] = []
     usage: Usage | None = None
     error: Any = None
@@ -54,7 +54,7 @@ class Chunk(msgspec.Struct):
 decode_chunk = msgspec.json.Decoder(Chunk).decode
 
 
-Event = tuple[int, str, int | None]  # index into the answer's body; text; tokens so far, where the server says
+Event = tuple[int, str, int | None]  # index of its piece; text; tokens so far, where the server says
 
 
 class Reading(NamedTuple):
@@ -75,12 +75,10 @@ def read(answer: Answer, stream: bool) -> Reading:
         answer.frame()
     except HttpError as error:
         return _failed(str(error))
+    whole = b"" if stream and answer.status == 200 else b"".join(data for data, _ in answer.body)
     if answer.status and answer.status != 200:
-        return _failed(f"HTTP {answer.status}: {_shown(b''.join(p.data for p in answer.body))}")
-    if stream:
-        payloads = list(sse.split(answer.body))
-    else:
-        payloads = [(b"".join(p.data for p in answer.body), len(answer.body) - 1)] if answer.body else []
+        return _failed(f"HTTP {answer.status}: {_shown(whole)}")
+    payloads = sse.split(answer.body) if stream else [(whole, answer.body[-1][1])] if whole else []
     return _meaning(payloads, answer.complete)
 
 

@@ -10,7 +10,7 @@ from time import time_ns
 from typing import TYPE_CHECKING, NamedTuple
 
 from servebench.load.http import Answer, HttpError, with_body
-from servebench.load.wire import Connection, Endpoint, Piece, open_connection
+from servebench.load.wire import Connection, Endpoint, open_connection
 from servebench.records import Phase
 
 if TYPE_CHECKING:
@@ -142,6 +142,7 @@ class Client:
     def start(self, job: Job, phase: Phase, due_ns: int) -> None:
         """Send this request, which is due since due_ns, as soon as there is a connection."""
         self.job, self.phase, self.due_ns, self.resent = job, phase, due_ns, 0
+        self.answer = Answer()
         if self.state is State.IDLE:
             self.send()
         elif self.state is State.CLOSED:
@@ -149,7 +150,6 @@ class Client:
 
     def send(self) -> None:
         assert self.job and self.connection
-        self.answer = Answer()
         self.acked_before = self.connection.bytes_acked() or 0 if self.connection_used else 0
         self.connection.put(with_body(self.route.head, f"{self.worker.tag}-{self.job.id}", self.job.body))
         self.state = State.SENDING
@@ -172,7 +172,7 @@ class Client:
     def on_ready(self, floor_ns: int) -> None:
         """The event loop found this client's socket ready; nothing had arrived before floor_ns."""
         if self.state is RECEIVING:
-            self._read(floor_ns)
+            self._receive(floor_ns)
             return
         assert self.connection
         if self.state in (State.CONNECTING, State.HANDSHAKING):
@@ -183,37 +183,30 @@ class Client:
             return
         if self.state is State.SENDING:
             self._go_on_sending()
-        if self.connection:
-            self._read(floor_ns)
+            if self.state is State.SENDING:
+                self._receive(floor_ns)
+        elif self.state is State.IDLE:
+            self.close()  # the server closed, or sent what nobody asked for
 
-    def _read(self, floor_ns: int) -> None:
-        assert self.connection
+    def _receive(self, floor_ns: int) -> None:
+        """Read a piece of the answer. This is what happens at every token, so it is short."""
         try:
-            piece = self.connection.read(floor_ns)
+            piece = self.connection.read(floor_ns)  # type: ignore[union-attr]
         except BlockingIOError:
             return
         except OSError as error:
             self._lost(error)
             return
-        self.worker.note_lag(piece)
-        if self.state is not RECEIVING or not piece.data:
-            self._not_an_answer(piece)
+        if self.worker.measuring_since:
+            self.worker.note_lag(piece)
+        if not piece.data:
+            self._closed_by_server()
             return
         try:
             if self.answer.add(piece):
-                self._end(None)
+                self._end(None, keep=self.state is RECEIVING)  # else it came before the whole request was sent
         except HttpError as error:
             self._end(str(error), keep=False)
-
-    def _not_an_answer(self, piece: Piece) -> None:
-        if not piece.data:
-            self._closed_by_server()
-        elif self.state is State.SENDING:  # an answer before the request was read: an error, most likely
-            self.state = RECEIVING
-            if self.answer.add(piece):
-                self._end(None, keep=False)
-        else:
-            self.close()  # bytes that nobody asked for: this connection is of no more use
 
     def _closed_by_server(self) -> None:
         if self.state is State.IDLE:

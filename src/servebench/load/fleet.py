@@ -107,6 +107,9 @@ def _steer(
         shared[worker.PHASE] = worker.STOP
         _reap(processes)
     notes.finish()
+    dead = [process.returncode for process in processes if process.returncode]
+    if dead and not failure:
+        failure = f"a load process ended with status {dead[0]}; its error is above"
     return failure, (start, end) if start else None, notes
 
 

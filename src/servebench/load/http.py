@@ -6,6 +6,8 @@ so that the event loop does not parse while tokens arrive.
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import httptools
 
 from servebench.load.wire import Endpoint, Piece
@@ -27,24 +29,24 @@ class HttpError(Exception):
 
 
 class Answer:
-    """One HTTP answer in pieces. `body` holds, for every piece, the body bytes in it."""
+    """One HTTP answer. `pieces` came over the wire; `body` has (body bytes, index of the piece they ended in)."""
 
     def __init__(self) -> None:
         self.pieces: list[Piece] = []
-        self.body: list[Piece] = []
-        self.complete = False
+        self.body: list[tuple[bytes, int]] = []
+        self.complete = self.chunked = False
         self.status = 0
         self._framed = 0  # pieces that the parser has seen
-        self._chunked = self._sized = self._keeps = False
-        self._bytes: list[bytes] = []
-        self.on_body = self._bytes.append  # httptools calls it with every piece of body
+        self._sized = self._keeps = False
+        self._found: list[bytes] = []
+        self.on_body = self._found.append  # httptools calls it with every run of body bytes
         self._parser = httptools.HttpResponseParser(self)
 
     def add(self, piece: Piece) -> bool:
         """Keep a piece; True when the answer is complete with it. Raises HttpError."""
         self.pieces.append(piece)
         data = piece.data
-        if self._chunked and len(data) >= 5:
+        if self.chunked and len(data) >= 5:
             if not data.endswith(b"\r\n\r\n"):
                 return False  # cannot be the end: the last chunk is "0", an empty line, and perhaps trailers
             if data.endswith(b"\r\n0\r\n\r\n"):
@@ -53,23 +55,32 @@ class Answer:
         return self.complete
 
     def frame(self) -> None:
-        """Parse what was kept so far. Raises HttpError."""
-        feed, found, body = self._parser.feed_data, self._bytes, self.body
+        """Parse what was kept, and find out which piece each part of the body ended in. Raises HttpError."""
+        texts = [data for data, _, _, _ in self.pieces[self._framed :]]
+        if not texts:
+            return
+        ends, raw = list(accumulate(map(len, texts))), b"".join(texts)
         try:
-            for data, stamp_ns, floor_ns, stamped in self.pieces[self._framed :]:
-                self._framed += 1
-                feed(data)
-                if found:
-                    whole = found[0] if len(found) == 1 else b"".join(found)
-                    body.append(Piece(whole, stamp_ns, floor_ns, stamped))
-                    found.clear()
+            self._parser.feed_data(raw)
         except httptools.HttpParserError as error:
             raise HttpError(f"not an HTTP answer: {error}") from error
+        at, position = 0, 0
+        for part in self._found:
+            position = raw.find(part, position) + len(part)
+            while ends[at] < position:
+                at += 1
+            self.body.append((part, self._framed + at))
+        self._framed = len(self.pieces)
+        self._found.clear()
+
+    def release(self) -> None:
+        """Break the cycle with the parser, since no garbage collector runs while we measure."""
+        del self._parser
 
     def end_of_stream(self) -> bool:
         """The server closed: is the answer complete? (It is when only the close could mark its end.)"""
         self.frame()
-        self.complete |= bool(self.status) and not self._chunked and not self._sized
+        self.complete |= bool(self.status) and not self.chunked and not self._sized
         return self.complete
 
     def keep_alive(self) -> bool:
@@ -81,7 +92,7 @@ class Answer:
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
         self._sized |= name == b"content-length"
-        self._chunked |= name == b"transfer-encoding" and b"chunked" in value.lower()
+        self.chunked |= name == b"transfer-encoding" and b"chunked" in value.lower()
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()

@@ -3,38 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import accumulate
 
-from servebench.load.wire import Piece
+Part = tuple[bytes, int]  # bytes, and the index of the piece that they came with
 
 
-def split(pieces: list[Piece]) -> list[tuple[bytes, int]]:
+def split(parts: list[Part]) -> list[Part]:
     """(data, index of the piece in which the event became whole) of every event that has data.
 
     An event is whole with the empty line after it. A last event without one is given too: some servers
     close right after `data: [DONE]`.
     """
-    events: list[tuple[bytes, int]] = []
-    for at, (data, _, _, _) in enumerate(pieces):
+    events: list[Part] = []
+    for i, (data, at) in enumerate(parts):
         if data[:6] != b"data: " or data[-2:] != b"\n\n" or data.find(b"\n") != len(data) - 2:
-            return [*events, *((data, at + later) for data, later in _split(pieces[at:]))]
-        events.append((data[6:-2], at))  # one plain event in a piece, as nearly all of them are
+            return [*events, *_split(parts[i:])]
+        events.append((data[6:-2], at))  # one plain event in a part, as nearly all of them are
     return events
 
 
-def _split(pieces: list[Piece]) -> Iterator[tuple[bytes, int]]:
-    lines = _with_plain_newlines([piece.data for piece in pieces])
-    ends, position = [], 0
-    for text in lines:
-        position += len(text)
-        ends.append(position)
-    position, at = 0, 0
-    for event in b"".join(lines).split(b"\n\n"):
+def _split(parts: list[Part]) -> Iterator[Part]:
+    texts = _with_plain_newlines([text for text, _ in parts])
+    ends = list(accumulate(map(len, texts)))
+    position, i = 0, 0
+    for event in b"".join(texts).split(b"\n\n"):
         position += len(event) + 2
-        while at < len(ends) - 1 and ends[at] < position:
-            at += 1
+        while i < len(ends) - 1 and ends[i] < position:
+            i += 1
         data = event[6:] if event.startswith(b"data: ") and b"\n" not in event else _data_of(event)
         if data:
-            yield data, at
+            yield data, parts[i][1]
 
 
 def _data_of(event: bytes) -> bytes:

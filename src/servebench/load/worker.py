@@ -32,7 +32,9 @@ PHASE, FIRST_WORKER, SLOTS = 0, 8, 8  # int64 slots of the shared file: the phas
 CONNECTED, WARMED, DONE, FAILED, IN_FLIGHT, EVENTS = range(6)  # in a worker's block
 CONNECTS_AT_ONCE = 64
 HOUSEKEEPING_NS = 50_000_000
-BACKLOG = 4096  # finished requests that wait for an idle moment to be decoded; more are decoded at once
+MOST_PIECES = (
+    500_000  # that wait to be decoded (200 MB); beyond it one request is decoded in every pass of the loop
+)
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -86,7 +88,8 @@ class Worker:
         self.masks: dict[int, int] = {}
         self.counted, self.spares = deque(task.counted), 0
         self.warmed_of = dict.fromkeys((number for number, _ in task.clients), 0)
-        self.backlog: deque[Exchange] = deque()
+        self.backlog: deque[Exchange] = deque()  # ended, to be decoded in an idle moment
+        self.waiting_pieces = 0
         self.lag_ns, self.send_late_ns = array("q"), array("q")
         self.unstamped = 0
         self.measuring_since: tuple[int, int] | None = None
@@ -117,10 +120,8 @@ class Worker:
             if before_ns > housekeeping_ns:
                 housekeeping_ns = before_ns + HOUSEKEEPING_NS
                 self._keep_house(before_ns)
-            while self.backlog and (not ready or len(self.backlog) > BACKLOG):
+            if self.backlog and (not ready or self.waiting_pieces > MOST_PIECES):
                 self._decode(self.backlog.popleft())
-                if not ready:
-                    break
         self._stop()
 
     def _keep_house(self, now_ns: int) -> None:
@@ -129,9 +130,6 @@ class Worker:
             sys.exit("the parent is gone")
         phase = self.shared[PHASE]
         if phase >= MEASURE and not self.measuring_since:
-            gc.collect()
-            gc.freeze()
-            gc.disable()
             self.measuring_since = (time_ns(), process_time_ns())
         for probe in self.probes:
             if probe.route.reuse is None and now_ns > probe.end_ns:
@@ -202,9 +200,8 @@ class Worker:
         self.watch(connection, select.EPOLLIN, probe)
 
     def note_lag(self, piece: Piece) -> None:
-        if self.measuring_since:
-            self.lag_ns.append(time_ns() - piece.stamp_ns)
-            self.unstamped += not piece.stamped
+        self.lag_ns.append(time_ns() - piece.stamp_ns)
+        self.unstamped += not piece.stamped
 
     def ended(self, client: Client, exchange: Exchange) -> None:
         """A request ended: keep it for later, and let its client go on."""
@@ -213,6 +210,7 @@ class Worker:
             self._decode(exchange._replace(error=cut_off), cancelled=True)
             return
         self.backlog.append(exchange)
+        self.waiting_pieces += len(exchange.answer.pieces)
         self.warmed_of[client.number] += 1
         if self.warmed_of[client.number] == self.task.warmup:
             self.shared[self.block + WARMED] += 1
@@ -241,6 +239,8 @@ class Worker:
         result = to_result(exchange, self.task.stream, cancelled)
         self.shared[self.block + EVENTS] += len(result.event_ns)
         self.shared[self.block + FAILED] += bool(result.error) and result.phase == "measured"
+        self.waiting_pieces -= len(exchange.answer.pieces)
+        exchange.answer.release()
         self.part.write(msgspec.json.encode(result) + b"\n")
 
 
@@ -248,8 +248,8 @@ def to_result(exchange: Exchange, stream: bool, cancelled: bool = False) -> Resu
     """A finished exchange as the log keeps it."""
     job, sent_ns = exchange.job, exchange.sent_ns
     reading = answers.read(exchange.answer, stream)
-    body, at = exchange.answer.body, reading.piece
-    merged = [(i, body[p].floor_ns - sent_ns) for i, p in enumerate(at[:-1]) if at[i + 1] == p]
+    pieces, at = exchange.answer.pieces, reading.piece
+    merged = [(i, pieces[p].floor_ns - sent_ns) for i, p in enumerate(at[:-1]) if at[i + 1] == p]
     usage = reading.usage
     details = usage.prompt_tokens_details if usage else None
     error = exchange.error or (None if cancelled else reading.error)
@@ -264,7 +264,7 @@ def to_result(exchange: Exchange, stream: bool, cancelled: bool = False) -> Resu
         token_source=reading.token_source,
         cached_tokens=details.cached_tokens if details else None,
         sent_ns=sent_ns,
-        event_ns=[body[p].stamp_ns - sent_ns for p in at],
+        event_ns=[pieces[p].stamp_ns - sent_ns for p in at],
         event_tokens=reading.tokens,
         merged=[(i, max(0, floor)) for i, floor in merged],
         texts=reading.texts if reading.token_source == "events" else [],
@@ -284,7 +284,11 @@ def main() -> None:
     task = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Task)
     if len(task.clients) + 32 > hard:
         sys.exit(f"{len(task.clients)} connections need more open files than {hard}; raise ulimit -n")
-    Worker(task).run()
+    worker = Worker(task)
+    gc.collect()
+    gc.freeze()
+    gc.disable()  # a collection would be a pause; what a request leaves behind holds no cycles
+    worker.run()
     dummy.close()
 
 
