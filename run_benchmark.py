@@ -10,7 +10,8 @@ from contextlib import closing
 from tqdm import tqdm
 
 from servebench import arguments, records, summary, sweep
-from servebench.measure import measure
+from servebench.calibrate import calibrate
+from servebench.measure import measure_plan
 from servebench.preflight import preflight
 from servebench.signals import ends_on_signals
 from servebench.workload import load_tokenizer
@@ -21,6 +22,8 @@ def main() -> int:
     if settings.list_models:
         print(summary.models_table())
         return 0
+    if settings.calibrate:
+        return calibrate(settings)
     plan = sweep.make_plan(settings)
     print(summary.plan_table(plan))
     if settings.dry_run:
@@ -33,18 +36,16 @@ def main() -> int:
 def run(plan: sweep.Plan, settings: arguments.Settings) -> int:
     """Measure what is pending, save each log before anything else can fail, then show all of the plan's logs."""
     tokenizer = load_tokenizer(settings.tokenizer)
-    todo = [(server, [point for point in points if point.pending]) for server, points in plan]
     failed = False
-    with tqdm(total=sum(len(points) for _, points in todo), desc="points", disable=None) as bar:
-        for server, points in todo:
-            with closing(measure(server, points, settings, tokenizer)) as measured:
-                for point, log in measured:
-                    sweep.save(point, log)
-                    bar.write(summary.line(log))
-                    bar.update()
-                    failed |= log.status != "ok"
-                    if failed and settings.on_error == "stop":
-                        break
+    with (
+        tqdm(total=sweep.num_pending(plan), desc="points", disable=None) as bar,
+        closing(measure_plan(plan, settings, tokenizer)) as measured,
+    ):
+        for point, log in measured:
+            sweep.save(point, log)
+            bar.write(summary.line(log))
+            bar.update()
+            failed |= log.status != "ok"
             if failed and settings.on_error == "stop":
                 break
     print(summary.closing(plan, settings.out_json_dir))

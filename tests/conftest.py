@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -89,12 +90,14 @@ def benchmark(driver: Callable[..., subprocess.Popen[str]]) -> Callable[..., tup
     return run
 
 
-def ours(word: str) -> list[str]:
-    """Command lines of living processes with this word in them: what a benchmark may have left behind."""
+def ours(folder: Path) -> list[str]:
+    """Living processes that name this folder or write to a file in it: what a benchmark may have left behind."""
     lines = []
     for process in psutil.process_iter(["cmdline", "status"]):
         line = " ".join(process.info["cmdline"] or [])
-        if word in line and process.info["status"] != psutil.STATUS_ZOMBIE and process.pid != os.getpid():
+        with suppress(OSError):  # an engine's children rename themselves, but they all write to its log
+            line += " > " + os.readlink(f"/proc/{process.pid}/fd/1")
+        if str(folder) in line and process.info["status"] != psutil.STATUS_ZOMBIE and process.pid != os.getpid():
             lines.append(line)
     return lines
 

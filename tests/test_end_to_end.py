@@ -52,11 +52,10 @@ def results(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left_behind():  # type: ignore[no-untyped-def]
-    """No process of ours, whatever the test did: no server (its command names a model), no load process."""
+def nothing_is_left_behind(tmp_path: Path):  # type: ignore[no-untyped-def]
+    """No process of ours, whatever the test did: no driver, no load process, no server."""
     yield
-    assert not ours(str(MODELS)), "an engine is still running"
-    assert not ours("servebench.load.worker"), "a load process is still running"
+    assert not ours(tmp_path)
 
 
 @engine
@@ -129,7 +128,7 @@ def test_an_interrupt_keeps_what_was_measured_and_a_rerun_adds_the_rest(
     process.send_signal(number)
     process.wait(30)
     assert process.returncode == 128 + number
-    assert not ours(str(MODELS))
+    assert not ours(results)
     assert sorted(logs(results)) == [1]
     before = next(results.glob("*/*clients1.json")).stat().st_mtime_ns
     code, out, err = benchmark(*sweep)
@@ -140,16 +139,21 @@ def test_an_interrupt_keeps_what_was_measured_and_a_rerun_adds_the_rest(
 
 
 @engine
-def test_run_example_ends_all_of_its_steps(tmp_path: Path) -> None:
-    """A SIGTERM to the script, not to the group: bash alone would wait for its child."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_run_example_ends_all_of_its_steps(tmp_path: Path, number: signal.Signals) -> None:
+    """A signal to the script, not to the group: bash alone would wait for its child."""
     work = ["--out_json_dir", str(tmp_path / "results"), "--num_requests", "500"]
     script = subprocess.Popen(
         [ROOT / "run_example.sh", *work], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    wait_for(lambda: bool(ours("servebench.load.worker")))
-    script.terminate()
-    assert script.wait(30) == 143
-    assert not ours("run_benchmark.py")
+    wait_for(lambda: bool(workers(tmp_path)))
+    script.send_signal(number)
+    assert script.wait(30) == 128 + number
+    assert not ours(tmp_path)
+
+
+def workers(folder: Path) -> list[str]:
+    return [line for line in ours(folder) if "servebench.load.worker" in line]
 
 
 def kill_engine(word: str) -> None:
@@ -164,7 +168,7 @@ def kill_engine(word: str) -> None:
 @engine
 def test_death_of_vllm_midway_fails_the_point_and_the_sweep_goes_on(driver: Driver, results: Path) -> None:
     process = driver(*VLLM, "--num_clients", 2, 1, "--num_requests", 200)
-    wait_for(lambda: bool(ours("servebench.load.worker")))
+    wait_for(lambda: bool(workers(results)))
     time.sleep(3)
     kill_engine(str(TINY))
     out, err = process.communicate(timeout=200)
@@ -181,7 +185,7 @@ def test_death_of_vllm_midway_fails_the_point_and_the_sweep_goes_on(driver: Driv
 @engine
 def test_death_of_the_engine_ends_the_sweep_when_asked(driver: Driver, results: Path) -> None:
     process = driver(*LLAMACPP, "--num_clients", 2, 1, "--num_requests", 500, "--on_error", "stop")
-    wait_for(lambda: bool(ours("servebench.load.worker")))
+    wait_for(lambda: bool(workers(results)))
     time.sleep(1)
     kill_engine(str(SMOLLM2))
     process.communicate(timeout=60)

@@ -69,6 +69,7 @@ class Settings:
     on_error: str
     dry_run: bool
     list_models: bool
+    calibrate: bool
 
     def __repr__(self) -> str:  # keys never reach a message
         return f"Settings(model={self.model!r}, backend={self.backend!r}, ...)"
@@ -154,7 +155,7 @@ def _endpoint_options(group: argparse._ArgumentGroup) -> None:
 
 def _load_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--num_clients", nargs="+", type=COUNT, default=list(defaults.NUM_CLIENTS), metavar="N",
+    add("--num_clients", nargs="+", type=COUNT, metavar="N",
         help="clients, each sends its next request when its last ended [1 2 4 6 8 12 ... 32]")  # fmt: skip
     add("--num_requests", type=COUNT, metavar="N", help="counted requests a point [4 x clients + 32]")
     add("--warmup", type=number(int, 0), default=1, metavar="N", help="requests a client before counting [1]")
@@ -213,6 +214,8 @@ def _output_options(group: argparse._ArgumentGroup) -> None:
     add("--on_error", choices=["continue", "stop"], default="continue",
         help="after a failed point go on with the next, or end [%(default)s]")  # fmt: skip
     add("--dry_run", action="store_true", help="show the plan and end")
+    add("--calibrate", action="store_true",
+        help="measure how exact this client is on this machine, at --num_clients, and end")  # fmt: skip
     add("--list_models", action="store_true", help="show the models with defaults of their own and end")
 
 
@@ -227,7 +230,7 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
     given["aml_api_key"] = args.aml_api_key or os.environ.get("AML_API_KEY", "")
     given["engine_args"] = _split(args.engine_args)
     settings = Settings(**{f.name: _frozen(given[f.name]) for f in fields(Settings)})
-    if not settings.list_models:
+    if not (settings.list_models or settings.calibrate):
         check(settings)
     return settings
 
@@ -244,6 +247,9 @@ def _fill_in_model_defaults(given: dict[str, Any]) -> None:
     model = defaults.MODELS.get(str(given["model"]), defaults.ANY_MODEL)
     for name in ("tp_size", "mean_prompt_length", "mean_max_new_tokens"):
         given[name] = given[name] or getattr(model, name)
+    given["num_clients"] = given["num_clients"] or (
+        defaults.CALIBRATION_CLIENTS if given["calibrate"] else defaults.NUM_CLIENTS
+    )
     given["max_prompt_length"] = given["max_prompt_length"] or model.max_prompt_length
 
 

@@ -35,6 +35,7 @@ MODELS = {
 
 DEFAULT_MODEL = "meta-llama/Llama-2-7b-hf"
 NUM_CLIENTS = (1, 2, 4, 6, 8, 12, 16, 20, 24, 28, 32)
+CALIBRATION_CLIENTS = (1, 16, 64, 256, 500, 1000)
 
 
 def num_requests(num_clients: int) -> int:

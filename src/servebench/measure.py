@@ -17,8 +17,15 @@ from servebench.load.fleet import default_workers, run_load
 from servebench.preflight import model_context
 from servebench.records import Log, Result, ServerConfig, ServerFacts
 from servebench.server import Server, ServerFailed, running_server
-from servebench.sweep import Point
+from servebench.sweep import Plan, Point
 from servebench.workload import build_workload
+
+
+def measure_plan(plan: Plan, settings: Settings, tokenizer: Tokenizer) -> Iterator[tuple[Point, Log]]:
+    """Yield every pending point with its log as soon as it ended, server by server."""
+    for config, points in plan:
+        pending = [point for point in points if point.pending]
+        yield from measure(config, pending, settings, tokenizer)
 
 
 def measure(

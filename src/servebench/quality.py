@@ -26,6 +26,7 @@ class Evidence:
     lag_ns: np.ndarray
     send_late_ns: np.ndarray
     unstamped_reads: int
+    worker_cpu_s: list[float]
     worker_cpu_share: list[float]
     host_cpu_share: float | None
     clock_step_s: float
@@ -48,6 +49,7 @@ def judge(results: list[Result], window_ns: tuple[int, int], asked: int, evidenc
         "asked_concurrency": float(asked),
         "achieved_concurrency": concurrency(results, window_ns),
         "worker_cpu_share": evidence.worker_cpu_share,
+        "cpu_per_event_s": sum(evidence.worker_cpu_s) / len(lag) if len(lag) else None,
         "host_cpu_share": evidence.host_cpu_share,
         "clock_step_s": evidence.clock_step_s,
         "connect_p50_s": _percentile(np.array(connects), 50),

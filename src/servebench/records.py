@@ -114,6 +114,7 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     asked_concurrency: float = 0.0
     achieved_concurrency: float = 0.0  # mean requests in flight over the window
     worker_cpu_share: list[float] = []  # of one core, per load process
+    cpu_per_event_s: float | None = None  # CPU of all load processes over the events they read
     host_cpu_share: float | None = None  # of all cores, everything on this host
     clock_step_s: float = 0.0  # largest change of REALTIME against MONOTONIC
     connect_p50_s: float | None = None

@@ -150,6 +150,7 @@ def running_server(config: ServerConfig, settings: Settings, log_dir: Path) -> I
         processes: list[Process] = []
         if config.urls or not launch:
             urls = [root_url(url) for url in config.urls]
+            _wait_while_loading(urls, settings.server_timeout)
         else:
             for replica in range(config.num_replicas):
                 port = settings.port + replica if settings.port else free_port()
@@ -205,6 +206,22 @@ def _wait_until_ready(processes: list[Process], timeout_s: float, config: Server
             bar.set_postfix_str(last_words(waiting[0].log_file)[:60])
             waiting = [process for process in waiting if not (_healthy(process.url) and process.listens())]
             time.sleep(0.2)
+
+
+def _wait_while_loading(urls: list[str], timeout_s: float) -> None:
+    """A server that says 503 is still loading its model; one that is not there, or has no /health, is not waited for."""
+    end = time.monotonic() + timeout_s
+    for url in urls:
+        while time.monotonic() < end:
+            try:
+                _open(f"{url}/health", timeout=10).close()
+                break
+            except HTTPError as error:
+                if error.code != 503:
+                    break
+            except OSError:
+                break
+            time.sleep(0.5)
 
 
 def _healthy(url: str) -> bool:

@@ -51,6 +51,10 @@ def make_plan(settings: Settings) -> Plan:
     ]
 
 
+def num_pending(plan: Plan) -> int:
+    return sum(point.pending for _, points in plan for point in points)
+
+
 def _engine(settings: Settings) -> str:
     try:
         return "attached" if settings.client_only else BACKENDS[settings.backend].version()

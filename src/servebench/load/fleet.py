@@ -172,7 +172,8 @@ class Watch:
 
 
 def _spawn(task: Task) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen([sys.executable, "-m", "servebench.load.worker"], stdin=subprocess.PIPE)
+    command = [sys.executable, "-m", "servebench.load.worker", task.folder]  # the folder is for readers of `ps`
+    process = subprocess.Popen(command, stdin=subprocess.PIPE)
     assert process.stdin
     try:
         process.stdin.write(msgspec.msgpack.encode(task))
@@ -232,6 +233,7 @@ def _evidence(results: list[Result], folder: Path, workers: int, notes: HostNote
         lag_ns=np.concatenate([np.fromfile(folder / f"lag-{n}", dtype=np.int64) for n in range(workers)]),
         send_late_ns=np.concatenate([np.array(r.send_late_ns, dtype=np.int64) for r in reports]),
         unstamped_reads=sum(r.unstamped_reads for r in reports),
+        worker_cpu_s=[r.cpu_s for r in reports],
         worker_cpu_share=[round(r.cpu_s / r.wall_s, 4) for r in reports],
         host_cpu_share=notes.cpu_share,
         clock_step_s=float(np.ptp(notes.offsets_ns)) / 1e9,

@@ -1,0 +1,223 @@
+"""`run_benchmark.py --calibrate`: how much load can this machine measure, and how exactly?
+
+The client puts its load on the reference server, which records when every event really left. What the client then
+says of TTFT and ITL is held against that record. Both run on this machine, so the server takes its share of it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib.pyplot as plt
+import msgspec
+import numpy as np
+from matplotlib.axes import Axes
+from tabulate import tabulate
+from tqdm import tqdm
+
+from servebench import defaults, figures
+from servebench.arguments import Settings
+from servebench.load.fleet import Outcome, Target, default_workers, run_load
+from servebench.records import Quality, Result, RunConfig
+from servebench.workload import Request, Workload
+
+TTFT_S, GAP_S, TOKENS = 0.05, 0.01, 100
+TOLERANCE = 0.01
+STATISTICS = ("ttft_mean_s", "ttft_p50_s", "ttft_p99_s", "itl_mean_s", "itl_p50_s", "itl_p99_s")
+
+
+class Calibration(msgspec.Struct, frozen=True, kw_only=True):
+    """One load on the reference server. `true` and `measured` have the STATISTICS, in s."""
+
+    num_clients: int
+    gap_s: float
+    requests: int
+    failed: int
+    events_per_s: float
+    true: dict[str, float]
+    measured: dict[str, float]
+    quality: Quality
+
+    def error_s(self, statistic: str) -> float:
+        return self.measured[statistic] - self.true[statistic]
+
+    @property
+    def error(self) -> float:
+        """The largest relative error of all statistics."""
+        return max(abs(self.error_s(name)) / self.true[name] for name in STATISTICS)
+
+
+class Sent(NamedTuple):
+    """The server's record of a request: kernel stamp of its arrival, and the time before each send, in ns."""
+
+    arrived_ns: int
+    events_ns: list[int]
+
+
+def calibrate(settings: Settings) -> int:
+    """Measure, print a table, draw a figure, keep the numbers. Returns the exit status."""
+    rows = []
+    with tqdm(total=len(settings.num_clients), desc="loads", disable=None) as bar:
+        for clients in sorted(settings.num_clients):
+            rows.append(calibrate_point(clients, GAP_S, settings.num_requests, settings.num_workers))
+            bar.update()
+    print(table(rows))
+    print(conclusion(rows))
+    kept = settings.out_json_dir / "calibration" / "calibration.json"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_bytes(msgspec.json.format(msgspec.json.encode(rows)))
+    print(f"{kept}\n{draw_figure(rows, Path('plots/calibration'))}")
+    return 0
+
+
+def calibrate_point(
+    clients: int, gap_s: float = GAP_S, requests: int | None = None, workers: int | None = None
+) -> Calibration:
+    """Put this load on a reference server and hold the client against its record."""
+    run = RunConfig(
+        mean_prompt_length=8,
+        mean_max_new_tokens=TOKENS,
+        num_clients=clients,
+        num_requests=requests or defaults.num_requests(clients),
+    )
+    ask = Request("word " * 8, 8, TOKENS)
+    workload = Workload([ask] * run.num_requests, [ask] * (4 * clients))
+    with tempfile.TemporaryDirectory() as folder, reference_server(Path(folder), gap_s) as (url, records):
+        target = Target([url], "/v1/completions", {}, _body, lambda: None)
+        outcome = run_load(run, workload, target, Path(folder) / "parts", workers or default_workers(clients))
+        truth = records()
+    return compare(clients, gap_s, outcome, truth)
+
+
+def _body(ask: Request) -> dict[str, object]:
+    return {"prompt": ask.prompt, "max_tokens": ask.max_new_tokens, "stream": True}
+
+
+@contextmanager
+def reference_server(folder: Path, gap_s: float) -> Iterator[tuple[str, Callable[[], dict[int, Sent]]]]:
+    """Yields its URL, and a function that ends it and gives its record by request number."""
+    options = ["--port", "0", "--ttft", TTFT_S, "--gap", gap_s, "--record", folder / "truth"]
+    command = [sys.executable, "-m", "servebench.reference_server", *map(str, options)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+
+    def records() -> dict[int, Sent]:
+        process.terminate()
+        process.wait(60)
+        return {int(name.rpartition("-")[2]): Sent(at, events) for name, at, events in _rows(folder)}
+
+    try:
+        yield process.stdout.readline().strip(), records
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def _rows(folder: Path) -> Iterator[tuple[str, int, list[int]]]:
+    for path in folder.glob("truth.*"):
+        yield from msgspec.json.decode(path.read_bytes())
+
+
+def compare(clients: int, gap_s: float, outcome: Outcome, truth: dict[int, Sent]) -> Calibration:
+    """The same requests, as the client and as the server saw them."""
+    counted = [r for r in outcome.results if r.phase == "measured"]
+    done = [r for r in counted if r.error is None]
+    start, end = outcome.window_ns or (0, 1)
+    in_window = sum(int(np.sum((start < at) & (at <= end))) for at in map(_arrivals, outcome.results))
+    return Calibration(
+        num_clients=clients,
+        gap_s=gap_s,
+        requests=len(counted),
+        failed=len(counted) - len(done),
+        events_per_s=in_window / ((end - start) / 1e9),
+        true=_statistics([[t - sent.arrived_ns for t in sent.events_ns] for sent in (truth[r.id] for r in done)]),
+        measured=_statistics([r.event_ns for r in done]),
+        quality=outcome.quality,
+    )
+
+
+def _arrivals(r: Result) -> np.ndarray:
+    return np.array(r.event_ns, dtype=np.int64) + r.sent_ns
+
+
+def _statistics(requests: list[list[int]]) -> dict[str, float]:
+    """STATISTICS of event times since the request, ns."""
+    ttft = np.array([events[0] for events in requests]) / 1e9
+    itl = np.concatenate([np.diff(events) for events in requests]) / 1e9
+    values: dict[str, float] = {}
+    for name, sample in (("ttft", ttft), ("itl", itl)):
+        p50, p99 = np.percentile(sample, [50, 99])
+        values |= {
+            f"{name}_mean_s": float(sample.mean()),
+            f"{name}_p50_s": float(p50),
+            f"{name}_p99_s": float(p99),
+        }
+    return values
+
+
+def table(rows: list[Calibration]) -> str:
+    """True -> measured in ms, a row a load."""
+    header = ["clients", "events/s", *(f"{name.removesuffix('_s').replace('_', ' ')} (ms)" for name in STATISTICS)]
+    header += ["largest error", "merged", "us CPU/event", "concurrency", "failed", "client"]
+    return tabulate([_row(row) for row in rows], header, disable_numparse=True, stralign="right")
+
+
+def _row(row: Calibration) -> list[str]:
+    pairs = [f"{row.true[name] * 1e3:.3f} -> {row.measured[name] * 1e3:.3f}" for name in STATISTICS]
+    quality = row.quality
+    achieved = quality.achieved_concurrency / quality.asked_concurrency if quality.asked_concurrency else 0
+    cpu = "-" if quality.cpu_per_event_s is None else f"{quality.cpu_per_event_s * 1e6:.1f}"
+    end = [f"{row.error:.2%}", f"{quality.merged_share:.2%}", cpu, f"{achieved:.1%}"]
+    verdict = quality.verdict.partition(":")[0]
+    return [str(row.num_clients), f"{row.events_per_s:.0f}", *pairs, *end, f"{row.failed}/{row.requests}", verdict]
+
+
+def conclusion(rows: list[Calibration]) -> str:
+    """The largest load up to which every load was measured within the tolerance."""
+    good = []
+    for row in rows:
+        if row.error > TOLERANCE or row.failed or row.quality.verdict != "ok":
+            break
+        good.append(row)
+    if not good:
+        return f"no load here was measured with an error below {TOLERANCE:.0%}; free a core and calibrate again"
+    most, more = good[-1], "" if len(good) < len(rows) else " or more (no larger one was tried)"
+    load = f"{most.num_clients} clients, {most.events_per_s:.0f} events/s"
+    return f"this machine measures {load}{more} with an error below {TOLERANCE:.0%}"
+
+
+def draw_figure(rows: list[Calibration], folder: Path) -> Path:
+    figures.style()
+    figure, ax = plt.subplots()
+    draw(ax, rows)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "calibration.png"
+    figure.savefig(path)
+    plt.close(figure)
+    return path
+
+
+def draw(ax: Axes, rows: list[Calibration]) -> None:
+    """Relative error of each statistic against clients; hollow where the client itself says it is the limit."""
+    clients = [row.num_clients for row in rows]
+    looks = {"ttft_mean_s": ("#0072B2", "o"), "ttft_p99_s": ("#56B4E9", "s"), "itl_p50_s": ("#009E73", "^")}
+    looks["itl_p99_s"] = ("#D55E00", "D")
+    for name, (color, marker) in looks.items():
+        errors = [max(abs(row.error_s(name)) / row.true[name] * 100, 1e-4) for row in rows]
+        ax.plot(
+            clients, errors, color=color, marker=marker, label=name.removesuffix("_s").replace("_", " ").upper()
+        )
+        bad = [(c, e) for c, e, row in zip(clients, errors, rows, strict=True) if row.quality.verdict != "ok"]
+        if bad:
+            ax.plot(*zip(*bad, strict=True), marker, color=color, markerfacecolor="white", zorder=3)
+    ax.axhline(TOLERANCE * 100, color="#999999", linestyle=":")
+    ax.set(xscale="log", yscale="log", xlabel="Clients", ylabel="Error of the measured value (%)")
+    ax.set_title(f"Client against the reference server: TTFT {TTFT_S * 1e3:g} ms, gap {rows[0].gap_s * 1e3:g} ms")
+    ax.legend()
