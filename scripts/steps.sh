@@ -13,8 +13,8 @@ step() { # step COMMAND...: run it and wait; its exit status is ours
 end_step() { # end_step STATUS: end the step that runs, wait for it, leave
     trap '' INT TERM HUP
     if [ -n "$STEP" ]; then
-        kill -TERM -- "-$STEP" 2>/dev/null
-        wait "$STEP" 2>/dev/null
+        kill -TERM -- "-$STEP" 2>/dev/null || true
+        wait "$STEP" 2>/dev/null || true
     fi
     exit "$1"
 }

@@ -209,7 +209,7 @@ def _wait_until_ready(processes: list[Process], timeout_s: float, config: Server
 
 
 def _wait_while_loading(urls: list[str], timeout_s: float) -> None:
-    """A server that says 503 is still loading its model; one that is not there, or has no /health, is not waited for."""
+    """A server that says 503 is still loading its model; no other answer, or none, is waited for."""
     end = time.monotonic() + timeout_s
     for url in urls:
         while time.monotonic() < end:
