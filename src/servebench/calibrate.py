@@ -69,10 +69,11 @@ def calibrate(settings: Settings) -> int:
             bar.update()
     print(table(rows))
     print(conclusion(rows))
-    kept = settings.out_json_dir / "calibration" / "calibration.json"
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    kept.write_bytes(msgspec.json.format(msgspec.json.encode(rows)))
-    print(f"{kept}\n{draw_figure(rows, Path('plots/calibration'))}")
+    folder = settings.out_json_dir / "calibration"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "calibration.json").write_bytes(msgspec.json.format(msgspec.json.encode(rows)))
+    draw_figure(rows, folder / "calibration.png")
+    print(f"numbers and figure are in {folder}/")
     return 0
 
 
@@ -164,7 +165,7 @@ def _statistics(requests: list[list[int]]) -> dict[str, float]:
 
 def table(rows: list[Calibration]) -> str:
     """True -> measured in ms, a row a load."""
-    header = ["clients", "events/s", *(f"{name.removesuffix('_s').replace('_', ' ')} (ms)" for name in STATISTICS)]
+    header = ["clients", "events/s", *(f"{_title(name)} (ms)" for name in STATISTICS)]
     header += ["largest error", "merged", "us CPU/event", "concurrency", "failed", "client"]
     return tabulate([_row(row) for row in rows], header, disable_numparse=True, stralign="right")
 
@@ -193,15 +194,18 @@ def conclusion(rows: list[Calibration]) -> str:
     return f"this machine measures {load}{more} with an error below {TOLERANCE:.0%}"
 
 
-def draw_figure(rows: list[Calibration], folder: Path) -> Path:
+def draw_figure(rows: list[Calibration], path: Path) -> None:
     figures.style()
     figure, ax = plt.subplots()
     draw(ax, rows)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "calibration.png"
     figure.savefig(path)
     plt.close(figure)
-    return path
+
+
+def _title(statistic: str) -> str:
+    """`itl_p99_s` -> `ITL p99`."""
+    metric, which, _ = statistic.split("_")
+    return f"{metric.upper()} {which}"
 
 
 def draw(ax: Axes, rows: list[Calibration]) -> None:
@@ -211,9 +215,7 @@ def draw(ax: Axes, rows: list[Calibration]) -> None:
     looks["itl_p99_s"] = ("#D55E00", "D")
     for name, (color, marker) in looks.items():
         errors = [max(abs(row.error_s(name)) / row.true[name] * 100, 1e-4) for row in rows]
-        ax.plot(
-            clients, errors, color=color, marker=marker, label=name.removesuffix("_s").replace("_", " ").upper()
-        )
+        ax.plot(clients, errors, color=color, marker=marker, label=_title(name))
         bad = [(c, e) for c, e, row in zip(clients, errors, rows, strict=True) if row.quality.verdict != "ok"]
         if bad:
             ax.plot(*zip(*bad, strict=True), marker, color=color, markerfacecolor="white", zorder=3)

@@ -77,7 +77,10 @@ def _verdict(quality: Quality, measured: list[Result], late_s: np.ndarray) -> st
     faults = [
         (quality.clock_step_s > CLOCK_STEP_S, "the host's clock stepped; measure again"),
         (quality.unstamped_share > UNSTAMPED_SHARE, "times without kernel stamps; run the client on Linux"),
-        (_bounds_too_wide(measured), "it read too late to tell tokens apart; more --num_workers or a free core"),
+        (
+            _bounds_too_wide(measured, quality.lag_p99_s or 0.0),
+            "it read too late to tell tokens apart; more --num_workers or a free core",
+        ),
         (
             bool(durations) and len(late_s) > 0 and late_s.mean() > LATE_SHARE * float(np.mean(durations)),
             "late with its requests; more --num_workers or a free core",
@@ -87,8 +90,14 @@ def _verdict(quality: Quality, measured: list[Result], late_s: np.ndarray) -> st
     return "client-limited: " + "; ".join(found) if found else "ok"
 
 
-def _bounds_too_wide(measured: list[Result]) -> bool:
-    """Is the p99 uncertainty of arrival times (0 where stamped, else stamp minus floor) too large?"""
+def _bounds_too_wide(measured: list[Result], lag_p99_s: float) -> bool:
+    """Is the p99 uncertainty of arrival times (0 where stamped, else stamp minus floor) too large, by our fault?
+
+    A client that always wakes up in time would have seen the first of several events alone, had it come earlier:
+    where the lag is small it was the server, or the network, that put them together.
+    """
+    if lag_p99_s < BOUND_S:
+        return False
     widths = [r.event_ns[i] - floor for r in measured for i, floor in r.merged]
     gaps = [gap for r in measured for gap in np.diff(r.event_ns)]
     if len(widths) <= len(gaps) / 100:
