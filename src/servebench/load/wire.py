@@ -112,11 +112,7 @@ class Connection:
         return not self.outgoing
 
     def read(self, floor_ns: int) -> Piece:
-        data, control, _, _ = self.sock.recvmsg(READ_SIZE, CONTROL_SIZE)
-        if control:  # as read_stamped, which this spares a call a token
-            seconds, ns = unpack_timespec(control[0][2])
-            return Piece(data, seconds * 1_000_000_000 + ns, floor_ns, True)
-        return Piece(data, time_ns(), floor_ns, False)
+        return read_stamped(self.sock, floor_ns)
 
     def bytes_acked(self) -> int | None:
         """How many bytes the server's kernel has confirmed; None where this kernel does not tell."""

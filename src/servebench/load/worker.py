@@ -131,6 +131,7 @@ class Worker:
         phase = self.shared[PHASE]
         if phase >= MEASURE and not self.measuring_since:
             self.measuring_since = (time_ns(), process_time_ns())
+            self.lag_ns, self.unstamped = array("q"), 0
         for probe in self.probes:
             if probe.route.reuse is None and now_ns > probe.end_ns:
                 probe.decide(stays_open=True)
