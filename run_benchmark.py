@@ -22,19 +22,17 @@ def main() -> int:
     if settings.list_models:
         print(summary.models_table())
         return 0
-    if settings.calibrate:
-        return calibrate(settings)
+    with ends_on_signals():
+        return calibrate(settings) if settings.calibrate else run(settings)
+
+
+def run(settings: arguments.Settings) -> int:
+    """Plan, measure what is pending, save each log before anything else can fail, show all of the plan's logs."""
     plan = sweep.make_plan(settings)
     print(summary.plan_table(plan))
     if settings.dry_run:
         return 0
     preflight(settings, plan)
-    with ends_on_signals():
-        return run(plan, settings)
-
-
-def run(plan: sweep.Plan, settings: arguments.Settings) -> int:
-    """Measure what is pending, save each log before anything else can fail, then show all of the plan's logs."""
     tokenizer = load_tokenizer(settings.tokenizer)
     failed = False
     with (

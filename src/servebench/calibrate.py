@@ -12,20 +12,21 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import matplotlib.pyplot as plt
 import msgspec
 import numpy as np
-from matplotlib.axes import Axes
 from tabulate import tabulate
 from tqdm import tqdm
 
-from servebench import defaults, figures
+from servebench import defaults
 from servebench.arguments import Settings
 from servebench.load.fleet import Outcome, Target, default_workers, run_load
 from servebench.records import Quality, Result, RunConfig
 from servebench.workload import Request, Workload
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 TTFT_S, GAP_S, TOKENS = 0.05, 0.01, 100
 TOLERANCE = 0.01
@@ -195,6 +196,10 @@ def conclusion(rows: list[Calibration]) -> str:
 
 
 def draw_figure(rows: list[Calibration], path: Path) -> None:
+    import matplotlib.pyplot as plt  # takes a second, which no other start of the driver should wait for
+
+    from servebench import figures
+
     figures.style()
     figure, ax = plt.subplots()
     draw(ax, rows)

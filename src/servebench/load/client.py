@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import select
-import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from time import time_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from servebench.load.http import Answer, HttpError, with_body
+from servebench.load.route import Route
 from servebench.load.wire import (
     CONTROL_SIZE,
     READ_SIZE,
     Connection,
-    Endpoint,
     Piece,
     open_connection,
     unpack_timespec,
@@ -25,7 +23,6 @@ from servebench.records import Phase
 if TYPE_CHECKING:
     from servebench.load.worker import Job, Worker
 
-PROBE_NS = 200_000_000
 PAUSE_NS = 100_000_000  # after a failure, so that a dead server does not eat all requests in an instant
 
 
@@ -55,36 +52,6 @@ class Exchange(NamedTuple):
     resent: int
     answer: Answer
     error: str | None
-
-
-@dataclass(eq=False)
-class Route:
-    """The way to one server. `reuse`: does it keep connections open after an answer? None until that is known.
-
-    Some servers (llama.cpp's) close after an answer without saying so; a request that is sent into the close
-    may or may not have been read. So the first connection is watched for a while before any is used again.
-    """
-
-    endpoint: Endpoint
-    tls: ssl.SSLContext | None
-    head: bytes
-    reuse: bool | None = None
-
-
-class Probe:
-    """The first connection that brought an answer: is it closed now, or does it stay open?"""
-
-    def __init__(self, route: Route, connection: Connection, worker: Worker) -> None:
-        self.route, self.connection, self.worker = route, connection, worker
-        self.end_ns = time_ns() + PROBE_NS
-
-    def on_ready(self, floor_ns: int) -> None:
-        self.decide(stays_open=False)  # closed or reset, or bytes that nobody asked for
-
-    def decide(self, stays_open: bool) -> None:
-        self.route.reuse = stays_open
-        self.worker.forget(self.connection)
-        self.connection.close()
 
 
 class Client:

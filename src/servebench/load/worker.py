@@ -22,8 +22,9 @@ from time import process_time_ns, time_ns
 import msgspec
 
 from servebench.load import answers, wire
-from servebench.load.client import Client, Exchange, Probe, Route, State
+from servebench.load.client import Client, Exchange, State
 from servebench.load.http import request_head
+from servebench.load.route import Probe, Route
 from servebench.load.wire import Connection, Endpoint, Piece
 from servebench.records import Phase, Result
 
