@@ -62,7 +62,10 @@ def test_events_that_the_server_merged_are_not_the_clients_fault() -> None:
 
 def test_errors_are_measured_minus_true() -> None:
     results = [make_result(i, 0.0, [0.051, 0.061, 0.073]) for i in range(3)]
-    truth = {i: calibrate.Sent(1000, [1000 + 50_000_000, 1000 + 60_000_000, 1000 + 70_000_000]) for i in range(3)}
+    truth = {
+        i: calibrate.Sent(f"p-{i}", 1000, [1000 + 50_000_000, 1000 + 60_000_000, 1000 + 70_000_000])
+        for i in range(3)
+    }
     row = calibrate.compare(1, 0.01, Outcome(results, (0, 1_000_000_000), Quality(verdict="ok"), None), truth)
     assert row.error_s("ttft_mean_s") == pytest.approx(0.001)
     assert row.error_s("itl_p99_s") == pytest.approx(0.012 - 0.010, abs=1e-4)

@@ -55,8 +55,9 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sent(NamedTuple):
-    """The server's record of a request: kernel stamp of its arrival, and the time before each send, in ns."""
+    """The server's record of a request: X-Request-Id, kernel stamp of its arrival, time before each send; ns."""
 
+    request_id: str
     arrived_ns: int
     events_ns: list[int]
 
@@ -93,7 +94,7 @@ def calibrate_point(
     with tempfile.TemporaryDirectory() as folder, reference_server(Path(folder), gap_s) as (url, records):
         target = Target([url], "/v1/completions", {}, _body, lambda: None)
         outcome = run_load(run, workload, target, Path(folder) / "parts", workers or default_workers(clients))
-        truth = records()
+        truth = {int(sent.request_id.rpartition("-")[2]): sent for sent in records()}
     return compare(clients, gap_s, outcome, truth)
 
 
@@ -102,17 +103,17 @@ def _body(ask: Request) -> dict[str, object]:
 
 
 @contextmanager
-def reference_server(folder: Path, gap_s: float) -> Iterator[tuple[str, Callable[[], dict[int, Sent]]]]:
-    """Yields its URL, and a function that ends it and gives its record by request number."""
+def reference_server(folder: Path, gap_s: float) -> Iterator[tuple[str, Callable[[], list[Sent]]]]:
+    """Yields its URL, and a function that ends it and gives its record."""
     options = ["--port", "0", "--ttft", TTFT_S, "--gap", gap_s, "--record", folder / "truth"]
     command = [sys.executable, "-m", "servebench.reference_server", *map(str, options)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout
 
-    def records() -> dict[int, Sent]:
+    def records() -> list[Sent]:
         process.terminate()
         process.wait(60)
-        return {int(name.rpartition("-")[2]): Sent(at, events) for name, at, events in _rows(folder)}
+        return [Sent(*row) for path in folder.glob("truth.*") for row in msgspec.json.decode(path.read_bytes())]
 
     try:
         yield process.stdout.readline().strip(), records
@@ -120,11 +121,6 @@ def reference_server(folder: Path, gap_s: float) -> Iterator[tuple[str, Callable
         process.kill()
         process.wait()
         process.stdout.close()
-
-
-def _rows(folder: Path) -> Iterator[tuple[str, int, list[int]]]:
-    for path in folder.glob("truth.*"):
-        yield from msgspec.json.decode(path.read_bytes())
 
 
 def compare(clients: int, gap_s: float, outcome: Outcome, truth: dict[int, Sent]) -> Calibration:

@@ -98,6 +98,15 @@ def whole(status: bytes, value: Any) -> bytes:
     )
 
 
+def kind(stream: Stream) -> dict[str, Any]:
+    """What OpenAI puts at the head of every chunk."""
+    return {
+        "id": "reference",
+        "object": "chat.completion.chunk" if stream.chat else "text_completion",
+        "created": 0,
+    }
+
+
 def chunk(value: Any) -> bytes:
     data = b"data: " + msgspec.json.encode(value) + b"\n\n"
     return b"%x\r\n%b\r\n" % (len(data), data)

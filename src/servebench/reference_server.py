@@ -25,7 +25,7 @@ from typing import Any
 import msgspec
 
 from servebench.load.wire import ask_for_stamps, read_stamped, stamped_dummy
-from servebench.reference_answers import AFTER, END, HEAD, Behaviour, Peer, Stream, chunk, parse, whole
+from servebench.reference_answers import AFTER, END, HEAD, Behaviour, Peer, Stream, chunk, kind, parse, whole
 
 
 class Server:
@@ -115,7 +115,7 @@ class Server:
             peer,
             request_id,
             arrived_ns,
-            int(ask.get("max_tokens") or 16),
+            int(ask.get("max_tokens") or ask.get("max_completion_tokens") or 16),
             "messages" in ask,
             len(said.split()),
             fault,
@@ -147,7 +147,7 @@ class Server:
         choice: dict[str, Any] = (
             {"index": 0, "delta": {"content": text}} if stream.chat else {"index": 0, "text": text}
         )
-        return chunk({"id": "reference", "choices": [choice]} | self._usage(stream, "each"))
+        return chunk(kind(stream) | {"choices": [choice]} | self._usage(stream, "each"))
 
     def _usage(self, stream: Stream, when: str) -> dict[str, Any]:
         if self.behaviour.usage != when:
@@ -215,10 +215,10 @@ class Server:
     def _finish(self, stream: Stream) -> None:
         stop: dict[str, Any] = {"index": 0, "finish_reason": "length"}
         stop["delta" if stream.chat else "text"] = {} if stream.chat else ""
-        last = chunk({"choices": [stop]})
+        last = chunk(kind(stream) | {"choices": [stop]})
         stream.tokens = stream.total
         if self.behaviour.usage == "last":
-            last += chunk({"choices": []} | self._usage(stream, "last"))
+            last += chunk(kind(stream) | {"choices": []} | self._usage(stream, "last"))
         stream.peer.send(last + END)
         self.done.append(stream)
         if stream.fault == "close":
