@@ -55,6 +55,15 @@ def test_a_client_that_limits_says_so_and_what_to_do(
     assert verdict.startswith("client-limited: ") and reason in verdict
 
 
+def test_merged_events_matter_when_they_can_move_a_figure() -> None:
+    late = {"lag_ns": np.full(1000, 5_000_000)}
+    times = [0.5 + 0.01 * i for i in range(100)]
+    harmless = [make_result(i, i % 5, times, merged=[(50, 999_000_000)]) for i in range(10)]  # 1 ms of doubt
+    first_ones = [make_result(i, i % 5, [0.5, *times], merged=[(0, 480_000_000)]) for i in range(10)]
+    assert judged(harmless, **late).verdict == "ok"
+    assert "too late to tell tokens apart" in judged(first_ones, **late).verdict
+
+
 def test_events_that_the_server_merged_are_not_the_clients_fault() -> None:
     quality = judged(MERGED)
     assert quality.verdict == "ok" and quality.merged_share == pytest.approx(0.25)

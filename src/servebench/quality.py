@@ -7,6 +7,7 @@ So these are what the verdict asks about, not CPU: at 40 % CPU a client can be l
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 
@@ -14,7 +15,8 @@ from servebench.records import Quality, Result
 
 CLOCK_STEP_S = 100e-6  # a change of the wall clock that voids a point
 UNSTAMPED_SHARE = 0.01
-BOUND_S, BOUND_SHARE = 1e-3, 0.05  # p99 uncertainty of a time between tokens: 1 ms or 5 % of their median gap
+LAG_S = 1e-3  # p99 of the lag above which merged events may be our own doing
+DOUBT_S, DOUBT_SHARE = 1e-4, 0.002  # by which what merged events leave open may move TTFT; ITL by five times that
 LATE_SHARE = 0.02  # of the requests' duration that may pass between one request's end and the next's start
 CONCURRENCY_SHARE = 0.97
 
@@ -91,17 +93,34 @@ def _verdict(quality: Quality, measured: list[Result], late_s: np.ndarray) -> st
 
 
 def _bounds_too_wide(measured: list[Result], lag_p99_s: float) -> bool:
-    """Is the p99 uncertainty of arrival times (0 where stamped, else stamp minus floor) too large, by our fault?
+    """Would TTFT or ITL be others if merged events had come as early as they can have, by our fault?
 
     A client that always wakes up in time would have seen the first of several events alone, had it come earlier:
     where the lag is small it was the server, or the network, that put them together.
     """
-    if lag_p99_s < BOUND_S:
+    if lag_p99_s < LAG_S or not any(r.merged for r in measured):
         return False
-    widths = [r.event_ns[i] - floor for r in measured for i, floor in r.merged]
-    gaps = [gap for r in measured for gap in np.diff(r.event_ns)]
-    if len(widths) <= len(gaps) / 100:
-        return False
-    allowed = max(BOUND_S * 1e9, BOUND_SHARE * float(np.median(gaps)))
-    stamped = max(0, sum(len(r.event_ns) for r in measured) - len(widths))
-    return float(np.percentile(np.concatenate([np.zeros(stamped), widths]), 99)) > allowed
+    stamped = np.array(_statistics([r.event_ns for r in measured if r.event_ns]))
+    earlier = np.array(_statistics([_spread(r) for r in measured if r.event_ns]))
+    doubt = np.maximum(DOUBT_S, DOUBT_SHARE * stamped) * (1, 1, 5, 5)
+    return bool((np.abs(stamped - earlier) > doubt).any())
+
+
+def _statistics(requests: list[list[int]]) -> list[float]:
+    """TTFT mean and p99, ITL p50 and p99, s."""
+    first = np.array([events[0] for events in requests]) / 1e9
+    gaps = np.concatenate([[0], *(np.diff(events) for events in requests)])[1:] / 1e9
+    itl = np.percentile(gaps, [50, 99]).tolist() if len(gaps) else [0.0, 0.0]
+    return [float(first.mean()), float(np.percentile(first, 99)), *itl]
+
+
+def _spread(r: Result) -> list[int]:
+    """Event times with those of one read spread evenly, from the earliest that is possible to their stamp."""
+    at = list(r.event_ns)
+    for stamp, together in groupby(r.merged, key=lambda event: r.event_ns[event[0]]):
+        merged = list(together)
+        first, floor = merged[0]
+        floor = max(floor, at[first - 1] if first else 0)
+        for k, (i, _) in enumerate(merged):
+            at[i] = floor + (stamp - floor) * k // len(merged)
+    return at

@@ -9,7 +9,7 @@ import numpy as np
 from tabulate import tabulate
 
 from servebench import defaults, metrics, records
-from servebench.records import Log
+from servebench.records import Log, Quality
 from servebench.sweep import Plan
 
 # Samples that a percentile needs before it means something (MLPerf LoadGen, 99 % confidence).
@@ -67,7 +67,7 @@ def name_of(log: Log) -> str:
 
 
 def line(log: Log) -> str:
-    """One point in one line (two, when there is something to say about it)."""
+    """One point in one line, its client in another, and one for everything there is to say about it."""
     if log.status != "ok":
         return f"{name_of(log)}:  FAILED: {log.failure}" + (
             "\n" + indented(log.server_facts.log_tail) if log.server_facts.log_tail else ""
@@ -77,7 +77,21 @@ def line(log: Log) -> str:
         f"{name_of(log)}:  {show(s.requests_per_s)} req/s  {show(s.output_tokens_per_s)} tok/s  "
         f"TTFT {s.ttft_s[0]} s  TPOT {s.tpot_s[0]} s  E2E {s.e2e_s[0]} s  failed {s.failed}/{s.requests}"
     )
-    return "\n".join([text, *(f"  warning: {w}" for w in warnings(log))])
+    return "\n".join([text, f"  client: {quality_line(log.quality)}", *(f"  warning: {w}" for w in warnings(log))])
+
+
+def quality_line(q: Quality) -> str:
+    """What the client says of itself, in one line. Lag: from the kernel's stamp to the read."""
+    cpu = ", ".join(f"{share:.0%}" for share in q.worker_cpu_share) or "-"
+    lag = f"lag p50 {_ms(q.lag_p50_s)}, p99 {_ms(q.lag_p99_s)}, max {_ms(q.lag_max_s)}"
+    stamps = f"merged {q.merged_share:.2%}; unstamped {q.unstamped_share:.2%}"
+    concurrency = f"concurrency {q.achieved_concurrency:.1f} of {q.asked_concurrency:.0f}"
+    rest = f"sends late p99 {_ms(q.send_late_p99_s)}; {concurrency}; RTT {_ms(q.connect_p50_s)}; CPU {cpu}"
+    return f"{q.verdict.partition(':')[0]}; {lag}; {stamps}; {rest}"
+
+
+def _ms(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds * 1e3:.2f} ms"
 
 
 def indented(text: str) -> str:
