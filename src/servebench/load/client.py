@@ -6,7 +6,7 @@ import select
 from collections.abc import Callable
 from enum import Enum
 from time import time_ns
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from servebench.load.http import Answer, HttpError, with_body
 from servebench.load.route import Route
@@ -21,7 +21,8 @@ from servebench.load.wire import (
 from servebench.records import Phase
 
 if TYPE_CHECKING:
-    from servebench.load.worker import Job, Worker
+    from servebench.load.protocol import Job
+    from servebench.load.worker import Worker
 
 PAUSE_NS = 100_000_000  # after a failure, so that a dead server does not eat all requests in an instant
 
@@ -68,7 +69,7 @@ class Client:
         self.due_ns = self.late_ns = self.sent_ns = self.connect_ns = self.started_ns = self.pause_until_ns = 0
         self.resent = self.acked_before = 0
         self.connection_used = False
-        self.recvmsg: Callable[..., Any] | None = None  # while the fast way of reading is open
+        self.queued = False  # for its next request
 
     # Connecting, always before a request is sent and outside of its latency.
 
@@ -77,7 +78,7 @@ class Client:
         self.state = State.CONNECTING
         try:
             self.connection = open_connection(self.endpoint, self.route.tls)
-            self.worker.watch(self.connection, select.EPOLLOUT, self)
+            self.worker.watch(self.connection, select.EPOLLOUT, self.on_ready)
             self._go_on_connecting()
         except OSError as error:
             self._cannot_connect(error)
@@ -93,7 +94,7 @@ class Client:
                 self.send()
         if self.state in (State.HANDSHAKING, State.IDLE, State.RECEIVING):
             writing = self.state is State.HANDSHAKING and bool(self.connection.outgoing)
-            self.worker.watch(self.connection, select.EPOLLIN | (select.EPOLLOUT if writing else 0), self)
+            self.worker.watch(self.connection, select.EPOLLIN | (select.EPOLLOUT if writing else 0), self.on_ready)
 
     def _cannot_connect(self, error: OSError) -> None:
         self.close()
@@ -113,7 +114,7 @@ class Client:
         if self.connection:
             self.worker.forget(self.connection)
             self.connection.close()
-        self.connection, self.state, self.recvmsg = None, State.CLOSED, None
+        self.connection, self.state = None, State.CLOSED
 
     # Requests.
 
@@ -145,36 +146,45 @@ class Client:
             self.state = State.RECEIVING
             reconnect_ns = 0 if self.connection_used else self.connect_ns
             self.late_ns = max(0, self.sent_ns - self.due_ns - reconnect_ns)
-        self.worker.watch(self.connection, select.EPOLLIN | (0 if done else select.EPOLLOUT), self)
+        self.worker.watch(self.connection, select.EPOLLIN | (0 if done else select.EPOLLOUT), self.on_ready)
 
     def on_ready(self, floor_ns: int) -> None:
         """The event loop found this client's socket ready; nothing had arrived before floor_ns."""
-        if self.recvmsg:
-            self._receive_fast(self.recvmsg, floor_ns)
-        elif self.state is RECEIVING:
+        if self.state is RECEIVING:
             self._receive(floor_ns)
         else:
             self._go_on(floor_ns)
 
-    def _receive_fast(self, recvmsg: Callable[..., Any], floor_ns: int) -> None:
+    def _read_on(self, connection: Connection) -> None:
+        """Read the rest of the answer in the fast way, unless this read may have left something unread."""
+        way = self.on_ready if connection.behind_ns else self._fast_reader(connection)
+        self.worker.watch(connection, select.EPOLLIN, way)
+
+    def _fast_reader(self, connection: Connection) -> Callable[[int], None]:
         """`_receive` without its calls, for what comes at every token: more of a chunked answer over plain TCP."""
-        try:
-            data, control, _, _ = recvmsg(READ_SIZE, CONTROL_SIZE)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._lost(error)
-            return
-        if not control:  # the end, or a kernel that does not stamp
-            self._take(Piece(data, time_ns(), floor_ns, False))
-            return
-        seconds, ns = unpack_timespec(control[0][2])
-        stamp_ns = seconds * 1_000_000_000 + ns
-        self.worker.lag_ns.append(time_ns() - stamp_ns)
-        if len(data) >= 5 and data[-4:] != b"\r\n\r\n":  # not the end, as Answer.add has it
-            self.answer.pieces.append(new_piece(Piece, (data, stamp_ns, floor_ns, True)))
-        else:
+        recvmsg, keep, note_lag = connection.sock.recvmsg, self.answer.pieces.append, self.worker.lag_ns.append
+
+        def receive(floor_ns: int) -> None:
+            try:
+                data, control, _, _ = recvmsg(READ_SIZE, CONTROL_SIZE)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._lost(error)
+                return
+            if not control:  # the end, or a kernel that does not stamp
+                self._take(Piece(data, time_ns(), floor_ns, False))
+                return
+            seconds, ns = unpack_timespec(control[0][2])
+            stamp_ns = seconds * 1_000_000_000 + ns
+            note_lag(time_ns() - stamp_ns)
+            if 5 <= len(data) < READ_SIZE and data[-4:] != b"\r\n\r\n":  # not the end, as Answer.add has it
+                keep(new_piece(Piece, (data, stamp_ns, floor_ns, True)))
+                return
+            connection.behind_ns = floor_ns if len(data) == READ_SIZE else 0
             self._take(Piece(data, stamp_ns, floor_ns, True))
+
+        return receive
 
     def _go_on(self, floor_ns: int) -> None:
         """The rest of what a ready socket can mean: connecting, sending, a close by the server."""
@@ -213,7 +223,7 @@ class Client:
             if self.answer.add(piece):
                 self._end(None, keep=self.state is RECEIVING)  # else it came before the whole request was sent
             elif self.answer.chunked and self.state is RECEIVING and type(self.connection) is Connection:
-                self.recvmsg = self.connection.sock.recvmsg
+                self._read_on(self.connection)
         except HttpError as error:
             self._end(str(error), keep=False)
 
@@ -244,12 +254,13 @@ class Client:
 
     def _end(self, error: str | None, keep: bool = True) -> None:
         """Hand the exchange over, keep the connection if that may be, and ask for the next request."""
-        job, self.job, self.recvmsg = self.job, None, None
+        job, self.job = self.job, None
         assert job
         if self.connection and not (keep and self.answer.keep_alive() and self._may_be_reused()):
             self.close()
         elif self.connection:
             self.state, self.connection_used = State.IDLE, True
+            self.worker.watch(self.connection, select.EPOLLIN, self.on_ready)
         if error:
             self.pause_until_ns = time_ns() + PAUSE_NS
         self.worker.ended(self, self._exchange(job, error))

@@ -19,8 +19,8 @@ import numpy as np
 import psutil
 from tqdm import tqdm
 
-from servebench.load import worker
-from servebench.load.worker import Job, Report, Task
+from servebench.load import protocol
+from servebench.load.protocol import Job, Report, Task
 from servebench.quality import Evidence, judge
 from servebench.records import Quality, Result, RunConfig, read_parts
 from servebench.workload import Request, Workload
@@ -79,7 +79,7 @@ def run_load(run: RunConfig, workload: Workload, target: Target, folder: Path, w
 @contextmanager
 def _shared_file(path: Path, workers: int) -> Iterator[np.ndarray]:
     """The phase and every worker's counters, as int64 in a file that all of them map."""
-    slots = worker.FIRST_WORKER + workers * worker.SLOTS
+    slots = protocol.FIRST_WORKER + workers * protocol.SLOTS
     path.write_bytes(bytes(8 * slots))
     yield np.memmap(path, dtype=np.int64, mode="r+")
 
@@ -93,18 +93,18 @@ def _steer(
     processes = [_spawn(task) for task in _tasks(run, workload, target, folder, workers)]
     watch = Watch(run, processes, shared, target.check)
     try:
-        watch.until("connecting", worker.CONNECTED, run.num_clients, patience_s=CONNECT_S)
-        shared[worker.PHASE] = worker.WARM_UP
-        watch.until("warming up", worker.WARMED, run.num_clients if run.warmup else 0)
+        watch.until("connecting", protocol.CONNECTED, run.num_clients, patience_s=CONNECT_S)
+        shared[protocol.PHASE] = protocol.WARM_UP
+        watch.until("warming up", protocol.WARMED, run.num_clients if run.warmup else 0)
         notes.begin()
         start = time.time_ns()
-        shared[worker.PHASE] = worker.MEASURE
-        watch.until("measuring", worker.DONE, run.num_requests, each_tick=notes.sample)
+        shared[protocol.PHASE] = protocol.MEASURE
+        watch.until("measuring", protocol.DONE, run.num_requests, each_tick=notes.sample)
     except PointFailed as problem:
         failure = str(problem)
     finally:
         end = time.time_ns()
-        shared[worker.PHASE] = worker.STOP
+        shared[protocol.PHASE] = protocol.STOP
         _reap(processes)
     notes.finish()
     dead = [process.returncode for process in processes if process.returncode]
@@ -142,7 +142,7 @@ class Watch:
 
     def __init__(self, run: RunConfig, processes: list[subprocess.Popen[bytes]], shared: np.ndarray, check: Any):
         self.run, self.processes, self.check = run, processes, check
-        self.blocks = shared[worker.FIRST_WORKER :].reshape(-1, worker.SLOTS)
+        self.blocks = shared[protocol.FIRST_WORKER :].reshape(-1, protocol.SLOTS)
 
     def until(
         self,
@@ -160,7 +160,7 @@ class Watch:
                 self._refuse_the_dead()
                 each_tick()
                 bar.n = done
-                failed, events = (int(self.blocks[:, c].sum()) for c in (worker.FAILED, worker.EVENTS))
+                failed, events = (int(self.blocks[:, c].sum()) for c in (protocol.FAILED, protocol.EVENTS))
                 bar.set_postfix(failed=failed, events=events, refresh=True)
                 time.sleep(TICK_S)
 

@@ -86,6 +86,7 @@ class Connection:
         ask_for_stamps(self.sock)
         self.endpoint = endpoint
         self.outgoing = memoryview(b"")
+        self.behind_ns = 0  # the floor of a read that may have left something unread; it is the next read's too
 
     def connect(self) -> bool:
         """Raises OSError when the server refuses."""
@@ -112,7 +113,9 @@ class Connection:
         return not self.outgoing
 
     def read(self, floor_ns: int) -> Piece:
-        return read_stamped(self.sock, floor_ns)
+        piece = read_stamped(self.sock, self.behind_ns or floor_ns)
+        self.behind_ns = piece.floor_ns if len(piece.data) == READ_SIZE else 0
+        return piece
 
     def bytes_acked(self) -> int | None:
         """How many bytes the server's kernel has confirmed; None where this kernel does not tell."""

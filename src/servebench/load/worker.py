@@ -16,6 +16,7 @@ import ssl
 import sys
 from array import array
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from time import process_time_ns, time_ns
 
@@ -24,55 +25,31 @@ import msgspec
 from servebench.load import answers, wire
 from servebench.load.client import Client, Exchange, State
 from servebench.load.http import request_head
+from servebench.load.protocol import (
+    CONNECTED,
+    DONE,
+    EVENTS,
+    FAILED,
+    FIRST_WORKER,
+    IN_FLIGHT,
+    MEASURE,
+    PHASE,
+    SLOTS,
+    STOP,
+    WARM_UP,
+    WARMED,
+    Report,
+    Task,
+)
 from servebench.load.route import Probe, Route
 from servebench.load.wire import Connection, Endpoint, Piece
 from servebench.records import Phase, Result
 
-CONNECT, WARM_UP, MEASURE, STOP = range(4)  # phases, set by the parent
-PHASE, FIRST_WORKER, SLOTS = 0, 8, 8  # int64 slots of the shared file: the phase, then a block a worker
-CONNECTED, WARMED, DONE, FAILED, IN_FLIGHT, EVENTS = range(6)  # in a worker's block
 CONNECTS_AT_ONCE = 64
+STARTS_AT_ONCE = 16  # requests sent in one pass of the loop, or an eighth of its reads: tokens come first
+READY_AT_ONCE = 1024  # sockets that one poll reports
 HOUSEKEEPING_NS = 50_000_000
-MOST_PIECES = (
-    500_000  # that wait to be decoded (200 MB); beyond it one request is decoded in every pass of the loop
-)
-
-
-class Job(msgspec.Struct, frozen=True):
-    """One request to send."""
-
-    id: int
-    body: bytes
-    prompt_tokens: int
-    max_new_tokens: int
-
-
-class Task(msgspec.Struct, frozen=True):
-    """What one worker does."""
-
-    number: int
-    tag: str  # of the point, which makes the ids in X-Request-Id unlike those of any other point
-    folder: str  # of the shared file `control` and of what this worker writes: part, lag, report
-    urls: list[str]
-    path: str
-    headers: dict[str, str]
-    clients: list[tuple[int, int]]  # (client, server) numbers
-    warmup: int
-    stream: bool
-    request_timeout_s: float
-    counted: list[Job]
-    spare: list[Job]
-    spare_ids: tuple[int, int]  # first id and step, so that no two workers use one twice
-
-
-class Report(msgspec.Struct, frozen=True):
-    """What a worker says of itself at its end, over the measured phase."""
-
-    cpu_s: float
-    wall_s: float
-    send_late_ns: list[int]
-    unstamped_reads: int
-    events: int
+MOST_PIECES = 500_000  # that wait to be decoded (200 MB); beyond it every pass of the loop decodes a request
 
 
 class Worker:
@@ -84,11 +61,12 @@ class Worker:
         self.block = FIRST_WORKER + task.number * SLOTS
         self.part = (folder / f"part-{task.number}.jsonl").open("wb")
         self.epoll = select.epoll()
-        self.watched: dict[int, Client | Probe] = {}
+        self.watched: dict[int, Callable[[int], None]] = {}  # by fd: what to call with the floor when it is ready
         self.probes: list[Probe] = []
         self.masks: dict[int, int] = {}
         self.counted, self.spares = deque(task.counted), 0
         self.warmed_of = dict.fromkeys((number for number, _ in task.clients), 0)
+        self.starts: deque[tuple[Client, int]] = deque()  # clients to send their next request, due since then (ns)
         self.backlog: deque[Exchange] = deque()  # ended, to be decoded in an idle moment
         self.waiting_pieces = 0
         self.lag_ns, self.send_late_ns = array("q"), array("q")
@@ -109,18 +87,23 @@ class Worker:
     def run(self) -> None:
         """Connect, then serve the sockets until the parent says stop."""
         floor_ns = housekeeping_ns = 0
+        watched = self.watched
         while self.shared[PHASE] != STOP:
             before_ns = time_ns()
-            ready = self.epoll.poll(0 if self.backlog else 0.05)
-            watched = self.watched
+            ready = self.epoll.poll(0 if self.backlog or self.starts else 0.05, READY_AT_ONCE)
             for fd, _ in ready:
-                owner = watched.get(fd)
-                if owner:
-                    owner.on_ready(floor_ns)
-            floor_ns = before_ns
+                on_ready = watched.get(fd)
+                if on_ready:
+                    on_ready(floor_ns)
+            if len(ready) < READY_AT_ONCE:
+                floor_ns = before_ns  # else there may be sockets that were ready by then and not reported
+            for _ in range(min(len(self.starts), max(STARTS_AT_ONCE, len(ready) // 8))):
+                self._deal(*self.starts.popleft())
             if before_ns > housekeeping_ns:
-                housekeeping_ns = before_ns + HOUSEKEEPING_NS
-                self._keep_house(before_ns)
+                begun_ns = time_ns()
+                self._keep_house(begun_ns)
+                took_ns = time_ns() - begun_ns
+                housekeeping_ns = begun_ns + max(HOUSEKEEPING_NS, 50 * took_ns)  # 2 % of the time at most
             if self.backlog and (not ready or self.waiting_pieces > MOST_PIECES):
                 self._decode(self.backlog.popleft())
         self._stop()
@@ -132,17 +115,18 @@ class Worker:
         phase = self.shared[PHASE]
         if phase >= MEASURE and not self.measuring_since:
             self.measuring_since = (time_ns(), process_time_ns())
-            self.lag_ns, self.unstamped = array("q"), 0
+            del self.lag_ns[:]  # in place: readers hold on to it
+            self.unstamped = 0
         for probe in self.probes:
             if probe.route.reuse is None and now_ns > probe.end_ns:
                 probe.decide(stays_open=True)
         connecting = sum(c.state in (State.CONNECTING, State.HANDSHAKING) for c in self.clients)
         for client in self.clients:
             client.overdue(now_ns, self.task.request_timeout_s)
-            if client.job or now_ns < client.pause_until_ns:
+            if client.job or client.queued or now_ns < client.pause_until_ns:
                 continue
             if phase >= WARM_UP:
-                self._deal(client, due_ns=time_ns())
+                self._queue(client, due_ns=now_ns)
             elif client.state is State.CLOSED and connecting < CONNECTS_AT_ONCE:
                 connecting += 1
                 client.open()
@@ -175,15 +159,15 @@ class Worker:
 
     # What clients call.
 
-    def watch(self, connection: Connection, mask: int, owner: Client | Probe) -> None:
-        """Call owner.on_ready when the connection is ready for what mask says."""
+    def watch(self, connection: Connection, mask: int, on_ready: Callable[[int], None]) -> None:
+        """Call on_ready(floor_ns) when the connection is ready as mask says; nothing had come before floor_ns."""
         fd = connection.sock.fileno()
         known = self.masks.get(fd)
         if known is None:
             self.epoll.register(fd, mask)
         elif known != mask:
             self.epoll.modify(fd, mask)
-        self.masks[fd], self.watched[fd] = mask, owner
+        self.masks[fd], self.watched[fd] = mask, on_ready
 
     def forget(self, connection: Connection) -> None:
         fd = connection.sock.fileno()
@@ -199,7 +183,7 @@ class Worker:
             return
         probe = Probe(route, connection, self)
         self.probes.append(probe)
-        self.watch(connection, select.EPOLLIN, probe)
+        self.watch(connection, select.EPOLLIN, probe.on_ready)
 
     def note_lag(self, piece: Piece) -> None:
         self.lag_ns.append(time_ns() - piece.stamp_ns)
@@ -221,7 +205,11 @@ class Worker:
         if self.measuring_since:
             self.send_late_ns.append(exchange.late_ns)
         if not exchange.error:
-            self._deal(client, due_ns=exchange.answer.pieces[-1].stamp_ns)
+            self._queue(client, due_ns=exchange.answer.pieces[-1].stamp_ns)
+
+    def _queue(self, client: Client, due_ns: int) -> None:
+        client.queued = True
+        self.starts.append((client, due_ns))
 
     def _deal(self, client: Client, due_ns: int) -> None:
         """The next request: a counted one while there are any and counting has begun, else a spare one."""
@@ -235,6 +223,7 @@ class Worker:
             first, step = self.task.spare_ids
             job = msgspec.structs.replace(spare, id=first + step * self.spares)
             self.spares += 1
+        client.queued = False
         client.start(job, phase, due_ns)
 
     def _decode(self, exchange: Exchange, cancelled: bool = False) -> None:

@@ -1,0 +1,46 @@
+"""What the parent and a load process say to each other: the task, the shared counters, the report."""
+
+from __future__ import annotations
+
+import msgspec
+
+CONNECT, WARM_UP, MEASURE, STOP = range(4)  # phases, set by the parent
+PHASE, FIRST_WORKER, SLOTS = 0, 8, 8  # int64 slots of the shared file: the phase, then a block a worker
+CONNECTED, WARMED, DONE, FAILED, IN_FLIGHT, EVENTS = range(6)  # in a worker's block
+
+
+class Job(msgspec.Struct, frozen=True):
+    """One request to send."""
+
+    id: int
+    body: bytes
+    prompt_tokens: int
+    max_new_tokens: int
+
+
+class Task(msgspec.Struct, frozen=True):
+    """What one worker does."""
+
+    number: int
+    tag: str  # of the point, which makes the ids in X-Request-Id unlike those of any other point
+    folder: str  # of the shared file `control` and of what this worker writes: part, lag, report
+    urls: list[str]
+    path: str
+    headers: dict[str, str]
+    clients: list[tuple[int, int]]  # (client, server) numbers
+    warmup: int
+    stream: bool
+    request_timeout_s: float
+    counted: list[Job]
+    spare: list[Job]
+    spare_ids: tuple[int, int]  # first id and step, so that no two workers use one twice
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What a worker says of itself at its end, over the measured phase."""
+
+    cpu_s: float
+    wall_s: float
+    send_late_ns: list[int]
+    unstamped_reads: int
+    events: int
