@@ -110,6 +110,7 @@ def test_several_tokens_in_an_event_are_counted(load: Callable[..., Log]) -> Non
         ("reset", "reset by peer"),
         ("cut", "closed the connection inside the answer"),
         ("garbage", "not an HTTP answer"),
+        ("broken_chunk", "not an HTTP answer"),
         ("broken_json", "not a completion chunk"),
         ("error_event", "the engine died"),
         ("silent_close", "without an answer"),
@@ -122,7 +123,7 @@ def test_failed_requests_are_counted_and_explained(load: Callable[..., Log], fau
     assert len(metrics.succeeded(log)) == 20 - len(errors(log))
 
 
-@pytest.mark.parametrize("fault", ["reset", "cut", "broken_json", "error_event"])
+@pytest.mark.parametrize("fault", ["reset", "cut", "broken_chunk", "broken_json", "error_event"])
 def test_a_failed_request_keeps_what_did_arrive(load: Callable[..., Log], fault: str) -> None:
     log = load(f"--fault {fault} --fault_every 5")
     assert all(len(r.event_ns) == 3 for r in metrics.measured(log) if r.error)

@@ -20,6 +20,7 @@ FAULTS = {
     "cut": "a clean close after three events",
     "stall": "nothing more after three events",
     "garbage": "bytes that are not HTTP",
+    "broken_chunk": "after three events, a chunk whose length is not a number, then a close",
     "broken_json": "an event that is not JSON",
     "error_event": "an error inside the stream of a 200",
     "slow_headers": "half a second before the headers",

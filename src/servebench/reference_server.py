@@ -195,13 +195,15 @@ class Server:
     def _fail_midway(self, stream: Stream) -> bool:
         """Do the fault; True when nothing is to follow."""
         fault, peer = stream.fault, stream.peer
-        if fault in ("reset", "cut"):
+        if fault == "broken_chunk":
+            peer.send(b"twelve\r\nnot a length\r\n")
+        if fault in ("reset", "cut", "broken_chunk"):
             self._close(peer, reset=fault == "reset")
         elif fault == "broken_json":
             peer.send(b"f\r\ndata: {broken\n\n\r\n" + END)
         elif fault == "error_event":
             peer.send(chunk({"error": {"message": "the engine died", "code": 500}}) + END)
-        return fault in ("reset", "cut", "stall", "broken_json", "error_event")
+        return fault in ("reset", "cut", "stall", "broken_chunk", "broken_json", "error_event")
 
     def _send_whole(self, stream: Stream) -> None:
         text = " word" * stream.total

@@ -7,7 +7,7 @@ whose event showed no text (half a UTF-8 character) belong to the next content e
 from __future__ import annotations
 
 from itertools import accumulate, pairwise
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -40,8 +40,8 @@ class PromptDetails(msgspec.Struct):
 
 
 class Usage(msgspec.Struct, gc=False):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: Annotated[int, msgspec.Meta(ge=0)] = 0
+    completion_tokens: Annotated[int, msgspec.Meta(ge=0)] = 0
     prompt_tokens_details: PromptDetails | None = None
 
 
@@ -52,6 +52,7 @@ class Chunk(msgspec.Struct, gc=False):
 
 
 decode_chunk = msgspec.json.Decoder(Chunk).decode
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 Event = tuple[int, str, int | None]  # index of its piece; text; tokens so far, where the server says
@@ -71,15 +72,17 @@ class Reading(NamedTuple):
 
 def read(answer: Answer, stream: bool) -> Reading:
     """The meaning of an answer, complete or cut off."""
+    broken = None
     try:
         answer.frame()
     except HttpError as error:
-        return _failed(str(error))
+        broken = str(error)
     whole = b"" if stream and answer.status == 200 else b"".join(data for data, _ in answer.body)
     if answer.status and answer.status != 200:
         return _failed(f"HTTP {answer.status}: {_shown(whole)}")
     payloads = sse.split(answer.body) if stream else [(whole, answer.body[-1][1])] if whole else []
-    return _meaning(payloads, answer.complete)
+    reading = _meaning(payloads, answer.complete)
+    return reading._replace(error=broken) if broken else reading
 
 
 def _failed(error: str) -> Reading:
@@ -99,7 +102,7 @@ def _meaning(payloads: list[tuple[bytes, int]], complete: bool) -> Reading:
             break
         try:
             chunk = decode_chunk(data)
-        except msgspec.MsgspecError as problem:
+        except UNREADABLE as problem:
             error = f"not a completion chunk: {problem}: {_shown(data)}" if complete else None
             break
         if chunk.error is not None:
@@ -137,7 +140,7 @@ def _tokens(content: list[Event], last_count: int | None, usage: Usage | None) -
         return [1] * len(content), "events"
     so_far = [tokens for _, _, tokens in content if tokens is not None]
     if len(so_far) == len(content):
-        so_far[-1] = max(total, so_far[-1])
+        so_far = list(accumulate([*so_far[:-1], max(total, so_far[-1])], max))
         return [b - a for a, b in pairwise([0, *so_far])], "usage in every event" if usage else "token_ids"
     if total == len(content):
         return [1] * total, "usage of the answer"

@@ -216,11 +216,10 @@ class Client:
         self._take(piece)
 
     def _take(self, piece: Piece) -> None:
-        if not piece.data:
-            self._closed_by_server()
-            return
         try:
-            if self.answer.add(piece):
+            if not piece.data:
+                self._closed_by_server()
+            elif self.answer.add(piece):
                 self._end(None, keep=self.state is RECEIVING)  # else it came before the whole request was sent
             elif self.answer.chunked and self.state is RECEIVING and type(self.connection) is Connection:
                 self._read_on(self.connection)

@@ -55,15 +55,19 @@ class Answer:
         return self.complete
 
     def frame(self) -> None:
-        """Parse what was kept, and find out which piece each part of the body ended in. Raises HttpError."""
+        """Parse what was kept, and find out which piece each part of the body ended in.
+
+        Raises HttpError; what came before the fault is in `body` then.
+        """
         texts = [data for data, _, _, _ in self.pieces[self._framed :]]
         if not texts:
             return
         ends, raw = list(accumulate(map(len, texts))), b"".join(texts)
+        fault = None
         try:
             self._parser.feed_data(raw)
         except httptools.HttpParserError as error:
-            raise HttpError(f"not an HTTP answer: {error}") from error
+            fault = HttpError(f"not an HTTP answer: {error}")
         at, position = 0, 0
         for part in self._found:
             position = raw.find(part, position) + len(part)
@@ -72,6 +76,8 @@ class Answer:
             self.body.append((part, self._framed + at))
         self._framed = len(self.pieces)
         self._found.clear()
+        if fault:
+            raise fault
 
     def release(self) -> None:
         """Break the cycle with the parser, since no garbage collector runs while we measure."""
