@@ -25,7 +25,7 @@ from servebench.quality import Evidence, judge
 from servebench.records import Quality, Result, RunConfig, read_parts
 from servebench.workload import Request, Workload
 
-TICK_S = 0.05
+TICK_S, QUICK_TICK_S = 0.05, 0.01  # while measuring, and before
 CONNECT_S = 30.0  # after which clients that have no connection are left to fail request by request
 END_S = 60.0  # for a worker to write down what it has
 
@@ -99,7 +99,7 @@ def _steer(
         notes.begin()
         start = time.time_ns()
         shared[protocol.PHASE] = protocol.MEASURE
-        watch.until("measuring", protocol.DONE, run.num_requests, each_tick=notes.sample)
+        watch.until("measuring", protocol.DONE, run.num_requests, tick_s=TICK_S, each_tick=notes.sample)
     except PointFailed as problem:
         failure = str(problem)
     finally:
@@ -150,6 +150,7 @@ class Watch:
         counter: int,
         goal: int,
         patience_s: float = float("inf"),
+        tick_s: float = QUICK_TICK_S,
         each_tick: Callable[[], None] = lambda: None,
     ) -> None:
         """Wait until the counter, summed over workers, reaches goal. Raises PointFailed."""
@@ -162,7 +163,7 @@ class Watch:
                 bar.n = done
                 failed, events = (int(self.blocks[:, c].sum()) for c in (protocol.FAILED, protocol.EVENTS))
                 bar.set_postfix(failed=failed, events=events, refresh=True)
-                time.sleep(TICK_S)
+                time.sleep(tick_s)
 
     def _refuse_the_dead(self) -> None:
         self.check()

@@ -45,10 +45,10 @@ from servebench.load.route import Probe, Route
 from servebench.load.wire import Connection, Endpoint, Piece
 from servebench.records import Phase, Result
 
-CONNECTS_AT_ONCE = 64
+CONNECTS_AT_ONCE = 32
 STARTS_AT_ONCE = 16  # requests sent in one pass of the loop, or an eighth of its reads: tokens come first
 READY_AT_ONCE = 1024  # sockets that one poll reports
-HOUSEKEEPING_NS = 50_000_000
+HOUSEKEEPING_NS = 20_000_000
 MOST_PIECES = 500_000  # that wait to be decoded (200 MB); beyond it every pass of the loop decodes a request
 
 
@@ -90,7 +90,7 @@ class Worker:
         watched = self.watched
         while self.shared[PHASE] != STOP:
             before_ns = time_ns()
-            ready = self.epoll.poll(0 if self.backlog or self.starts else 0.05, READY_AT_ONCE)
+            ready = self.epoll.poll(0 if self.backlog or self.starts else HOUSEKEEPING_NS / 1e9, READY_AT_ONCE)
             for fd, _ in ready:
                 on_ready = watched.get(fd)
                 if on_ready:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,6 +46,7 @@ class Words(NamedTuple):
         return [self.first[rng.integers(len(self.first))], *rest]
 
 
+@lru_cache(maxsize=1)  # the same for every point of a sweep
 def plain_words(tokenizer: Tokenizer, special: int) -> Words:
     """What texts are made of, so that n words are n tokens nearly always."""
     vocabulary = sorted(tokenizer.get_vocab())
