@@ -18,6 +18,7 @@ from servebench.workload import load_tokenizer
 
 
 def main() -> int:
+    arguments.hide_keys()
     settings = arguments.parse()
     if settings.list_models:
         print(summary.models_table())

@@ -37,7 +37,7 @@ def row(requests: int) -> list[object]:
         mean_prompt_length=PROMPT, mean_max_new_tokens=EVENTS, num_clients=CLIENTS, num_requests=requests, warmup=0
     )
     with tempfile.TemporaryDirectory() as folder, reference_server(Path(folder), GAP_S) as (url, _):
-        target = Target([url], "/v1/completions", {}, body, lambda: None)
+        target = Target([f"{url}/v1/completions"], {}, body, lambda: None)
         most: list[float] = []
         done = threading.Event()
         watcher = threading.Thread(target=watch, args=(done, most))

@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
+import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
+import trustme
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from servebench.records import Log, Quality, Result, RunConfig, ServerConfig, ServerFacts
@@ -60,6 +65,61 @@ def reference() -> Iterator[Callable[..., str]]:
         process.stdout.close()
 
 
+class TlsFront:
+    """Takes TLS connections on a port of its own and passes their bytes on to a plain server."""
+
+    def __init__(self, context: ssl.SSLContext, behind: tuple[str, int]) -> None:
+        self.context, self.behind = context, behind
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                raw, _ = self.listener.accept()
+                threading.Thread(target=self._serve, args=(raw,), daemon=True).start()
+
+    def _serve(self, raw: socket.socket) -> None:
+        with (
+            suppress(OSError),
+            self.context.wrap_socket(raw, server_side=True) as outer,
+            socket.create_connection(self.behind) as inner,
+        ):
+            threading.Thread(target=self._pass_on, args=(outer, inner), daemon=True).start()
+            self._pass_on(inner, outer)
+
+    def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+        for side in (source, sink):  # wakes the thread that reads the other way
+            with suppress(OSError):
+                side.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def https(
+    reference: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., str]]:
+    """Start a reference server with these options behind TLS, whose authority is made known; gives its URL."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    fronts = []
+
+    def start(*options: str) -> str:
+        plain = urlsplit(reference(*options))
+        fronts.append(TlsFront(context, (str(plain.hostname), int(plain.port or 0))))
+        return f"https://localhost:{fronts[-1].port}"
+
+    yield start
+    for front in fronts:
+        front.listener.close()
+
+
 @pytest.fixture
 def driver(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start run_benchmark.py with these arguments, results in tmp_path/results; ends it if a test did not."""
@@ -84,7 +144,7 @@ def benchmark(driver: Callable[..., subprocess.Popen[str]]) -> Callable[..., tup
 
     def run(*arguments: object) -> tuple[int, str, str]:
         process = driver(*arguments)
-        out, err = process.communicate(timeout=280)
+        out, err = process.communicate(timeout=120)
         return process.returncode, out, err
 
     return run

@@ -40,7 +40,7 @@ def answered(*parts: bytes) -> Answer:
 
 def read(*events: bytes) -> answers.Reading:
     """The reading of a stream of these events, a piece each."""
-    return answers.read(answered(HEAD, *map(chunk, events), b"0\r\n\r\n"), stream=True)
+    return answers.read(answered(HEAD, *map(chunk, events), b"0\r\n\r\n"), form="events")
 
 
 # Framing.
@@ -63,7 +63,7 @@ def test_an_answer_may_be_cut_anywhere(seed: int) -> None:
     answer = Answer()
     ended = [answer.add(piece) for piece in pieces(*parts)]
     assert ended.index(True) == len(parts) - 1
-    reading = answers.read(answer, stream=True)
+    reading = answers.read(answer, form="events")
     assert reading.error is None and "".join(reading.texts) == "".join(f"w{i} é" for i in range(5))
 
 
@@ -71,7 +71,7 @@ def test_an_answer_with_a_length_ends_there() -> None:
     answer = Answer()
     parts = pieces(b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nno", b"pe")
     assert [answer.add(p) for p in parts] == [False, True]
-    assert answers.read(answer, stream=True).error == "HTTP 503: nope"
+    assert answers.read(answer, form="events").error == "HTTP 503: nope"
 
 
 def test_an_answer_without_length_ends_with_the_connection() -> None:
@@ -204,5 +204,5 @@ def test_an_answer_that_came_whole_is_one_event() -> None:
         {"choices": [{"text": "a b", "finish_reason": "length"}], "usage": {"completion_tokens": 2}}
     ).encode()
     answer = answered(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-    reading = answers.read(answer, stream=False)
+    reading = answers.read(answer, form="object")
     assert (reading.tokens, reading.texts, reading.error) == ([2], ["a b"], None)

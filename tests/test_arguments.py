@@ -67,7 +67,7 @@ def test_a_bad_value_is_one_line_and_status_2(
     ("words", "reason"),
     [
         (["--backend", "fastgen"], "not supported yet"),
-        (["--backend", "aml"], "not supported yet"),
+        (["--backend", "aml"], "--deployment_name, --aml_api_url, --aml_api_key"),
         (["--backend", "openai"], "--openai_api_url"),
         ([*VLLM, "--client_only"], "--port"),
         ([*VLLM, "--openai_api_url", "http://x/v1"], "--client_only"),
@@ -82,5 +82,7 @@ def test_what_makes_no_sense_together_is_refused(words: list[str], reason: str) 
 
 def test_the_specs_azure_command_is_understood() -> None:
     words = "--backend aml --model mistralai/Mixtral-8x7B-v0.1 --deployment_name d --aml_api_url u --aml_api_key k"
-    with pytest.raises(InputError, match="Azure ML endpoints are not supported yet"):
+    settings = arguments.parse(words.replace(" u ", " https://x.inference.ml.azure.com/score ").split())
+    assert (settings.api, settings.stream, settings.tp_size) == ("score", False, (4,))
+    with pytest.raises(InputError, match="u is not a URL"):
         arguments.parse(words.split())

@@ -17,6 +17,7 @@ FLOORS = [
     ["summary", "preflight"],
     ["server", "sweep"],
     ["arguments"],
+    ["options"],
     ["backends"],
     ["reference_server"],
     ["load.fleet"],

@@ -9,23 +9,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
+from urllib.parse import urlsplit
 
 from servebench import defaults
-from servebench.backends import BACKENDS, LATER
+from servebench.backends import BACKENDS, LATER, aml
+from servebench.options import build_parser
 from servebench.records import InputError
-
-EPILOG = """examples:
-  python run_benchmark.py --backend vllm --dry_run                     show the plan of the default sweep
-  python run_benchmark.py --backend vllm --tp_size 1 2 --num_clients 1 8 32
-  python run_benchmark.py --backend vllm --model .models/SmolLM2-135M-Instruct --mean_prompt_length 128 \\
-      --mean_max_new_tokens 32 --num_clients 1 2 4 --engine_args "--enforce-eager"
-  python run_benchmark.py --backend openai --openai_api_url http://localhost:8000/v1 --model NAME
-Options that take several values (tp_size, num_replicas, max_ragged_batch_size, mean_prompt_length,
-mean_max_new_tokens, num_clients) are swept: every combination is one point and one log. A point that was
-measured before with the same settings is skipped.
-Exit status: 0 all points measured, 1 some failed, 2 bad input.
-"""
 
 
 @dataclass(frozen=True)
@@ -40,7 +30,7 @@ class Settings:
     max_ragged_batch_size: tuple[int, ...]
     fp6: bool
     engine_args: tuple[str, ...]
-    deployment_name: str
+    deployment_name: str | None
     client_only: bool
     port: int | None
     server_timeout: float
@@ -62,6 +52,7 @@ class Settings:
     top_p: float
     respect_eos: bool
     request_timeout: float
+    max_retries: int
     seed: int
     num_workers: int | None
     out_json_dir: Path
@@ -75,164 +66,53 @@ class Settings:
         return f"Settings(model={self.model!r}, backend={self.backend!r}, ...)"
 
 
-def number(kind: type[int] | type[float], least: float, most: float = float("inf")):  # type: ignore[no-untyped-def]
-    """An argparse type: a number of this kind between the bounds."""
-
-    def parse(text: str) -> float:
-        wanted = "a whole number" if kind is int else "a number"
-        bounds = f"of at least {least:g}" + (f" and at most {most:g}" if most != float("inf") else "")
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted} {bounds}")
-        return value
-
-    return parse
+KEYS = {"--openai_api_key": "OPENAI_API_KEY", "--aml_api_key": "AML_API_KEY"}  # option: environment variable
 
 
-COUNT, SHARE, SECONDS = number(int, 1), number(float, 0, 1), number(float, 0.001)
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the page of usage above it."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (-h explains every option)\n")
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="run_benchmark.py",
-        description="Benchmark LLM servers: sweep servers and loads, write one JSON log a point.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    _server_options(parser.add_argument_group("the server"))
-    _endpoint_options(parser.add_argument_group("a server that runs already"))
-    _load_options(parser.add_argument_group("the load"))
-    _sampling_options(parser.add_argument_group("the requests"))
-    _output_options(parser.add_argument_group("the results"))
-    return parser
-
-
-def _server_options(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add("--model", help=f"Hugging Face id or a local directory [{defaults.DEFAULT_MODEL}]")
-    add("--backend", choices=[*BACKENDS, *LATER], default="fastgen", help="serving engine [%(default)s]")
-    add("--tokenizer", help="Hugging Face id or directory that prompts are measured with [the model]")
-    add("--tp_size", nargs="+", type=COUNT, metavar="N", help="tensor parallel sizes [the model's]")
-    add("--num_replicas", nargs="+", type=COUNT, default=[1], metavar="N", help="model replicas [1]")
-    add("--max_ragged_batch_size", nargs="+", type=COUNT, default=[768], metavar="N",
-        help="most sequences that the engine may batch [768]")  # fmt: skip
-    add("--fp6", action="store_true", help="quantise the weights to 6 bits (fastgen)")
-    add("--engine_args", default="", metavar='"..."', help="passed on to the engine's own command line")
-    add("--deployment_name", default="benchmark-deployment", help="name of the deployment (fastgen, aml)")
-    add("--port", type=number(int, 1, 65535), help="port of the first replica [a free one]")
-    add("--server_timeout", type=SECONDS, default=1800.0, metavar="S", help="longest start, in s [1800]")
-
-
-def _endpoint_options(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add(
-        "--client_only",
-        action="store_true",
-        help="start no server; measure the one at --openai_api_url or --port",
-    )
-    add(
-        "--openai_api_url",
-        nargs="+",
-        default=[],
-        metavar="URL",
-        help="base URL(s) of OpenAI-compatible servers",
-    )
-    add("--openai_api_key", help="its key [$OPENAI_API_KEY]")
-    add("--aml_api_url", metavar="URL", help="URL of an Azure ML endpoint")
-    add("--aml_api_key", help="its key [$AML_API_KEY]")
-    add("--api", choices=["completions", "chat"], default="completions", help="OpenAI dialect [%(default)s]")
-
-
-def _load_options(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add("--num_clients", nargs="+", type=COUNT, metavar="N",
-        help="clients, each sends its next request when its last ended [1 2 4 6 8 12 ... 32]")  # fmt: skip
-    add("--num_requests", type=COUNT, metavar="N", help="counted requests a point [4 x clients + 32]")
-    add("--warmup", type=number(int, 0), default=1, metavar="N", help="requests a client before counting [1]")
-    add("--num_workers", type=COUNT, metavar="N", help="client processes [by cores and clients]")
-    add(
-        "--request_timeout",
-        type=SECONDS,
-        default=600.0,
-        metavar="S",
-        help="a longer request fails, in s [600]",
-    )
-
-
-def _sampling_options(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add(
-        "--mean_prompt_length",
-        nargs="+",
-        type=COUNT,
-        metavar="N",
-        help="mean tokens of prompts [the model's]",
-    )
-    add("--prompt_length_var", type=SHARE, default=0.3, metavar="X",
-        help="standard deviation of prompt lengths as a share of the mean [0.3]")  # fmt: skip
-    add("--max_prompt_length", type=COUNT, metavar="N", help="no prompt is longer [4000, at least 3 x mean]")
-    add(
-        "--mean_max_new_tokens",
-        nargs="+",
-        type=COUNT,
-        metavar="N",
-        help="mean tokens to generate [the model's]",
-    )
-    add(
-        "--max_new_tokens_var",
-        type=SHARE,
-        default=0.3,
-        metavar="X",
-        help="likewise for generated tokens [0.3]",
-    )
-    add("--stream", dest="stream", action="store_true", default=True, help="ask for streamed tokens [yes]")
-    add("--no_stream", dest="stream", action="store_false", help="ask for whole answers: E2E latency only")
-    add("--temperature", type=number(float, 0), default=1.0, metavar="X", help="[1.0]")
-    add("--top_p", type=SHARE, default=0.9, metavar="X", help="[0.9]")
-    add(
-        "--respect_eos",
-        action="store_true",
-        help="let answers end early; else every engine does the same work",
-    )
-    add("--seed", type=number(int, 0), default=0, metavar="N", help="of lengths and texts [0]")
-
-
-def _output_options(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add("--out_json_dir", type=Path, default=Path("results"), metavar="DIR", help="where logs go [results]")
-    add("--overwrite_results", action="store_true", help="measure again what was measured")
-    add("--on_error", choices=["continue", "stop"], default="continue",
-        help="after a failed point go on with the next, or end [%(default)s]")  # fmt: skip
-    add("--dry_run", action="store_true", help="show the plan and end")
-    add("--calibrate", action="store_true",
-        help="measure how exact this client is on this machine, at --num_clients, and end")  # fmt: skip
-    add("--list_models", action="store_true", help="show the models with defaults of their own and end")
+def hide_keys() -> None:
+    """Start this program again with its keys in the environment, since everybody can read command lines."""
+    words, kept, found = iter(sys.orig_argv), [], {}
+    for word in words:
+        name, joined, value = word.partition("=")
+        if name in KEYS:
+            found[KEYS[name]] = value if joined else next(words, "")
+        else:
+            kept.append(word)
+    if found:
+        os.execve(sys.executable, kept, os.environ | found)
 
 
 def parse(argv: Sequence[str] | None = None) -> Settings:
     """Raises SystemExit(2) for what argparse refuses, InputError for what only makes no sense together."""
     args = build_parser().parse_args(_engine_args_joined(sys.argv[1:] if argv is None else argv))
-    given: dict[str, Any] = vars(args)
+    given: dict[str, Any] = dict(vars(args))
     given["model"] = args.model or defaults.DEFAULT_MODEL
     given["tokenizer"] = args.tokenizer or given["model"]
     _fill_in_model_defaults(given)
     given["openai_api_key"] = args.openai_api_key or os.environ.get("OPENAI_API_KEY", "")
     given["aml_api_key"] = args.aml_api_key or os.environ.get("AML_API_KEY", "")
     given["engine_args"] = _split(args.engine_args)
+    if args.backend == "aml":
+        _take_azure(args, given)
     settings = Settings(**{f.name: _frozen(given[f.name]) for f in fields(Settings)})
     if not (settings.list_models or settings.calibrate):
         check(settings)
     return settings
+
+
+def _take_azure(args: argparse.Namespace, given: dict[str, Any]) -> None:
+    """An Azure ML URL names its API, and scores come whole. All that is missing is named in one line."""
+    wanted = ("model", "deployment_name", "aml_api_url", "aml_api_key")
+    there = vars(args) | {"aml_api_key": given["aml_api_key"]}
+    missing = [f"--{name}" for name in wanted if not there[name]]
+    if missing:
+        raise InputError(f"--backend aml needs {', '.join(missing)} too")
+    if urlsplit(args.aml_api_url).scheme not in ("http", "https"):
+        raise InputError(
+            f"--aml_api_url {args.aml_api_url} is not a URL; give https://HOST/score or https://HOST/v1"
+        )
+    given["api"] = aml.api_of(args.aml_api_url, given["api"])
+    given["stream"] = given["stream"] and given["api"] != "score"
 
 
 def _engine_args_joined(argv: Sequence[str]) -> list[str]:
@@ -245,7 +125,11 @@ def _engine_args_joined(argv: Sequence[str]) -> list[str]:
 
 def _fill_in_model_defaults(given: dict[str, Any]) -> None:
     model = defaults.MODELS.get(str(given["model"]), defaults.ANY_MODEL)
-    for name in ("tp_size", "mean_prompt_length", "mean_max_new_tokens"):
+    attached = given["client_only"] or given["backend"] in ("openai", "aml")
+    given["tp_size"] = given["tp_size"] or (
+        model.tp_size[:1] if attached else model.tp_size
+    )  # a server has but one
+    for name in ("mean_prompt_length", "mean_max_new_tokens"):
         given[name] = given[name] or getattr(model, name)
     given["num_clients"] = given["num_clients"] or (
         defaults.CALIBRATION_CLIENTS if given["calibrate"] else defaults.NUM_CLIENTS

@@ -92,7 +92,7 @@ def calibrate_point(
     ask = Request("word " * 8, 8, TOKENS)
     workload = Workload([ask] * run.num_requests, [ask] * (4 * clients))
     with tempfile.TemporaryDirectory() as folder, reference_server(Path(folder), gap_s) as (url, records):
-        target = Target([url], "/v1/completions", {}, _body, lambda: None)
+        target = Target([f"{url}/v1/completions"], {}, _body, lambda: None)
         outcome = run_load(run, workload, target, Path(folder) / "parts", workers or default_workers(clients))
         truth = {int(sent.request_id.rpartition("-")[2]): sent for sent in records()}
     return compare(clients, gap_s, outcome, truth)

@@ -42,6 +42,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     fp6: bool = False
     engine_args: tuple[str, ...] = ()  # handed to the engine as they are
     urls: tuple[str, ...] = ()  # attach: the base URLs of servers that run already
+    deployment_name: str = ""  # which deployment behind the URL (aml)
 
 
 class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,11 +57,12 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
     num_requests: int = 36  # measured ones; warm-up and hold requests come on top
     warmup: int = 1  # requests that every client completes before anything counts
     stream: bool = True
-    api: Literal["completions", "chat"] = "completions"
+    api: Literal["completions", "chat", "score"] = "completions"
     temperature: float = 1.0
     top_p: float = 0.9
     respect_eos: bool = False
-    request_timeout: float = 600.0
+    request_timeout: float = 600.0  # of each attempt
+    max_retries: int = 0  # attempts after the first, a request
     seed: int = 0
 
 
@@ -86,6 +88,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     status: int = 0  # HTTP status, 0 when no answer came
     connect_ns: int = 0  # TCP (and TLS) connect of the connection used, outside of every latency
     resent: int = 0  # times it was sent again since it had provably not reached the server
+    retries: int = 0  # attempts after the first; times count from the first
     error: str | None = None
 
 

@@ -27,6 +27,7 @@ FAULTS = {
     "close": "a close right after a complete answer, unannounced",
     "silent_close": "a close before any answer",
 }
+REFUSALS = {"status": b"503 Service Unavailable", "throttle": b"429 Too Many Requests\r\nRetry-After: 1"}
 AFTER = 3  # events before the faults that come midway
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 END = b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
@@ -45,6 +46,7 @@ class Behaviour:
     fault_every: int = 1  # every how many requests
     model: str = "reference"
     context: int = 131072
+    key: str = ""  # that requests must bring, if any
 
     def delay_ns(self, mean_s: float) -> int:
         if not self.sigma:
@@ -85,6 +87,7 @@ class Stream:
     prompt_tokens: int
     fault: str | None
     streamed: bool
+    scored: bool = False  # Azure ML's scoring format
     sent_ns: list[int] = field(default_factory=list)
     tokens: int = 0
     plain: bytes = b""  # an event's bytes, where all events are the same
@@ -97,6 +100,15 @@ def whole(status: bytes, value: Any) -> bytes:
         len(body),
         body,
     )
+
+
+def text_asked(ask: dict[str, Any]) -> tuple[str, int]:
+    """(prompt, tokens wanted) of a completion, a chat, or a score of Azure ML."""
+    if "input_data" in ask:
+        data = ask["input_data"]
+        return data["input_string"][0], int(data["parameters"]["max_new_tokens"])
+    said = ask.get("prompt") or " ".join(str(m.get("content")) for m in ask.get("messages", []))
+    return said, int(ask.get("max_tokens") or ask.get("max_completion_tokens") or 16)
 
 
 def kind(stream: Stream) -> dict[str, Any]:
@@ -126,5 +138,6 @@ def parse(doc: str | None) -> argparse.Namespace:
     add("--usage", choices=["none", "last", "each"], default="last", help="where token counts are said [last]")
     add("--fault", choices=FAULTS, help="; ".join(f"{name}: {what}" for name, what in FAULTS.items()))
     add("--fault_every", type=int, default=1, metavar="N", help="every N-th request has the fault [1]")
+    add("--key", default="", help="refuse requests without it (HTTP 401)")
     add("--record", type=Path, metavar="FILE", help="write FILE.<pid> at the end")
     return parser.parse_args()

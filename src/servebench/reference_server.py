@@ -25,7 +25,20 @@ from typing import Any
 import msgspec
 
 from servebench.load.wire import ask_for_stamps, read_stamped, stamped_dummy
-from servebench.reference_answers import AFTER, END, HEAD, Behaviour, Peer, Stream, chunk, kind, parse, whole
+from servebench.reference_answers import (
+    AFTER,
+    END,
+    HEAD,
+    REFUSALS,
+    Behaviour,
+    Peer,
+    Stream,
+    chunk,
+    kind,
+    parse,
+    text_asked,
+    whole,
+)
 
 
 class Server:
@@ -99,7 +112,11 @@ class Server:
         if path == "/v1/models":
             model = {"id": self.behaviour.model, "max_model_len": self.behaviour.context}
             peer.send(whole(b"200 OK", {"data": [model]}))
-        elif not path.endswith("/completions"):
+        elif (
+            self.behaviour.key and headers.get(b"authorization") != f"bearer {self.behaviour.key}".lower().encode()
+        ):
+            peer.send(whole(b"401 Unauthorized", {"error": {"message": "the key is wrong"}}))
+        elif not path.partition("?")[0].endswith(("/completions", "/score")):
             peer.send(whole(b"200 OK", {}))
         else:
             ask = msgspec.json.decode(body)
@@ -110,22 +127,20 @@ class Server:
         self.requests += 1
         behaviour = self.behaviour
         fault = behaviour.fault if self.requests % behaviour.fault_every == 0 else None
-        said = ask.get("prompt") or " ".join(str(m.get("content")) for m in ask.get("messages", []))
+        said, tokens = text_asked(ask)
         stream = Stream(
             peer,
             request_id,
             arrived_ns,
-            int(ask.get("max_tokens") or ask.get("max_completion_tokens") or 16),
+            tokens,
             "messages" in ask,
             len(said.split()),
             fault,
             bool(ask.get("stream")),
+            "input_data" in ask,
         )
-        if fault in ("status", "throttle"):
-            status = (
-                b"503 Service Unavailable" if fault == "status" else b"429 Too Many Requests\r\nRetry-After: 1"
-            )
-            peer.send(whole(status, {"error": {"message": "as asked for"}}))
+        if fault in REFUSALS:
+            peer.send(whole(REFUSALS[fault], {"error": {"message": "as asked for"}}))
         elif fault == "garbage":
             peer.send(b"SSH-2.0-not-http\r\n\r\n")
         elif fault == "silent_close":
@@ -211,7 +226,8 @@ class Server:
         choice |= {"message": {"content": text}} if stream.chat else {"text": text}
         usage = {"prompt_tokens": stream.prompt_tokens, "completion_tokens": stream.total}
         stream.sent_ns.append(time_ns())
-        stream.peer.send(whole(b"200 OK", {"choices": [choice], "usage": usage}))
+        answer = [{"0": text}] if stream.scored else {"choices": [choice], "usage": usage}
+        stream.peer.send(whole(b"200 OK", answer))
         self.done.append(stream)
 
     def _finish(self, stream: Stream) -> None:
@@ -244,7 +260,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 def main() -> None:
     args = parse(__doc__)
-    names = ("ttft", "gap", "sigma", "tokens_per_event", "usage", "fault", "fault_every")
+    names = ("ttft", "gap", "sigma", "tokens_per_event", "usage", "fault", "fault_every", "key")
     behaviour = Behaviour(**{name: getattr(args, name) for name in names})
     listener = listen(args.host, args.port)
     port = listener.getsockname()[1]

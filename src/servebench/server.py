@@ -31,7 +31,7 @@ from tqdm import tqdm
 from servebench.arguments import Settings
 from servebench.backends import BACKENDS
 from servebench.backends.contract import Launch
-from servebench.backends.openai import ENDPOINTS, request_body, root_url
+from servebench.backends.openai import endpoint, root_url
 from servebench.load.fleet import PointFailed, Target
 from servebench.records import InputError, RunConfig, ServerConfig, ServerFacts, log_name, model_label
 from servebench.workload import Request as Ask
@@ -123,34 +123,37 @@ class Server:
     def target(self, run: RunConfig) -> Target:
         """Where and how the requests of this run go."""
         backend = BACKENDS[self.config.backend]
-        extra = backend.extra_body(run)
         headers = {"Accept": "text/event-stream" if run.stream else "application/json"}
+        headers |= backend.headers(self.config)
         if self.api_key:
             headers["Authorization"] = f"Bearer {self.api_key}"
 
         def body(ask: Ask) -> dict[str, Any]:
-            return request_body(run, self.model, ask.prompt, ask.max_new_tokens) | extra
+            return backend.body(run, self.model, ask.prompt, ask.max_new_tokens)
 
-        return Target(self.facts.urls, ENDPOINTS[run.api], headers, body, self.check)
+        urls = [endpoint(url, run.api) for url in self.facts.urls]
+        return Target(urls, headers, body, self.check)
 
     def empty_cache(self) -> None:
         """Forget the prompts of the point before, where the engine can."""
         path = BACKENDS[self.config.backend].reset_cache
         for url in self.facts.urls if path else []:
             with suppress(OSError):
-                _open(Request(f"{url}{path}", method="POST"), timeout=30).close()
+                _open(Request(f"{root_url(url)}{path}", method="POST"), timeout=30).close()
 
 
 @contextmanager
 def running_server(config: ServerConfig, settings: Settings, log_dir: Path) -> Iterator[Server]:
     """Launch the server of a config, or attach to it. Raises ServerFailed, or InputError if none is there."""
-    launch = BACKENDS[config.backend].launch
+    backend = BACKENDS[config.backend]
+    launch = backend.launch
     with ExitStack() as stack:
         started = time.monotonic()
         processes: list[Process] = []
         if config.urls or not launch:
-            urls = [root_url(url) for url in config.urls]
-            _wait_while_loading(urls, settings.server_timeout)
+            urls = list(config.urls)
+            if backend.lists_models:
+                _wait_while_loading([root_url(url) for url in urls], settings.server_timeout)
         else:
             for replica in range(config.num_replicas):
                 port = settings.port + replica if settings.port else free_port()
@@ -162,15 +165,18 @@ def running_server(config: ServerConfig, settings: Settings, log_dir: Path) -> I
                 processes.append(process)
             _wait_until_ready(processes, settings.server_timeout, config)
             urls = [process.url for process in processes]
-        model, context = _ask_for_model(urls[0], config.model, settings.openai_api_key)
+        api_key = settings.aml_api_key if config.backend == "aml" else settings.openai_api_key
+        model, context = config.model, None
+        if backend.lists_models:
+            model, context = _ask_for_model(root_url(urls[0]), config.model, api_key)
         facts = ServerFacts(
             urls=urls,
             commands=[process.command for process in processes],
-            engine=BACKENDS[config.backend].version() if processes else "attached",
+            engine=backend.version() if processes else "attached",
             log_files=[str(process.log_file) for process in processes],
             start_s=round(time.monotonic() - started, 1),
         )
-        yield Server(config, facts, model, context, tuple(processes), settings.openai_api_key)
+        yield Server(config, facts, model, context, tuple(processes), api_key)
 
 
 def _start(launch: Launch, port: int, log_file: Path) -> Process:

@@ -107,6 +107,10 @@ def warnings(log: Log) -> list[str]:
     if len(done) < len(counted):
         first = next(r.error for r in counted if r.error)
         found.append(f"{len(counted) - len(done)} of {len(counted)} requests failed, the first with: {first}")
+    retries = sum(r.retries for r in counted)
+    if retries:
+        tried = sum(r.retries > 0 for r in counted)
+        found.append(f"{tried} of {len(counted)} requests were sent again, {retries} times (--max_retries)")
     short = sum(r.generated_tokens < r.max_new_tokens for r in done)
     if short > LATE_TOKENS_SHARE * len(done) and not log.run.respect_eos:
         found.append(f"{short} of {len(done)} answers are shorter than asked for; engines did unlike work")

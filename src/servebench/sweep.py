@@ -65,7 +65,8 @@ def _engine(settings: Settings) -> str:
 
 
 def _servers(settings: Settings) -> list[ServerConfig]:
-    urls = settings.openai_api_url
+    azure = settings.backend == "aml"
+    urls = (settings.aml_api_url or "",) if azure else settings.openai_api_url
     if settings.client_only and not urls:
         urls = (f"http://127.0.0.1:{settings.port}",)
     sizes = product(settings.tp_size, settings.max_ragged_batch_size, settings.num_replicas)
@@ -79,6 +80,7 @@ def _servers(settings: Settings) -> list[ServerConfig]:
             fp6=settings.fp6,
             engine_args=settings.engine_args,
             urls=urls,
+            deployment_name=settings.deployment_name or "" if azure else "",
         )
         for tp_size, batch, replicas in sizes
     ]

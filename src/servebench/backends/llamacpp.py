@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from servebench.backends import openai
 from servebench.backends.contract import REPOSITORY, Backend, Launch, engine_home, installed_version
 from servebench.records import InputError, RunConfig, ServerConfig, model_label
 
@@ -36,10 +37,9 @@ def gguf_file(model: str) -> Path:
     return found[0]
 
 
-def extra_body(run: RunConfig) -> dict[str, Any]:
+def body(run: RunConfig, model: str, prompt: str, max_new_tokens: int) -> dict[str, Any]:
     """`cache_prompt` off: no prefix of an earlier prompt is reused."""
-    counting = {"stream_options": {"include_usage": True}} if run.stream else {}
-    return counting | {"cache_prompt": False} | ({} if run.respect_eos else {"ignore_eos": True})
+    return openai.body(run, model, prompt, max_new_tokens) | {"cache_prompt": False}
 
 
-BACKEND = Backend(version, launch, extra_body)
+BACKEND = Backend(version, launch, body)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 from servebench.backends.contract import Backend
 from servebench.records import RunConfig
 
-ENDPOINTS = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
+ENDPOINTS = {"completions": "/v1/completions", "chat": "/v1/chat/completions", "score": "/score"}
 
 
 def root_url(url: str) -> str:
@@ -18,21 +19,27 @@ def root_url(url: str) -> str:
     return url
 
 
-def request_body(run: RunConfig, model: str, prompt: str, max_new_tokens: int) -> dict[str, Any]:
-    """The fields that every OpenAI-compatible server knows."""
+def endpoint(url: str, api: str) -> str:
+    """Where requests go: the URL itself if it names an endpoint, else the server's endpoint of that API."""
+    path = urlsplit(url).path
+    return url if path.endswith(("/completions", "/score")) else root_url(url) + ENDPOINTS[api]
+
+
+def standard_body(run: RunConfig, model: str, prompt: str, max_new_tokens: int) -> dict[str, Any]:
+    """The fields that every OpenAI-compatible server knows, and usage at the end of a stream."""
     text = {"prompt": prompt} if run.api == "completions" else {"messages": [{"role": "user", "content": prompt}]}
     sampling = {"temperature": run.temperature, "top_p": run.top_p}
-    return {"model": model, **text, "max_tokens": max_new_tokens, "stream": run.stream, **sampling}
+    counting = {"stream_options": {"include_usage": True}} if run.stream else {}
+    return {"model": model, **text, "max_tokens": max_new_tokens, "stream": run.stream, **sampling, **counting}
+
+
+def body(run: RunConfig, model: str, prompt: str, max_new_tokens: int) -> dict[str, Any]:
+    """`ignore_eos` is known to vLLM, SGLang, llama.cpp, ... ; others ignore it or need --respect_eos."""
+    return standard_body(run, model, prompt, max_new_tokens) | ({} if run.respect_eos else {"ignore_eos": True})
 
 
 def version() -> str:
     return "attached"
 
 
-def extra_body(run: RunConfig) -> dict[str, Any]:
-    """`ignore_eos` is known to vLLM, SGLang, llama.cpp, ... ; others ignore it or need --respect_eos."""
-    counting = {"stream_options": {"include_usage": True}} if run.stream else {}
-    return counting | ({} if run.respect_eos else {"ignore_eos": True})
-
-
-BACKEND = Backend(version, None, extra_body)
+BACKEND = Backend(version, None, body)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from servebench.backends import openai
 from servebench.backends.contract import Backend, Launch, engine_home, installed_version
 from servebench.records import RunConfig, ServerConfig, model_label
 
@@ -51,10 +52,10 @@ def _on_cpu(config: ServerConfig, replica: int) -> dict[str, str]:
     return env
 
 
-def extra_body(run: RunConfig) -> dict[str, Any]:
+def body(run: RunConfig, model: str, prompt: str, max_new_tokens: int) -> dict[str, Any]:
     """Usage in every event counts tokens exactly, also where vLLM merged several into one event."""
     counting = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}} if run.stream else {}
-    return counting | ({} if run.respect_eos else {"ignore_eos": True})
+    return openai.body(run, model, prompt, max_new_tokens) | counting
 
 
-BACKEND = Backend(version, launch, extra_body, reset_cache="/reset_prefix_cache")
+BACKEND = Backend(version, launch, body, reset_cache="/reset_prefix_cache")

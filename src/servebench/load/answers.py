@@ -7,7 +7,7 @@ whose event showed no text (half a UTF-8 character) belong to the next content e
 from __future__ import annotations
 
 from itertools import accumulate, pairwise
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -55,6 +55,7 @@ decode_chunk = msgspec.json.Decoder(Chunk).decode
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
+Form = Literal["events", "object", "score"]  # how an answer comes: streamed, as one object, as Azure ML's score
 Event = tuple[int, str, int | None]  # index of its piece; text; tokens so far, where the server says
 
 
@@ -70,18 +71,19 @@ class Reading(NamedTuple):
     error: str | None
 
 
-def read(answer: Answer, stream: bool) -> Reading:
+def read(answer: Answer, form: Form) -> Reading:
     """The meaning of an answer, complete or cut off."""
     broken = None
     try:
         answer.frame()
     except HttpError as error:
         broken = str(error)
-    whole = b"" if stream and answer.status == 200 else b"".join(data for data, _ in answer.body)
+    streamed = form == "events"
+    whole = b"" if streamed and answer.status == 200 else b"".join(data for data, _ in answer.body)
     if answer.status and answer.status != 200:
         return _failed(f"HTTP {answer.status}: {_shown(whole)}")
-    payloads = sse.split(answer.body) if stream else [(whole, answer.body[-1][1])] if whole else []
-    reading = _meaning(payloads, answer.complete)
+    payloads = sse.split(answer.body) if streamed else [(whole, answer.body[-1][1])] if whole else []
+    reading = (_scored if form == "score" else _meaning)(payloads, answer.complete)
     return reading._replace(error=broken) if broken else reading
 
 
@@ -118,6 +120,22 @@ def _meaning(payloads: list[tuple[bytes, int]], complete: bool) -> Reading:
                 ids += len(choice.token_ids)
             events.append((piece, choice.text or choice.said(), so_far or ids or None))
     return _counted(events, usage, finish, error)
+
+
+def _scored(payloads: list[tuple[bytes, int]], complete: bool) -> Reading:
+    """Azure ML's scoring format: the text, or a list of it, or objects with it under "0" or "output"."""
+    for data, piece in payloads:
+        try:
+            value = msgspec.json.decode(data)
+        except UNREADABLE as problem:
+            return _failed(f"not a score: {problem}: {_shown(data)}")
+        for _ in range(3):
+            value = value[0] if isinstance(value, list) and value else value
+            value = value.get("0", value.get("output", value)) if isinstance(value, dict) else value
+        if isinstance(value, str):
+            return _counted([(piece, value, None)], None, None, None)
+        return _failed(f"not a score: {_shown(data)}")
+    return _failed("empty answer: no text and no tokens")
 
 
 def _counted(events: list[Event], usage: Usage | None, finish: str | None, error: str | None) -> Reading:

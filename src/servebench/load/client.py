@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import select
 from collections.abc import Callable
-from enum import Enum
 from time import time_ns
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from servebench.load import retry
+from servebench.load.exchange import Exchange
 from servebench.load.http import Answer, HttpError, with_body
 from servebench.load.route import Route
 from servebench.load.wire import (
@@ -15,6 +16,7 @@ from servebench.load.wire import (
     READ_SIZE,
     Connection,
     Piece,
+    State,
     open_connection,
     unpack_timespec,
 )
@@ -26,33 +28,8 @@ if TYPE_CHECKING:
 
 PAUSE_NS = 100_000_000  # after a failure, so that a dead server does not eat all requests in an instant
 
-
-class State(Enum):
-    CLOSED = "closed"
-    CONNECTING = "connecting"
-    HANDSHAKING = "handshaking"
-    IDLE = "idle"
-    SENDING = "sending"
-    RECEIVING = "receiving"
-
-
 new_piece = tuple.__new__  # half the time of calling the class
 RECEIVING = State.RECEIVING  # asked for at every event; an attribute of an Enum is slow to look up
-
-
-class Exchange(NamedTuple):
-    """A request that ended, as it went over the wire."""
-
-    job: Job
-    phase: Phase
-    client: int
-    server: int
-    late_ns: int
-    sent_ns: int
-    connect_ns: int
-    resent: int
-    answer: Answer
-    error: str | None
 
 
 class Client:
@@ -67,7 +44,8 @@ class Client:
         self.phase: Phase = "warmup"
         self.answer = Answer()
         self.due_ns = self.late_ns = self.sent_ns = self.connect_ns = self.started_ns = self.pause_until_ns = 0
-        self.resent = self.acked_before = 0
+        self.attempt_ns = self.first_sent_ns = self.retry_at_ns = 0
+        self.resent = self.retries = self.acked_before = 0
         self.connection_used = False
         self.queued = False  # for its next request
 
@@ -103,9 +81,13 @@ class Client:
             self.sent_ns = time_ns()
             self._end(f"cannot connect to {self.endpoint.netloc}: {error.strerror or error}")
 
-    def overdue(self, now_ns: int, limit_s: float) -> None:
-        """End what takes longer than limit_s: the request, or a connect that nothing waits for yet."""
-        if self.job and now_ns - self.due_ns > limit_s * 1e9:
+    def keep_time(self, now_ns: int, limit_s: float) -> None:
+        """Try again when it is time; end an attempt, or a connect of no request, longer than limit_s."""
+        if self.retry_at_ns:
+            if now_ns >= self.retry_at_ns:
+                self.retry_at_ns, self.attempt_ns = 0, now_ns
+                self.open()
+        elif self.job and now_ns - self.attempt_ns > limit_s * 1e9:
             self.give_up(f"no end within {limit_s:g} s (--request_timeout)")
         elif self.state in (State.CONNECTING, State.HANDSHAKING) and now_ns - self.started_ns > limit_s * 1e9:
             self._cannot_connect(TimeoutError(0, f"no connection within {limit_s:g} s"))
@@ -120,7 +102,9 @@ class Client:
 
     def start(self, job: Job, phase: Phase, due_ns: int) -> None:
         """Send this request, which is due since due_ns, as soon as there is a connection."""
-        self.job, self.phase, self.due_ns, self.resent = job, phase, due_ns, 0
+        self.job, self.phase, self.due_ns, self.attempt_ns = job, phase, due_ns, due_ns
+        self.resent = self.retries = self.first_sent_ns = 0
+        self.sent_ns = time_ns()  # until it really is: what is stopped before counts from here
         self.answer = Answer()
         if self.state is State.IDLE:
             self.send()
@@ -145,7 +129,8 @@ class Client:
         if done:
             self.state = State.RECEIVING
             reconnect_ns = 0 if self.connection_used else self.connect_ns
-            self.late_ns = max(0, self.sent_ns - self.due_ns - reconnect_ns)
+            if not self.retries:
+                self.late_ns = max(0, self.sent_ns - self.due_ns - reconnect_ns)
         self.worker.watch(self.connection, select.EPOLLIN | (0 if done else select.EPOLLOUT), self.on_ready)
 
     def on_ready(self, floor_ns: int) -> None:
@@ -200,7 +185,18 @@ class Client:
             if self.state is State.SENDING:
                 self._receive(floor_ns)
         elif self.state is State.IDLE:
-            self.close()  # the server closed, or sent what nobody asked for
+            self._look_while_idle(floor_ns)
+
+    def _look_while_idle(self, floor_ns: int) -> None:
+        """The server closed, or sent what nobody asked for; or TLS has something of its own to say (a ticket)."""
+        assert self.connection
+        try:
+            self.connection.read(floor_ns)
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self.close()
 
     def _receive(self, floor_ns: int) -> None:
         """Read a piece of the answer."""
@@ -212,7 +208,8 @@ class Client:
         except OSError as error:
             self._lost(error)
             return
-        self.worker.note_lag(piece)
+        if piece.data:
+            self.worker.note_lag(piece)
         self._take(piece)
 
     def _take(self, piece: Piece) -> None:
@@ -253,6 +250,10 @@ class Client:
 
     def _end(self, error: str | None, keep: bool = True) -> None:
         """Hand the exchange over, keep the connection if that may be, and ask for the next request."""
+        may_retry = self.retries < self.worker.task.max_retries and error != "cancelled"
+        if may_retry and retry.worth_it(error, self.answer.status):
+            self._try_again_later()
+            return
         job, self.job = self.job, None
         assert job
         if self.connection and not (keep and self.answer.keep_alive() and self._may_be_reused()):
@@ -264,6 +265,14 @@ class Client:
             self.pause_until_ns = time_ns() + PAUSE_NS
         self.worker.ended(self, self._exchange(job, error))
 
+    def _try_again_later(self) -> None:
+        self.first_sent_ns = self.first_sent_ns or self.sent_ns
+        self.retry_at_ns = time_ns() + round(retry.wait_s(self.retries, self.answer.retry_after) * 1e9)
+        self.retries += 1
+        self.answer.release()
+        self.answer = Answer()
+        self.close()
+
     def _may_be_reused(self) -> bool:
         """Where that is not known yet, leave the connection to a probe that finds it out."""
         if self.route.reuse is None and self.connection:
@@ -272,21 +281,15 @@ class Client:
         return bool(self.route.reuse)
 
     def _exchange(self, job: Job, error: str | None) -> Exchange:
+        sent_ns = self.first_sent_ns or self.sent_ns
+        times = (self.late_ns, sent_ns, self.connect_ns)
         return Exchange(
-            job,
-            self.phase,
-            self.number,
-            self.server,
-            self.late_ns,
-            self.sent_ns,
-            self.connect_ns,
-            self.resent,
-            self.answer,
-            error,
+            job, self.phase, self.number, self.server, *times, self.resent, self.retries, self.answer, error
         )
 
     def give_up(self, error: str) -> None:
         """End the request in flight, if there is one, and close."""
+        self.retry_at_ns = 0
         if self.job:
             self._end(error, keep=False)
         self.close()

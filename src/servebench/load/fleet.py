@@ -36,10 +36,9 @@ class PointFailed(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """Where and how requests go: base URLs, the path on them, headers (they may hold a key), the body."""
+    """Where and how requests go: the URL of each server, headers (they may hold a key), the body."""
 
     urls: list[str]
-    path: str
     headers: dict[str, str]
     body: Callable[[Request], dict[str, Any]]
     check: Callable[[], None]  # raises PointFailed when the server is no longer there
@@ -212,12 +211,12 @@ def _tasks(run: RunConfig, workload: Workload, target: Target, folder: Path, wor
             tag=tag,
             folder=str(folder),
             urls=target.urls,
-            path=target.path,
             headers=target.headers,
             clients=clients[n::workers],
             warmup=run.warmup,
-            stream=run.stream,
+            form="score" if run.api == "score" else "events" if run.stream else "object",
             request_timeout_s=run.request_timeout,
+            max_retries=run.max_retries,
             counted=share(n, counted),
             spare=share(n, spare),
             spare_ids=(run.num_requests + n, workers),

@@ -13,9 +13,9 @@ import httptools
 from servebench.load.wire import Endpoint, Piece
 
 
-def request_head(endpoint: Endpoint, path: str, headers: dict[str, str]) -> bytes:
+def request_head(endpoint: Endpoint, headers: dict[str, str]) -> bytes:
     """A POST up to its request's id; `with_body` completes it."""
-    lines = [f"POST {endpoint.path.rstrip('/')}{path} HTTP/1.1", f"Host: {endpoint.netloc}"]
+    lines = [f"POST {endpoint.path} HTTP/1.1", f"Host: {endpoint.netloc}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "Content-Type: application/json", "X-Request-Id: "]).encode("latin-1")
 
@@ -36,6 +36,7 @@ class Answer:
         self.body: list[tuple[bytes, int]] = []
         self.complete = self.chunked = False
         self.status = 0
+        self.retry_after = b""
         self._framed = 0  # pieces that the parser has seen
         self._sized = self._keeps = False
         self._found: list[bytes] = []
@@ -97,6 +98,8 @@ class Answer:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
+        if name == b"retry-after":
+            self.retry_after = value.strip()
         self._sized |= name == b"content-length"
         self.chunked |= name == b"transfer-encoding" and b"chunked" in value.lower()
 

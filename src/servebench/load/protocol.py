@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from servebench.load.answers import Form
+
 CONNECT, WARM_UP, MEASURE, STOP = range(4)  # phases, set by the parent
 PHASE, FIRST_WORKER, SLOTS = 0, 8, 8  # int64 slots of the shared file: the phase, then a block a worker
 CONNECTED, WARMED, DONE, FAILED, IN_FLIGHT, EVENTS = range(6)  # in a worker's block
@@ -25,12 +27,12 @@ class Task(msgspec.Struct, frozen=True):
     tag: str  # of the point, which makes the ids in X-Request-Id unlike those of any other point
     folder: str  # of the shared file `control` and of what this worker writes: part, lag, report
     urls: list[str]
-    path: str
     headers: dict[str, str]
     clients: list[tuple[int, int]]  # (client, server) numbers
     warmup: int
-    stream: bool
+    form: Form
     request_timeout_s: float
+    max_retries: int
     counted: list[Job]
     spare: list[Job]
     spare_ids: tuple[int, int]  # first id and step, so that no two workers use one twice

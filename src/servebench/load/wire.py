@@ -14,6 +14,7 @@ import ssl
 import struct
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import Enum
 from time import time_ns
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -34,6 +35,17 @@ class Piece(NamedTuple):
     stamped: bool
 
 
+class State(Enum):
+    """What a connection is about."""
+
+    CLOSED = "closed"
+    CONNECTING = "connecting"
+    HANDSHAKING = "handshaking"
+    IDLE = "idle"
+    SENDING = "sending"
+    RECEIVING = "receiving"
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """Where a server listens, looked up once."""
@@ -52,7 +64,8 @@ class Endpoint:
         tls = parts.scheme == "https"
         host, port = parts.hostname or "", parts.port or (443 if tls else 80)
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return cls(family, address, host, parts.netloc.rpartition("@")[2], parts.path, tls)
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        return cls(family, address, host, parts.netloc.rpartition("@")[2], path, tls)
 
 
 def stamped_dummy() -> socket.socket:
@@ -139,9 +152,12 @@ class TlsConnection(Connection):
         self.tls = context.wrap_bio(self.arriving, self.leaving, server_hostname=endpoint.host)
 
     def handshake(self) -> bool:
-        """Raises ssl.SSLError, an OSError, when the server's certificate is not to be trusted."""
+        """Raises ssl.SSLError, an OSError, when the server's certificate is not to be trusted, or it went away."""
         with suppress(BlockingIOError):
-            self.arriving.write(self.sock.recv(READ_SIZE))
+            cipher = self.sock.recv(READ_SIZE)
+            if not cipher:
+                raise ConnectionResetError(0, "the server closed the connection inside the TLS handshake")
+            self.arriving.write(cipher)
         try:
             self.tls.do_handshake()
             done = True

@@ -22,8 +22,9 @@ from time import process_time_ns, time_ns
 
 import msgspec
 
-from servebench.load import answers, wire
-from servebench.load.client import Client, Exchange, State
+from servebench.load import wire
+from servebench.load.client import Client
+from servebench.load.exchange import Exchange, to_result
 from servebench.load.http import request_head
 from servebench.load.protocol import (
     CONNECTED,
@@ -42,8 +43,8 @@ from servebench.load.protocol import (
     Task,
 )
 from servebench.load.route import Probe, Route
-from servebench.load.wire import Connection, Endpoint, Piece
-from servebench.records import Phase, Result
+from servebench.load.wire import Connection, Endpoint, Piece, State
+from servebench.records import Phase
 
 CONNECTS_AT_ONCE = 32
 STARTS_AT_ONCE = 16  # requests sent in one pass of the loop, or an eighth of its reads: tokens come first
@@ -78,7 +79,7 @@ class Worker:
     def _make_clients(self) -> list[Client]:
         endpoints = [Endpoint.of(url) for url in self.task.urls]
         tls = ssl.create_default_context() if any(e.tls for e in endpoints) else None
-        heads = [request_head(e, self.task.path, self.task.headers) for e in endpoints]
+        heads = [request_head(e, self.task.headers) for e in endpoints]
         routes = [Route(e, tls, head) for e, head in zip(endpoints, heads, strict=True)]
         return [Client(number, server, routes[server], self) for number, server in self.task.clients]
 
@@ -122,7 +123,7 @@ class Worker:
                 probe.decide(stays_open=True)
         connecting = sum(c.state in (State.CONNECTING, State.HANDSHAKING) for c in self.clients)
         for client in self.clients:
-            client.overdue(now_ns, self.task.request_timeout_s)
+            client.keep_time(now_ns, self.task.request_timeout_s)
             if client.job or client.queued or now_ns < client.pause_until_ns:
                 continue
             if phase >= WARM_UP:
@@ -227,44 +228,12 @@ class Worker:
         client.start(job, phase, due_ns)
 
     def _decode(self, exchange: Exchange, cancelled: bool = False) -> None:
-        result = to_result(exchange, self.task.stream, cancelled)
+        result = to_result(exchange, self.task.form, cancelled)
         self.shared[self.block + EVENTS] += len(result.event_ns)
         self.shared[self.block + FAILED] += bool(result.error) and result.phase == "measured"
         self.waiting_pieces -= len(exchange.answer.pieces)
         exchange.answer.release()
         self.part.write(msgspec.json.encode(result) + b"\n")
-
-
-def to_result(exchange: Exchange, stream: bool, cancelled: bool = False) -> Result:
-    """A finished exchange as the log keeps it."""
-    job, sent_ns = exchange.job, exchange.sent_ns
-    reading = answers.read(exchange.answer, stream)
-    pieces, at = exchange.answer.pieces, reading.piece
-    merged = [(i, pieces[p].floor_ns - sent_ns) for i, p in enumerate(at[:-1]) if at[i + 1] == p]
-    usage = reading.usage
-    details = usage.prompt_tokens_details if usage else None
-    error = exchange.error or (None if cancelled else reading.error)
-    return Result(
-        id=job.id,
-        phase=exchange.phase,
-        client=exchange.client,
-        server=exchange.server,
-        prompt_tokens=usage.prompt_tokens if usage and usage.prompt_tokens else job.prompt_tokens,
-        max_new_tokens=job.max_new_tokens,
-        generated_tokens=sum(reading.tokens),
-        token_source=reading.token_source,
-        cached_tokens=details.cached_tokens if details else None,
-        sent_ns=sent_ns,
-        event_ns=[pieces[p].stamp_ns - sent_ns for p in at],
-        event_tokens=reading.tokens,
-        merged=[(i, max(0, floor)) for i, floor in merged],
-        texts=reading.texts if reading.token_source == "events" else [],
-        finish_reason="cancelled" if cancelled else reading.finish_reason,
-        status=exchange.answer.status,
-        connect_ns=exchange.connect_ns,
-        resent=exchange.resent,
-        error=error,
-    )
 
 
 def main() -> None:

@@ -1,0 +1,40 @@
+"""Azure ML online endpoints: attached to by URL, key and deployment name.
+
+A URL that ends in `/score` takes the scoring format of the original suite, whose answers come whole; any other is
+an OpenAI-compatible endpoint, streaming included.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from servebench.backends import openai
+from servebench.backends.contract import Backend
+from servebench.records import RunConfig, ServerConfig
+
+
+def api_of(url: str, otherwise: str) -> str:
+    """Which API a URL speaks: its path says so, or it is as the user says."""
+    path = urlsplit(url).path.rstrip("/")
+    endings = {"/score": "score", "/chat/completions": "chat", "/completions": "completions"}
+    return next((api for ending, api in endings.items() if path.endswith(ending)), otherwise)
+
+
+def headers(config: ServerConfig) -> dict[str, str]:
+    return {"azureml-model-deployment": config.deployment_name}
+
+
+def body(run: RunConfig, model: str, prompt: str, max_new_tokens: int) -> dict[str, Any]:
+    if run.api != "score":
+        return openai.standard_body(run, model, prompt, max_new_tokens)
+    sampling = {"do_sample": run.temperature > 0, "temperature": run.temperature, "top_p": run.top_p}
+    parameters = {
+        "max_new_tokens": max_new_tokens,
+        "max_tokens": max_new_tokens,
+        "return_full_text": False,
+    } | sampling
+    return {"input_data": {"input_string": [prompt], "parameters": parameters}}
+
+
+BACKEND = Backend(openai.version, None, body, headers=headers, lists_models=False)

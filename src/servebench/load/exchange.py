@@ -1,0 +1,59 @@
+"""A request that ended, as it went over the wire, and what the log keeps of it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from servebench.load import answers
+from servebench.load.http import Answer
+from servebench.load.protocol import Job
+from servebench.records import Phase, Result
+
+
+class Exchange(NamedTuple):
+    """A request that ended, as it went over the wire."""
+
+    job: Job
+    phase: Phase
+    client: int
+    server: int
+    late_ns: int
+    sent_ns: int
+    connect_ns: int
+    resent: int
+    retries: int
+    answer: Answer
+    error: str | None
+
+
+def to_result(exchange: Exchange, form: answers.Form, cancelled: bool = False) -> Result:
+    """A finished exchange as the log keeps it."""
+    job, sent_ns = exchange.job, exchange.sent_ns
+    reading = answers.read(exchange.answer, form)
+    pieces, at = exchange.answer.pieces, reading.piece
+    merged = [(i, pieces[p].floor_ns - sent_ns) for i, p in enumerate(at[:-1]) if at[i + 1] == p]
+    usage = reading.usage
+    details = usage.prompt_tokens_details if usage else None
+    error = exchange.error or (None if cancelled else reading.error)
+    return Result(
+        id=job.id,
+        phase=exchange.phase,
+        client=exchange.client,
+        server=exchange.server,
+        prompt_tokens=usage.prompt_tokens if usage and usage.prompt_tokens else job.prompt_tokens,
+        max_new_tokens=job.max_new_tokens,
+        generated_tokens=sum(reading.tokens),
+        token_source=reading.token_source,
+        cached_tokens=details.cached_tokens if details else None,
+        sent_ns=sent_ns,
+        event_ns=[pieces[p].stamp_ns - sent_ns for p in at],
+        event_tokens=reading.tokens,
+        merged=[(i, max(0, floor)) for i, floor in merged],
+        texts=reading.texts if reading.token_source == "events" else [],
+        finish_reason="cancelled" if cancelled else reading.finish_reason,
+        status=exchange.answer.status,
+        connect_ns=exchange.connect_ns,
+        resent=exchange.resent,
+        retries=exchange.retries,
+        error=error,
+    )
