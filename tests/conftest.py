@@ -144,7 +144,7 @@ def benchmark(driver: Callable[..., subprocess.Popen[str]]) -> Callable[..., tup
 
     def run(*arguments: object) -> tuple[int, str, str]:
         process = driver(*arguments)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=280)
         return process.returncode, out, err
 
     return run

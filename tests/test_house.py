@@ -14,7 +14,7 @@ PACKAGE = ROOT / "src/servebench"
 # From the command line down to the log; a module imports only from its own floor and from floors below it.
 FLOORS = [
     ["measure", "calibrate"],
-    ["summary", "preflight"],
+    ["summary", "spreadsheet", "preflight"],
     ["server", "sweep"],
     ["arguments"],
     ["options"],

@@ -69,17 +69,21 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _server_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--model", help=f"Hugging Face id or a local directory [{defaults.DEFAULT_MODEL}]")
+    add("--model", metavar="NAME", help=f"Hugging Face id or a local directory [{defaults.DEFAULT_MODEL}]")
     add("--backend", choices=[*BACKENDS, *LATER], default="fastgen", help="serving engine [%(default)s]")
-    add("--tokenizer", help="Hugging Face id or directory that prompts are measured with [the model]")
+    add(
+        "--tokenizer",
+        metavar="NAME",
+        help="Hugging Face id or directory that prompts are measured with [the model]",
+    )
     add("--tp_size", nargs="+", type=COUNT, metavar="N", help="tensor parallel sizes [the model's]")
     add("--num_replicas", nargs="+", type=COUNT, default=[1], metavar="N", help="model replicas [1]")
     add("--max_ragged_batch_size", nargs="+", type=COUNT, default=[768], metavar="N",
         help="most sequences that the engine may batch [768]")  # fmt: skip
     add("--fp6", action="store_true", help="quantise the weights to 6 bits (fastgen)")
     add("--engine_args", default="", metavar='"..."', help="passed on to the engine's own command line")
-    add("--deployment_name", help="name of the deployment (aml: which one; fastgen: as you like)")
-    add("--port", type=number(int, 1, 65535), help="port of the first replica [a free one]")
+    add("--deployment_name", metavar="NAME", help="name of the deployment (aml: which one; fastgen: as you like)")
+    add("--port", type=number(int, 1, 65535), metavar="N", help="port of the first replica [a free one]")
     add("--server_timeout", type=SECONDS, default=1800.0, metavar="S", help="longest start, in s [1800]")
 
 
@@ -97,9 +101,9 @@ def _endpoint_options(group: argparse._ArgumentGroup) -> None:
         metavar="URL",
         help="base URL(s) of OpenAI-compatible servers",
     )
-    add("--openai_api_key", help="its key [$OPENAI_API_KEY]")
+    add("--openai_api_key", metavar="KEY", help="its key [$OPENAI_API_KEY]")
     add("--aml_api_url", metavar="URL", help="URL of an Azure ML endpoint")
-    add("--aml_api_key", help="its key [$AML_API_KEY]")
+    add("--aml_api_key", metavar="KEY", help="its key [$AML_API_KEY]")
     add("--api", choices=["completions", "chat"], default="completions", help="OpenAI dialect [%(default)s]")
 
 
@@ -132,7 +136,7 @@ def _sampling_options(group: argparse._ArgumentGroup) -> None:
     )
     add("--prompt_length_var", type=SHARE, default=0.3, metavar="X",
         help="standard deviation of prompt lengths as a share of the mean [0.3]")  # fmt: skip
-    add("--max_prompt_length", type=COUNT, metavar="N", help="no prompt is longer [4000, at least 3 x mean]")
+    add("--max_prompt_length", type=COUNT, metavar="N", help="no prompt is longer [the model's, mostly 4000]")
     add(
         "--mean_max_new_tokens",
         nargs="+",

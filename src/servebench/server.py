@@ -9,6 +9,7 @@ answers and it is our process that listens, and is stopped with everything that 
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shlex
 import signal
@@ -36,6 +37,7 @@ from servebench.load.fleet import PointFailed, Target
 from servebench.records import InputError, RunConfig, ServerConfig, ServerFacts, log_name, model_label
 from servebench.workload import Request as Ask
 
+PR_SET_PDEATHSIG = 1
 STOP_S = 15.0  # from SIGTERM to SIGKILL
 TAIL_LINES = 20
 _open = build_opener(ProxyHandler({})).open  # a proxy would stand between the client and the stamps
@@ -179,6 +181,12 @@ def running_server(config: ServerConfig, settings: Settings, log_dir: Path) -> I
         yield Server(config, facts, model, context, tuple(processes), api_key)
 
 
+def _end_with_parent() -> None:
+    """In the child: be sent SIGTERM when the benchmark is gone, even by SIGKILL (Linux)."""
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
+
+
 def _start(launch: Launch, port: int, log_file: Path) -> Process:
     log_file.parent.mkdir(parents=True, exist_ok=True)
     with log_file.open("wb") as log:
@@ -189,6 +197,7 @@ def _start(launch: Launch, port: int, log_file: Path) -> Process:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=_end_with_parent,
         )
     variables = [f"{name}={value}" for name, value in launch.env.items()]
     return Process(

@@ -1,0 +1,116 @@
+"""What servers do to a benchmark and benchmarks to servers: a fault ends with nothing left, and one clear word."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import ours
+from test_end_to_end import LLAMACPP, SMOLLM2, VLLM, logs, wait_for, workers
+
+from servebench import metrics
+
+Benchmark = Callable[..., tuple[int, str, str]]
+Driver = Callable[..., "subprocess.Popen[str]"]
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    return tmp_path / "results"
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(results: Path):  # type: ignore[no-untyped-def]
+    """No process, and nobody who listens on a port that a log names."""
+    yield
+    assert not ours(results)
+    if not results.exists():
+        return
+    urls = [url for log in logs(results).values() for url in log.server_facts.urls]
+    for port in (int(url.rpartition(":")[2]) for url in urls):
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def engines(word: str) -> list[psutil.Process]:
+    """The leading process of every session whose command line has this word."""
+    found = psutil.process_iter(["cmdline"])
+    return [p for p in found if word in " ".join(p.info["cmdline"] or []) and os.getsid(p.pid) == p.pid]
+
+
+def test_a_server_that_hangs_while_loading_is_given_up(benchmark: Benchmark, results: Path) -> None:
+    code, out, _ = benchmark(*LLAMACPP, "--num_clients", 1, 2, "--server_timeout", 0.2)
+    assert code == 1
+    assert "not ready after 0.2 s (--server_timeout)" in out
+    assert {log.status for log in logs(results).values()} == {"failed"}
+
+
+def test_a_crash_while_loading_shows_why(benchmark: Benchmark, results: Path) -> None:
+    args = ["--engine_args", "--load-format dummy --enforce-eager --max-model-len 99999999"]
+    code, out, _ = benchmark(*VLLM, *args, "--num_clients", 1)
+    assert code == 1
+    assert "the server ended with status 1" in out and "max_model_len" in out
+
+
+def test_a_server_that_refuses_to_die_is_killed(driver: Driver, results: Path) -> None:
+    """Stopped (SIGSTOP), it does not hear SIGTERM."""
+    process = driver(*LLAMACPP, "--num_clients", 1, "--num_requests", 1000)
+    wait_for(lambda: bool(workers(results)))
+    (server,) = engines(str(SMOLLM2))
+    server.suspend()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(40) == 130
+
+
+@pytest.mark.parametrize("command", [LLAMACPP, VLLM], ids=["llamacpp", "vllm"])
+def test_everything_ends_when_the_benchmark_is_killed(
+    driver: Driver, results: Path, command: list[object]
+) -> None:
+    process = driver(*command, "--num_clients", 2, "--num_requests", 1000)
+    wait_for(lambda: bool(workers(results)))
+    time.sleep(1)
+    process.kill()
+    wait_for(lambda: not ours(results), patience_s=20)
+
+
+def test_the_death_of_one_replica_of_two_fails_the_point(driver: Driver, results: Path) -> None:
+    process = driver(*LLAMACPP, "--num_replicas", 2, "--num_clients", 2, "--num_requests", 1000)
+    wait_for(
+        lambda: any(part.read_text().count('"measured"') > 4 for part in results.glob("*/*.parts/part-0.jsonl"))
+    )
+    engines(str(SMOLLM2))[0].kill()
+    process.communicate(timeout=60)
+    assert process.returncode == 1
+    (log,) = logs(results).values()
+    assert log.status == "failed" and "killed by SIGKILL" in (log.failure or "")
+    assert {r.server for r in metrics.measured(log)} == {0, 1}
+
+
+def test_a_replica_each_is_asked(benchmark: Benchmark, results: Path) -> None:
+    code, _, err = benchmark(*LLAMACPP, "--num_replicas", 2, "--num_clients", 4, "--num_requests", 12)
+    assert code == 0, err
+    asked = [r.server for r in metrics.succeeded(logs(results)[4])]
+    assert min(asked.count(0), asked.count(1)) >= 3
+
+
+def test_two_benchmarks_at_once_do_not_meet(driver: Driver, results: Path, tmp_path: Path) -> None:
+    load = ["--num_clients", 1, "--num_requests", 6]
+    first = driver(*LLAMACPP, *load)
+    second = driver(*LLAMACPP, *load, "--out_json_dir", tmp_path / "results" / "other")
+    assert [p.communicate(timeout=200) and p.returncode for p in (first, second)] == [0, 0]
+
+
+def test_a_stale_server_on_the_port_is_not_measured(
+    benchmark: Benchmark, reference: Callable[..., str], results: Path
+) -> None:
+    port = reference().rpartition(":")[2]
+    code, _, err = benchmark(*LLAMACPP, "--num_clients", 1, "--port", port)
+    assert code == 2 and f"--port {port} is taken" in err
