@@ -51,6 +51,9 @@ def test_keys_come_from_the_environment_and_are_not_shown(monkeypatch: pytest.Mo
         (["--prompt_length_var", "1.5"], "at most 1"),
         (["--backend", "nosuch"], "--backend"),
         (["--port", "70000"], "65535"),
+        (["--extra_body", "[1]"], "not a JSON object"),
+        (["--extra_headers", "no-colon"], "NAME:VALUE"),
+        (["--openai_api_k", "shortened"], "--openai_api_k"),
     ],
 )
 def test_a_bad_value_is_one_line_and_status_2(

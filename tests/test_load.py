@@ -150,3 +150,10 @@ def test_a_point_without_any_success_has_failed(load: Callable[..., Log]) -> Non
 
 def test_ipv6(load: Callable[..., Log]) -> None:
     assert metrics.failed_share(load("--host ::1")) == 0
+
+
+def test_extra_fields_and_headers_reach_the_server(load: Callable[..., Log]) -> None:
+    extra = ["--extra_body", '{"max_tokens": 3}', "--extra_headers", "Authorization: Bearer sesame"]
+    log = load("--key sesame", *extra)
+    assert all(r.generated_tokens == 3 for r in metrics.succeeded(log)) and not errors(log)
+    assert log.run.extra_body == {"max_tokens": 3}

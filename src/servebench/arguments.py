@@ -53,6 +53,8 @@ class Settings:
     respect_eos: bool
     request_timeout: float
     max_retries: int
+    extra_body: dict[str, Any]
+    extra_headers: tuple[tuple[str, str], ...]
     seed: int
     num_workers: int | None
     out_json_dir: Path

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
+
+import msgspec
 
 from servebench import defaults
 from servebench.backends import BACKENDS, LATER
@@ -39,6 +41,22 @@ def number(kind: type[int] | type[float], least: float, most: float = float("inf
         return value
 
     return parse
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """An argparse type: a JSON object."""
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except msgspec.MsgspecError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a JSON object ({error})") from error
+
+
+def header(text: str) -> tuple[str, str]:
+    """An argparse type: `NAME:VALUE`."""
+    name, colon, value = text.partition(":")
+    if not (colon and name.strip() and text.isprintable()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME:VALUE")
+    return name.strip(), value.strip()
 
 
 COUNT, SHARE, SECONDS = number(int, 1), number(float, 0, 1), number(float, 0.001)
@@ -160,6 +178,10 @@ def _sampling_options(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="let answers end early; else every engine does the same work",
     )
+    add("--extra_body", type=json_object, default={}, metavar="JSON",
+        help="further fields of every request, as a JSON object; they win over ours [{}]")  # fmt: skip
+    add("--extra_headers", nargs="+", type=header, default=[], metavar="NAME:VALUE",
+        help="further headers of every request; they are not logged")  # fmt: skip
     add("--seed", type=number(int, 0), default=0, metavar="N", help="of lengths and texts [0]")
 
 

@@ -14,7 +14,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -61,6 +61,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
     temperature: float = 1.0
     top_p: float = 0.9
     respect_eos: bool = False
+    extra_body: dict[str, Any] = {}  # fields of every request beyond ours, or instead of them
     request_timeout: float = 600.0  # of each attempt
     max_retries: int = 0  # attempts after the first, a request
     seed: int = 0

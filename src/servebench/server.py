@@ -111,6 +111,7 @@ class Server:
     context: int | None
     processes: tuple[Process, ...]
     api_key: str
+    extra_headers: tuple[tuple[str, str], ...] = ()
 
     def check(self) -> None:
         for process in self.processes:
@@ -126,12 +127,12 @@ class Server:
         """Where and how the requests of this run go."""
         backend = BACKENDS[self.config.backend]
         headers = {"Accept": "text/event-stream" if run.stream else "application/json"}
-        headers |= backend.headers(self.config)
+        headers |= backend.headers(self.config) | dict(self.extra_headers)
         if self.api_key:
             headers["Authorization"] = f"Bearer {self.api_key}"
 
         def body(ask: Ask) -> dict[str, Any]:
-            return backend.body(run, self.model, ask.prompt, ask.max_new_tokens)
+            return backend.body(run, self.model, ask.prompt, ask.max_new_tokens) | run.extra_body
 
         urls = [endpoint(url, run.api) for url in self.facts.urls]
         return Target(urls, headers, body, self.check)
@@ -178,7 +179,7 @@ def running_server(config: ServerConfig, settings: Settings, log_dir: Path) -> I
             log_files=[str(process.log_file) for process in processes],
             start_s=round(time.monotonic() - started, 1),
         )
-        yield Server(config, facts, model, context, tuple(processes), api_key)
+        yield Server(config, facts, model, context, tuple(processes), api_key, settings.extra_headers)
 
 
 def _end_with_parent() -> None:
