@@ -105,6 +105,11 @@ def test_all_that_is_missing_is_named_in_one_line() -> None:
     assert str(problem.value) == "--backend aml needs --model, --deployment_name, --aml_api_key too"
 
 
+def test_a_key_without_a_value_is_refused(benchmark: Callable[..., tuple[int, str, str]]) -> None:
+    code, _, err = benchmark(*SPEC, "--aml_api_url", "https://localhost:1/score", "--aml_api_key", "--dry_run")
+    assert code == 2 and "--aml_api_key: expected one argument" in err
+
+
 def test_no_key_in_any_file_or_process_list(
     https: Callable[..., str], driver: Callable[..., object], tokenizer_dir: Path, tmp_path: Path
 ) -> None:

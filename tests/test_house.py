@@ -13,7 +13,7 @@ from conftest import ROOT
 PACKAGE = ROOT / "src/servebench"
 # From the command line down to the log; a module imports only from its own floor and from floors below it.
 FLOORS = [
-    ["measure", "calibrate"],
+    ["measure", "calibrate", "standing"],
     ["summary", "spreadsheet", "preflight"],
     ["server", "sweep"],
     ["arguments"],

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -114,3 +115,28 @@ def test_a_stale_server_on_the_port_is_not_measured(
     port = reference().rpartition(":")[2]
     code, _, err = benchmark(*LLAMACPP, "--num_clients", 1, "--port", port)
     assert code == 2 and f"--port {port} is taken" in err
+
+
+def standing(results: Path, *words: object) -> tuple[int, str]:
+    command = [sys.executable, "-m", "servebench.server", *map(str, words), "--out_json_dir", str(results)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_server_can_outlive_benchmarks(benchmark: Benchmark, results: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    assert standing(results, "start", *LLAMACPP, "--port", port)[0] == 0
+    try:
+        assert standing(results, "start", *LLAMACPP, "--port", port)[0] == 2, "the port is taken"
+        load = ["--client_only", "--port", port, "--num_clients", 1, "--num_requests", 2]
+        assert benchmark(*LLAMACPP, *load)[0] == 0
+        before = engines(str(SMOLLM2))[0].pid
+        assert f" {before} " in standing(results, "status")[1]
+        assert standing(results, "restart", "--port", port)[0] == 0
+        assert engines(str(SMOLLM2))[0].pid != before
+    finally:
+        assert standing(results, "stop")[0] == 0
+    assert "no server runs" in standing(results, "status")[1]
+    assert standing(results, "stop")[0] == 2

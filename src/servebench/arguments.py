@@ -6,6 +6,7 @@ import argparse
 import os
 import shlex
 import sys
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -73,11 +74,13 @@ KEYS = {"--openai_api_key": "OPENAI_API_KEY", "--aml_api_key": "AML_API_KEY"}  #
 
 def hide_keys() -> None:
     """Start this program again with its keys in the environment, since everybody can read command lines."""
-    words, kept, found = iter(sys.orig_argv), [], {}
-    for word in words:
-        name, joined, value = word.partition("=")
-        if name in KEYS:
-            found[KEYS[name]] = value if joined else next(words, "")
+    words, kept, found = deque(sys.orig_argv), [], {}
+    while words:
+        name, joined, value = words[0].partition("=")
+        followed = len(words) > 1 and not words[1].startswith("--")
+        word = words.popleft()
+        if name in KEYS and (joined or followed):
+            found[KEYS[name]] = value if joined else words.popleft()
         else:
             kept.append(word)
     if found:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import runpy
 import shlex
 import signal
 import socket
@@ -149,24 +150,15 @@ class Server:
 def running_server(config: ServerConfig, settings: Settings, log_dir: Path) -> Iterator[Server]:
     """Launch the server of a config, or attach to it. Raises ServerFailed, or InputError if none is there."""
     backend = BACKENDS[config.backend]
-    launch = backend.launch
     with ExitStack() as stack:
         started = time.monotonic()
         processes: list[Process] = []
-        if config.urls or not launch:
+        if config.urls or not backend.launch:
             urls = list(config.urls)
             if backend.lists_models:
                 _wait_while_loading([root_url(url) for url in urls], settings.server_timeout)
         else:
-            for replica in range(config.num_replicas):
-                port = settings.port + replica if settings.port else free_port()
-                log_file = (
-                    log_dir / f"{Path(log_name(config, RunConfig())).stem.split('-prompt')[0]}-{replica}.log"
-                )
-                process = _start(launch(config, port, replica), port, log_file)
-                stack.callback(process.stop)
-                processes.append(process)
-            _wait_until_ready(processes, settings.server_timeout, config)
+            processes = launch_replicas(config, settings, log_dir, stack)
             urls = [process.url for process in processes]
         api_key = settings.aml_api_key if config.backend == "aml" else settings.openai_api_key
         model, context = config.model, None
@@ -182,13 +174,30 @@ def running_server(config: ServerConfig, settings: Settings, log_dir: Path) -> I
         yield Server(config, facts, model, context, tuple(processes), api_key, settings.extra_headers)
 
 
+def launch_replicas(
+    config: ServerConfig, settings: Settings, log_dir: Path, stack: ExitStack, outlive: bool = False
+) -> list[Process]:
+    """Start every replica and wait until all are ready. The stack stops them; with `outlive` nothing else does."""
+    launch = BACKENDS[config.backend].launch
+    assert launch
+    processes = []
+    name = log_name(config, RunConfig()).partition("-prompt")[0]
+    for replica in range(config.num_replicas):
+        port = settings.port + replica if settings.port else free_port()
+        process = _start(launch(config, port, replica), port, log_dir / f"{name}-{replica}.log", outlive)
+        stack.callback(process.stop)
+        processes.append(process)
+    _wait_until_ready(processes, settings.server_timeout, config)
+    return processes
+
+
 def _end_with_parent() -> None:
     """In the child: be sent SIGTERM when the benchmark is gone, even by SIGKILL (Linux)."""
     with suppress(AttributeError, OSError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
 
 
-def _start(launch: Launch, port: int, log_file: Path) -> Process:
+def _start(launch: Launch, port: int, log_file: Path, outlive: bool) -> Process:
     log_file.parent.mkdir(parents=True, exist_ok=True)
     with log_file.open("wb") as log:
         popen = subprocess.Popen(
@@ -198,7 +207,7 @@ def _start(launch: Launch, port: int, log_file: Path) -> Process:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_end_with_parent,
+            preexec_fn=None if outlive else _end_with_parent,
         )
     variables = [f"{name}={value}" for name, value in launch.env.items()]
     return Process(
@@ -283,3 +292,7 @@ def tail(log_file: Path, lines: int = TAIL_LINES) -> str:
 
 def last_words(log_file: Path) -> str:
     return " ".join(tail(log_file, 1).split())
+
+
+if __name__ == "__main__":
+    runpy.run_module("servebench.standing", run_name="__main__")
