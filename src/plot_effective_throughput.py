@@ -34,8 +34,11 @@ def sla(kind: str, prompt_rate: float, rate: float, span: int) -> Callable[[Resu
 
 
 def draw(ax: Axes, all_series: list[Series], met: Callable[[Result], bool]) -> None:
+    """Answers that came whole (not streamed) say nothing of tokens: such points are left out."""
     for series in all_series:
-        figures.draw_curve(ax, series, clients, lambda log: metrics.effective_throughput(log, met))
+        figures.draw_curve(
+            ax, series, clients, lambda log: metrics.effective_throughput(log, met) if log.run.stream else None
+        )
     ax.set_ylim(bottom=0)
     ax.set_xlim(left=0)
     figures.whole_numbers(ax.xaxis)

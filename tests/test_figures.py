@@ -148,3 +148,19 @@ def test_a_backend_without_logs_is_named(logs: Path) -> None:
 def close_figures():  # type: ignore[no-untyped-def]
     yield
     plt.close("all")
+
+
+def test_answers_that_came_whole_have_no_token_times_to_draw(tmp_path: Path) -> None:
+    whole = [make_result(i, float(i), [0.9], event_tokens=[4], generated_tokens=4) for i in range(10)]
+    log = make_log(whole, (0.0, 10.0), backend="aml", num_clients=1, stream=False)
+    records.save(log, tmp_path / "results" / "aml" / "m-clients1.json")
+    _, ax = plt.subplots()
+    plot_effective_throughput.draw(ax, series(log), lambda r: True)
+    assert not len(ax.lines[0].get_xdata())
+    said = {}
+    for script in ("th_lat", "latency_percentile"):
+        command = [sys.executable, ROOT / f"src/plot_{script}.py", "--log_dir", tmp_path / "results"]
+        done = subprocess.run([*command, "--out_dir", tmp_path], capture_output=True, text=True)
+        said[script] = done.stdout + done.stderr
+        assert done.returncode == 0, said
+    assert ".png" in said["th_lat"] and "no times between tokens" in said["latency_percentile"]
