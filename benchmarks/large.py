@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 from tabulate import tabulate
 
-from servebench.calibrate import reference_server
+from servebench.calibrate import completion_body, reference_server
 from servebench.load.fleet import Outcome, Target, run_load
 from servebench.records import RunConfig
 from servebench.workload import Request, Workload
@@ -37,7 +37,7 @@ def row(requests: int) -> list[object]:
         mean_prompt_length=PROMPT, mean_max_new_tokens=EVENTS, num_clients=CLIENTS, num_requests=requests, warmup=0
     )
     with tempfile.TemporaryDirectory() as folder, reference_server(Path(folder), GAP_S) as (url, _):
-        target = Target([f"{url}/v1/completions"], {}, body, lambda: None)
+        target = Target([f"{url}/v1/completions"], {}, completion_body, lambda: None)
         most: list[float] = []
         done = threading.Event()
         watcher = threading.Thread(target=watch, args=(done, most))
@@ -46,10 +46,6 @@ def row(requests: int) -> list[object]:
         done.set()
         watcher.join()
     return [requests, failed(outcome), len(ask.prompt) / 1e6, events(outcome), max(most), outcome.quality.verdict]
-
-
-def body(ask: Request) -> dict[str, object]:
-    return {"prompt": ask.prompt, "max_tokens": ask.max_new_tokens, "stream": True}
 
 
 def watch(done: threading.Event, most: list[float]) -> None:

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 
 from servebench import figures, metrics
 from servebench.figures import Series
-from servebench.records import Log, Result
+from servebench.records import Log
 
 PERCENTILES = (50, 90, 95)
 FEWEST_GAPS = 130  # that carry a P95 (MLPerf LoadGen, 99 % confidence)
@@ -50,10 +50,6 @@ def draw(ax: Axes, all_series: list[Series], skip_head_token_num: int, skip_requ
     ax.legend()
 
 
-def succeeded(series: Series) -> list[Result]:
-    return metrics.succeeded(series.logs[0])
-
-
 def arguments() -> argparse.Namespace:
     parser = figures.parser(__doc__, "percentile_token_latency")
     parser.add_argument(
@@ -73,12 +69,13 @@ def main() -> None:
         all_series = figures.curves(
             folders, lambda log, key=key: (*figures.configuration(log), log.run.num_clients) == key
         )
-        all_series = [series for series in all_series if any(len(metrics.itl_s(r)) for r in succeeded(series))]
+        skipped = (args.skip_head_token_num, args.skip_request_num)
+        all_series = [series for series in all_series if len(token_latencies_s(series.logs[0], *skipped))]
         if not all_series:
             print(f"no times between tokens: {figures.figure_name(tuple(common))}", file=sys.stderr)
             continue
         figure, ax = plt.subplots()
-        draw(ax, all_series, args.skip_head_token_num, args.skip_request_num)
+        draw(ax, all_series, *skipped)
         ax.set_title(f"{figures.figure_title(tuple(common))}, {num_clients} clients")
         figures.note_hollow(figure, all_series)
         figures.save(figure, args, f"{figures.figure_name(tuple(common))}-clients{num_clients}")

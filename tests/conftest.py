@@ -162,6 +162,16 @@ def ours(folder: Path) -> list[str]:
     return lines
 
 
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    return tmp_path / "results"
+
+
+def errors(log: Log) -> list[str]:
+    """What requests that count failed with."""
+    return [r.error for r in log.results if r.phase == "measured" and r.error]
+
+
 def make_result(number: int, sent_s: float, events_s: list[float], **changes: object) -> Result:
     """A request sent at sent_s whose one-token events came events_s after it."""
     tokens = [1] * len(events_s)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from conftest import errors
 
 from servebench import arguments, metrics, records
 from servebench.load import retry
@@ -34,10 +35,6 @@ def azure(
         return records.load(file)
 
     return run
-
-
-def errors(log: Log) -> list[str]:
-    return [r.error for r in metrics.measured(log) if r.error]
 
 
 def test_scores_come_whole_and_are_counted_by_the_tokenizer(azure: Callable[..., Log]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from servebench import arguments
+from servebench.backends import openai
 from servebench.records import InputError
 
 VLLM = ["--backend", "vllm"]
@@ -89,3 +90,16 @@ def test_the_specs_azure_command_is_understood() -> None:
     assert (settings.api, settings.stream, settings.tp_size) == ("score", False, (4,))
     with pytest.raises(InputError, match="u is not a URL"):
         arguments.parse(words.split())
+
+
+@pytest.mark.parametrize(
+    ("url", "api", "endpoint"),
+    [
+        ("http://h/v1", "chat", "http://h/v1/chat/completions"),
+        ("http://h/v1/completions", "chat", "http://h/v1/chat/completions"),
+        ("https://h/chat/completions?api-version=1", "chat", "https://h/chat/completions?api-version=1"),
+        ("https://h/score", "score", "https://h/score"),
+    ],
+)
+def test_requests_go_to_the_endpoint_of_their_api(url: str, api: str, endpoint: str) -> None:
+    assert openai.endpoint(url, api) == endpoint

@@ -20,6 +20,7 @@ from conftest import MODELS, ROOT, ours
 
 from servebench import metrics, records
 from servebench.records import Log
+from servebench.server import free_port
 
 Benchmark = Callable[..., tuple[int, str, str]]
 Driver = Callable[..., "subprocess.Popen[str]"]
@@ -44,11 +45,6 @@ def wait_for(condition: Callable[[], bool], patience_s: float = 120) -> None:
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.1)
-
-
-@pytest.fixture
-def results(tmp_path: Path) -> Path:
-    return tmp_path / "results"
 
 
 @pytest.fixture(autouse=True)
@@ -98,9 +94,7 @@ def test_a_sweep_on_vllm(benchmark: Benchmark, results: Path) -> None:
 
 @engine
 def test_a_running_server_can_be_attached_to(benchmark: Benchmark, driver: Driver, results: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     served = driver(*LLAMACPP, "--num_clients", 1, "--num_requests", 1000, "--port", port)
     wait_for(lambda: _healthy(port))
     common = ["--model", SMOLLM2, "--mean_prompt_length", 24, "--mean_max_new_tokens", 8, "--num_clients", 2]
@@ -156,13 +150,10 @@ def workers(folder: Path) -> list[str]:
     return [line for line in ours(folder) if "servebench.load.worker" in line]
 
 
-def kill_engine(word: str) -> None:
-    """SIGKILL to the API process: the one of its session that leads it."""
-    for process in psutil.process_iter(["cmdline"]):
-        if word in " ".join(process.info["cmdline"] or []) and os.getsid(process.pid) == process.pid:
-            process.kill()
-            return
-    raise AssertionError("no engine to kill")
+def engines(word: str) -> list[psutil.Process]:
+    """The leading process of every session whose command line has this word: an engine's API process."""
+    found = psutil.process_iter(["cmdline"])
+    return [p for p in found if word in " ".join(p.info["cmdline"] or []) and os.getsid(p.pid) == p.pid]
 
 
 @engine
@@ -170,7 +161,7 @@ def test_death_of_vllm_midway_fails_the_point_and_the_sweep_goes_on(driver: Driv
     process = driver(*VLLM, "--num_clients", 2, 1, "--num_requests", 200)
     wait_for(lambda: bool(workers(results)))
     time.sleep(3)
-    kill_engine(str(TINY))
+    engines(str(TINY))[0].kill()
     out, err = process.communicate(timeout=200)
     assert process.returncode == 1, err
     measured = logs(results)
@@ -187,7 +178,7 @@ def test_death_of_the_engine_ends_the_sweep_when_asked(driver: Driver, results: 
     process = driver(*LLAMACPP, "--num_clients", 2, 1, "--num_requests", 500, "--on_error", "stop")
     wait_for(lambda: bool(workers(results)))
     time.sleep(1)
-    kill_engine(str(SMOLLM2))
+    engines(str(SMOLLM2))[0].kill()
     process.communicate(timeout=60)
     assert process.returncode == 1
     assert [log.status for log in logs(results).values()] == ["failed"]

@@ -22,7 +22,7 @@ FLOORS = [
     ["reference_server"],
     ["load.fleet"],
     ["load"],
-    ["workload", "figures", "quality", "signals", "defaults", "reference_answers"],
+    ["workload", "figures", "quality", "signals", "sessions", "defaults", "reference_answers"],
     ["metrics"],
     ["legacy", "records"],
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -11,21 +10,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 from conftest import ours
-from test_end_to_end import LLAMACPP, SMOLLM2, VLLM, logs, wait_for, workers
+from test_end_to_end import LLAMACPP, SMOLLM2, VLLM, engines, logs, wait_for, workers
 
 from servebench import metrics
+from servebench.server import free_port
 
 Benchmark = Callable[..., tuple[int, str, str]]
 Driver = Callable[..., "subprocess.Popen[str]"]
 pytestmark = pytest.mark.engine
-
-
-@pytest.fixture
-def results(tmp_path: Path) -> Path:
-    return tmp_path / "results"
 
 
 @pytest.fixture(autouse=True)
@@ -39,12 +33,6 @@ def nothing_is_left(results: Path):  # type: ignore[no-untyped-def]
     for port in (int(url.rpartition(":")[2]) for url in urls):
         with socket.socket() as probe:
             assert probe.connect_ex(("127.0.0.1", port)) != 0
-
-
-def engines(word: str) -> list[psutil.Process]:
-    """The leading process of every session whose command line has this word."""
-    found = psutil.process_iter(["cmdline"])
-    return [p for p in found if word in " ".join(p.info["cmdline"] or []) and os.getsid(p.pid) == p.pid]
 
 
 def test_a_server_that_hangs_while_loading_is_given_up(benchmark: Benchmark, results: Path) -> None:
@@ -124,9 +112,7 @@ def standing(results: Path, *words: object) -> tuple[int, str]:
 
 
 def test_a_server_can_outlive_benchmarks(benchmark: Benchmark, results: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     assert standing(results, "start", *LLAMACPP, "--port", port)[0] == 0
     try:
         assert standing(results, "start", *LLAMACPP, "--port", port)[0] == 2, "the port is taken"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import errors
 
 from servebench import metrics, records
 from servebench.records import Log
@@ -40,10 +41,6 @@ def load(
         return records.load(path)
 
     return run
-
-
-def errors(log: Log) -> list[str]:
-    return [r.error for r in metrics.measured(log) if r.error]
 
 
 def test_every_request_is_logged_with_every_token(load: Callable[..., Log]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from servebench import defaults
-from servebench.backends import BACKENDS, LATER, aml
+from servebench.backends import BACKENDS, LATER, openai
 from servebench.options import build_parser
 from servebench.records import InputError
 
@@ -116,7 +116,7 @@ def _take_azure(args: argparse.Namespace, given: dict[str, Any]) -> None:
         raise InputError(
             f"--aml_api_url {args.aml_api_url} is not a URL; give https://HOST/score or https://HOST/v1"
         )
-    given["api"] = aml.api_of(args.aml_api_url, given["api"])
+    given["api"] = openai.api_of(args.aml_api_url, given["api"])
     given["stream"] = given["stream"] and given["api"] != "score"
 
 
@@ -131,9 +131,8 @@ def _engine_args_joined(argv: Sequence[str]) -> list[str]:
 def _fill_in_model_defaults(given: dict[str, Any]) -> None:
     model = defaults.MODELS.get(str(given["model"]), defaults.ANY_MODEL)
     attached = given["client_only"] or given["backend"] in ("openai", "aml")
-    given["tp_size"] = given["tp_size"] or (
-        model.tp_size[:1] if attached else model.tp_size
-    )  # a server has but one
+    sizes = model.tp_size[:1] if attached else model.tp_size  # a server that runs has but one
+    given["tp_size"] = given["tp_size"] or sizes
     for name in ("mean_prompt_length", "mean_max_new_tokens"):
         given[name] = given[name] or getattr(model, name)
     given["num_clients"] = given["num_clients"] or (

@@ -19,7 +19,7 @@ import numpy as np
 from tabulate import tabulate
 from tqdm import tqdm
 
-from servebench import defaults
+from servebench import defaults, metrics
 from servebench.arguments import Settings
 from servebench.load.fleet import Outcome, Target, default_workers, run_load
 from servebench.records import Quality, Result, RunConfig
@@ -92,13 +92,13 @@ def calibrate_point(
     ask = Request("word " * 8, 8, TOKENS)
     workload = Workload([ask] * run.num_requests, [ask] * (4 * clients))
     with tempfile.TemporaryDirectory() as folder, reference_server(Path(folder), gap_s) as (url, records):
-        target = Target([f"{url}/v1/completions"], {}, _body, lambda: None)
+        target = Target([f"{url}/v1/completions"], {}, completion_body, lambda: None)
         outcome = run_load(run, workload, target, Path(folder) / "parts", workers or default_workers(clients))
         truth = {int(sent.request_id.rpartition("-")[2]): sent for sent in records()}
     return compare(clients, gap_s, outcome, truth)
 
 
-def _body(ask: Request) -> dict[str, object]:
+def completion_body(ask: Request) -> dict[str, object]:
     return {"prompt": ask.prompt, "max_tokens": ask.max_new_tokens, "stream": True}
 
 
@@ -135,29 +135,16 @@ def compare(clients: int, gap_s: float, outcome: Outcome, truth: dict[int, Sent]
         requests=len(counted),
         failed=len(counted) - len(done),
         events_per_s=in_window / ((end - start) / 1e9),
-        true=_statistics([[t - sent.arrived_ns for t in sent.events_ns] for sent in (truth[r.id] for r in done)]),
-        measured=_statistics([r.event_ns for r in done]),
+        true=metrics.timing_statistics(
+            [[t - sent.arrived_ns for t in sent.events_ns] for sent in (truth[r.id] for r in done)]
+        ),
+        measured=metrics.timing_statistics([r.event_ns for r in done]),
         quality=outcome.quality,
     )
 
 
 def _arrivals(r: Result) -> np.ndarray:
     return np.array(r.event_ns, dtype=np.int64) + r.sent_ns
-
-
-def _statistics(requests: list[list[int]]) -> dict[str, float]:
-    """STATISTICS of event times since the request, ns."""
-    ttft = np.array([events[0] for events in requests]) / 1e9
-    itl = np.concatenate([np.diff(events) for events in requests]) / 1e9
-    values: dict[str, float] = {}
-    for name, sample in (("ttft", ttft), ("itl", itl)):
-        p50, p99 = np.percentile(sample, [50, 99])
-        values |= {
-            f"{name}_mean_s": float(sample.mean()),
-            f"{name}_p50_s": float(p50),
-            f"{name}_p99_s": float(p99),
-        }
-    return values
 
 
 def table(rows: list[Calibration]) -> str:

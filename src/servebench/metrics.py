@@ -48,6 +48,24 @@ def token_gaps_s(r: Result) -> np.ndarray:
     return np.diff(np.repeat(r.event_ns, r.event_tokens)) / 1e9
 
 
+def timing_statistics(requests: list[list[int]]) -> dict[str, float]:
+    """Mean, p50 and p99 of TTFT and of pooled ITL, s, from each request's event times (ns since it was sent).
+
+    Needs one request at least; gaps that nobody has are 0.
+    """
+    first = np.array([events[0] for events in requests]) / 1e9
+    gaps = np.concatenate([np.diff(events) for events in requests]) / 1e9
+    values: dict[str, float] = {}
+    for name, sample in (("ttft", first), ("itl", gaps if len(gaps) else np.zeros(1))):
+        p50, p99 = np.percentile(sample, [50, 99])
+        values |= {
+            f"{name}_mean_s": float(sample.mean()),
+            f"{name}_p50_s": float(p50),
+            f"{name}_p99_s": float(p99),
+        }
+    return values
+
+
 # SLAs of one request. A message with k tokens meets k deadlines at its stamp.
 
 

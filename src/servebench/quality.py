@@ -11,14 +11,15 @@ from itertools import groupby
 
 import numpy as np
 
+from servebench import metrics
 from servebench.records import Quality, Result
 
 CLOCK_STEP_S = 100e-6  # a change of the wall clock that voids a point
 UNSTAMPED_SHARE = 0.01
 LAG_S = 1e-3  # p99 of the lag above which merged events may be our own doing
 DOUBT_S, DOUBT_SHARE = 1e-4, 0.002  # by which what merged events leave open may move TTFT; ITL by five times that
+DOUBTED = {"ttft_mean_s": 1, "ttft_p99_s": 1, "itl_p50_s": 5, "itl_p99_s": 5}
 LATE_SHARE = 0.02  # of the requests' duration that may pass between one request's end and the next's start
-CONCURRENCY_SHARE = 0.97
 
 
 @dataclass(frozen=True)
@@ -100,18 +101,13 @@ def _bounds_too_wide(measured: list[Result], lag_p99_s: float) -> bool:
     """
     if lag_p99_s < LAG_S or not any(r.merged for r in measured):
         return False
-    stamped = np.array(_statistics([r.event_ns for r in measured if r.event_ns]))
-    earlier = np.array(_statistics([_spread(r) for r in measured if r.event_ns]))
-    doubt = np.maximum(DOUBT_S, DOUBT_SHARE * stamped) * (1, 1, 5, 5)
-    return bool((np.abs(stamped - earlier) > doubt).any())
-
-
-def _statistics(requests: list[list[int]]) -> list[float]:
-    """TTFT mean and p99, ITL p50 and p99, s."""
-    first = np.array([events[0] for events in requests]) / 1e9
-    gaps = np.concatenate([[0], *(np.diff(events) for events in requests)])[1:] / 1e9
-    itl = np.percentile(gaps, [50, 99]).tolist() if len(gaps) else [0.0, 0.0]
-    return [float(first.mean()), float(np.percentile(first, 99)), *itl]
+    answered = [r for r in measured if r.event_ns]
+    stamped = metrics.timing_statistics([r.event_ns for r in answered])
+    spread = metrics.timing_statistics([_spread(r) for r in answered])
+    return any(
+        abs(stamped[name] - spread[name]) > factor * max(DOUBT_S, DOUBT_SHARE * stamped[name])
+        for name, factor in DOUBTED.items()
+    )
 
 
 def _spread(r: Result) -> list[int]:

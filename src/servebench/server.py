@@ -36,10 +36,10 @@ from servebench.backends.contract import Launch
 from servebench.backends.openai import endpoint, root_url
 from servebench.load.fleet import PointFailed, Target
 from servebench.records import InputError, RunConfig, ServerConfig, ServerFacts, log_name, model_label
+from servebench.sessions import end_session, session
 from servebench.workload import Request as Ask
 
 PR_SET_PDEATHSIG = 1
-STOP_S = 15.0  # from SIGTERM to SIGKILL
 TAIL_LINES = 20
 _open = build_opener(ProxyHandler({})).open  # a proxy would stand between the client and the stamps
 
@@ -72,34 +72,17 @@ class Process:
             how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
             raise ServerFailed(f"the server {how}", tail(self.log_file))
 
-    def family(self) -> list[psutil.Process]:
-        """Every living process of its session, also those whose parent is gone."""
-        found = []
-        for process in psutil.process_iter():
-            with suppress(psutil.Error, ProcessLookupError, PermissionError):
-                if os.getsid(process.pid) == self.popen.pid and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-        return found
-
     def listens(self) -> bool:
         """Is it one of ours that listens on the port?"""
-        for process in self.family():
+        for process in session(self.popen.pid):
             with suppress(psutil.Error):
                 if any(c.status == "LISTEN" and c.laddr.port == self.port for c in process.net_connections("tcp")):
                     return True
         return False
 
     def stop(self) -> None:
-        """End the whole session: politely, then not."""
-        for number, patience_s in ((signal.SIGTERM, STOP_S), (signal.SIGKILL, 5.0)):
-            with suppress(ProcessLookupError):
-                os.killpg(self.popen.pid, number)
-            end = time.monotonic() + patience_s
-            while (self.popen.poll() is None or self.family()) and time.monotonic() < end:
-                time.sleep(0.05)
-        for left in self.family():  # those who left the group
-            with suppress(psutil.Error):
-                left.kill()
+        end_session(self.popen.pid)
+        self.popen.poll()  # or it would stay a zombie
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
-import time
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
@@ -26,7 +24,8 @@ from tabulate import tabulate
 from servebench import arguments
 from servebench.preflight import check_launch, check_model, check_results_folder
 from servebench.records import InputError
-from servebench.server import STOP_S, ServerFailed, launch_replicas
+from servebench.server import ServerFailed, launch_replicas
+from servebench.sessions import end_session
 from servebench.signals import ends_on_signals
 from servebench.sweep import make_plan
 
@@ -48,15 +47,6 @@ class Standing(msgspec.Struct, frozen=True):
             return process.create_time() == self.created and process.status() != psutil.STATUS_ZOMBIE
         except psutil.Error:
             return False
-
-    def stop(self) -> None:
-        """End its session: politely, then not."""
-        for number, patience_s in ((signal.SIGTERM, STOP_S), (signal.SIGKILL, 5.0)):
-            end = time.monotonic() + patience_s
-            if self.alive():
-                os.killpg(self.pid, number)
-            while self.alive() and time.monotonic() < end:
-                time.sleep(0.05)
 
 
 def start(words: list[str]) -> int:
@@ -91,7 +81,7 @@ def stop(file: Path, port: int | None) -> list[Standing]:
     if not chosen:
         raise InputError(f"no server{f' on port {port}' if port else ''} was started from {file.parent}/")
     for server in chosen:
-        server.stop()
+        end_session(server.pid)
         print(f"stopped {server.backend} on port {server.port}")
     _write(file, [server for server in known if server not in chosen])
     return chosen

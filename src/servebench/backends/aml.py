@@ -7,18 +7,10 @@ an OpenAI-compatible endpoint, streaming included.
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlsplit
 
 from servebench.backends import openai
 from servebench.backends.contract import Backend
 from servebench.records import RunConfig, ServerConfig
-
-
-def api_of(url: str, otherwise: str) -> str:
-    """Which API a URL speaks: its path says so, or it is as the user says."""
-    path = urlsplit(url).path.rstrip("/")
-    endings = {"/score": "score", "/chat/completions": "chat", "/completions": "completions"}
-    return next((api for ending, api in endings.items() if path.endswith(ending)), otherwise)
 
 
 def headers(config: ServerConfig) -> dict[str, str]:
@@ -29,11 +21,8 @@ def body(run: RunConfig, model: str, prompt: str, max_new_tokens: int) -> dict[s
     if run.api != "score":
         return openai.standard_body(run, model, prompt, max_new_tokens)
     sampling = {"do_sample": run.temperature > 0, "temperature": run.temperature, "top_p": run.top_p}
-    parameters = {
-        "max_new_tokens": max_new_tokens,
-        "max_tokens": max_new_tokens,
-        "return_full_text": False,
-    } | sampling
+    length = {"max_new_tokens": max_new_tokens, "max_tokens": max_new_tokens}
+    parameters = {**length, "return_full_text": False, **sampling}
     return {"input_data": {"input_string": [prompt], "parameters": parameters}}
 
 

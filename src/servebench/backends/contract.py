@@ -27,9 +27,8 @@ class Backend:
 
     version: Callable[[], str]  # "package version", part of every point's identity
     launch: Callable[[ServerConfig, int, int], Launch] | None  # None: only attached to
-    body: Callable[
-        [RunConfig, str, str, int], dict[str, Any]
-    ]  # of a request: (run, model, prompt, max_new_tokens)
+    # The body of a request: (run, model, prompt, max_new_tokens).
+    body: Callable[[RunConfig, str, str, int], dict[str, Any]]
     reset_cache: str | None = None  # POSTed between points, to empty the prefix cache
     headers: Callable[[ServerConfig], dict[str, str]] = lambda _: {}  # of a request, beyond the key
     lists_models: bool = True  # it answers GET /v1/models, and /health while it loads

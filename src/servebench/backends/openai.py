@@ -19,10 +19,16 @@ def root_url(url: str) -> str:
     return url
 
 
+def api_of(url: str, otherwise: str) -> str:
+    """Which API a URL speaks, if its path names one."""
+    path = urlsplit(url).path.rstrip("/")
+    endings = {"/score": "score", "/chat/completions": "chat", "/completions": "completions"}
+    return next((api for ending, api in endings.items() if path.endswith(ending)), otherwise)
+
+
 def endpoint(url: str, api: str) -> str:
-    """Where requests go: the URL itself if it names an endpoint, else the server's endpoint of that API."""
-    path = urlsplit(url).path
-    return url if path.endswith(("/completions", "/score")) else root_url(url) + ENDPOINTS[api]
+    """Where requests go: the URL itself if it names this API's endpoint, else the server's for that API."""
+    return url if api_of(url, "none") == api else root_url(url) + ENDPOINTS[api]
 
 
 def standard_body(run: RunConfig, model: str, prompt: str, max_new_tokens: int) -> dict[str, Any]:
