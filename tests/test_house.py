@@ -23,7 +23,7 @@ FLOORS = [
     ["load.fleet"],
     ["load"],
     ["workload", "figures", "quality", "signals", "sessions", "defaults", "reference_answers"],
-    ["metrics"],
+    ["metrics", "stats"],
     ["legacy", "records"],
 ]
 

@@ -65,6 +65,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
     request_timeout: float = 600.0  # of each attempt
     max_retries: int = 0  # attempts after the first, a request
     seed: int = 0
+    repetition: int = 0  # which of several runs of the same load (--runs); each has fresh requests
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -153,11 +154,12 @@ def model_label(model: str) -> str:
 
 
 def log_name(server: ServerConfig, run: RunConfig) -> str:
-    """File name of a point, as the original suite writes it."""
+    """File name of a point, as the original suite writes it; a repetition of it has its number at the end."""
+    again = f"-run{run.repetition}" if run.repetition else ""
     return (
         f"{model_label(server.model)}-tp{server.tp_size}-bs{server.max_ragged_batch_size}"
         f"-replicas{server.num_replicas}-prompt{run.mean_prompt_length}-gen{run.mean_max_new_tokens}"
-        f"-clients{run.num_clients}.json"
+        f"-clients{run.num_clients}{again}.json"
     )
 
 

@@ -91,7 +91,14 @@ def _runs(settings: Settings) -> list[RunConfig]:
         name: getattr(settings, name)
         for name in RunConfig.__struct_fields__
         if name
-        not in ("mean_prompt_length", "mean_max_new_tokens", "num_clients", "num_requests", "max_prompt_length")
+        not in (
+            "mean_prompt_length",
+            "mean_max_new_tokens",
+            "num_clients",
+            "num_requests",
+            "max_prompt_length",
+            "repetition",
+        )
     }
     lengths = product(settings.mean_prompt_length, settings.mean_max_new_tokens, settings.num_clients)
     return [
