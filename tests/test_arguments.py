@@ -6,6 +6,7 @@ import pytest
 
 from servebench import arguments
 from servebench.backends import openai
+from servebench.load import mii
 from servebench.records import InputError
 
 VLLM = ["--backend", "vllm"]
@@ -70,7 +71,10 @@ def test_a_bad_value_is_one_line_and_status_2(
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--backend", "fastgen"], "not supported yet"),
+        (["--backend", "fastgen", "--client_only"], "--port"),
+        (["--backend", "fastgen", "--router"], "--router"),
+        ([*VLLM, "--fp6"], "--fp6 is DeepSpeed's"),
+        ([*VLLM, "--gpus", "0", "1", "--tp_size", "2", "--num_replicas", "2"], "needs 4"),
         (["--backend", "aml"], "--deployment_name, --aml_api_url, --aml_api_key"),
         (["--backend", "openai"], "--openai_api_url"),
         ([*VLLM, "--client_only"], "--port"),
@@ -103,3 +107,8 @@ def test_the_specs_azure_command_is_understood() -> None:
 )
 def test_requests_go_to_the_endpoint_of_their_api(url: str, api: str, endpoint: str) -> None:
     assert openai.endpoint(url, api) == endpoint
+
+
+def test_a_keyword_that_mii_cannot_be_sent_is_refused() -> None:
+    with pytest.raises(InputError, match="'stop' of --extra_body is a list"):
+        mii.encode({"prompt": "x", "stop": ["a"]})

@@ -19,8 +19,8 @@ import pytest
 from conftest import MODELS, ROOT, ours
 
 from servebench import metrics, records
+from servebench.launch import free_ports
 from servebench.records import Log
-from servebench.server import free_port
 
 Benchmark = Callable[..., tuple[int, str, str]]
 Driver = Callable[..., "subprocess.Popen[str]"]
@@ -94,7 +94,7 @@ def test_a_sweep_on_vllm(benchmark: Benchmark, results: Path) -> None:
 
 @engine
 def test_a_running_server_can_be_attached_to(benchmark: Benchmark, driver: Driver, results: Path) -> None:
-    port = free_port()
+    port = free_ports(1)
     served = driver(*LLAMACPP, "--num_clients", 1, "--num_requests", 1000, "--port", port)
     wait_for(lambda: _healthy(port))
     common = ["--model", SMOLLM2, "--mean_prompt_length", 24, "--mean_max_new_tokens", 8, "--num_clients", 2]

@@ -16,6 +16,7 @@ FLOORS = [
     ["measure", "calibrate", "standing"],
     ["summary", "spreadsheet", "preflight"],
     ["server", "sweep"],
+    ["launch"],
     ["arguments"],
     ["options"],
     ["backends"],

@@ -15,7 +15,7 @@ from conftest import ours
 from test_end_to_end import LLAMACPP, SMOLLM2, VLLM, engines, logs, wait_for, workers
 
 from servebench import metrics
-from servebench.server import free_port
+from servebench.launch import free_ports
 
 Benchmark = Callable[..., tuple[int, str, str]]
 Driver = Callable[..., "subprocess.Popen[str]"]
@@ -112,7 +112,7 @@ def standing(results: Path, *words: object) -> tuple[int, str]:
 
 
 def test_a_server_can_outlive_benchmarks(benchmark: Benchmark, results: Path) -> None:
-    port = free_port()
+    port = free_ports(1)
     assert standing(results, "start", *LLAMACPP, "--port", port)[0] == 0
     try:
         assert standing(results, "start", *LLAMACPP, "--port", port)[0] == 2, "the port is taken"

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from servebench import defaults
-from servebench.backends import BACKENDS, LATER, openai
+from servebench.backends import BACKENDS, openai
 from servebench.options import build_parser
 from servebench.records import InputError
 
@@ -31,6 +31,8 @@ class Settings:
     max_ragged_batch_size: tuple[int, ...]
     fp6: bool
     engine_args: tuple[str, ...]
+    gpus: tuple[int, ...]
+    router: bool
     deployment_name: str | None
     client_only: bool
     port: int | None
@@ -97,6 +99,7 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
     given["openai_api_key"] = args.openai_api_key or os.environ.get("OPENAI_API_KEY", "")
     given["aml_api_key"] = args.aml_api_key or os.environ.get("AML_API_KEY", "")
     given["engine_args"] = _split(args.engine_args)
+    given["api"] = BACKENDS[args.backend].api or args.api
     if args.backend == "aml":
         _take_azure(args, given)
     settings = Settings(**{f.name: _frozen(given[f.name]) for f in fields(Settings)})
@@ -155,13 +158,30 @@ def _frozen(value: Any) -> Any:
 
 def check(settings: Settings) -> None:
     """Cross-checks between options."""
-    if settings.backend in LATER:
-        raise InputError(f"--backend {settings.backend}: {LATER[settings.backend]}; use {' or '.join(BACKENDS)}")
     _check_endpoint(settings)
+    _check_server(settings)
     if min(settings.mean_prompt_length) > settings.max_prompt_length:
         raise InputError(
             f"--mean_prompt_length {min(settings.mean_prompt_length)} is more than "
             f"--max_prompt_length {settings.max_prompt_length}; raise the latter"
+        )
+
+
+def _check_server(settings: Settings) -> None:
+    """Options of servers that we start, and that not every backend has."""
+    backend = BACKENDS[settings.backend]
+    starts = bool(backend.launch) and not settings.client_only
+    if settings.fp6 and settings.backend != "fastgen":
+        raise InputError(f"--fp6 is DeepSpeed's; --backend {settings.backend} does not have it, leave it out")
+    if settings.router and (not starts or backend.ports):
+        raise InputError(
+            f"--router stands before replicas that we start one by one; --backend {settings.backend} has none here"
+        )
+    wanted = max(settings.tp_size) * max(settings.num_replicas)
+    if settings.gpus and len(settings.gpus) < wanted:
+        raise InputError(
+            f"--gpus names {len(settings.gpus)}, but --tp_size {max(settings.tp_size)} x --num_replicas "
+            f"{max(settings.num_replicas)} needs {wanted}; name more or ask for less"
         )
 
 

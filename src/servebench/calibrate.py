@@ -98,8 +98,8 @@ def calibrate_point(
     return compare(clients, gap_s, outcome, truth)
 
 
-def completion_body(ask: Request) -> dict[str, object]:
-    return {"prompt": ask.prompt, "max_tokens": ask.max_new_tokens, "stream": True}
+def completion_body(ask: Request) -> bytes:
+    return msgspec.json.encode({"prompt": ask.prompt, "max_tokens": ask.max_new_tokens, "stream": True})
 
 
 @contextmanager

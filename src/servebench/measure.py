@@ -13,10 +13,11 @@ from tokenizers import Tokenizer
 
 from servebench import __version__
 from servebench.arguments import Settings
+from servebench.launch import ServerFailed
 from servebench.load.fleet import default_workers, run_load
 from servebench.preflight import model_context
 from servebench.records import Log, Result, ServerConfig, ServerFacts
-from servebench.server import Server, ServerFailed, running_server
+from servebench.server import Server, running_server
 from servebench.sweep import Plan, Point
 from servebench.workload import build_workload
 

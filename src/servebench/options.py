@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from servebench import defaults
-from servebench.backends import BACKENDS, LATER
+from servebench.backends import BACKENDS
 
 EPILOG = """examples:
   python run_benchmark.py --backend vllm --dry_run                     show the plan of the default sweep
@@ -88,7 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _server_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--model", metavar="NAME", help=f"Hugging Face id or a local directory [{defaults.DEFAULT_MODEL}]")
-    add("--backend", choices=[*BACKENDS, *LATER], default="fastgen", help="serving engine [%(default)s]")
+    add("--backend", choices=[*BACKENDS], default="fastgen", help="serving engine [%(default)s]")
     add(
         "--tokenizer",
         metavar="NAME",
@@ -100,6 +100,9 @@ def _server_options(group: argparse._ArgumentGroup) -> None:
         help="most sequences that the engine may batch [768]")  # fmt: skip
     add("--fp6", action="store_true", help="quantise the weights to 6 bits (fastgen)")
     add("--engine_args", default="", metavar='"..."', help="passed on to the engine's own command line")
+    add("--gpus", nargs="+", type=number(int, 0), default=[], metavar="N",
+        help="GPUs to start servers on, dealt in this order [those visible]")  # fmt: skip
+    add("--router", action="store_true", help="put vllm-router before the replicas [the client deals]")
     add("--deployment_name", metavar="NAME", help="name of the deployment (aml: which one; fastgen: as you like)")
     add("--port", type=number(int, 1, 65535), metavar="N", help="port of the first replica [a free one]")
     add("--server_timeout", type=SECONDS, default=1800.0, metavar="S", help="longest start, in s [1800]")

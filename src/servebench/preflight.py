@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from pathlib import Path
 
 import msgspec
@@ -11,8 +10,9 @@ import msgspec
 from servebench.arguments import Settings
 from servebench.backends import BACKENDS
 from servebench.backends.contract import Launch
+from servebench.launch import is_free, router
 from servebench.records import InputError, ServerConfig
-from servebench.sweep import Plan
+from servebench.sweep import Plan, Point
 
 
 def preflight(settings: Settings, plan: Plan) -> None:
@@ -20,8 +20,15 @@ def preflight(settings: Settings, plan: Plan) -> None:
     check_lengths(settings, model_context(settings.model))
     check_results_folder(settings.out_json_dir)
     for server, points in plan:
+        check_body(server, points[0])
         if any(point.pending for point in points) and not server.urls:
             check_launch(settings, server)
+
+
+def check_body(server: ServerConfig, point: Point) -> None:
+    """Everything that is to be sent can be."""
+    backend = BACKENDS[server.backend]
+    backend.encode(backend.body(point.run, server.model, "", 1) | point.run.extra_body)
 
 
 def check_model(settings: Settings) -> None:
@@ -72,13 +79,15 @@ def check_results_folder(folder: Path) -> None:
 
 def check_launch(settings: Settings, server: ServerConfig) -> None:
     """The engine is installed, knows the model, and its ports are free."""
-    launch = BACKENDS[server.backend].launch
-    for replica in range(server.num_replicas):
-        port = settings.port + replica if settings.port else 0
-        if port:
-            check_port(port)
-        if launch:
-            check_program(launch(server, port, replica))
+    backend = BACKENDS[server.backend]
+    launches, each = backend.launches(server)
+    if settings.port:
+        check_ports(settings.port, launches * each + server.router)
+    for replica in range(launches if backend.launch else 0):
+        assert backend.launch
+        check_program(backend.launch(server, settings.port or 0, replica))
+    if server.router:
+        check_program(router([], 0))
 
 
 def check_program(launch: Launch) -> None:
@@ -86,10 +95,8 @@ def check_program(launch: Launch) -> None:
         raise InputError(f"{launch.command[0]} cannot be run; install the engine again")
 
 
-def check_port(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise InputError(f"--port {port} is taken ({error.strerror}); give another or leave it out") from error
+def check_ports(first: int, n: int) -> None:
+    taken = [port for port in range(first, first + n) if not is_free(port)]
+    if taken:
+        which = f"port {taken[0]} of --port {first} to {first + n - 1}" if n > 1 else f"--port {first}"
+        raise InputError(f"{which} is taken; give another or leave it out")

@@ -42,7 +42,9 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     fp6: bool = False
     engine_args: tuple[str, ...] = ()  # handed to the engine as they are
     urls: tuple[str, ...] = ()  # attach: the base URLs of servers that run already
-    deployment_name: str = ""  # which deployment behind the URL (aml)
+    deployment_name: str = ""  # which deployment behind the URL (aml), or its name (fastgen)
+    gpus: tuple[int, ...] = ()  # that servers may use, dealt in this order; none: as the engine finds them
+    router: bool = False  # a router in front of the replicas instead of the client's own dealing
 
 
 class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +59,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
     num_requests: int = 36  # measured ones; warm-up and hold requests come on top
     warmup: int = 1  # requests that every client completes before anything counts
     stream: bool = True
-    api: Literal["completions", "chat", "score"] = "completions"
+    api: Literal["completions", "chat", "score", "mii"] = "completions"
     temperature: float = 1.0
     top_p: float = 0.9
     respect_eos: bool = False

@@ -22,9 +22,9 @@ import psutil
 from tabulate import tabulate
 
 from servebench import arguments
+from servebench.launch import ServerFailed, launch_replicas, urls_of
 from servebench.preflight import check_launch, check_model, check_results_folder
 from servebench.records import InputError
-from servebench.server import ServerFailed, launch_replicas
 from servebench.sessions import end_session
 from servebench.signals import ends_on_signals
 from servebench.sweep import make_plan
@@ -69,8 +69,7 @@ def start(words: list[str]) -> int:
     ]  # fmt: skip
     file = settings.out_json_dir / "servers.json"
     _write(file, [*_read(file), *running])
-    urls = " ".join(process.url for process in processes)
-    print(f"ready; measure it with --client_only --openai_api_url {urls}")
+    print(f"ready; measure it with --client_only --openai_api_url {' '.join(urls_of(config, processes))}")
     return 0
 
 

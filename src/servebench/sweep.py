@@ -80,7 +80,9 @@ def _servers(settings: Settings) -> list[ServerConfig]:
             fp6=settings.fp6,
             engine_args=settings.engine_args,
             urls=urls,
-            deployment_name=settings.deployment_name or "" if azure else "",
+            deployment_name=settings.deployment_name or "",
+            gpus=settings.gpus,
+            router=settings.router,
         )
         for tp_size, batch, replicas in sizes
     ]

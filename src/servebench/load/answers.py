@@ -7,12 +7,15 @@ whose event showed no text (half a UTF-8 character) belong to the next content e
 from __future__ import annotations
 
 from itertools import accumulate, pairwise
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
 from servebench.load import sse
 from servebench.load.http import Answer, HttpError
+
+if TYPE_CHECKING:
+    from servebench.load.http2 import Http2Answer
 
 
 class Delta(msgspec.Struct, gc=False):
@@ -55,7 +58,8 @@ decode_chunk = msgspec.json.Decoder(Chunk).decode
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
-Form = Literal["events", "object", "score"]  # how an answer comes: streamed, as one object, as Azure ML's score
+# How an answer comes: streamed, as one object, as Azure ML's score, as gRPC messages of DeepSpeed-MII.
+Form = Literal["events", "object", "score", "mii"]
 Event = tuple[int, str, int | None]  # index of its piece; text; tokens so far, where the server says
 
 
@@ -71,13 +75,16 @@ class Reading(NamedTuple):
     error: str | None
 
 
-def read(answer: Answer, form: Form) -> Reading:
+def read(answer: Answer | Http2Answer, form: Form) -> Reading:
     """The meaning of an answer, complete or cut off."""
     broken = None
     try:
         answer.frame()
     except HttpError as error:
         broken = str(error)
+    if form == "mii":
+        reading = _replied(answer.body)
+        return reading._replace(error=broken) if broken else reading
     streamed = form == "events"
     whole = b"" if streamed and answer.status == 200 else b"".join(data for data, _ in answer.body)
     if answer.status and answer.status != 200:
@@ -136,6 +143,28 @@ def _scored(payloads: list[tuple[bytes, int]], complete: bool) -> Reading:
             return _counted([(piece, value, None)], None, None, None)
         return _failed(f"not a score: {_shown(data)}")
     return _failed("empty answer: no text and no tokens")
+
+
+def _replied(body: list[tuple[bytes, int]]) -> Reading:
+    """DeepSpeed-MII's replies. A reply that is not the last is a token; the last has no text, or all of it.
+
+    They are counted here, since MII's own count starts anew when it has thrown a request out of a full cache.
+    """
+    from servebench.load import mii  # protobuf is for gRPC alone
+
+    events: list[Event] = []
+    prompt_tokens = tokens = 0
+    finish = error = None
+    for message, piece in mii.messages(body):
+        try:
+            reply = mii.decode(message)
+        except ValueError as problem:
+            error = str(problem)
+            break
+        finish, prompt_tokens = reply.finish_reason, prompt_tokens or reply.prompt_tokens
+        tokens += 1 if finish is None else reply.generated_tokens if reply.text else 0
+        events.append((piece, reply.text, tokens))
+    return _counted(events, Usage(prompt_tokens, tokens), finish, error)
 
 
 def _counted(events: list[Event], usage: Usage | None, finish: str | None, error: str | None) -> Reading:

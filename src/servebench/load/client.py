@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import select
-from collections.abc import Callable
 from time import time_ns
 from typing import TYPE_CHECKING
 
 from servebench.load import retry
 from servebench.load.exchange import Exchange
-from servebench.load.http import Answer, HttpError, with_body
+from servebench.load.fast import fast_reader
+from servebench.load.http import Answer, HttpError
 from servebench.load.route import Route
 from servebench.load.wire import (
-    CONTROL_SIZE,
-    READ_SIZE,
     Connection,
     Piece,
     State,
     open_connection,
-    unpack_timespec,
 )
 from servebench.records import Phase
 
 if TYPE_CHECKING:
+    from servebench.load.http2 import Http2Answer
     from servebench.load.protocol import Job
     from servebench.load.worker import Worker
 
 PAUSE_NS = 100_000_000  # after a failure, so that a dead server does not eat all requests in an instant
 
-new_piece = tuple.__new__  # half the time of calling the class
 RECEIVING = State.RECEIVING  # asked for at every event; an attribute of an Enum is slow to look up
 
 
@@ -40,9 +37,10 @@ class Client:
         self.route = route
         self.state = State.CLOSED
         self.connection: Connection | None = None
+        self.http = route.http()
         self.job: Job | None = None
         self.phase: Phase = "warmup"
-        self.answer = Answer()
+        self.answer: Answer | Http2Answer = self.http.answer()
         self.due_ns = self.late_ns = self.sent_ns = self.connect_ns = self.started_ns = self.pause_until_ns = 0
         self.attempt_ns = self.first_sent_ns = self.retry_at_ns = 0
         self.resent = self.retries = self.acked_before = 0
@@ -55,7 +53,8 @@ class Client:
         self.started_ns = time_ns()
         self.state = State.CONNECTING
         try:
-            self.connection = open_connection(self.endpoint, self.route.tls)
+            self.connection, self.http = open_connection(self.endpoint, self.route.tls), self.route.http()
+            self.answer = self.http.answer()
             self.worker.watch(self.connection, select.EPOLLOUT, self.on_ready)
             self._go_on_connecting()
         except OSError as error:
@@ -68,6 +67,7 @@ class Client:
         if self.state is State.HANDSHAKING and self.connection.handshake():
             self.connect_ns, self.connection_used = time_ns() - self.started_ns, False
             self.state = State.IDLE
+            self._pay()
             if self.job:
                 self.send()
         if self.state in (State.HANDSHAKING, State.IDLE, State.RECEIVING):
@@ -105,7 +105,7 @@ class Client:
         self.job, self.phase, self.due_ns, self.attempt_ns = job, phase, due_ns, due_ns
         self.resent = self.retries = self.first_sent_ns = 0
         self.sent_ns = time_ns()  # until it really is: what is stopped before counts from here
-        self.answer = Answer()
+        self.answer = self.http.answer()
         if self.state is State.IDLE:
             self.send()
         elif self.state is State.CLOSED:
@@ -114,7 +114,7 @@ class Client:
     def send(self) -> None:
         assert self.job and self.connection
         self.acked_before = self.connection.bytes_acked() or 0 if self.connection_used else 0
-        self.connection.put(with_body(self.route.head, f"{self.worker.tag}-{self.job.id}", self.job.body))
+        self.connection.put(self.http.request(f"{self.worker.tag}-{self.job.id}", self.job.body))
         self.state = State.SENDING
         self._go_on_sending()
 
@@ -124,9 +124,9 @@ class Client:
         try:
             done = self.connection.flush()
         except OSError as error:
-            self._lost(error)
+            self.lost(error)
             return
-        if done:
+        if done and not self.http.waiting:
             self.state = State.RECEIVING
             reconnect_ns = 0 if self.connection_used else self.connect_ns
             if not self.retries:
@@ -136,40 +136,16 @@ class Client:
     def on_ready(self, floor_ns: int) -> None:
         """The event loop found this client's socket ready; nothing had arrived before floor_ns."""
         if self.state is RECEIVING:
+            if self.connection and self.connection.outgoing:
+                self._pay()
             self._receive(floor_ns)
         else:
             self._go_on(floor_ns)
 
     def _read_on(self, connection: Connection) -> None:
         """Read the rest of the answer in the fast way, unless this read may have left something unread."""
-        way = self.on_ready if connection.behind_ns else self._fast_reader(connection)
+        way = self.on_ready if connection.behind_ns else fast_reader(self, connection)
         self.worker.watch(connection, select.EPOLLIN, way)
-
-    def _fast_reader(self, connection: Connection) -> Callable[[int], None]:
-        """`_receive` without its calls, for what comes at every token: more of a chunked answer over plain TCP."""
-        recvmsg, keep, note_lag = connection.sock.recvmsg, self.answer.pieces.append, self.worker.lag_ns.append
-
-        def receive(floor_ns: int) -> None:
-            try:
-                data, control, _, _ = recvmsg(READ_SIZE, CONTROL_SIZE)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                self._lost(error)
-                return
-            if not control:  # the end, or a kernel that does not stamp
-                self._take(Piece(data, time_ns(), floor_ns, False))
-                return
-            seconds, ns = unpack_timespec(control[0][2])
-            stamp_ns = seconds * 1_000_000_000 + ns
-            note_lag(time_ns() - stamp_ns)
-            if 5 <= len(data) < READ_SIZE and data[-4:] != b"\r\n\r\n":  # not the end, as Answer.add has it
-                keep(new_piece(Piece, (data, stamp_ns, floor_ns, True)))
-                return
-            connection.behind_ns = floor_ns if len(data) == READ_SIZE else 0
-            self._take(Piece(data, stamp_ns, floor_ns, True))
-
-        return receive
 
     def _go_on(self, floor_ns: int) -> None:
         """The rest of what a ready socket can mean: connecting, sending, a close by the server."""
@@ -191,7 +167,9 @@ class Client:
         """The server closed, or sent what nobody asked for; or TLS has something of its own to say (a ticket)."""
         assert self.connection
         try:
-            self.connection.read(floor_ns)
+            if self.http.idle(self.connection.read(floor_ns).data):
+                self._pay()
+                return
         except BlockingIOError:
             return
         except OSError:
@@ -206,13 +184,13 @@ class Client:
         except BlockingIOError:
             return
         except OSError as error:
-            self._lost(error)
+            self.lost(error)
             return
         if piece.data:
             self.worker.note_lag(piece)
-        self._take(piece)
+        self.take(piece)
 
-    def _take(self, piece: Piece) -> None:
+    def take(self, piece: Piece) -> None:
         try:
             if not piece.data:
                 self._closed_by_server()
@@ -220,8 +198,29 @@ class Client:
                 self._end(None, keep=self.state is RECEIVING)  # else it came before the whole request was sent
             elif self.answer.chunked and self.state is RECEIVING and type(self.connection) is Connection:
                 self._read_on(self.connection)
+            else:
+                self._pay()
         except HttpError as error:
             self._end(str(error), keep=False)
+
+    def _pay(self) -> None:
+        """Send what the protocol owes the server: HTTP/2's settings, pings, more of a long request."""
+        owed = self.http.owed()
+        if self.connection and (owed or self.connection.outgoing):
+            self.connection.put(owed)
+            if self.state is State.SENDING:
+                self._go_on_sending()
+            else:
+                self._flush()
+
+    def _flush(self) -> None:
+        assert self.connection
+        try:
+            done = self.connection.flush()
+        except OSError as error:
+            self.lost(error)
+            return
+        self.worker.watch(self.connection, select.EPOLLIN | (0 if done else select.EPOLLOUT), self.on_ready)
 
     def _closed_by_server(self) -> None:
         if self.state is State.IDLE:
@@ -230,9 +229,9 @@ class Client:
             complete = self.answer.end_of_stream()
             self._end(None if complete else "the server closed the connection inside the answer", keep=False)
         else:
-            self._lost(ConnectionResetError(0, "the server closed the connection without an answer"))
+            self.lost(ConnectionResetError(0, "the server closed the connection without an answer"))
 
-    def _lost(self, error: OSError) -> None:
+    def lost(self, error: OSError) -> None:
         """The connection broke. A request that provably never reached the server is sent again."""
         assert self.connection
         acked = self.connection.bytes_acked()
@@ -270,7 +269,7 @@ class Client:
         self.retry_at_ns = time_ns() + round(retry.wait_s(self.retries, self.answer.retry_after) * 1e9)
         self.retries += 1
         self.answer.release()
-        self.answer = Answer()
+        self.answer = self.http.answer()
         self.close()
 
     def _may_be_reused(self) -> bool:

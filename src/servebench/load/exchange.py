@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from servebench.load import answers
 from servebench.load.http import Answer
 from servebench.load.protocol import Job
 from servebench.records import Phase, Result
+
+if TYPE_CHECKING:
+    from servebench.load.http2 import Http2Answer
 
 
 class Exchange(NamedTuple):
@@ -22,7 +25,7 @@ class Exchange(NamedTuple):
     connect_ns: int
     resent: int
     retries: int
-    answer: Answer
+    answer: Answer | Http2Answer
     error: str | None
 
 

@@ -20,6 +20,7 @@ import psutil
 from tqdm import tqdm
 
 from servebench.load import protocol
+from servebench.load.answers import Form
 from servebench.load.protocol import Job, Report, Task
 from servebench.quality import Evidence, judge
 from servebench.records import Quality, Result, RunConfig, read_parts
@@ -36,11 +37,11 @@ class PointFailed(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """Where and how requests go: the URL of each server, headers (they may hold a key), the body."""
+    """Where and how requests go: the URL of each server, headers (they may hold a key), the body's bytes."""
 
     urls: list[str]
     headers: dict[str, str]
-    body: Callable[[Request], dict[str, Any]]
+    body: Callable[[Request], bytes]
     check: Callable[[], None]  # raises PointFailed when the server is no longer there
 
 
@@ -195,7 +196,7 @@ def _reap(processes: list[subprocess.Popen[bytes]]) -> None:
 def _tasks(run: RunConfig, workload: Workload, target: Target, folder: Path, workers: int) -> list[Task]:
     """Deal clients, counted and spare requests over the workers, round robin."""
     jobs = [
-        Job(i, msgspec.json.encode(target.body(request)), request.prompt_tokens, request.max_new_tokens)
+        Job(i, target.body(request), request.prompt_tokens, request.max_new_tokens)
         for i, request in enumerate([*workload.counted, *workload.spare])
     ]
     tag = secrets.token_hex(4)
@@ -214,7 +215,7 @@ def _tasks(run: RunConfig, workload: Workload, target: Target, folder: Path, wor
             headers=target.headers,
             clients=clients[n::workers],
             warmup=run.warmup,
-            form="score" if run.api == "score" else "events" if run.stream else "object",
+            form=form_of(run),
             request_timeout_s=run.request_timeout,
             max_retries=run.max_retries,
             counted=share(n, counted),
@@ -223,6 +224,13 @@ def _tasks(run: RunConfig, workload: Workload, target: Target, folder: Path, wor
         )
         for n in range(workers)
     ]
+
+
+def form_of(run: RunConfig) -> Form:
+    """How its answers come."""
+    if run.api == "score" or run.api == "mii":
+        return run.api
+    return "events" if run.stream else "object"
 
 
 def _evidence(results: list[Result], folder: Path, workers: int, notes: HostNotes) -> Evidence:

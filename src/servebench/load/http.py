@@ -13,19 +13,32 @@ import httptools
 from servebench.load.wire import Endpoint, Piece
 
 
-def request_head(endpoint: Endpoint, headers: dict[str, str]) -> bytes:
-    """A POST up to its request's id; `with_body` completes it."""
-    lines = [f"POST {endpoint.path} HTTP/1.1", f"Host: {endpoint.netloc}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    return "\r\n".join([*lines, "Content-Type: application/json", "X-Request-Id: "]).encode("latin-1")
-
-
-def with_body(head: bytes, request_id: str, body: bytes) -> bytes:
-    return b"%b%b\r\nContent-Length: %d\r\n\r\n%b" % (head, request_id.encode(), len(body), body)
-
-
 class HttpError(Exception):
-    """Bytes that are no HTTP answer."""
+    """Bytes that are no HTTP answer, or one that says in its own terms that the call failed."""
+
+
+class Http1:
+    """What a connection says. HTTP/1.1 owes the server nothing but the request, so all connections share one."""
+
+    waiting = False
+
+    def __init__(self, endpoint: Endpoint, headers: dict[str, str]) -> None:
+        lines = [f"POST {endpoint.path} HTTP/1.1", f"Host: {endpoint.netloc}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        self.head = "\r\n".join([*lines, "Content-Type: application/json", "X-Request-Id: "]).encode("latin-1")
+
+    def request(self, request_id: str, body: bytes) -> bytes:
+        return b"%b%b\r\nContent-Length: %d\r\n\r\n%b" % (self.head, request_id.encode(), len(body), body)
+
+    def owed(self) -> bytes:
+        return b""
+
+    def answer(self) -> Answer:
+        return Answer()
+
+    def idle(self, data: bytes) -> bool:
+        """Bytes that nobody asked for: the connection is of no use any more."""
+        return False
 
 
 class Answer:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import time_ns
 from typing import TYPE_CHECKING
 
+from servebench.load.http import Http1
 from servebench.load.wire import Connection, Endpoint
 
 if TYPE_CHECKING:
+    from servebench.load.http2 import Http2
     from servebench.load.worker import Worker
 
 PROBE_NS = 200_000_000  # how long the first connection is watched
@@ -18,6 +21,7 @@ PROBE_NS = 200_000_000  # how long the first connection is watched
 @dataclass(eq=False)
 class Route:
     """The way to one server. `reuse`: does it keep connections open after an answer? None until that is known.
+    `http` makes what a new connection speaks.
 
     Some servers (llama.cpp's) close after an answer without saying so; a request that is sent into the close
     may or may not have been read. So the first connection is watched for a while before any is used again.
@@ -25,7 +29,7 @@ class Route:
 
     endpoint: Endpoint
     tls: ssl.SSLContext | None
-    head: bytes
+    http: Callable[[], Http1 | Http2]
     reuse: bool | None = None
 
 

@@ -114,7 +114,8 @@ class Connection:
         return True
 
     def put(self, data: bytes) -> None:
-        self.outgoing = memoryview(data)
+        """To be sent after what was put before."""
+        self.outgoing = memoryview(bytes(self.outgoing) + data if self.outgoing else data)
 
     def flush(self) -> bool:
         """Hand what was put to the kernel."""
@@ -163,12 +164,12 @@ class TlsConnection(Connection):
             done = True
         except ssl.SSLWantReadError:
             done = False
-        self.outgoing = memoryview(bytes(self.outgoing) + self.leaving.read())
+        super().put(self.leaving.read())
         return self.flush() and done
 
     def put(self, data: bytes) -> None:
         self.tls.write(data)
-        self.outgoing = memoryview(self.leaving.read())
+        super().put(self.leaving.read())
 
     def read(self, floor_ns: int) -> Piece:
         cipher = super().read(floor_ns)

@@ -17,6 +17,7 @@ import sys
 from array import array
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from time import process_time_ns, time_ns
 
@@ -25,7 +26,7 @@ import msgspec
 from servebench.load import wire
 from servebench.load.client import Client
 from servebench.load.exchange import Exchange, to_result
-from servebench.load.http import request_head
+from servebench.load.http import Http1
 from servebench.load.protocol import (
     CONNECTED,
     DONE,
@@ -79,9 +80,20 @@ class Worker:
     def _make_clients(self) -> list[Client]:
         endpoints = [Endpoint.of(url) for url in self.task.urls]
         tls = ssl.create_default_context() if any(e.tls for e in endpoints) else None
-        heads = [request_head(e, self.task.headers) for e in endpoints]
-        routes = [Route(e, tls, head) for e, head in zip(endpoints, heads, strict=True)]
+        routes = [self._route(endpoint, tls) for endpoint in endpoints]
         return [Client(number, server, routes[server], self) for number, server in self.task.clients]
+
+    def _route(self, endpoint: Endpoint, tls: ssl.SSLContext | None) -> Route:
+        task = self.task
+        if task.form == "mii":
+            import servebench.load.mii  # noqa: F401  # now, or the first answer would wait for it
+            from servebench.load.http2 import Http2  # here, since only gRPC needs it
+
+            speak = partial(Http2, endpoint, task.headers, task.request_timeout_s)
+            return Route(endpoint, tls, speak, reuse=True)
+        accept = {"Accept": "text/event-stream" if task.form == "events" else "application/json"}
+        spoken = Http1(endpoint, accept | task.headers)
+        return Route(endpoint, tls, lambda: spoken)
 
     # The loop.
 

@@ -1,0 +1,27 @@
+"""SGLang: `sglang.launch_server` from .engines/sglang (CUDA), one server a replica."""
+
+from __future__ import annotations
+
+from servebench.backends import openai
+from servebench.backends.contract import Backend, Launch, engine_home, gpus_of, installed_version
+from servebench.records import ServerConfig, model_label
+
+
+def version() -> str:
+    return installed_version(engine_home("sglang"))
+
+
+def launch(config: ServerConfig, port: int, replica: int) -> Launch:
+    command = [
+        str(engine_home("sglang") / "bin/python"),
+        "-m",
+        "sglang.launch_server",
+        "--model-path",
+        config.model,
+    ]
+    command += ["--served-model-name", model_label(config.model), "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--tp-size", str(config.tp_size), "--max-running-requests", str(config.max_ragged_batch_size)]
+    return Launch((*command, *config.engine_args), gpus_of(config, replica))
+
+
+BACKEND = Backend(version, launch, openai.body_counting_every_event, reset_cache="/flush_cache")

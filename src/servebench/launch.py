@@ -1,0 +1,217 @@
+"""Engines as processes: from the command that starts one to the moment when it is ready.
+
+A launched server lives in a session of its own, writes to a log beside the results, counts as ready only when it
+answers and it is our process that listens, and is stopped with everything that it started.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.request import ProxyHandler, build_opener
+
+import psutil
+from tqdm import tqdm
+
+from servebench.arguments import Settings
+from servebench.backends import BACKENDS
+from servebench.backends.contract import Launch, engine_home
+from servebench.load.fleet import PointFailed
+from servebench.records import RunConfig, ServerConfig, log_name
+from servebench.sessions import end_session, session
+
+PR_SET_PDEATHSIG = 1
+TAIL_LINES = 20
+PORTS_TRIED = 100
+open_url = build_opener(ProxyHandler({})).open  # a proxy would stand between us and the server
+
+# What an engine's last words mean, and what to try; looked for in any case of letters.
+ADVICE = {
+    "out of memory": "it does not fit: more --tp_size, a smaller --max_ragged_batch_size, or other --gpus",
+    "cannot allocate memory": "this host has too little memory for it",
+    "memory for the cache": "no room for the KV cache: change the share of memory by --engine_args",
+    "address already in use": "another process took the port; leave --port out",
+    "no space left on device": "the disk is full",
+}
+
+
+class ServerFailed(PointFailed):
+    """The server did not start, or is no longer there. `log_tail` has its last words."""
+
+    def __init__(self, why: str, log_tail: str = "") -> None:
+        tips = [tip for sign, tip in ADVICE.items() if sign in log_tail.lower()]
+        super().__init__(": ".join([why, *tips]))
+        self.log_tail = log_tail
+
+
+@dataclass(frozen=True)
+class Process:
+    """One launched server: a replica, a whole deployment, or the router before them."""
+
+    popen: subprocess.Popen[bytes]
+    port: int
+    command: str
+    log_file: Path
+    ready: str | None  # what its log says when it is ready; None: it answers GET /health
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def check(self) -> None:
+        """Raises ServerFailed when it has ended."""
+        status = self.popen.poll()
+        if status is not None:
+            how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+            raise ServerFailed(f"the server {how}", tail(self.log_file))
+
+    def is_ready(self) -> bool:
+        """Does it answer, and is it one of ours that listens on the port?"""
+        answers = _answers(self.url) if self.ready is None else self.ready in tail(self.log_file)
+        return answers and self._listens()
+
+    def _listens(self) -> bool:
+        for process in session(self.popen.pid):
+            with suppress(psutil.Error):
+                if any(c.status == "LISTEN" and c.laddr.port == self.port for c in process.net_connections("tcp")):
+                    return True
+        return False
+
+    def stop(self) -> None:
+        end_session(self.popen.pid)
+        self.popen.poll()  # or it would stay a zombie
+
+
+def launch_replicas(
+    config: ServerConfig, settings: Settings, log_dir: Path, stack: ExitStack, outlive: bool = False
+) -> list[Process]:
+    """Start every replica and wait until all are ready. The stack stops them; with `outlive` nothing else does.
+
+    A router, where one is asked for, is the last.
+    """
+    backend = BACKENDS[config.backend]
+    assert backend.launch
+    name = log_name(config, RunConfig()).partition("-prompt")[0]
+    ports = first_ports(config, settings.port)
+    processes = []
+    for replica, port in enumerate(ports):
+        launch = backend.launch(config, port, replica)
+        processes.append(_start(launch, port, log_dir / f"{name}-{replica}.log", backend.ready, outlive))
+        stack.callback(processes[-1].stop)
+    _wait_until_ready(processes, settings.server_timeout, config)
+    if config.router:
+        port = settings.port + len(ports) if settings.port else free_ports(1)
+        launch = router([process.url for process in processes], port)
+        processes.append(_start(launch, port, log_dir / f"{name}-router.log", None, outlive))
+        stack.callback(processes[-1].stop)
+        _wait_until_ready(processes[-1:], settings.server_timeout, config)
+    return processes
+
+
+def urls_of(config: ServerConfig, processes: list[Process]) -> list[str]:
+    """Where requests go."""
+    return [process.url for process in (processes[-1:] if config.router else processes)]
+
+
+def router(urls: Sequence[str], port: int) -> Launch:
+    """vLLM's router from .engines/vllm-router, dealing in turn: fresh prompts leave nothing else to go by."""
+    program = str(engine_home("vllm-router") / "bin/vllm-router")
+    return Launch((program, "--policy", "round_robin", "--port", str(port), "--worker-urls", *urls))
+
+
+def first_ports(config: ServerConfig, asked: int | None) -> list[int]:
+    """The first port of every launch: from the one that was asked for on, else free ones."""
+    launches, each = BACKENDS[config.backend].launches(config)
+    return [asked + i * each if asked else free_ports(each) for i in range(launches)]
+
+
+def free_ports(n: int) -> int:
+    """The first of n consecutive ports on which nobody listens."""
+    for _ in range(PORTS_TRIED):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            first = int(probe.getsockname()[1])
+        if first + n <= 65536 and all(is_free(port) for port in range(first, first + n)):
+            return first
+    raise ServerFailed(f"no {n} consecutive ports are free")
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _end_with_parent() -> None:
+    """In the child: be sent SIGTERM when the benchmark is gone, even by SIGKILL (Linux)."""
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
+
+
+def _start(launch: Launch, port: int, log_file: Path, ready: str | None, outlive: bool) -> Process:
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    with log_file.open("wb") as log:
+        popen = subprocess.Popen(
+            launch.command,
+            env=os.environ | launch.env,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=None if outlive else _end_with_parent,
+        )
+    variables = [f"{name}={value}" for name, value in launch.env.items()]
+    command = shlex.join([*(["env", *variables] if variables else []), *launch.command])
+    return Process(popen, port, command, log_file, ready)
+
+
+def _wait_until_ready(processes: list[Process], timeout_s: float, config: ServerConfig) -> None:
+    """Until every one of them is ready; shows how long that has taken."""
+    start = time.monotonic()
+    label = f"  starting {config.backend} tp{config.tp_size} x {config.num_replicas}"
+    form = "{desc}: {postfix} {elapsed}"
+    waiting = list(processes)
+    with tqdm(desc=label, bar_format=form, leave=False, disable=None, position=1) as bar:
+        while waiting:
+            for process in waiting:
+                process.check()
+            if time.monotonic() - start > timeout_s:
+                first = waiting[0]
+                raise ServerFailed(f"not ready after {timeout_s:g} s (--server_timeout)", tail(first.log_file))
+            bar.set_postfix_str(last_words(waiting[0].log_file)[:60])
+            waiting = [process for process in waiting if not process.is_ready()]
+            time.sleep(0.2)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with open_url(f"{url}/health", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def tail(log_file: Path, lines: int = TAIL_LINES) -> str:
+    try:
+        with log_file.open(errors="replace") as file:
+            return "".join(deque(file, lines)).rstrip()
+    except OSError:
+        return ""
+
+
+def last_words(log_file: Path) -> str:
+    return " ".join(tail(log_file, 1).split())
