@@ -182,7 +182,7 @@ def test_a_ping_is_answered(talk: tuple[Http2, Peer, Http2Answer]) -> None:
 
 def test_a_failed_call_says_why(talk: tuple[Http2, Peer, Http2Answer]) -> None:
     _, peer, answer = talk
-    with pytest.raises(HttpError, match="gRPC status 14: no replica is left"):
+    with pytest.raises(HttpError, match="gRPC status UNAVAILABLE: no replica is left"):
         feed(answer, peer.head(), peer.end(14, "no%20replica is left"))
 
 

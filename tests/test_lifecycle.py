@@ -49,6 +49,16 @@ def test_a_crash_while_loading_shows_why(benchmark: Benchmark, results: Path) ->
     assert "the server ended with status 1" in out and "max_model_len" in out
 
 
+def test_too_little_memory_is_named_with_what_to_try(
+    benchmark: Benchmark, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reason stands far above the end of vLLM's log: its processes report each other's failures."""
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "9000")
+    code, out, _ = benchmark(*VLLM, "--num_clients", 1)
+    assert code == 1
+    assert "requested memory for kv (9000.0 GiB)" in out and "no room for the KV cache" in out
+
+
 def test_a_server_that_refuses_to_die_is_killed(driver: Driver, results: Path) -> None:
     """Stopped (SIGSTOP), it does not hear SIGTERM."""
     process = driver(*LLAMACPP, "--num_clients", 1, "--num_requests", 1000)

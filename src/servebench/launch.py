@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import shlex
 import signal
 import socket
 import subprocess
 import time
-from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -31,7 +31,8 @@ from servebench.records import RunConfig, ServerConfig, log_name
 from servebench.sessions import end_session, session
 
 PR_SET_PDEATHSIG = 1
-TAIL_LINES = 20
+TAIL_LINES, CAUSES = 15, 3
+EXCEPTION = re.compile(r"\b[A-Z]\w*(?:Error|Exception): .+")
 PORTS_TRIED = 100
 open_url = build_opener(ProxyHandler({})).open  # a proxy would stand between us and the server
 
@@ -39,7 +40,8 @@ open_url = build_opener(ProxyHandler({})).open  # a proxy would stand between us
 ADVICE = {
     "out of memory": "it does not fit: more --tp_size, a smaller --max_ragged_batch_size, or other --gpus",
     "cannot allocate memory": "this host has too little memory for it",
-    "memory for the cache": "no room for the KV cache: change the share of memory by --engine_args",
+    "available memory": "no room for the KV cache: change the engine's share of memory (--engine_args)",
+    "sigkill": "the kernel does that when memory runs out (dmesg tells)",
     "address already in use": "another process took the port; leave --port out",
     "no space left on device": "the disk is full",
 }
@@ -49,8 +51,8 @@ class ServerFailed(PointFailed):
     """The server did not start, or is no longer there. `log_tail` has its last words."""
 
     def __init__(self, why: str, log_tail: str = "") -> None:
-        tips = [tip for sign, tip in ADVICE.items() if sign in log_tail.lower()]
-        super().__init__(": ".join([why, *tips]))
+        tips = [tip for sign, tip in ADVICE.items() if sign in f"{why} {log_tail}".lower()]
+        super().__init__("; ".join([why, *tips]))
         self.log_tail = log_tail
 
 
@@ -205,13 +207,20 @@ def _answers(url: str) -> bool:
         return False
 
 
-def tail(log_file: Path, lines: int = TAIL_LINES) -> str:
+def tail(log_file: Path) -> str:
+    """A log's first exceptions, of which later ones often are but echoes, and its last lines."""
+    lines = _lines(log_file)
+    last = "\n".join(lines[-TAIL_LINES:])
+    raised = dict.fromkeys(found.group(0) for line in lines if (found := EXCEPTION.search(line)))
+    return "\n".join([*[cause for cause in raised if cause not in last][:CAUSES], last])
+
+
+def _lines(log_file: Path) -> list[str]:
     try:
-        with log_file.open(errors="replace") as file:
-            return "".join(deque(file, lines)).rstrip()
+        return log_file.read_text(errors="replace").rstrip().splitlines()
     except OSError:
-        return ""
+        return []
 
 
 def last_words(log_file: Path) -> str:
-    return " ".join(tail(log_file, 1).split())
+    return " ".join("".join(_lines(log_file)[-1:]).split())

@@ -104,7 +104,7 @@ class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):
     engine: str = ""  # name and version
     log_files: list[str] = []
     start_s: float = 0.0  # launch to ready
-    log_tail: str = ""  # last lines of the engine's log, when it failed
+    log_tail: str = ""  # first errors and last lines of the engine's log, when it failed
 
 
 class Quality(msgspec.Struct, frozen=True, kw_only=True):

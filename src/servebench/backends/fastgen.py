@@ -6,7 +6,6 @@ are in load/mii.py. `fastgen-cpu` is all of MII but the model: its CUDA engine i
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from servebench.backends.contract import REPOSITORY, Backend, Launch, engine_home, installed_version
@@ -14,7 +13,6 @@ from servebench.load import mii
 from servebench.records import RunConfig, ServerConfig, model_label
 
 HOMES = ("fastgen", "fastgen-cpu")
-MOST_IN_FLIGHT = 256  # worker threads of MII's balancer: more requests wait there unseen
 
 
 def version() -> str:
@@ -28,16 +26,9 @@ def launch(config: ServerConfig, port: int, replica: int) -> Launch:
     command += ["--tensor-parallel", str(config.tp_size), "--replica-num", str(config.num_replicas)]
     command += ["--max-ragged-batch-size", str(config.max_ragged_batch_size)]
     command += ["--quantization-mode", "wf6af16"] if config.fp6 else []
-    command += ["--gpus", *map(str, config.gpus)] if config.gpus else []
-    return Launch((*command, *config.engine_args), _on_cpu(config) if "cpu" in home.name else {})
-
-
-def _on_cpu(config: ServerConfig) -> dict[str, str]:
-    """The stand-in goes in by Python's path; LOCAL_SIZE is how many devices DeepSpeed then believes to see."""
-    path = os.pathsep.join(
-        [str(REPOSITORY / "engines/mii_cpu"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    )
-    return {"PYTHONPATH": path.rstrip(os.pathsep), "LOCAL_SIZE": str(config.tp_size * config.num_replicas)}
+    command += ["--gpus", ",".join(map(str, config.gpus))] if config.gpus else []
+    command += ["--cpu-engine", "hf"] if "cpu" in home.name else []
+    return Launch((*command, *config.engine_args))
 
 
 def ports(config: ServerConfig) -> int:

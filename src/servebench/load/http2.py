@@ -30,6 +30,16 @@ from servebench.load.wire import Endpoint, Piece
 WIDEST_WINDOW = 2**31 - 1
 FRAME_HEAD, DATA_FRAME, END_STREAM = 9, 0, 1  # RFC 9113: length (3 bytes), type, flags, stream (4)
 MOST_DIGITS = 10**8  # of a grpc-timeout
+STATUS = {
+    "1": "CANCELLED",
+    "2": "UNKNOWN",
+    "3": "INVALID_ARGUMENT",
+    "4": "DEADLINE_EXCEEDED (--request_timeout)",
+    "8": "RESOURCE_EXHAUSTED",
+    "12": "UNIMPLEMENTED",
+    "13": "INTERNAL",
+    "14": "UNAVAILABLE",
+}
 
 
 class Http2:
@@ -151,7 +161,8 @@ class Http2Answer:
     def _refuse_failure(self, headers: dict[str, str]) -> None:
         code = headers.get("grpc-status", "0")
         if code != "0":
-            raise HttpError(f"gRPC status {code}: {unquote(headers.get('grpc-message', ''))[:300]}")
+            why = unquote(headers.get("grpc-message", ""))[:300]
+            raise HttpError(f"gRPC status {STATUS.get(code, code)}: {why}")
 
     def release(self) -> None:
         """Nothing here holds a cycle."""
