@@ -10,6 +10,8 @@ source scripts/steps.sh
 step scripts/setup_client.sh dev
 step engines/llamacpp.sh
 step engines/vllm-cpu.sh
+step engines/fastgen-cpu.sh
+step engines/vllm-router.sh
 step engines/smollm2.sh
 step engines/tiny_llama.sh
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ours
-from test_end_to_end import LLAMACPP, SMOLLM2, VLLM, engines, logs, wait_for, workers
+from test_end_to_end import LLAMACPP, SMOLLM2, TINY, VLLM, engines, logs, wait_for, workers
 
 from servebench import metrics
 from servebench.launch import free_ports
@@ -69,6 +69,18 @@ def test_a_server_that_refuses_to_die_is_killed(driver: Driver, results: Path) -
     assert process.wait(40) == 130
 
 
+@pytest.mark.parametrize("after_s", [0.5, 8], ids=["starting", "loading"])
+def test_an_interrupt_before_the_server_is_ready_leaves_nothing(
+    driver: Driver, results: Path, after_s: float
+) -> None:
+    process = driver(*VLLM, "--num_clients", 1)
+    wait_for(lambda: bool(engines(str(TINY))))
+    time.sleep(after_s)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+    assert not logs(results), "nothing was measured"
+
+
 @pytest.mark.parametrize("command", [LLAMACPP, VLLM], ids=["llamacpp", "vllm"])
 def test_everything_ends_when_the_benchmark_is_killed(
     driver: Driver, results: Path, command: list[object]
@@ -98,6 +110,17 @@ def test_a_replica_each_is_asked(benchmark: Benchmark, results: Path) -> None:
     assert code == 0, err
     asked = [r.server for r in metrics.succeeded(logs(results)[4])]
     assert min(asked.count(0), asked.count(1)) >= 3
+
+
+def test_a_router_stands_before_the_replicas(benchmark: Benchmark, results: Path) -> None:
+    load = ["--num_replicas", 2, "--router", "--num_clients", 4, "--num_requests", 12]
+    code, out, err = benchmark(*LLAMACPP, *load)
+    assert code == 0, out + err
+    log = logs(results)[4]
+    assert len(metrics.succeeded(log)) == 12 and len(log.server_facts.urls) == 1
+    assert ["vllm-router" in command for command in log.server_facts.commands] == [False, False, True]
+    asked = [Path(file).read_text().count("launch_slot_") for file in log.server_facts.log_files[:2]]
+    assert min(asked) > 0, "each replica was asked"
 
 
 def test_two_benchmarks_at_once_do_not_meet(driver: Driver, results: Path, tmp_path: Path) -> None:

@@ -126,9 +126,11 @@ def urls_of(config: ServerConfig, processes: list[Process]) -> list[str]:
 
 
 def router(urls: Sequence[str], port: int) -> Launch:
-    """vLLM's router from .engines/vllm-router, dealing in turn: fresh prompts leave nothing else to go by."""
-    program = str(engine_home("vllm-router") / "bin/vllm-router")
-    return Launch((program, "--policy", "round_robin", "--port", str(port), "--worker-urls", *urls))
+    """vLLM's router from .engines/vllm-router. It deals in turn, since fresh prompts leave nothing else to go by, and
+    passes failures on, where it would try again unseen."""
+    command = [str(engine_home("vllm-router") / "bin/vllm-router"), "--policy", "round_robin", "--disable-retries"]
+    command += ["--port", str(port), "--prometheus-port", str(free_ports(1)), "--worker-urls", *urls]
+    return Launch(tuple(command))
 
 
 def first_ports(config: ServerConfig, asked: int | None) -> list[int]:
