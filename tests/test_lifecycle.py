@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ours
-from test_end_to_end import LLAMACPP, SMOLLM2, TINY, VLLM, engines, logs, wait_for, workers
+from test_end_to_end import LLAMACPP, SMOLLM2, VLLM, engines, logs, wait_for, workers
 
 from servebench import metrics
 from servebench.launch import free_ports
@@ -74,7 +74,7 @@ def test_an_interrupt_before_the_server_is_ready_leaves_nothing(
     driver: Driver, results: Path, after_s: float
 ) -> None:
     process = driver(*VLLM, "--num_clients", 1)
-    wait_for(lambda: bool(engines(str(TINY))))
+    wait_for(lambda: bool(list(results.glob("vllm/*.log"))))
     time.sleep(after_s)
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130

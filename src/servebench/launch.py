@@ -126,8 +126,7 @@ def urls_of(config: ServerConfig, processes: list[Process]) -> list[str]:
 
 
 def router(urls: Sequence[str], port: int) -> Launch:
-    """vLLM's router from .engines/vllm-router. It deals in turn, since fresh prompts leave nothing else to go by, and
-    passes failures on, where it would try again unseen."""
+    """vLLM's router from .engines/vllm-router: it deals in turn, and does not try again unseen what failed."""
     command = [str(engine_home("vllm-router") / "bin/vllm-router"), "--policy", "round_robin", "--disable-retries"]
     command += ["--port", str(port), "--prometheus-port", str(free_ports(1)), "--worker-urls", *urls]
     return Launch(tuple(command))
