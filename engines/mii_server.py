@@ -51,6 +51,9 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
+    for word in (sys.executable, args.deployment_name):
+        if " " in word:
+            sys.exit(f"{word!r} has a space in it, where DeepSpeed-MII would split its commands")
     for number in ASKS_TO_END:
         signal.signal(number, end_by_signal)
     if os.getpgrp() != os.getpid():
