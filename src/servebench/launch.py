@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import random
 import re
 import shlex
 import signal
@@ -33,7 +34,7 @@ from servebench.sessions import end_session, session
 PR_SET_PDEATHSIG = 1
 TAIL_LINES, CAUSES = 15, 3
 EXCEPTION = re.compile(r"\b[A-Z]\w*(?:Error|Exception): .+")
-PORTS_TRIED = 100
+PORTS, PORTS_TRIED = range(10_000, 30_000), 100  # below those that the kernel gives to connections
 open_url = build_opener(ProxyHandler({})).open  # a proxy would stand between us and the server
 
 # What an engine's last words mean, and what to try; looked for in any case of letters.
@@ -127,8 +128,17 @@ def urls_of(config: ServerConfig, processes: list[Process]) -> list[str]:
 
 def router(urls: Sequence[str], port: int) -> Launch:
     """vLLM's router from .engines/vllm-router: it deals in turn, and does not try again unseen what failed."""
-    command = [str(engine_home("vllm-router") / "bin/vllm-router"), "--policy", "round_robin", "--disable-retries"]
-    command += ["--port", str(port), "--prometheus-port", str(free_ports(1)), "--worker-urls", *urls]
+    command = [str(engine_home("vllm-router") / "bin/vllm-router"), "--policy", "round_robin"]
+    command += [
+        "--disable-retries",
+        "--disable-circuit-breaker",
+        "--port",
+        str(port),
+        "--prometheus-port",
+        str(free_ports(1)),
+        "--worker-urls",
+        *urls,
+    ]
     return Launch(tuple(command))
 
 
@@ -140,11 +150,8 @@ def first_ports(config: ServerConfig, asked: int | None) -> list[int]:
 
 def free_ports(n: int) -> int:
     """The first of n consecutive ports on which nobody listens."""
-    for _ in range(PORTS_TRIED):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            first = int(probe.getsockname()[1])
-        if first + n <= 65536 and all(is_free(port) for port in range(first, first + n)):
+    for first in random.sample(PORTS, PORTS_TRIED):
+        if all(is_free(port) for port in range(first, first + n)):
             return first
     raise ServerFailed(f"no {n} consecutive ports are free")
 
