@@ -150,13 +150,20 @@ def benchmark(driver: Callable[..., subprocess.Popen[str]]) -> Callable[..., tup
     return run
 
 
+def readlink(path: str) -> str:
+    """Where a link leads; "" when it is gone."""
+    with suppress(OSError):
+        return os.readlink(path)
+    return ""
+
+
 def ours(folder: Path) -> list[str]:
     """Living processes that name this folder or write to a file in it: what a benchmark may have left behind."""
     lines = []
     for process in psutil.process_iter(["cmdline", "status"]):
         line = " ".join(process.info["cmdline"] or [])
-        with suppress(OSError):  # an engine's children rename themselves, but they all write to its log
-            line += " > " + os.readlink(f"/proc/{process.pid}/fd/1")
+        # An engine's children rename themselves, but they all write to its log.
+        line += " > " + readlink(f"/proc/{process.pid}/fd/1")
         if str(folder) in line and process.info["status"] != psutil.STATUS_ZOMBIE and process.pid != os.getpid():
             lines.append(line)
     return lines

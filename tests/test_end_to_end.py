@@ -12,11 +12,12 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
-from conftest import MODELS, ROOT, ours
+from conftest import MODELS, ROOT, ours, readlink
 
 from servebench import metrics, records
 from servebench.launch import free_ports
@@ -150,10 +151,14 @@ def workers(folder: Path) -> list[str]:
     return [line for line in ours(folder) if "servebench.load.worker" in line]
 
 
-def engines(word: str) -> list[psutil.Process]:
-    """The leading process of every session whose command line has this word: an engine's API process."""
-    found = psutil.process_iter(["cmdline"])
-    return [p for p in found if word in " ".join(p.info["cmdline"] or []) and os.getsid(p.pid) == p.pid]
+def engines(results: Path) -> list[psutil.Process]:
+    """The leading process of every session that writes to a log in these results: an engine's API process."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError):
+            if os.getsid(process.pid) == process.pid and str(results) in readlink(f"/proc/{process.pid}/fd/1"):
+                found.append(process)
+    return found
 
 
 @engine
@@ -161,7 +166,7 @@ def test_death_of_vllm_midway_fails_the_point_and_the_sweep_goes_on(driver: Driv
     process = driver(*VLLM, "--num_clients", 2, 1, "--num_requests", 200)
     wait_for(lambda: bool(workers(results)))
     time.sleep(3)
-    engines(str(TINY))[0].kill()
+    engines(results)[0].kill()
     out, err = process.communicate(timeout=200)
     assert process.returncode == 1, err
     measured = logs(results)
@@ -178,7 +183,7 @@ def test_death_of_the_engine_ends_the_sweep_when_asked(driver: Driver, results: 
     process = driver(*LLAMACPP, "--num_clients", 2, 1, "--num_requests", 500, "--on_error", "stop")
     wait_for(lambda: bool(workers(results)))
     time.sleep(1)
-    engines(str(SMOLLM2))[0].kill()
+    engines(results)[0].kill()
     process.communicate(timeout=60)
     assert process.returncode == 1
     assert [log.status for log in logs(results).values()] == ["failed"]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ours
-from test_end_to_end import LLAMACPP, SMOLLM2, VLLM, engines, logs, wait_for, workers
+from test_end_to_end import LLAMACPP, VLLM, engines, logs, wait_for, workers
 
 from servebench import metrics
 from servebench.launch import free_ports
@@ -63,7 +63,7 @@ def test_a_server_that_refuses_to_die_is_killed(driver: Driver, results: Path) -
     """Stopped (SIGSTOP), it does not hear SIGTERM."""
     process = driver(*LLAMACPP, "--num_clients", 1, "--num_requests", 1000)
     wait_for(lambda: bool(workers(results)))
-    (server,) = engines(str(SMOLLM2))
+    (server,) = engines(results)
     server.suspend()
     process.send_signal(signal.SIGINT)
     assert process.wait(40) == 130
@@ -97,7 +97,7 @@ def test_the_death_of_one_replica_of_two_fails_the_point(driver: Driver, results
     wait_for(
         lambda: any(part.read_text().count('"measured"') > 4 for part in results.glob("*/*.parts/part-0.jsonl"))
     )
-    engines(str(SMOLLM2))[0].kill()
+    engines(results)[0].kill()
     process.communicate(timeout=60)
     assert process.returncode == 1
     (log,) = logs(results).values()
@@ -109,7 +109,7 @@ def test_a_replica_each_is_asked(benchmark: Benchmark, results: Path) -> None:
     code, _, err = benchmark(*LLAMACPP, "--num_replicas", 2, "--num_clients", 4, "--num_requests", 12)
     assert code == 0, err
     asked = [r.server for r in metrics.succeeded(logs(results)[4])]
-    assert min(asked.count(0), asked.count(1)) >= 3
+    assert min(asked.count(0), asked.count(1)) > 0
 
 
 def test_a_router_stands_before_the_replicas(benchmark: Benchmark, results: Path) -> None:
@@ -151,10 +151,10 @@ def test_a_server_can_outlive_benchmarks(benchmark: Benchmark, results: Path) ->
         assert standing(results, "start", *LLAMACPP, "--port", port)[0] == 2, "the port is taken"
         load = ["--client_only", "--port", port, "--num_clients", 1, "--num_requests", 2]
         assert benchmark(*LLAMACPP, *load)[0] == 0
-        before = engines(str(SMOLLM2))[0].pid
+        before = engines(results)[0].pid
         assert f" {before} " in standing(results, "status")[1]
         assert standing(results, "restart", "--port", port)[0] == 0
-        assert engines(str(SMOLLM2))[0].pid != before
+        assert engines(results)[0].pid != before
     finally:
         assert standing(results, "stop")[0] == 0
     assert "no server runs" in standing(results, "status")[1]
