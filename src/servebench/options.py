@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
 
 from servebench import defaults
 from servebench.backends import BACKENDS, LATER
+from servebench.commandline import Parser
 
 EPILOG = """examples:
   python run_benchmark.py --backend vllm --dry_run                     show the plan of the default sweep
@@ -60,13 +61,6 @@ def header(text: str) -> tuple[str, str]:
 
 
 COUNT, SHARE, SECONDS = number(int, 1), number(float, 0, 1), number(float, 0.001)
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the page of usage above it."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (-h explains every option)\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
