@@ -13,7 +13,8 @@ from conftest import ROOT
 PACKAGE = ROOT / "src/servebench"
 # From the command line down to the log; a module imports only from its own floor and from floors below it.
 FLOORS = [
-    ["measure", "calibrate", "standing"],
+    ["measure", "calibrate", "standing", "report"],
+    ["report_html"],
     ["summary", "spreadsheet", "preflight"],
     ["server", "sweep"],
     ["arguments"],

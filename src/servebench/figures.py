@@ -33,6 +33,7 @@ from servebench.records import InputError, Log
 from servebench.selection import Point
 
 Name = Callable[[Log], str]
+NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))  # the same figure is the same file
 
 
 def parser(doc: str | None, name: str) -> argparse.ArgumentParser:
@@ -171,7 +172,7 @@ def save(figure: Figure, args: argparse.Namespace, name: str) -> None:
     args.out_dir.mkdir(parents=True, exist_ok=True)
     for kind in args.format:
         path = args.out_dir / f"{name}.{kind}"
-        figure.savefig(path, metadata={"Date": None} if kind == "svg" else None)
+        figure.savefig(path, metadata=NO_METADATA if kind == "svg" else None)
         if args.theme == "auto":
             path.write_text(theme.follow_reader(path.read_text()))
         print(path)

@@ -78,9 +78,13 @@ def points_of(logs: Iterable[Log]) -> tuple[Point, ...]:
     """Logs as points, in the order of load."""
     runs: dict[bytes, list[Log]] = {}
     for log in sorted(logs, key=lambda log: (load_of(log), log.run.repetition)):
-        same = msgspec.structs.replace(log.run, repetition=0, seed=0)
-        runs.setdefault(msgspec.json.encode([log.server, same]), []).append(log)
+        runs.setdefault(identity(log), []).append(log)
     return tuple(Point(tuple(logs)) for logs in runs.values())
+
+
+def identity(log: Log) -> bytes:
+    """Of a point: equal for its runs."""
+    return msgspec.json.encode([log.server, msgspec.structs.replace(log.run, repetition=0, seed=0)])
 
 
 class Entry(NamedTuple):

@@ -1,0 +1,94 @@
+"""All of a results folder as one HTML page that opens from disk and loads nothing.
+
+    python -m servebench.report results/
+
+Every point in a table that can be sorted and filtered, all figures, warnings, failed points with the end of their
+server's log, what each client says of itself, configuration, versions and server commands. The figures are those
+of the plot scripts, `src/plot_*.py`, which are run for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import msgspec
+
+from servebench import commandline, selection, spreadsheet, summary
+from servebench.records import InputError, Log, LogError, load
+from servebench.report_html import Drawing, Reading, page
+
+SCRIPTS = Path(__file__).parents[1].glob("plot_*.py")  # beside the package, in a checkout
+
+
+def parser() -> argparse.ArgumentParser:
+    result = commandline.Parser(
+        prog="report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = result.add_argument
+    folder = commandline.folder
+    add("folder", type=folder, nargs="?", default="results", help="root of the logs [results]")
+    add("-o", "--output", type=Path, metavar="FILE", help="the page [FOLDER/report.html]")
+    add("--max_figures", type=int, default=24, metavar="N", help="no more figures of one script [24]")
+    return result
+
+
+def main() -> int:
+    args = parser().parse_args()
+    output = args.output or args.folder / "report.html"
+    with TemporaryDirectory() as scratch, ThreadPoolExecutor(os.cpu_count()) as pool:
+        drawn = pool.map(partial(draw, args, Path(scratch)), sorted(SCRIPTS))
+        points = read(args.folder)
+        if not points:
+            raise InputError(f"no logs in {args.folder}; give a folder that run_benchmark.py wrote to")
+        output.write_text(page(args.folder, points, list(drawn)), encoding="utf-8")
+    print(f"{output}: {len(points)} points")
+    return 0
+
+
+def read(folder: Path) -> list[list[Reading]]:
+    """Every point of the folder as readings of its runs, in the order of the table."""
+    points: dict[bytes, list[Reading]] = {}
+    found = [entry for place in selection.folders(folder) for entry in selection.entries(place)]
+    for path, head in sorted(found, key=lambda entry: order(entry.head)):
+        try:
+            points.setdefault(selection.identity(head), []).append(reading(path, folder))
+        except LogError as error:
+            print(f"left out: {error}", file=sys.stderr)
+    return list(points.values())
+
+
+def order(log: Log) -> tuple[Any, ...]:
+    traits = (*selection.CONFIGURATION, selection.LOAD, selection.REPETITION)
+    return (log.server.backend, *(trait.of(log) for trait in traits))
+
+
+def reading(path: Path, folder: Path) -> Reading:
+    """What the report says of one log; its requests are not kept, since they may be millions."""
+    log = load(path)
+    said = summary.warnings(log) if log.status == "ok" else []
+    name = str(path.relative_to(folder))
+    return Reading(name, msgspec.structs.replace(log, results=[]), spreadsheet.row(log), said)
+
+
+def draw(args: argparse.Namespace, scratch: Path, script: Path) -> Drawing:
+    """Run a plot script; what it says and how it fails is shown in its place."""
+    out, most = scratch / script.stem, str(args.max_figures)
+    options = ["--format", "svg", "--theme", "auto", "--max_figures", most, "--out_dir", str(out)]
+    command = [sys.executable, str(script), "--log_dir", str(args.folder), *options]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    files = [Path(line) for line in ended.stdout.splitlines()]
+    about = ast.get_docstring(ast.parse(script.read_text())) or script.stem
+    return Drawing(script.name, about, {file.stem: file.read_text() for file in files}, ended.stderr)
+
+
+if __name__ == "__main__":
+    commandline.run(main)
