@@ -39,6 +39,7 @@ def draw(ax: Axes, all_series: list[Series], of_request: OfRequest) -> None:
     cross = {"marker": "x", "color": plt.rcParams["text.color"], "markersize": 4, "linestyle": ""}
     for q, linestyle in PERCENTILES.items():
         figures.explain(ax, f"P{q}", linestyle=linestyle)
+    for q, linestyle in PERCENTILES.items():
         for series in all_series:
             placed = series.placed(selection.load_of, partial(percentile, of_request, q))
             figures.draw_placed(ax, placed, replace(series, linestyle=linestyle))
@@ -48,6 +49,7 @@ def draw(ax: Axes, all_series: list[Series], of_request: OfRequest) -> None:
                 figures.explain(ax, "too few requests for this percentile", **cross)
             if q == max(PERCENTILES):
                 figures.mark(ax, placed)
+    figures.whole_numbers(ax.xaxis)
     ax.set_yscale("log")
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter("{x:g}")

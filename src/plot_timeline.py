@@ -59,7 +59,7 @@ def draw_requests(ax: Axes, requests: list[Span]) -> None:
     if failed.any():
         ax.hlines(row[failed], sent[failed], last[failed], color=FAILED, **look)
         ax.plot(last[failed], row[failed], "x", color=FAILED, label="failed")
-    ax.set_ylim(len(requests), -1)
+    ax.margins(y=0.02)
 
 
 def shade(ax: Axes, window_s: tuple[float, float] | None, end_s: float) -> None:
@@ -78,16 +78,19 @@ def draw(axes: tuple[Axes, Axes], log: Log) -> None:
     axes[1].step(*running(requests), where="post", color=GENERATING, linewidth=1.2)
     for ax in axes:
         shade(ax, (window[0] / 1e9, window[1] / 1e9) if window else None, max(r.last for r in requests))
-    axes[1].set(xlabel="Time since the first request (s)", ylim=(0, None), xlim=(0, None))
+        ax.margins(x=0)
+    axes[1].set(xlabel="Time since the first request (s)")
 
 
 def columns(figure: Figure, all_series: list[Series]) -> None:
     figure.set_size_inches(min(8.0, 4.6 + 1.8 * len(all_series)), 5.6)
-    axes = figure.subplots(2, len(all_series), sharex=True, sharey="row", height_ratios=(3, 1), squeeze=False)
+    axes = figure.subplots(2, len(all_series), sharex="col", sharey="row", height_ratios=(3, 1), squeeze=False)
     for column, series in zip(axes.T, all_series, strict=True):
         draw(tuple(column), series.points[0].log)
         column[0].set_title(series.label)
+    axes[0, 0].invert_yaxis()
     axes[0, 0].set_ylabel("Request, in the order of sending")
+    axes[1, 0].set_ylim(bottom=0)
     axes[1, 0].set_ylabel("Running")
     figures.whole_numbers(axes[0, 0].yaxis)
     figures.whole_numbers(axes[1, 0].yaxis, 4)

@@ -14,7 +14,7 @@ from matplotlib.text import Annotation
 
 LABEL, WARNING = "label", "warning"  # a warning is moved, but never goes away
 SIDES = [(1, 1), (-1, 1), (1, -1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1)]
-DISTANCES_PT = (4.0, 11.0)  # from a point's middle to its label's nearest edge
+DISTANCES_PT = (4.0, 12.0, 24.0)  # from a point's middle to its label's nearest edge
 COVERED, TOUCHING = 1, 100  # cost of a piece of line or a marker below a label; of another label, or of the edge
 TOO_MUCH = 4  # a label that would cover so much goes away
 
