@@ -20,6 +20,7 @@ from servebench import commandline, curves, figures, metrics, selection
 from servebench.curves import Series
 from servebench.records import Log, Result
 
+RATE = commandline.number(float, 1e-3)  # tokens/s
 KINDS = {"ema": "moving average", "cum": "running sum"}
 
 
@@ -66,10 +67,10 @@ def main() -> None:
     parser = figures.parser(__doc__, "goodtput")
     add = parser.add_argument
     prompt, rates = metrics.PROMPT_RATE, metrics.GENERATION_RATES
-    add("--sla_prompt_tokens_per_sec", type=float, default=prompt, metavar="R", help="[512]")
+    add("--sla_prompt_tokens_per_sec", type=RATE, default=prompt, metavar="R", help="[512]")
     gen = "a panel each [1 2 3 4 6 8]"
-    add("--sla_gen_tokens_per_sec", type=float, nargs="+", default=rates, metavar="R", help=gen)
-    add("--ema_span", type=int, default=metrics.EMA_SPAN, metavar="N", help="tokens [16]")
+    add("--sla_gen_tokens_per_sec", type=RATE, nargs="+", default=rates, metavar="R", help=gen)
+    add("--ema_span", type=commandline.number(int, 1), default=metrics.EMA_SPAN, metavar="N", help="tokens [16]")
     args = parser.parse_args()
     prompt = args.sla_prompt_tokens_per_sec
     for group in curves.groups(args, selection.CONFIGURATION):

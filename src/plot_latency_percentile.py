@@ -19,6 +19,7 @@ from servebench import commandline, curves, figures, metrics, selection
 from servebench.curves import Series
 from servebench.records import Log
 
+COUNT = commandline.number(int, 0)
 PERCENTILES = (50, 90, 95)
 Gaps = Callable[[Log], np.ndarray]
 
@@ -75,8 +76,8 @@ def draw_bars(ax: Axes, series: Series, gaps: Gaps, shift: float, width: float) 
 def main() -> None:
     parser = figures.parser(__doc__, "percentile_token_latency")
     add = parser.add_argument
-    add("--skip_head_token_num", type=int, default=1, metavar="N", help="first tokens left out [1]")
-    add("--skip_request_num", type=int, default=1, metavar="N", help="first requests left out [1]")
+    add("--skip_head_token_num", type=COUNT, default=1, metavar="N", help="first tokens left out [1]")
+    add("--skip_request_num", type=COUNT, default=1, metavar="N", help="first requests left out [1]")
     args = parser.parse_args()
     skipped = {name: getattr(args, name) for name in ("skip_head_token_num", "skip_request_num")}
     for group in curves.groups(args, (*selection.CONFIGURATION, selection.LOAD)):

@@ -15,6 +15,7 @@ PACKAGE = ROOT / "src/servebench"
 FLOORS = [
     ["measure", "calibrate", "standing", "report"],
     ["report_html"],
+    ["report_table"],
     ["summary", "spreadsheet", "preflight"],
     ["server", "sweep"],
     ["arguments"],

@@ -90,6 +90,7 @@ def test_filter_takes_any_field_of_the_server_or_the_run(logs: Path) -> None:
         (("--filter", "tp_size=one"), "'tp_size=one': Expected `int`"),
         (("--log_dir", "nowhere"), "nowhere is not a folder"),
         (("--data_dirs", "nowhere"), "nowhere is not a folder"),
+        (("--max_figures", "0"), "'0' is not a whole number of at least 1"),
         (("--theme", "pink"), "invalid choice: 'pink'"),
     ],
 )
@@ -102,6 +103,7 @@ def test_bad_input_is_one_line(logs: Path, words: tuple[str, ...], said: str) ->
     ("config", "said"),
     [
         ("color: mauvish", "color 'mauvish' is no colour"),
+        ("linestyle: wavy", "linestyle 'wavy' is none of - -- : -.;"),
         ("marker: Q", "marker 'Q' is none"),
         ("x_max: far", "Expected `float"),
         ("- a\n- b", "Expected `object`, got `array`"),
@@ -120,6 +122,19 @@ def test_a_bad_plot_config_is_one_line(logs: Path, config: str, said: str) -> No
 def test_nothing_to_draw_is_said_in_one_line(logs: Path, words: tuple[str, ...], said: str) -> None:
     code, _, err = draw("plot_th_lat", logs, *words)
     assert (code, err.count("\n")) == (1, 1) and "no logs to draw" in err and said in err
+
+
+def test_a_log_that_was_cut_off_is_named_and_left_out(logs: Path) -> None:
+    cut = next((logs / "vllm").glob("*tp1*replicas1*clients1.json"))
+    cut.write_bytes(cut.read_bytes()[:-200])
+    code, files, said = draw("plot_th_lat", logs, "--filter", "tp_size=1", "num_replicas=1")
+    assert code == 0 and len(files) == 1 and said.count("\n") == 1 and f"left out: {cut}" in said
+
+
+def test_data_dirs_need_no_log_dir(logs: Path) -> None:
+    script, folder = ROOT / "src/plot_pareto.py", logs / "vllm"
+    command = [sys.executable, script, "--data_dirs", folder, "--out_dir", "."]
+    assert subprocess.run(command, cwd=folder, capture_output=True).returncode == 0
 
 
 def test_points_without_times_between_tokens_are_named(results: Path) -> None:

@@ -18,6 +18,23 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (-h explains every option)\n")
 
 
+def number(kind: type[int] | type[float], least: float, most: float = float("inf")):  # type: ignore[no-untyped-def]
+    """An argparse type: a number of this kind between the bounds."""
+
+    def parse(text: str) -> float:
+        wanted = "a whole number" if kind is int else "a number"
+        bounds = f"of at least {least:g}" + (f" and at most {most:g}" if most != float("inf") else "")
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted} {bounds}")
+        return value
+
+    return parse
+
+
 def folder(text: str) -> Path:
     """An argparse type: a folder that is there."""
     if not Path(text).is_dir():

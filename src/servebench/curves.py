@@ -16,7 +16,7 @@ from matplotlib.colors import is_color_like
 from matplotlib.lines import Line2D
 
 from servebench import selection
-from servebench.records import InputError, Log, load
+from servebench.records import InputError, Log
 from servebench.selection import Entry, Point, Trait
 from servebench.stats import Interval
 
@@ -93,7 +93,7 @@ def groups(args: argparse.Namespace, same: Iterable[Trait], by: Trait | None = N
         kept = {place: [e for e in some if _key(e.head, traits) == key] for place, some in found.items()}
         name = "-".join(trait.in_name.format(value) for trait, value in zip(traits, key, strict=True))
         series = [curve for place, some in kept.items() for curve in _curves(looks[place], some, by)]
-        yield Group(name, _title(traits, key), series)
+        yield Group(name, _title(traits, key), [curve for curve in series if curve.points])
 
 
 def _key(log: Log, traits: tuple[Trait, ...]) -> tuple[object, ...]:
@@ -108,9 +108,9 @@ def _title(traits: tuple[Trait, ...], key: tuple[object, ...]) -> str:
 
 def _curves(look: Series, some: list[Entry], by: Trait | None) -> list[Series]:
     """The curves of one folder: one, or one a value of `by` with a line style of its own."""
-    logs = [load(entry.path) for entry in some]
+    logs = [log for _, log in selection.read(entry.path for entry in some)]
     if by is None:
-        return [replace(look, points=selection.points_of(logs))] if logs else []
+        return [replace(look, points=selection.points_of(logs))]
     values = sorted({by.of(log) for log in logs})
     return [
         replace(
@@ -147,4 +147,6 @@ def _plot_config(place: Path) -> PlotConfig:
         raise InputError(f"{file}: color {config.color!r} is no colour; give a name or #RRGGBB")
     if config.marker is not None and config.marker not in Line2D.markers:
         raise InputError(f"{file}: marker {config.marker!r} is none of matplotlib's; give one like o, s, D, ^")
+    if config.linestyle is not None and config.linestyle not in LINESTYLES:
+        raise InputError(f"{file}: linestyle {config.linestyle!r} is none of {' '.join(LINESTYLES)}; give one")
     return config

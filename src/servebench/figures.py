@@ -27,7 +27,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from servebench import labels, selection, theme
-from servebench.commandline import Parser
+from servebench.commandline import Parser, number
 from servebench.curves import Group, OfLog, Placed, Series
 from servebench.records import InputError, Log
 from servebench.selection import Point
@@ -47,7 +47,7 @@ def parser(doc: str | None, name: str) -> argparse.ArgumentParser:
     follow = "colours of the page; auto: an SVG that follows its reader's choice [light]"
     add("--theme", choices=theme.THEMES, default="light", help=follow)
     add("--title", metavar="TEXT", help="over the figure [what its logs have in common]")
-    add("--max_figures", type=int, metavar="N", help="draw no more than the first N [all]")
+    add("--max_figures", type=number(int, 1), metavar="N", help="draw no more than the first N [all]")
     return result
 
 

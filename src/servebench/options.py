@@ -10,7 +10,7 @@ import msgspec
 
 from servebench import defaults
 from servebench.backends import BACKENDS, LATER
-from servebench.commandline import Parser
+from servebench.commandline import Parser, number
 
 EPILOG = """examples:
   python run_benchmark.py --backend vllm --dry_run                     show the plan of the default sweep
@@ -25,23 +25,6 @@ mean_max_new_tokens, num_clients) are swept: every combination is one point and 
 measured before with the same settings is skipped.
 Exit status: 0 all points measured, 1 some failed, 2 bad input.
 """
-
-
-def number(kind: type[int] | type[float], least: float, most: float = float("inf")):  # type: ignore[no-untyped-def]
-    """An argparse type: a number of this kind between the bounds."""
-
-    def parse(text: str) -> float:
-        wanted = "a whole number" if kind is int else "a number"
-        bounds = f"of at least {least:g}" + (f" and at most {most:g}" if most != float("inf") else "")
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted} {bounds}")
-        return value
-
-    return parse
 
 
 def json_object(text: str) -> dict[str, Any]:

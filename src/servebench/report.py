@@ -23,8 +23,9 @@ from typing import Any
 import msgspec
 
 from servebench import commandline, selection, spreadsheet, summary
-from servebench.records import InputError, Log, LogError, load
-from servebench.report_html import Drawing, Reading, page
+from servebench.records import InputError, Log
+from servebench.report_html import Drawing, page
+from servebench.report_table import Reading
 
 SCRIPTS = Path(__file__).parents[1].glob("plot_*.py")  # beside the package, in a checkout
 
@@ -37,7 +38,13 @@ def parser() -> argparse.ArgumentParser:
     folder = commandline.folder
     add("folder", type=folder, nargs="?", default="results", help="root of the logs [results]")
     add("-o", "--output", type=Path, metavar="FILE", help="the page [FOLDER/report.html]")
-    add("--max_figures", type=int, default=24, metavar="N", help="no more figures of one script [24]")
+    add(
+        "--max_figures",
+        type=commandline.number(int, 1),
+        default=24,
+        metavar="N",
+        help="no more figures of one script [24]",
+    )
     return result
 
 
@@ -58,11 +65,9 @@ def read(folder: Path) -> list[list[Reading]]:
     """Every point of the folder as readings of its runs, in the order of the table."""
     points: dict[bytes, list[Reading]] = {}
     found = [entry for place in selection.folders(folder) for entry in selection.entries(place)]
-    for path, head in sorted(found, key=lambda entry: order(entry.head)):
-        try:
-            points.setdefault(selection.identity(head), []).append(reading(path, folder))
-        except LogError as error:
-            print(f"left out: {error}", file=sys.stderr)
+    found.sort(key=lambda entry: order(entry.head))
+    for path, log in selection.read(entry.path for entry in found):
+        points.setdefault(selection.identity(log), []).append(reading(str(path.relative_to(folder)), log))
     return list(points.values())
 
 
@@ -71,11 +76,9 @@ def order(log: Log) -> tuple[Any, ...]:
     return (log.server.backend, *(trait.of(log) for trait in traits))
 
 
-def reading(path: Path, folder: Path) -> Reading:
+def reading(name: str, log: Log) -> Reading:
     """What the report says of one log; its requests are not kept, since they may be millions."""
-    log = load(path)
     said = summary.warnings(log) if log.status == "ok" else []
-    name = str(path.relative_to(folder))
     return Reading(name, msgspec.structs.replace(log, results=[]), spreadsheet.row(log), said)
 
 

@@ -17,7 +17,7 @@ import msgspec
 
 from servebench import metrics, stats
 from servebench.commandline import folder
-from servebench.records import Log, LogError, RunConfig, ServerConfig, load, model_label
+from servebench.records import InputError, Log, LogError, RunConfig, ServerConfig, load, model_label
 from servebench.stats import Interval
 
 FIELDS = {f.name: f.type for kind in (ServerConfig, RunConfig) for f in msgspec.structs.fields(kind)}
@@ -97,7 +97,7 @@ class Entry(NamedTuple):
 def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--backend", nargs="+", metavar="NAME", help="folders under --log_dir to draw [all of them]")
-    add("--log_dir", type=folder, default="results", metavar="DIR", help="root of the logs [results]")
+    add("--log_dir", type=Path, default=Path("results"), metavar="DIR", help="root of the logs [results]")
     look = "folders of logs, a curve each; plot_config.yaml in them may set label, color, marker, linestyle, x_max"
     add("--data_dirs", nargs="+", type=folder, metavar="DIR", help=look)
     add("--model_name", "--model", metavar="NAME", help="only this model [all]")
@@ -139,15 +139,24 @@ def chosen(args: argparse.Namespace) -> dict[Path, list[Entry]]:
 
 def folders(log_dir: Path, backends: Iterable[str] | None = None) -> list[Path]:
     """The backends' folders under the root of the logs; the root itself where there is none."""
+    if not log_dir.is_dir():
+        raise InputError(f"{log_dir} is not a folder; give one that run_benchmark.py wrote to: --log_dir DIR")
     names = backends or sorted(path.name for path in log_dir.glob("[!.]*") if path.is_dir())
     return [log_dir / name for name in names] or [log_dir]
 
 
 def entries(place: Path) -> Iterator[Entry]:
-    """Every log of a folder, failed points too; files that are none are named and left out."""
-    for path in sorted(place.glob("*.json")):
+    """Every log of a folder, failed points too."""
+    paths = sorted(place.glob("*.json"))
+    for path, log in read(paths, requests=False):
+        yield Entry(path, msgspec.structs.replace(log, results=[]))
+
+
+def read(paths: Iterable[Path], requests: bool = True) -> Iterator[tuple[Path, Log]]:
+    """Logs one by one; files that are none are named and left out."""
+    for path in paths:
         try:
-            yield Entry(path, msgspec.structs.replace(load(path, requests=False), results=[]))
+            yield path, load(path, requests)
         except LogError as error:
             print(f"left out: {error}", file=sys.stderr)
 
