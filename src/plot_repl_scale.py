@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from servebench import commandline, curves, figures, metrics, selection
 from servebench.curves import Series
 from servebench.records import Log
-from servebench.selection import BATCH, GENERATION, MODEL, PROMPT, TP_SIZE, Trait
+from servebench.selection import BATCH, GENERATION, MODEL, PROMPT, REPLICAS, TP_SIZE, Trait
 
 
 def load_per_replica(log: Log) -> float:
@@ -29,10 +29,9 @@ FAMILY = (MODEL, TP_SIZE, BATCH, PROMPT, GENERATION, LOAD)
 
 
 def draw(ax: Axes, all_series: list[Series]) -> None:
-    """Series of one number of replicas alone show no scaling and are left out."""
     for series in all_series:
-        if len({replicas(point.log) for point in series.points}) > 1:
-            placed = figures.draw_curve(ax, series, replicas, metrics.request_throughput)
+        placed = figures.draw_curve(ax, series, replicas, metrics.request_throughput)
+        if placed:
             fewest, rate, most = placed[0].x.mean, placed[0].y.mean, placed[-1].x.mean
             ax.plot([fewest, most], [rate, rate * most / fewest], ":", color=series.color, linewidth=1.2)
             figures.explain(ax, "perfect scaling", linestyle=":")
@@ -45,7 +44,7 @@ def main() -> None:
     what = "a figure each [all measured]"
     parser.add_argument("--clients_per_replica", type=float, nargs="+", metavar="N", help=what)
     args = parser.parse_args()
-    for group in curves.groups(args, FAMILY):
+    for group in curves.groups(args, FAMILY, over=REPLICAS):
         load = load_per_replica(group.series[0].points[0].log)
         if args.clients_per_replica and load not in args.clients_per_replica:
             continue

@@ -145,12 +145,6 @@ def test_replica_scaling_shows_perfect_scaling_beside_it() -> None:
     assert list(perfect.get_ydata()) == pytest.approx([measured.get_ydata()[0], 2 * measured.get_ydata()[0]])
 
 
-def test_one_number_of_replicas_is_no_scaling() -> None:
-    _, ax = plt.subplots()
-    plot_repl_scale.draw(ax, series(point("vllm", 1, 1.0)))
-    assert drawn(ax) == []
-
-
 def test_pareto_joins_the_points_that_no_other_beats_both_ways() -> None:
     # Four tokens a request in gaps of L/4: a user sees 4/L tokens/s. Output tokens/s a GPU over the 10 s window:
     # L=1, 1 client: 40 tokens, 4.0 on 1 GPU; L=2, 4 clients: 8.0 on 1; L=2, 2 clients on 2 GPUs: 2.0, beaten.

@@ -124,6 +124,13 @@ def test_nothing_to_draw_is_said_in_one_line(logs: Path, words: tuple[str, ...],
     assert (code, err.count("\n")) == (1, 1) and "no logs to draw" in err and said in err
 
 
+def test_one_number_of_replicas_is_no_scaling(logs: Path) -> None:
+    code, files, said = draw("plot_repl_scale", logs, "--filter", "num_replicas=1")
+    assert (code, files) == (0, []) and said == (
+        "nothing to draw: no logs that differ in replicas alone; measure more of them\n"
+    )
+
+
 def test_a_log_that_was_cut_off_is_named_and_left_out(logs: Path) -> None:
     cut = next((logs / "vllm").glob("*tp1*replicas1*clients1.json"))
     cut.write_bytes(cut.read_bytes()[:-200])

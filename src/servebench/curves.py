@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, cycle
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import yaml
@@ -79,14 +79,16 @@ class PlotConfig(msgspec.Struct, frozen=True, omit_defaults=True):
     y_max: float | None = None
 
 
-def groups(args: argparse.Namespace, same: Iterable[Trait], by: Trait | None = None) -> Iterator[Group]:
+def groups(
+    args: argparse.Namespace, same: Iterable[Trait], by: Trait | None = None, over: Trait | None = None
+) -> Iterator[Group]:
     """The figures of a script: logs that have the traits `same` in common, a curve a folder (and a value of `by`).
 
-    Requests are read figure by figure.
+    Those whose logs do not differ in `over` are left out. Requests are read figure by figure.
     """
     found, traits = selection.chosen(args), tuple(same)
     looks = _looks(list(found))
-    keys = sorted({_key(entry.head, traits) for entry in chain(*found.values())})
+    keys = _keys([entry.head for entry in chain(*found.values())], traits, over)
     if args.max_figures and len(keys) > args.max_figures:
         print(f"the first {args.max_figures} of {len(keys)} figures (--max_figures)", file=sys.stderr)
     for key in keys[: args.max_figures]:
@@ -96,11 +98,23 @@ def groups(args: argparse.Namespace, same: Iterable[Trait], by: Trait | None = N
         yield Group(name, _title(traits, key), [curve for curve in series if curve.points])
 
 
-def _key(log: Log, traits: tuple[Trait, ...]) -> tuple[object, ...]:
+def _keys(logs: list[Log], traits: tuple[Trait, ...], over: Trait | None) -> list[tuple[Any, ...]]:
+    """What each figure's logs have in common, in order."""
+    values: dict[tuple[Any, ...], set[Any]] = {}
+    for log in logs:
+        values.setdefault(_key(log, traits), set()).add(over.of(log) if over else None)
+    keys = sorted(key for key, differing in values.items() if over is None or len(differing) > 1)
+    if not keys and over:
+        what = over.in_title.format("").strip()
+        print(f"nothing to draw: no logs that differ in {what} alone; measure more of them", file=sys.stderr)
+    return keys
+
+
+def _key(log: Log, traits: tuple[Trait, ...]) -> tuple[Any, ...]:
     return tuple(trait.of(log) for trait in traits)
 
 
-def _title(traits: tuple[Trait, ...], key: tuple[object, ...]) -> str:
+def _title(traits: tuple[Trait, ...], key: tuple[Any, ...]) -> str:
     """The model, and the rest in a line of its own."""
     model, *rest = (trait.in_title.format(value) for trait, value in zip(traits, key, strict=True))
     return f"{model}\n{', '.join(rest)}"

@@ -85,7 +85,7 @@ def _drawing(drawing: Drawing) -> str:
     is_open = " open" if len(drawing.figures) <= OPEN_FIGURES else ""
     what = f"{escape(about[:1].upper() + about[1:])} <code>{escape(drawing.script)}</code>"
     return (
-        f'<details{is_open} id="{escape(drawing.script)}"><summary><h3>{escape(title)}</h3></summary>'
+        f'<details{is_open} id="{escape(drawing.script)}"><summary><h3>{escape(title)}</h3> {len(drawing.figures)}</summary>'
         f"<p>{what}</p>{notes}<div class=figures>{figures}</div></details>"
     )
 

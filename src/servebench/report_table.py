@@ -60,7 +60,8 @@ def table(points: list[Runs]) -> str:
     sides = ["" if column.numeric else ' class="words"' for column in columns]
     heads = [escape(column.head) for column in columns]
     titles = "".join(f"<th{side}><button>{head}</button></th>" for head, side in zip(heads, sides, strict=True))
-    boxes = "".join(f'<th><input aria-label="{head}: only" placeholder="filter"></th>' for head in heads)
+    box = '<th{}><input aria-label="{}: only" placeholder="filter"></th>'
+    boxes = "".join(box.format(side, head) for head, side in zip(heads, sides, strict=True))
     body = "".join(_row(number, runs, columns) for number, runs in enumerate(points))
     return f"<thead><tr>{titles}</tr><tr>{boxes}</tr></thead><tbody>{body}</tbody>"
 
