@@ -227,7 +227,7 @@ def test_title_and_legend_cover_no_data(logs: Path) -> None:
 def test_text_is_readable_at_the_width_of_a_blog(logs: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """8 pt are 10.7 px; on a figure W in wide shown at 800 px they take 0.96 W pt."""
     monkeypatch.syspath_prepend(str(ROOT / "src"))
-    few = ["--filter", "num_clients=2", "--max_figures", "1", "--out_dir", str(logs.parent)]
+    few = ["--filter", "num_clients=1", "num_clients=2", "--max_figures", "1", "--out_dir", str(logs.parent)]
     monkeypatch.setattr(sys, "argv", [script, "--log_dir", str(logs), *few])
     drawn: list[Figure] = []
     monkeypatch.setattr(plt, "close", drawn.append)

@@ -201,6 +201,17 @@ def test_the_page_is_no_wider_than_the_window(opened: webdriver.Chrome, width: i
     assert opened.execute_script("return document.documentElement.scrollWidth <= innerWidth")
 
 
+def test_folders_of_the_same_settings_are_not_runs_of_one_point(results: Path) -> None:
+    for folder in ("before", "after"):
+        records.save(point("vllm", 1, 1.0), results / folder / "m-clients1.json")
+    points = report.read(results)
+    assert [[run.name for run in runs] for runs in points] == [
+        ["after/m-clients1.json"],
+        ["before/m-clients1.json"],
+    ]
+    assert [runs[0].row["backend"] for runs in points] == ["after", "before"]
+
+
 def test_a_folder_without_logs_is_one_line(tmp_path: Path) -> None:
     for folder, said in ((tmp_path, "no logs in"), (tmp_path / "x", "is not a folder")):
         done = subprocess.run([sys.executable, "-m", "servebench.report", folder], capture_output=True, text=True)

@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from servebench import commandline, selection, spreadsheet, summary
-from servebench.records import InputError, Log
+from servebench.records import InputError, Log, model_label
 from servebench.report_html import Drawing, page
 from servebench.report_table import Reading
 
@@ -63,23 +63,28 @@ def main() -> int:
 
 def read(folder: Path) -> list[list[Reading]]:
     """Every point of the folder as readings of its runs, in the order of the table."""
-    points: dict[bytes, list[Reading]] = {}
+    points: dict[tuple[str, bytes], list[Reading]] = {}
     found = [entry for place in selection.folders(folder) for entry in selection.entries(place)]
-    found.sort(key=lambda entry: order(entry.head))
+    found.sort(key=lambda entry: (entry.path.parent.name, *order(entry.head)))
     for path, log in selection.read(entry.path for entry in found):
-        points.setdefault(selection.identity(log), []).append(reading(str(path.relative_to(folder)), log))
+        run = reading(str(path.relative_to(folder)), path.parent.name, log)
+        points.setdefault((path.parent.name, selection.identity(log)), []).append(run)
     return list(points.values())
 
 
 def order(log: Log) -> tuple[Any, ...]:
     traits = (*selection.CONFIGURATION, selection.LOAD, selection.REPETITION)
-    return (log.server.backend, *(trait.of(log) for trait in traits))
+    return tuple(trait.of(log) for trait in traits)
 
 
-def reading(name: str, log: Log) -> Reading:
-    """What the report says of one log; its requests are not kept, since they may be millions."""
+def reading(name: str, place: str, log: Log) -> Reading:
+    """What the report says of one log; its requests are not kept, since they may be millions.
+
+    The folder tells backends apart, as in the figures: there may be two of one engine.
+    """
     said = summary.warnings(log) if log.status == "ok" else []
-    return Reading(name, msgspec.structs.replace(log, results=[]), spreadsheet.row(log), said)
+    row = spreadsheet.row(log) | {"backend": place, "model": model_label(log.server.model)}
+    return Reading(name, msgspec.structs.replace(log, results=[]), row, said)
 
 
 def draw(args: argparse.Namespace, scratch: Path, script: Path) -> Drawing:

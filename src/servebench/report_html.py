@@ -83,11 +83,10 @@ def _drawing(drawing: Drawing) -> str:
     more = [f"and {len(said) - 3} lines more"] if len(said) > 4 else said[3:]
     notes = "".join(f"<p class=note>{escape(line)}</p>" for line in [*said[:3], *more])
     is_open = " open" if len(drawing.figures) <= OPEN_FIGURES else ""
-    what = f"{escape(about[:1].upper() + about[1:])} <code>{escape(drawing.script)}</code>"
-    return (
-        f'<details{is_open} id="{escape(drawing.script)}"><summary><h3>{escape(title)}</h3> {len(drawing.figures)}</summary>'
-        f"<p>{what}</p>{notes}<div class=figures>{figures}</div></details>"
-    )
+    head = f"<summary><h3>{escape(title)}</h3> {len(drawing.figures)}</summary>"
+    what = f"<p>{escape(about[:1].upper() + about[1:])} <code>{escape(drawing.script)}</code></p>"
+    inside = f"{head}{what}{notes}<div class=figures>{figures}</div>"
+    return f'<details{is_open} id="{escape(drawing.script)}">{inside}</details>'
 
 
 def _figure(name: str, svg: str) -> str:
