@@ -5,6 +5,7 @@ Crowded ends of curves are why: at saturation five client counts lie within a fe
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise, product
 
 import numpy as np
@@ -14,7 +15,7 @@ from matplotlib.text import Annotation
 
 LABEL, WARNING = "label", "warning"  # a warning is moved, but never goes away
 SIDES = [(1, 1), (-1, 1), (1, -1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1)]
-DISTANCES_PT = (4.0, 12.0, 24.0)  # from a point's middle to its label's nearest edge
+DISTANCES_PT = (4.0, 9.0, 24.0)  # from a point's middle to its label's nearest edge; the last for warnings
 COVERED, TOUCHING = 1, 100  # cost of a piece of line or a marker below a label; of another label, or of the edge
 TOO_MUCH = 4  # a label that would cover so much goes away
 
@@ -29,31 +30,31 @@ def place(ax: Axes) -> None:
     labels = [text for text in reversed(ax.texts) if isinstance(text, Annotation) and text.get_gid()]
     drawn, placed = _drawn(ax), np.empty((0, 4))
     for label in sorted(labels, key=lambda label: label.get_gid() != WARNING):
-        boxes = {offset: _box(ax, label, offset) for offset in _offsets(ax, label)}
-        costs = {offset: _cost(ax, box, drawn, placed) for offset, box in boxes.items()}
+        warning = label.get_gid() == WARNING
+        boxes = _boxes(ax, label, DISTANCES_PT if warning else DISTANCES_PT[:2])
+        costs = {
+            offset: _cost(ax, box, drawn, placed) + number // len(SIDES)  # the nearer is the better
+            for number, (offset, box) in enumerate(boxes.items())
+        }
         best = min(costs, key=lambda offset: costs[offset])
-        if costs[best] >= TOO_MUCH and label.get_gid() != WARNING:
+        if costs[best] >= TOO_MUCH and not warning:
             label.set_visible(False)
-            continue
-        label.xyann = best
-        placed = np.vstack([placed, boxes[best]])
+        else:
+            label.xyann = best
+            placed = np.vstack([placed, boxes[best]])
 
 
-def _offsets(ax: Axes, label: Annotation) -> list[tuple[float, float]]:
-    """Middles of the places beside a point, in points, the nearest first."""
-    extent, scale = label.get_window_extent(), 72 / ax.figure.dpi
-    width, height = extent.width * scale, extent.height * scale
-    return [
-        (x * (width / 2 + far), y * (height / 2 + far * (0.6 if x else 1)))
-        for far, (x, y) in product(DISTANCES_PT, SIDES)
-    ]
-
-
-def _box(ax: Axes, label: Annotation, offset: tuple[float, float]) -> np.ndarray:
-    """Where the label would lie: x0, y0, x1, y1 in pixels."""
-    middle = ax.transData.transform(label.xy) + np.array(offset) * ax.figure.dpi / 72
-    half = np.array([label.get_window_extent().width, label.get_window_extent().height]) / 2
-    return np.concatenate([middle - half, middle + half])
+def _boxes(ax: Axes, label: Annotation, distances_pt: Iterable[float]) -> dict[tuple[float, float], np.ndarray]:
+    """Where a label could lie, the nearest first: its middle from its point in pt -> x0, y0, x1, y1 in pixels."""
+    pixels, extent = ax.figure.dpi / 72, label.get_window_extent()
+    point, half = ax.transData.transform(label.xy), np.array([extent.width, extent.height]) / 2
+    boxes = {}
+    for far, (x, y) in product(distances_pt, SIDES):
+        gap = np.array([far, far * (0.6 if x else 1)])
+        offset = (x, y) * (half / pixels + gap)
+        middle = point + offset * pixels
+        boxes[float(offset[0]), float(offset[1])] = np.concatenate([middle - half, middle + half])
+    return boxes
 
 
 def _cost(ax: Axes, box: np.ndarray, drawn: np.ndarray, placed: np.ndarray) -> float:

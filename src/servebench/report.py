@@ -31,9 +31,7 @@ SCRIPTS = Path(__file__).parents[1].glob("plot_*.py")  # beside the package, in 
 
 
 def parser() -> argparse.ArgumentParser:
-    result = commandline.Parser(
-        prog="report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    result = commandline.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = result.add_argument
     folder = commandline.folder
     add("folder", type=folder, nargs="?", default="results", help="root of the logs [results]")
