@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The data of the DeepSpeed-FastGen blogs: every model of the defaults on both engines, then every figure.
+# The data of the DeepSpeed-FastGen blogs: every model of the defaults on both engines, then every figure
+# and the report.
 # Meant for 8 x A100 (80 GB); days of work, resumable at any time. Arguments (--dry_run, ...) go to every benchmark.
 #
 #     ./run_all.sh
@@ -31,10 +32,11 @@ for backend in $BACKENDS; do # the long generations of the Mixtral blog
 done
 
 case " $* " in *" --dry_run "*) ;; *)
-    for figure in th_lat effective_throughput latency_percentile repl_scale tp_sizes; do
+    for figure in src/plot_*.py; do
         # shellcheck disable=SC2086
-        step $PYTHON src/plot_$figure.py --backend $BACKENDS --log_dir results/ || FAILED+=("plot_$figure.py")
-    done ;;
+        step $PYTHON "$figure" --backend $BACKENDS --log_dir results/ || FAILED+=("$figure")
+    done
+    step $PYTHON -m servebench.report results/ || FAILED+=("report") ;;
 esac
 
 if [ ${#FAILED[@]} -gt 0 ]; then

@@ -4,12 +4,11 @@
 python run_benchmark.py --backend vllm --num_clients 1 2 4 8        (-h explains every option)
 """
 
-import sys
 from contextlib import closing
 
 from tqdm import tqdm
 
-from servebench import arguments, records, summary, sweep
+from servebench import arguments, commandline, summary, sweep
 from servebench.calibrate import calibrate
 from servebench.measure import measure_plan
 from servebench.preflight import preflight
@@ -52,8 +51,4 @@ def run(settings: arguments.Settings) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except records.InputError as error:
-        print(f"run_benchmark.py: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    commandline.run(main)

@@ -14,6 +14,7 @@ step engines/fastgen-cpu.sh
 step engines/vllm-router.sh
 step engines/smollm2.sh
 step engines/tiny_llama.sh
+step scripts/setup_browser.sh
 
 step .venv/bin/ruff format --check .
 step .venv/bin/ruff check .

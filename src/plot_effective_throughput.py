@@ -11,13 +11,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from servebench import figures, metrics
-from servebench.figures import Series
+from servebench import commandline, curves, figures, metrics, selection
+from servebench.curves import Series
 from servebench.records import Log, Result
+
+RATE = commandline.number(float, 1e-3)  # tokens/s
+KINDS = {"ema": "moving average", "cum": "running sum"}
 
 
 def sla(kind: str, prompt_rate: float, rate: float, span: int) -> Callable[[Result], bool]:
@@ -33,64 +37,50 @@ def sla(kind: str, prompt_rate: float, rate: float, span: int) -> Callable[[Resu
     return met
 
 
-def draw(ax: Axes, all_series: list[Series], met: Callable[[Result], bool]) -> None:
+def effective(met: Callable[[Result], bool], log: Log) -> float | None:
     """Answers that came whole (not streamed) say nothing of tokens: such points are left out."""
+    return metrics.effective_throughput(log, met) if log.run.stream else None
+
+
+def draw(ax: Axes, all_series: list[Series], met: Callable[[Result], bool]) -> None:
     for series in all_series:
-        figures.draw_curve(
-            ax, series, clients, lambda log: metrics.effective_throughput(log, met) if log.run.stream else None
-        )
-    ax.set_ylim(bottom=0)
-    ax.set_xlim(left=0)
-    figures.whole_numbers(ax.xaxis)
+        figures.draw_curve(ax, series, selection.load_of, partial(effective, met))
+    figures.counted_from_zero(ax)
 
 
-def clients(log: Log) -> float:
-    return float(log.run.num_clients)
+def panels(figure: Figure, all_series: list[Series], slas: dict[float, Callable[[Result], bool]]) -> None:
+    """One panel a generation rate, on common axes."""
+    columns = min(3, len(slas))
+    rows = math.ceil(len(slas) / columns)
+    figure.set_size_inches(max(6.4, 2.6 * columns), 2.3 * rows + 1.6)
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for ax in axes.flat[len(slas) :]:
+        ax.remove()
+    for ax, (rate, met) in zip(axes.flat, slas.items(), strict=False):
+        draw(ax, all_series, met)
+        ax.set_title(f"{rate:g} tokens/s")
+    figure.supxlabel(selection.LOAD_AXIS, fontsize=10)
+    figure.supylabel("Effective throughput (requests/s)", fontsize=10)
 
 
 def main() -> None:
     parser = figures.parser(__doc__, "goodtput")
-    parser.add_argument(
-        "--sla_prompt_tokens_per_sec", type=float, default=metrics.PROMPT_RATE, metavar="R", help="[512]"
-    )
-    parser.add_argument("--sla_gen_tokens_per_sec", type=float, nargs="+", default=metrics.GENERATION_RATES,
-                        metavar="R", help="a panel each [1 2 3 4 6 8]")  # fmt: skip
-    parser.add_argument("--ema_span", type=int, default=metrics.EMA_SPAN, metavar="N", help="tokens [16]")
+    add = parser.add_argument
+    prompt, rates = metrics.PROMPT_RATE, metrics.GENERATION_RATES
+    add("--sla_prompt_tokens_per_sec", type=RATE, default=prompt, metavar="R", help="[512]")
+    gen = "a panel each [1 2 3 4 6 8]"
+    add("--sla_gen_tokens_per_sec", type=RATE, nargs="+", default=rates, metavar="R", help=gen)
+    add("--ema_span", type=commandline.number(int, 1), default=metrics.EMA_SPAN, metavar="N", help="tokens [16]")
     args = parser.parse_args()
-    figures.style()
-    folders = figures.chosen(args)
-    every_log = [log for logs in folders.values() for log in logs]
-    for key in figures.group(every_log, figures.configuration):
-        all_series = figures.curves(folders, lambda log, key=key: figures.configuration(log) == key)
-        for kind in ("ema", "cum"):
-            figure = panels(
-                all_series, kind, args.sla_gen_tokens_per_sec, args.sla_prompt_tokens_per_sec, args.ema_span
-            )
-            figure.suptitle(
-                f"{figures.figure_title(key)}\nSLA: prompt {args.sla_prompt_tokens_per_sec:g} tokens/s, "
-                f"generation as in each panel ({'moving average' if kind == 'ema' else 'running sum'})",
-                fontsize=10,
-            )
-            figures.note_hollow(figure, all_series)
-            figures.save(figure, args, f"{figures.figure_name(key)}-{kind}")
-
-
-def panels(all_series: list[Series], kind: str, rates: list[float], prompt_rate: float, span: int) -> plt.Figure:
-    """One panel a generation rate, on common axes."""
-    columns = min(3, len(rates))
-    rows = math.ceil(len(rates) / columns)
-    size = (max(6.4, 3.2 * columns), 2.6 * rows + 1.4)
-    figure, axes = plt.subplots(rows, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
-    for ax in axes.flat[len(rates) :]:
-        ax.remove()
-    for ax, rate in zip(axes.flat, rates, strict=False):
-        draw(ax, all_series, sla(kind, prompt_rate, rate, span))
-        ax.set_title(f"{rate:g} tokens/s")
-    figure.supxlabel("Clients", fontsize=11)
-    figure.supylabel("Effective throughput (requests/s)", fontsize=11)
-    axes.flat[0].legend()
-    return figure
+    prompt = args.sla_prompt_tokens_per_sec
+    for group in curves.groups(args, selection.CONFIGURATION):
+        for kind, words in KINDS.items():
+            slas = {rate: sla(kind, prompt, rate, args.ema_span) for rate in args.sla_gen_tokens_per_sec}
+            with figures.page(args, group, f"-{kind}") as figure:
+                panels(figure, group.series, slas)
+                what = f"SLA: prompt {prompt:g} tokens/s, generation as above the panel ({words})"
+                figures.explain(figure.axes[0], what)
 
 
 if __name__ == "__main__":
-    main()
+    commandline.run(main)

@@ -8,19 +8,20 @@ One figure a model, server, pair of lengths and number of clients. A percentile 
 
 from __future__ import annotations
 
-import argparse
-import sys
+from collections.abc import Callable
+from functools import partial
 
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from servebench import figures, metrics
-from servebench.figures import Series
+from servebench import commandline, curves, figures, metrics, selection
+from servebench.curves import Series
 from servebench.records import Log
 
+COUNT = commandline.number(int, 0)
 PERCENTILES = (50, 90, 95)
-FEWEST_GAPS = 130  # that carry a P95 (MLPerf LoadGen, 99 % confidence)
+Gaps = Callable[[Log], np.ndarray]
 
 
 def token_latencies_s(log: Log, skip_head_token_num: int, skip_request_num: int) -> np.ndarray:
@@ -30,56 +31,59 @@ def token_latencies_s(log: Log, skip_head_token_num: int, skip_request_num: int)
     return np.concatenate([np.empty(0), *gaps])
 
 
-def draw(ax: Axes, all_series: list[Series], skip_head_token_num: int, skip_request_num: int) -> None:
-    """Bars grouped by percentile, with their values."""
-    width = 0.8 / len(all_series)
-    for i, series in enumerate(all_series):
-        gaps = token_latencies_s(series.logs[0], skip_head_token_num, skip_request_num)
-        heights = [metrics.percentile(gaps, q) or 0.0 for q in PERCENTILES]
-        at = np.arange(len(PERCENTILES)) + (i - (len(all_series) - 1) / 2) * width
-        hatch = "//" if len(gaps) < FEWEST_GAPS else None
-        fill = series.color if figures.trusted(series.logs[0]) else "white"
-        bars = ax.bar(
-            at, heights, width * 0.92, label=series.label, color=fill, edgecolor=series.color, hatch=hatch
-        )
-        ax.bar_label(bars, [f"{height:.3g}" for height in heights], fontsize=8, padding=2)
+def percentile(gaps: Gaps, q: int, log: Log) -> float | None:
+    return metrics.percentile(gaps(log), q)
+
+
+def draw(ax: Axes, all_series: list[Series], gaps: Gaps) -> None:
+    """Bars grouped by percentile, with their values. Series without a time between tokens are left out."""
+    known = [series for series in all_series if any(len(gaps(log)) for log in series.points[0].runs)]
+    width = 0.8 / max(1, len(known))
+    for i, series in enumerate(known):
+        draw_bars(ax, series, gaps, (i - (len(known) - 1) / 2) * width, width * 0.92)
     ax.set_xticks(range(len(PERCENTILES)), [f"P{q}" for q in PERCENTILES])
     ax.grid(axis="x", visible=False)
     ax.set(ylabel="Inter-token latency (s)")
     ax.margins(y=0.12)
-    ax.legend()
 
 
-def arguments() -> argparse.Namespace:
-    parser = figures.parser(__doc__, "percentile_token_latency")
-    parser.add_argument(
-        "--skip_head_token_num", type=int, default=1, metavar="N", help="first tokens left out [1]"
+def draw_bars(ax: Axes, series: Series, gaps: Gaps, shift: float, width: float) -> None:
+    """A bar a percentile, with its interval over runs. Hollow: the client limits. Hatched: too few gaps."""
+    point = series.points[0]
+    found = [interval for q in PERCENTILES if (interval := point.interval(partial(percentile, gaps, q)))]
+    fewest = min(len(gaps(log)) for log in point.runs)
+    paper = plt.rcParams["axes.facecolor"]
+    fill, edge = (series.color, paper) if point.trusted else (paper, series.color)
+    bars = ax.bar(
+        np.arange(len(found)) + shift,
+        [interval.mean for interval in found],
+        width,
+        yerr=[interval.high - interval.mean for interval in found] if len(point.runs) > 1 else None,
+        label=figures.with_failures(series.label, point),
+        color=fill,
+        edgecolor=edge,
+        ecolor=plt.rcParams["text.color"],
+        hatch=["//" if fewest < metrics.FLOORS[q] else "" for q in PERCENTILES],
     )
-    parser.add_argument("--skip_request_num", type=int, default=1, metavar="N", help="first requests left out [1]")
-    return parser.parse_args()
+    ax.bar_label(bars, fmt="{:.3g}", fontsize=8, padding=2)
+    if len(point.runs) > 1:
+        figures.explain_intervals(ax)
+    if fewest < metrics.FLOORS[max(PERCENTILES)]:
+        look = {"color": plt.rcParams["xtick.color"], "edgecolor": paper, "hatch": "//"}
+        ax.bar([0], [0], label="fewer gaps than the percentile needs", **look)
 
 
 def main() -> None:
-    args = arguments()
-    figures.style()
-    folders = figures.chosen(args)
-    every_log = [log for logs in folders.values() for log in logs]
-    for key in figures.group(every_log, lambda log: (*figures.configuration(log), log.run.num_clients)):
-        *common, num_clients = key
-        all_series = figures.curves(
-            folders, lambda log, key=key: (*figures.configuration(log), log.run.num_clients) == key
-        )
-        skipped = (args.skip_head_token_num, args.skip_request_num)
-        all_series = [series for series in all_series if len(token_latencies_s(series.logs[0], *skipped))]
-        if not all_series:
-            print(f"no times between tokens: {figures.figure_name(tuple(common))}", file=sys.stderr)
-            continue
-        figure, ax = plt.subplots()
-        draw(ax, all_series, *skipped)
-        ax.set_title(f"{figures.figure_title(tuple(common))}, {num_clients} clients")
-        figures.note_hollow(figure, all_series)
-        figures.save(figure, args, f"{figures.figure_name(tuple(common))}-clients{num_clients}")
+    parser = figures.parser(__doc__, "percentile_token_latency")
+    add = parser.add_argument
+    add("--skip_head_token_num", type=COUNT, default=1, metavar="N", help="first tokens left out [1]")
+    add("--skip_request_num", type=COUNT, default=1, metavar="N", help="first requests left out [1]")
+    args = parser.parse_args()
+    skipped = {name: getattr(args, name) for name in ("skip_head_token_num", "skip_request_num")}
+    for group in curves.groups(args, (*selection.CONFIGURATION, selection.LOAD)):
+        with figures.page(args, group) as figure:
+            draw(figure.subplots(), group.series, partial(token_latencies_s, **skipped))
 
 
 if __name__ == "__main__":
-    main()
+    commandline.run(main)

@@ -3,86 +3,54 @@
 
     python src/plot_repl_scale.py --backend fastgen vllm --clients_per_replica 4 8
 
-The grey line is what the smallest number of replicas would reach if it scaled perfectly.
+The dotted line is what the smallest number of replicas would reach if it scaled perfectly.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from servebench import figures, metrics
-from servebench.figures import Series
-from servebench.records import Log, model_label
+from servebench import commandline, curves, figures, metrics, selection
+from servebench.curves import Series
+from servebench.records import Log
+from servebench.selection import BATCH, GENERATION, MODEL, PROMPT, REPLICAS, TP_SIZE, Trait
 
 
-def clients_per_replica(log: Log) -> float:
-    return log.run.num_clients / log.server.num_replicas
-
-
-def family(log: Log) -> tuple[Any, ...]:
-    """What the curves of one figure have in common."""
-    server, run = log.server, log.run
-    lengths = (run.mean_prompt_length, run.mean_max_new_tokens)
-    return (
-        model_label(server.model),
-        server.tp_size,
-        server.max_ragged_batch_size,
-        *lengths,
-        clients_per_replica(log),
-    )
+def load_per_replica(log: Log) -> float:
+    return selection.load_of(log) / log.server.num_replicas
 
 
 def replicas(log: Log) -> float:
     return float(log.server.num_replicas)
 
 
+LOAD = Trait(load_per_replica, "clients_per_replica{:g}", "{:g} clients a replica")
+FAMILY = (MODEL, TP_SIZE, BATCH, PROMPT, GENERATION, LOAD)
+
+
 def draw(ax: Axes, all_series: list[Series]) -> None:
     for series in all_series:
-        points = figures.draw_curve(ax, series, replicas, metrics.request_throughput)
-        if points:
-            _, fewest, rate = points[0]
-            most = points[-1][1]
-            ax.plot([fewest, most], [rate, rate * most / fewest], ":", color="#999999", linewidth=1.2, zorder=0)
+        placed = figures.draw_curve(ax, series, replicas, metrics.request_throughput)
+        if placed:
+            fewest, rate, most = placed[0].x.mean, placed[0].y.mean, placed[-1].x.mean
+            ax.plot([fewest, most], [rate, rate * most / fewest], ":", color=series.color, linewidth=1.2)
+            figures.explain(ax, "perfect scaling", linestyle=":")
     ax.set(xlabel="Replicas", ylabel="Throughput (requests/s)")
-    ax.set_xlim(left=0)
-    figures.whole_numbers(ax.xaxis)
-    ax.set_ylim(bottom=0)
-    ax.legend(title="dotted: perfect scaling", title_fontsize=9)
+    figures.counted_from_zero(ax)
 
 
 def main() -> None:
     parser = figures.parser(__doc__, "repl_scale")
-    parser.add_argument(
-        "--clients_per_replica", type=float, nargs="+", metavar="N", help="a figure each [all measured]"
-    )
+    what = "a figure each [all measured]"
+    parser.add_argument("--clients_per_replica", type=float, nargs="+", metavar="N", help=what)
     args = parser.parse_args()
-    figures.style()
-    folders = figures.chosen(args)
-    every_log = [log for logs in folders.values() for log in logs]
-    for key in figures.group(every_log, family):
-        model, tp_size, batch, prompt, generated, load = key
-        all_series = curves(folders, key)
+    for group in curves.groups(args, FAMILY, over=REPLICAS):
+        load = load_per_replica(group.series[0].points[0].log)
         if args.clients_per_replica and load not in args.clients_per_replica:
             continue
-        figure, ax = plt.subplots()
-        draw(ax, all_series)
-        ax.set_title(
-            f"{model}, TP {tp_size}, {load:g} clients a replica\nprompt {prompt}, generation {generated} tokens"
-        )
-        figures.note_hollow(figure, all_series)
-        figures.save(
-            figure,
-            args,
-            f"{model}-tp{tp_size}-bs{batch}-prompt{prompt}-gen{generated}-clients_per_replica{load:g}",
-        )
-
-
-def curves(folders: dict[str, list[Log]], key: tuple[Any, ...]) -> list[Series]:
-    return figures.curves(folders, lambda log: family(log) == key)
+        with figures.page(args, group) as figure:
+            draw(figure.subplots(), group.series)
 
 
 if __name__ == "__main__":
-    main()
+    commandline.run(main)

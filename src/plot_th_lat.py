@@ -8,11 +8,10 @@ One figure a model, server and pair of lengths; one curve a backend; one point a
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from servebench import figures, metrics
-from servebench.figures import Series
+from servebench import commandline, curves, figures, metrics, selection
+from servebench.curves import Series
 from servebench.records import Log
 
 THROUGHPUTS = {"window": metrics.request_throughput, "blog": metrics.blog_throughput}
@@ -23,13 +22,15 @@ def latency_s(log: Log) -> float | None:
 
 
 def draw(ax: Axes, all_series: list[Series], throughput: str) -> None:
-    """Curves in the order of load, each point with its number of clients."""
+    """Curves in the order of load, each point with its load."""
     for series in all_series:
-        for log, x, y in figures.draw_curve(ax, series, THROUGHPUTS[throughput], latency_s):
-            style = {"fontsize": 8, "color": series.color, "textcoords": "offset points"}
-            ax.annotate(str(log.run.num_clients), (x, y), (4, 4), **style)
+        figures.draw_curve(
+            ax, series, THROUGHPUTS[throughput], latency_s, lambda log: f"{selection.load_of(log):g}"
+        )
+    figures.explain(ax, f"numbers: {selection.LOAD_AXIS.lower()}")
     ax.set(xlabel="Throughput (requests/s)", ylabel="Mean E2E latency (s)")
-    ax.legend(title="numbers: clients", title_fontsize=9)
+    for name, limit in (("x_max", ax.set_xlim), ("y_max", ax.set_ylim)):
+        limit(0, max((m for series in all_series if (m := getattr(series, name))), default=None))
 
 
 def main() -> None:
@@ -37,18 +38,10 @@ def main() -> None:
     ways = "window: completed in the steady window; blog: clients / mean latency [window]"
     parser.add_argument("--throughput", choices=THROUGHPUTS, default="window", help=ways)
     args = parser.parse_args()
-    figures.style()
-    folders = figures.chosen(args)
-    every_log = [log for logs in folders.values() for log in logs]
-    for key in figures.group(every_log, figures.configuration):
-        all_series = figures.curves(folders, lambda log, key=key: figures.configuration(log) == key)
-        figure, ax = plt.subplots()
-        draw(ax, all_series, args.throughput)
-        figures.limit_axes(ax, folders)
-        ax.set_title(figures.figure_title(key))
-        figures.note_hollow(figure, all_series)
-        figures.save(figure, args, figures.figure_name(key))
+    for group in curves.groups(args, selection.CONFIGURATION):
+        with figures.page(args, group) as figure:
+            draw(figure.subplots(), group.series, args.throughput)
 
 
 if __name__ == "__main__":
-    main()
+    commandline.run(main)

@@ -8,79 +8,41 @@ TFLOP/s per GPU = parameters x (prompt + generated tokens) x 2 x requests/s / GP
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from servebench import figures, metrics
-from servebench.figures import Series
-from servebench.records import Log, model_label
-
-LINESTYLES = ("-", "--", ":", "-.")
-
-
-def family(log: Log) -> tuple[Any, ...]:
-    """What the curves of one figure have in common."""
-    server, run = log.server, log.run
-    sizes = (server.max_ragged_batch_size, server.num_replicas)
-    return (model_label(server.model), *sizes, run.mean_prompt_length, run.mean_max_new_tokens)
-
-
-def clients(log: Log) -> float:
-    return float(log.run.num_clients)
+from servebench import commandline, curves, figures, metrics, selection
+from servebench.curves import Series
+from servebench.records import Log
+from servebench.selection import BATCH, GENERATION, MODEL, PROMPT, REPLICAS, TP_SIZE
 
 
 def latency_s(log: Log) -> float | None:
     return metrics.mean(metrics.each(log, metrics.e2e_s))
 
 
-def by_tp_size(folders: dict[str, list[Log]], key: tuple[Any, ...]) -> list[Series]:
-    """A backend's colour, a line style a tp_size."""
-    sizes = sorted({log.server.tp_size for logs in folders.values() for log in logs if family(log) == key})
-    return [
-        replace(series, label=f"{series.label} TP {size}", linestyle=LINESTYLES[i % len(LINESTYLES)])
-        for i, size in enumerate(sizes)
-        for series in figures.curves(
-            folders, lambda log, size=size: family(log) == key and log.server.tp_size == size
-        )
-    ]
-
-
-def draw(axes: tuple[Axes, Axes], all_series: list[Series]) -> None:
+def draw(axes: Sequence[Axes], all_series: list[Series]) -> None:
+    """Latency on the first, TFLOP/s per GPU on the second."""
     for series in all_series:
-        figures.draw_curve(axes[0], series, clients, latency_s)
-        figures.draw_curve(axes[1], series, clients, metrics.tflops_per_gpu)
-    axes[0].set(xlabel="Clients", ylabel="Mean E2E latency (s)")
-    axes[1].set(xlabel="Clients", ylabel="TFLOP/s per GPU")
+        figures.draw_curve(axes[0], series, selection.load_of, latency_s)
+        figures.draw_curve(axes[1], series, selection.load_of, metrics.tflops_per_gpu)
+    axes[0].set(xlabel=selection.LOAD_AXIS, ylabel="Mean E2E latency (s)")
+    axes[1].set(xlabel=selection.LOAD_AXIS, ylabel="TFLOP/s per GPU")
     for ax in axes:
-        ax.set_xlim(left=0)
-        figures.whole_numbers(ax.xaxis)
-        ax.set_ylim(bottom=0)
-    axes[0].legend()
-    if not axes[1].lines or not any(len(line.get_xdata()) for line in axes[1].lines):
-        axes[1].text(
-            0.5, 0.5, "the model's name does not\ntell its parameters", ha="center", transform=axes[1].transAxes
-        )
+        figures.counted_from_zero(ax)
+    if not axes[1].has_data():
+        why = "the model's name does not\ntell its parameters"
+        axes[1].text(0.5, 0.5, why, ha="center", transform=axes[1].transAxes)
 
 
 def main() -> None:
     args = figures.parser(__doc__, "tp_sizes").parse_args()
-    figures.style()
-    folders = figures.chosen(args)
-    every_log = [log for logs in folders.values() for log in logs]
-    for key in figures.group(every_log, family):
-        model, batch, replicas, prompt, generated = key
-        all_series = by_tp_size(folders, key)
-        figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.2))
-        draw(axes, all_series)
-        figure.suptitle(
-            f"{model}, {replicas} replicas, prompt {prompt}, generation {generated} tokens", fontsize=11
-        )
-        figures.note_hollow(figure, all_series)
-        figures.save(figure, args, f"{model}-bs{batch}-replicas{replicas}-prompt{prompt}-gen{generated}")
+    for group in curves.groups(args, (MODEL, BATCH, REPLICAS, PROMPT, GENERATION), by=TP_SIZE):
+        with figures.page(args, group) as figure:
+            figure.set_size_inches(8.0, 4.2)
+            draw(figure.subplots(1, 2), group.series)
 
 
 if __name__ == "__main__":
-    main()
+    commandline.run(main)

@@ -20,6 +20,7 @@ import pytest
 import trustme
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from servebench import records
 from servebench.records import Log, Quality, Result, RunConfig, ServerConfig, ServerFacts
 
 ROOT = Path(__file__).parents[1]
@@ -206,3 +207,24 @@ def make_log(results: list[Result], window_s: tuple[float, float] | None, **chan
         quality=Quality(**({"verdict": "ok"} | of[Quality])),
         results=results,
     )
+
+
+def point(backend: str, clients: int, latency_s: float, **changes: object) -> Log:
+    """Requests of this latency, four tokens each, back to back from every client over 10 s."""
+    results = [
+        make_result(i, client * 0.01 + i * latency_s, [latency_s * f for f in (0.25, 0.5, 0.75, 1.0)])
+        for client in range(clients)
+        for i in range(int(10 / latency_s))
+    ]
+    return make_log(results, (0.0, 10.0), backend=backend, num_clients=clients, **changes)
+
+
+@pytest.fixture
+def logs(results: Path) -> Path:
+    """Two backends, clients 1 2 4, tp 1 and 2, replicas 1 and 2, in a results folder."""
+    for backend, base in (("vllm", 1.0), ("fastgen", 0.5)):
+        for clients in (4, 1, 2):
+            for sizes in ({}, {"tp_size": 2}, {"num_replicas": 2}):
+                log = point(backend, clients, base * (1 + clients / 4), **sizes)
+                records.save(log, results / backend / records.log_name(log.server, log.run))
+    return results

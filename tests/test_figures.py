@@ -1,76 +1,105 @@
-"""The plot scripts: what they draw (data, not pixels), and that each runs as the README says."""
+"""The plot scripts: what each draws from logs (data, not pixels)."""
 
 from __future__ import annotations
 
-import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
-from conftest import ROOT, make_log, make_result
+from conftest import ROOT, make_log, make_result, point
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
-from servebench import figures, records
+from servebench import curves, selection
 from servebench.records import Log
 
 sys.path.insert(0, str(ROOT / "src"))
 
+import plot_cdf
 import plot_effective_throughput
 import plot_latency_percentile
+import plot_load_percentiles
+import plot_pareto
 import plot_repl_scale
 import plot_th_lat
-import plot_tp_sizes
+import plot_timeline
 
 
-def point(backend: str, clients: int, latency_s: float, **changes: object) -> Log:
-    """Requests of this latency, four tokens each, back to back from every client over 10 s."""
-    results = [
-        make_result(i, client * 0.01 + i * latency_s, [latency_s * f for f in (0.25, 0.5, 0.75, 1.0)])
-        for client in range(clients)
-        for i in range(int(10 / latency_s))
+def series(*logs: Log) -> list[curves.Series]:
+    return [curves.Series("vllm", selection.points_of(logs), "#0072B2")]
+
+
+def drawn(ax: Axes) -> list[Line2D]:
+    """Lines with data; those without are entries of the legend."""
+    return [line for line in ax.lines if len(line.get_xdata())]
+
+
+def explained(ax: Axes) -> list[str]:
+    return [str(line.get_label()) for line in ax.lines if not len(line.get_xdata())]
+
+
+def bars(ax: Axes) -> list[list[list[float]]]:
+    """Error bars as [from, to] points, those of x first."""
+    return [
+        segment.tolist() for container in ax.containers for part in container[2] for segment in part.get_segments()
     ]
-    return make_log(results, (0.0, 10.0), backend=backend, num_clients=clients, **changes)
 
 
-@pytest.fixture
-def logs(tmp_path: Path) -> Path:
-    """Two backends, clients 1 2 4, tp 1 and 2, replicas 1 and 2, in a results folder."""
-    for backend, base in (("vllm", 1.0), ("fastgen", 0.5)):
-        for clients in (4, 1, 2):
-            for sizes in ({}, {"tp_size": 2}, {"num_replicas": 2}):
-                log = point(backend, clients, base * (1 + clients / 4), **sizes)
-                records.save(log, tmp_path / "results" / backend / records.log_name(log.server, log.run))
-    return tmp_path / "results"
-
-
-def series(*logs: Log) -> list[figures.Series]:
-    return [figures.Series("vllm", logs, "#0072B2")]
+@pytest.fixture(autouse=True)
+def close_figures():  # type: ignore[no-untyped-def]
+    yield
+    plt.close("all")
 
 
 def test_throughput_latency_is_joined_in_the_order_of_load() -> None:
-    fold_back = [point("vllm", 1, 1.0), point("vllm", 2, 1.25), point("vllm", 4, 5.0)]
+    fold_back = [point("vllm", 1, 1.0), point("vllm", 4, 5.0), point("vllm", 2, 1.25)]
     _, ax = plt.subplots()
     plot_th_lat.draw(ax, series(*fold_back), "blog")
-    (line,) = ax.lines
+    (line,) = drawn(ax)
     assert list(line.get_xdata()) == pytest.approx([1.0, 1.6, 0.8])
     assert list(line.get_ydata()) == pytest.approx([1.0, 1.25, 5.0])
     assert [text.get_text() for text in ax.texts] == ["1", "2", "4"]
+
+
+def test_runs_of_a_point_are_one_point_at_their_mean_with_an_interval() -> None:
+    # Latencies 1.0 and 1.25 s: mean 1.125, half width t(1) x s / sqrt 2 = 12.706 x 0.125 = 1.58825.
+    # Clients / latency: 2.0 and 1.6 requests/s: mean 1.8, half width 12.706 x 0.2 = 2.5412.
+    runs = [
+        point("vllm", 2, latency, repetition=i, seed=i, num_requests=20) for i, latency in enumerate((1.0, 1.25))
+    ]
+    _, ax = plt.subplots()
+    plot_th_lat.draw(ax, series(*runs), "blog")
+    (line,) = drawn(ax)
+    assert (list(line.get_xdata()), list(line.get_ydata())) == (pytest.approx([1.8]), pytest.approx([1.125]))
+    sideways, upright = bars(ax)
+    assert [x for x, _ in sideways] == pytest.approx([1.8 - 2.5412, 1.8 + 2.5412])
+    assert [y for _, y in upright] == pytest.approx([1.125 - 1.58825, 1.125 + 1.58825])
+    assert "95 % interval over runs" in explained(ax)
+
+
+def test_single_runs_have_no_bars() -> None:
+    _, ax = plt.subplots()
+    plot_th_lat.draw(ax, series(point("vllm", 1, 1.0), point("vllm", 2, 1.0)), "blog")
+    assert bars(ax) == [] and "95 % interval over runs" not in explained(ax)
 
 
 def test_a_point_limited_by_its_client_is_hollow() -> None:
     _, ax = plt.subplots()
     bad = point("vllm", 2, 1.25, verdict="client-limited: late")
     plot_th_lat.draw(ax, series(point("vllm", 1, 1.0), bad), "blog")
-    curve, hollow = ax.lines
-    assert hollow.get_markerfacecolor() == "white"
+    curve, hollow = drawn(ax)
+    assert hollow.get_markerfacecolor() == plt.rcParams["axes.facecolor"]
     assert list(hollow.get_xdata()) == [curve.get_xdata()[1]]
+    assert "limited by the client" in explained(ax)
 
 
 def test_the_failed_share_stands_at_its_point() -> None:
     log = make_log([make_result(0, 1, [1.0]), make_result(1, 1, [], error="HTTP 500")], (0, 10))
     _, ax = plt.subplots()
     plot_th_lat.draw(ax, series(log), "window")
-    assert "50% failed" in [text.get_text() for text in ax.texts]
+    assert [text.get_text() for text in ax.texts] == ["1, 50% failed"]
 
 
 def test_effective_throughput_falls_where_the_sla_is_missed() -> None:
@@ -81,6 +110,16 @@ def test_effective_throughput_falls_where_the_sla_is_missed() -> None:
     assert list(ax.lines[0].get_ydata()) == pytest.approx([1.0, 0.0])
 
 
+def test_answers_that_came_whole_have_no_token_times_to_draw(tmp_path: Path) -> None:
+    whole = [make_result(i, float(i), [0.9], event_tokens=[4], generated_tokens=4) for i in range(10)]
+    log = make_log(whole, (0.0, 10.0), num_clients=1, stream=False)
+    _, ax = plt.subplots()
+    plot_effective_throughput.draw(ax, series(log), lambda r: True)
+    gaps = partial(plot_latency_percentile.token_latencies_s, skip_head_token_num=1, skip_request_num=1)
+    plot_latency_percentile.draw(ax, series(log), gaps)
+    assert drawn(ax) == [] and not ax.patches
+
+
 def test_token_latency_percentiles_are_those_of_the_gaps() -> None:
     log = make_log([make_result(i, i, [0.5, 0.6, 0.8]) for i in range(3)], (0, 10))
     gaps = plot_latency_percentile.token_latencies_s(log, skip_head_token_num=1, skip_request_num=1)
@@ -88,79 +127,83 @@ def test_token_latency_percentiles_are_those_of_the_gaps() -> None:
     assert plot_latency_percentile.token_latencies_s(log, 2, 1) == pytest.approx([0.2, 0.2])
 
 
+def test_token_latency_bars_are_hatched_where_the_gaps_are_too_few() -> None:
+    # 26 requests, the first left out, 3 gaps each: 75 gaps carry P50 (11) and P90 (64), not P95 (130).
+    results = [make_result(i, i, [0.5, 0.6, 0.7, 0.8]) for i in range(26)]
+    gaps = partial(plot_latency_percentile.token_latencies_s, skip_head_token_num=1, skip_request_num=1)
+    _, ax = plt.subplots()
+    plot_latency_percentile.draw(ax, series(make_log(results, (0, 30))), gaps)
+    assert [bar.get_height() for bar in ax.patches[:3]] == pytest.approx([0.1, 0.1, 0.1])
+    assert [bar.get_hatch() for bar in ax.patches[:3]] == ["", "", "//"]
+
+
 def test_replica_scaling_shows_perfect_scaling_beside_it() -> None:
     _, ax = plt.subplots()
     plot_repl_scale.draw(ax, series(point("vllm", 1, 1.0), point("vllm", 2, 1.0, num_replicas=2)))
-    measured, perfect = ax.lines
+    measured, perfect = drawn(ax)
     assert list(measured.get_xdata()) == [1, 2]
     assert list(perfect.get_ydata()) == pytest.approx([measured.get_ydata()[0], 2 * measured.get_ydata()[0]])
 
 
-def test_tp_sizes_have_a_line_style_each() -> None:
-    folders = {"vllm": [point("vllm", c, 1.0, tp_size=tp) for tp in (1, 2) for c in (1, 2)]}
-    curves = plot_tp_sizes.by_tp_size(folders, plot_tp_sizes.family(folders["vllm"][0]))
-    assert [(c.label, c.linestyle, len(c.logs)) for c in curves] == [("vllm TP 1", "-", 2), ("vllm TP 2", "--", 2)]
+def test_pareto_joins_the_points_that_no_other_beats_both_ways() -> None:
+    # Four tokens a request in gaps of L/4: a user sees 4/L tokens/s. Output tokens/s a GPU over the 10 s window:
+    # L=1, 1 client: 40 tokens, 4.0 on 1 GPU; L=2, 4 clients: 8.0 on 1; L=2, 2 clients on 2 GPUs: 2.0, beaten.
+    logs = [point("vllm", 1, 1.0), point("vllm", 4, 2.0), point("vllm", 2, 2.0, tp_size=2)]
+    _, ax = plt.subplots()
+    plot_pareto.draw(ax, series(*logs))
+    beaten, best = drawn(ax)
+    assert (list(best.get_xdata()), list(best.get_ydata())) == (
+        pytest.approx([2, 4]),
+        pytest.approx([8, 4], rel=0.05),
+    )
+    assert (list(beaten.get_xdata()), list(beaten.get_ydata())) == (
+        pytest.approx([2]),
+        pytest.approx([2], rel=0.05),
+    )
+    assert [text.get_text() for text in ax.texts] == ["TP1×1, 4", "TP1×1, 1"]
 
 
-@pytest.mark.parametrize(
-    ("script", "folder", "figures_drawn"),
-    [
-        ("plot_th_lat", "throughput_latency", 3),
-        ("plot_effective_throughput", "goodtput", 6),
-        ("plot_latency_percentile", "percentile_token_latency", 9),
-        ("plot_repl_scale", "repl_scale", 7),
-        ("plot_tp_sizes", "tp_sizes", 2),
-    ],
-)
-def test_scripts_run_as_the_readme_says(logs: Path, script: str, folder: str, figures_drawn: int) -> None:
-    command = [
-        sys.executable,
-        str(ROOT / f"src/{script}.py"),
-        "--backend",
-        "vllm",
-        "fastgen",
-        "--log_dir",
-        "results/",
+def test_percentiles_that_the_requests_do_not_carry_are_crossed() -> None:
+    # 70 requests with TTFT 0.1 .. 7.0 s: they carry P50 (11) and P90 (64), not P99 (662).
+    # Their percentiles q lie at 0.1 + 6.9 q: P50 3.55, P90 6.31, P99 6.931.
+    log = make_log([make_result(i, i, [0.1 + 0.1 * i, 9.0]) for i in range(70)], (0, 100), num_clients=7)
+    _, ax = plt.subplots()
+    plot_load_percentiles.draw(ax, series(log), plot_load_percentiles.LATENCIES["TTFT (s)"])
+    p99, crossed, p90, p50 = drawn(ax)
+    assert [line.get_ydata()[0] for line in (p99, p90, p50)] == pytest.approx([6.931, 6.31, 3.55])
+    assert (crossed.get_marker(), list(crossed.get_ydata())) == ("x", list(p99.get_ydata()))
+    assert {"P99", "P90", "P50", "too few requests for this percentile"} == set(explained(ax))
+
+
+def test_a_distribution_ends_at_the_share_that_succeeded() -> None:
+    results = [make_result(i, i, [float(i + 1)]) for i in range(3)] + [make_result(3, 3, [], error="HTTP 500")]
+    _, ax = plt.subplots()
+    plot_cdf.draw(ax, series(make_log(results, (0, 10))), plot_cdf.PANELS["E2E latency (s)"])
+    (line,) = drawn(ax)
+    assert list(line.get_xdata()) == [1, 1, 2, 3]
+    assert list(line.get_ydata()) == pytest.approx([0, 0.25, 0.5, 0.75])
+    assert line.get_label() == "vllm, 25% failed"
+
+
+def test_a_timeline_has_every_request_and_shades_ramp_and_drain() -> None:
+    results = [
+        make_result(0, 10.0, [0.5, 2.0], phase="warmup"),
+        make_result(1, 11.0, [1.0, 3.0]),
+        make_result(2, 12.0, [0.5], error="reset"),
     ]
-    subprocess.run(command, cwd=logs.parent, check=True, capture_output=True)
-    drawn = list((logs.parent / "plots" / folder).glob("*.png"))
-    assert len(drawn) == figures_drawn and all(path.stat().st_size > 10_000 for path in drawn)
-
-
-def test_data_dirs_with_a_plot_config(logs: Path, tmp_path: Path) -> None:
-    (logs / "vllm/plot_config.yaml").write_text("label: Ours\ncolor: '#123456'\nx_max: 9\n")
-    parser = figures.parser(None, "x")
-    folders = figures.chosen(parser.parse_args(["--data_dirs", str(logs / "vllm"), str(logs / "fastgen")]))
-    ours, theirs = figures.curves(folders, lambda log: True)
-    assert (ours.label, ours.color, theirs.label) == ("Ours", "#123456", "fastgen")
-    _, ax = plt.subplots()
-    figures.limit_axes(ax, folders)
-    assert ax.get_xlim() == (0, 9)
-
-
-def test_a_backend_without_logs_is_named(logs: Path) -> None:
-    command = [sys.executable, str(ROOT / "src/plot_th_lat.py"), "--backend", "aml", "--log_dir", str(logs)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ended.returncode == 1 and "aml" in ended.stderr and ended.stderr.count("\n") == 1
-
-
-@pytest.fixture(autouse=True)
-def close_figures():  # type: ignore[no-untyped-def]
-    yield
-    plt.close("all")
-
-
-def test_answers_that_came_whole_have_no_token_times_to_draw(tmp_path: Path) -> None:
-    whole = [make_result(i, float(i), [0.9], event_tokens=[4], generated_tokens=4) for i in range(10)]
-    log = make_log(whole, (0.0, 10.0), backend="aml", num_clients=1, stream=False)
-    records.save(log, tmp_path / "results" / "aml" / "m-clients1.json")
-    _, ax = plt.subplots()
-    plot_effective_throughput.draw(ax, series(log), lambda r: True)
-    assert not len(ax.lines[0].get_xdata())
-    said = {}
-    for script in ("th_lat", "latency_percentile"):
-        command = [sys.executable, ROOT / f"src/plot_{script}.py", "--log_dir", tmp_path / "results"]
-        done = subprocess.run([*command, "--out_dir", tmp_path], capture_output=True, text=True)
-        said[script] = done.stdout + done.stderr
-        assert done.returncode == 0, said
-    assert ".png" in said["th_lat"] and "no times between tokens" in said["latency_percentile"]
+    _, axes = plt.subplots(2)
+    plot_timeline.draw(tuple(axes), make_log(results, (11.5, 13.0)))
+    waiting, generating, failed = (
+        [[(float(x), float(y)) for x, y in line] for line in lines.get_segments()] for lines in axes[0].collections
+    )
+    assert waiting == [[(0, 0), (0.5, 0)], [(1, 1), (2, 1)], [(2, 2), (2.5, 2)]]
+    assert generating == [[(0.5, 0), (2, 0)], [(2, 1), (4, 1)], [(2.5, 2), (2.5, 2)]]
+    assert failed == [[(2, 2), (2.5, 2)]]
+    (cross,) = drawn(axes[0])
+    assert (cross.get_marker(), cross.get_xdata()[0], cross.get_ydata()[0]) == ("x", 2.5, 2)
+    (running,) = drawn(axes[1])
+    assert list(running.get_xdata()) == [0, 1, 2, 2, 2.5, 4]
+    assert list(running.get_ydata()) == [1, 2, 1, 2, 1, 0]
+    ramp, drain = axes[0].patches
+    assert (ramp.get_x(), ramp.get_width()) == (0, 1.5)
+    assert (drain.get_x(), drain.get_width()) == (3.0, 1.0)

@@ -181,13 +181,13 @@ def conclusion(rows: list[Calibration]) -> str:
 def draw_figure(rows: list[Calibration], path: Path) -> None:
     import matplotlib.pyplot as plt  # takes a second, which no other start of the driver should wait for
 
-    from servebench import figures
+    from servebench import theme
 
-    figures.style()
-    figure, ax = plt.subplots()
-    draw(ax, rows)
-    figure.savefig(path)
-    plt.close(figure)
+    with theme.style("light"):
+        figure, ax = plt.subplots()
+        draw(ax, rows)
+        figure.savefig(path)
+        plt.close(figure)
 
 
 def _title(statistic: str) -> str:

@@ -1,4 +1,10 @@
-"""What the plot scripts share: their options, choosing and grouping logs, one style, saving.
+"""What the plot scripts share: their options, the curves of each figure, one look, saving.
+
+A script says what the logs of one of its figures have in common, and draws:
+
+    for group in curves.groups(args, selection.CONFIGURATION):
+        with figures.page(args, group) as figure:
+            draw(figure.subplots(), group.series)
 
 A figure is drawn from logs alone; this module imports no engine, no server and no load client.
 """
@@ -7,207 +13,158 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from itertools import cycle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 import matplotlib.pyplot as plt
-import yaml
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from servebench import metrics
-from servebench.records import Log, LogError, load, model_label
+from servebench import labels, selection, theme
+from servebench.commandline import Parser, number
+from servebench.curves import Group, OfLog, Placed, Series
+from servebench.records import InputError, Log
+from servebench.selection import Point
 
-STYLE = Path(__file__).with_name("servebench.mplstyle")
-COLORS = {
-    "fastgen": "#D55E00",
-    "vllm": "#0072B2",
-    "llamacpp": "#009E73",
-    "aml": "#CC79A7",
-    "openai": "#E69F00",
-    "sglang": "#56B4E9",
-}
-SPARE_COLORS = ("#000000", "#56B4E9", "#999999", "#F0E442")
-MARKERS = {"fastgen": "D", "vllm": "o", "llamacpp": "s", "aml": "^", "openai": "v", "sglang": "P"}
+Name = Callable[[Log], str]
+NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))  # the same figure is the same file
 
 
-@dataclass(frozen=True)
-class Series:
-    """One curve: its logs in the order of load, and its look."""
-
-    label: str
-    logs: tuple[Log, ...]
-    color: str
-    marker: str = "o"
-    linestyle: str = "-"
-
-    def points(
-        self, x: Callable[[Log], float | None], y: Callable[[Log], float | None]
-    ) -> list[tuple[Log, Any, Any]]:
-        """(log, x, y) of the logs that have both."""
-        values = [(log, x(log), y(log)) for log in self.logs]
-        return [(log, a, b) for log, a, b in values if a is not None and b is not None]
-
-
-def parser(doc: str | None, folder: str) -> argparse.ArgumentParser:
-    """The options that every plot script has."""
-    result = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser(doc: str | None, name: str) -> argparse.ArgumentParser:
+    """The options that every plot script has; figures go to plots/NAME."""
+    result = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    selection.add_options(result)
     add = result.add_argument
-    add("--backend", nargs="+", metavar="NAME", help="folders under --log_dir to draw [all of them]")
-    add("--log_dir", type=Path, default=Path("results"), metavar="DIR", help="root of the logs [results]")
-    look = "folders of logs, a curve each; plot_config.yaml in them may set label, color, marker, linestyle, x_max"
-    add("--data_dirs", nargs="+", type=Path, metavar="DIR", help=look)
-    add("--model_name", "--model", metavar="NAME", help="only this model [all]")
-    add(
-        "--out_dir",
-        type=Path,
-        default=Path("plots") / folder,
-        metavar="DIR",
-        help="where figures go [%(default)s]",
-    )
+    out = Path("plots") / name
+    add("--out_dir", type=Path, default=out, metavar="DIR", help="where figures go [%(default)s]")
     add("--format", nargs="+", choices=["png", "svg", "pdf"], default=["png"], help="kinds of files [png]")
+    follow = "colours of the page; auto: an SVG that follows its reader's choice [light]"
+    add("--theme", choices=theme.THEMES, default="light", help=follow)
+    add("--title", metavar="TEXT", help="over the figure [what its logs have in common]")
+    add("--max_figures", type=number(int, 1), metavar="N", help="draw no more than the first N [all]")
     return result
-
-
-# Choosing logs.
-
-
-def chosen(args: argparse.Namespace) -> dict[str, list[Log]]:
-    """Logs of measured points, by the folder they lie in. Ends with one line if there is none."""
-    folders = args.data_dirs or _backend_folders(args)
-    found = {str(folder): [log for log in _logs(folder) if _wanted(log, args.model_name)] for folder in folders}
-    missing = [folder for folder, logs in found.items() if not logs]
-    if missing:
-        print(f"no logs to draw in {', '.join(missing)}; measure first or correct --log_dir", file=sys.stderr)
-    if len(missing) == len(found):
-        sys.exit(1)
-    return {folder: logs for folder, logs in found.items() if logs}
-
-
-def _backend_folders(args: argparse.Namespace) -> list[Path]:
-    names = args.backend or sorted(path.name for path in args.log_dir.glob("*") if path.is_dir())
-    return [args.log_dir / name for name in names] or [args.log_dir]
-
-
-def _logs(folder: Path) -> Iterable[Log]:
-    """Every log of the folder; files that are none are named and left out."""
-    for path in sorted(folder.glob("*.json")):
-        try:
-            log = load(path)
-        except LogError as error:
-            print(f"left out: {error}", file=sys.stderr)
-            continue
-        if log.status == "ok":
-            yield log
-
-
-def _wanted(log: Log, model: str | None) -> bool:
-    return model is None or model_label(model) == model_label(log.server.model)
-
-
-# Grouping them.
-
-
-def group(logs: Iterable[Log], key: Callable[[Log], Any]) -> dict[Any, list[Log]]:
-    """Logs by key, keys in order."""
-    groups: dict[Any, list[Log]] = {}
-    for log in logs:
-        groups.setdefault(key(log), []).append(log)
-    return dict(sorted(groups.items()))
-
-
-def configuration(log: Log) -> tuple[Any, ...]:
-    """What the curves of one figure have in common."""
-    server, run = log.server, log.run
-    sizes = (server.tp_size, server.max_ragged_batch_size, server.num_replicas)
-    return (model_label(server.model), *sizes, run.mean_prompt_length, run.mean_max_new_tokens)
-
-
-def figure_name(key: tuple[Any, ...]) -> str:
-    model, tp_size, batch, replicas, prompt, generated = key
-    return f"{model}-tp{tp_size}-bs{batch}-replicas{replicas}-prompt{prompt}-gen{generated}"
-
-
-def figure_title(key: tuple[Any, ...]) -> str:
-    model, tp_size, _, replicas, prompt, generated = key
-    copies = f", {replicas} replicas" if replicas > 1 else ""
-    return f"{model}, TP {tp_size}{copies}\nprompt {prompt}, generation {generated} tokens"
-
-
-def curves(folders: dict[str, list[Log]], keep: Callable[[Log], bool]) -> list[Series]:
-    """One curve a folder, from its logs that are to be kept."""
-    spare = cycle(SPARE_COLORS)
-    result = []
-    for folder, logs in folders.items():
-        kept = sorted(filter(keep, logs), key=lambda log: log.run.num_clients)
-        name = Path(folder).name
-        look = Series(name, tuple(kept), COLORS.get(name) or next(spare), MARKERS.get(name, "o"))
-        result.append(replace(look, **_look(Path(folder), ("label", "color", "marker", "linestyle"))))
-    return [series for series in result if series.logs]
-
-
-def _look(folder: Path, keys: Iterable[str]) -> dict[str, Any]:
-    """Those settings of the folder's plot_config.yaml (not its polyfit_degree: points are joined, not fitted)."""
-    file = folder / "plot_config.yaml"
-    config = yaml.safe_load(file.read_text()) if file.exists() else None
-    return {key: config[key] for key in keys if key in config} if isinstance(config, dict) else {}
-
-
-def limit_axes(ax: Axes, folders: Iterable[str]) -> None:
-    """The largest x_max and y_max of the plot_config.yaml files; both axes start at 0."""
-    limits = [_look(Path(folder), ("x_max", "y_max")) for folder in folders]
-    for name, setter in (("x_max", ax.set_xlim), ("y_max", ax.set_ylim)):
-        known = [limit[name] for limit in limits if name in limit]
-        setter(0, max(known) if known else None)
 
 
 # Drawing.
 
 
-def whole_numbers(axis: Axis) -> None:
-    """Ticks for what is counted: clients, replicas."""
-    axis.set_major_locator(MaxNLocator(integer=True))
+def draw_curve(ax: Axes, series: Series, x: OfLog, y: OfLog, name: Name | None = None) -> list[Placed]:
+    """A curve joined in the order of load, its points marked. Returns them."""
+    placed = series.placed(x, y)
+    draw_placed(ax, placed, series)
+    mark(ax, placed, name)
+    return placed
 
 
-def trusted(log: Log) -> bool:
-    return not log.quality.verdict.startswith("client-limited")
-
-
-def draw_curve(
-    ax: Axes, series: Series, x: Callable[[Log], float | None], y: Callable[[Log], float | None]
-) -> list[tuple[Log, Any, Any]]:
-    """A curve joined in the order of load, untrusted points hollow. Returns what was drawn."""
-    points = series.points(x, y)
-    xs, ys = [p[1] for p in points], [p[2] for p in points]
-    style = {"color": series.color, "marker": series.marker, "linestyle": series.linestyle}
-    ax.plot(xs, ys, label=series.label, **style)  # type: ignore[arg-type]
-    hollow = [(a, b) for log, a, b in points if not trusted(log)]
+def draw_placed(ax: Axes, placed: list[Placed], series: Series) -> None:
+    """A line through means over runs, with their 95 % intervals; hollow points where the client limits."""
+    look = {"color": series.color, "marker": series.marker}
+    ax.plot(*middles(placed), label=series.label, linestyle=series.linestyle, **look)  # type: ignore[arg-type]
+    hollow = [p for p in placed if not p.point.trusted]
     if hollow:
-        ax.plot(*zip(*hollow, strict=True), series.marker, color=series.color, markerfacecolor="white", zorder=3)
-    for log, a, b in points:
-        failed = metrics.failed_share(log)
-        if failed:
-            ax.annotate(f"{failed:.0%} failed", (a, b), (4, -11), textcoords="offset points", fontsize=8)
-    return points
+        paper = plt.rcParams["axes.facecolor"]
+        ax.plot(*middles(hollow), linestyle="", markerfacecolor=paper, zorder=3, **look)  # type: ignore[arg-type]
+        explain(ax, "limited by the client", marker="o", markerfacecolor=paper)
+    known = [p for p in placed if min(p.x.runs, p.y.runs) > 1]
+    if known:
+        half = [[p.x.high - p.x.mean for p in known], [p.y.high - p.y.mean for p in known]]
+        ax.errorbar(*middles(known), xerr=half[0], yerr=half[1], fmt="none", ecolor=series.color, elinewidth=1.1)
+        explain_intervals(ax)
 
 
-def note_hollow(figure: Figure, all_series: Iterable[Series]) -> None:
-    """Say what hollow points are, when there are any."""
-    if any(not trusted(log) for series in all_series for log in series.logs):
-        figure.text(0.99, 0.005, "hollow: limited by the client", ha="right", fontsize=8, color="#555555")
+def middles(placed: list[Placed]) -> tuple[list[float], list[float]]:
+    """Their x and y, as plot() takes them."""
+    return [p.x.mean for p in placed], [p.y.mean for p in placed]
 
 
-def style() -> None:
-    plt.style.use(str(STYLE))
+def mark(ax: Axes, placed: list[Placed], name: Name | None = None) -> None:
+    """Write its name beside each point, and the share of its requests that failed."""
+    for p in placed:
+        words = with_failures(name(p.point.log) if name else "", p.point)
+        if words:
+            kind = labels.WARNING if p.point.failed_share else labels.LABEL
+            labels.add(ax, words, (p.x.mean, p.y.mean), kind)
+
+
+def with_failures(words: str, point: Point) -> str:
+    """Words about a point, with the share of its requests that failed, where some did."""
+    failed = f"{point.failed_share * 100:.2g}% failed" if point.failed_share else ""
+    return ", ".join(filter(None, [words, failed]))
+
+
+def explain(ax: Axes, words: str, **look: object) -> None:
+    """An entry of the legend that is no curve: what a mark means."""
+    ax.plot([], [], label=words, **({"linestyle": "", "color": plt.rcParams["xtick.color"]} | look))
+
+
+def explain_intervals(ax: Axes) -> None:
+    explain(ax, "95 % interval over runs", marker="|", markersize=11)
+
+
+def counted_from_zero(ax: Axes) -> None:
+    """Axes of a load or another count: from 0, ticks at whole numbers."""
+    ax.set_xlim(left=0)
+    ax.set_ylim(bottom=0)
+    whole_numbers(ax.xaxis)
+
+
+def whole_numbers(axis: Axis, most: int = 9) -> None:
+    """Ticks for what is counted."""
+    axis.set_major_locator(MaxNLocator(most, integer=True))
+
+
+@contextmanager
+def page(args: argparse.Namespace, group: Group, suffix: str = "") -> Iterator[Figure]:
+    """A figure to draw on; it is then finished and saved. One on which nothing was drawn is named instead."""
+    if args.theme == "auto" and set(args.format) != {"svg"}:
+        raise InputError("--theme auto is for files that can follow their reader; add --format svg")
+    with theme.style(args.theme):
+        figure = plt.figure()
+        yield figure
+        if not all(map(_explains, _handles(figure))):
+            finish(figure, args.title or group.title)
+            save(figure, args, group.name + suffix)
+        else:
+            print(f"nothing to draw: {group.name}{suffix}", file=sys.stderr)
+        plt.close(figure)
+
+
+def finish(figure: Figure, title: str) -> None:
+    """What every figure has: title, a legend that covers nothing, labels in free places."""
+    _head(figure, title, _handles(figure))
+    figure.draw_without_rendering()
+    for ax in figure.axes:
+        labels.place(ax)
+
+
+def _handles(figure: Figure) -> list[Artist]:
+    """What the axes name, once each: curves first, then what explains them (and has no data)."""
+    found: dict[str, Artist] = {}
+    for ax in figure.axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    return sorted(found.values(), key=_explains)
+
+
+def _explains(handle: Artist) -> bool:
+    return isinstance(handle, Line2D) and not len(handle.get_xdata())  # type: ignore[arg-type]
+
+
+def _head(figure: Figure, title: str, handles: list[Artist]) -> None:
+    """Title and legend above the axes (a legend keeps its place free, a title beside one does not)."""
+    look: dict[str, Any] = {"title": title, "title_fontsize": 11, "alignment": "left"}
+    for columns in range(min(4, len(handles)), 0, -1):
+        by_rows = [handle for column in range(columns) for handle in handles[column::columns]]
+        legend = figure.legend(handles=by_rows, ncols=columns, loc="outside upper left", **look)
+        if legend.get_window_extent().width <= figure.bbox.width or columns == 1:
+            return
+        legend.remove()
 
 
 def save(figure: Figure, args: argparse.Namespace, name: str) -> None:
@@ -215,6 +172,7 @@ def save(figure: Figure, args: argparse.Namespace, name: str) -> None:
     args.out_dir.mkdir(parents=True, exist_ok=True)
     for kind in args.format:
         path = args.out_dir / f"{name}.{kind}"
-        figure.savefig(path, metadata={"Date": None} if kind == "svg" else None)
+        figure.savefig(path, metadata=NO_METADATA if kind == "svg" else None)
+        if args.theme == "auto":
+            path.write_text(theme.follow_reader(path.read_text()))
         print(path)
-    plt.close(figure)

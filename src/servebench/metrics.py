@@ -246,3 +246,7 @@ def tflops_per_gpu(log: Log) -> float | None:
         return None
     tokens = float(np.mean([r.prompt_tokens + r.generated_tokens for r in done]))
     return size * tokens * 2 * rate / gpus(log) / 1e12
+
+
+# Samples that a percentile needs before it means something (MLPerf LoadGen, 99 % confidence).
+FLOORS = {50: 11, 90: 64, 95: 130, 99: 662}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
 
 from servebench import defaults
 from servebench.backends import BACKENDS
+from servebench.commandline import Parser, number
 
 EPILOG = """examples:
   python run_benchmark.py --backend vllm --dry_run                     show the plan of the default sweep
@@ -24,23 +25,6 @@ mean_max_new_tokens, num_clients) are swept: every combination is one point and 
 measured before with the same settings is skipped.
 Exit status: 0 all points measured, 1 some failed, 2 bad input.
 """
-
-
-def number(kind: type[int] | type[float], least: float, most: float = float("inf")):  # type: ignore[no-untyped-def]
-    """An argparse type: a number of this kind between the bounds."""
-
-    def parse(text: str) -> float:
-        wanted = "a whole number" if kind is int else "a number"
-        bounds = f"of at least {least:g}" + (f" and at most {most:g}" if most != float("inf") else "")
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted} {bounds}")
-        return value
-
-    return parse
 
 
 def json_object(text: str) -> dict[str, Any]:
@@ -60,13 +44,6 @@ def header(text: str) -> tuple[str, str]:
 
 
 COUNT, SHARE, SECONDS = number(int, 1), number(float, 0, 1), number(float, 0.001)
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the page of usage above it."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (-h explains every option)\n")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -9,11 +9,10 @@ import numpy as np
 from tabulate import tabulate
 
 from servebench import defaults, metrics, records
+from servebench.metrics import FLOORS
 from servebench.records import Log, Quality
 from servebench.sweep import Plan
 
-# Samples that a percentile needs before it means something (MLPerf LoadGen, 99 % confidence).
-FLOORS = {50: 11, 90: 64, 95: 130, 99: 662}
 LATE_TOKENS_SHARE = 0.02
 
 

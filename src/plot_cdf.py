@@ -1,0 +1,73 @@
+#!/usr/bin/env python3
+"""Distributions of TTFT, TPOT, ITL and E2E latency: the share of requests (ITL: of gaps) that took no longer.
+
+    python src/plot_cdf.py --backend vllm fastgen --filter num_clients=16
+
+One figure a model, server, pair of lengths and load; one curve a backend, over all of its runs, with each run thin
+behind it. A failed request never ends, so where some failed a curve does not reach 100 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import PercentFormatter
+
+from servebench import commandline, curves, figures, metrics, selection
+from servebench.curves import Series
+from servebench.records import Log
+
+Samples = Callable[[Log], np.ndarray]
+MOST_STEPS = 500  # of a curve; more could not be seen
+PANELS: dict[str, Samples] = {
+    "TTFT (s)": partial(metrics.each, of_request=metrics.ttft_s),
+    "TPOT (s/token)": partial(metrics.each, of_request=metrics.tpot_s),
+    "ITL (s)": metrics.pooled_itl_s,
+    "E2E latency (s)": partial(metrics.each, of_request=metrics.e2e_s),
+}
+
+
+def steps(values: np.ndarray, reached: float) -> tuple[np.ndarray, np.ndarray]:
+    """The distribution of values that ends at the share `reached`: (value, share not above it)."""
+    shares = np.linspace(0, 1, min(len(values), MOST_STEPS) + 1)
+    return np.quantile(values, shares, method="inverted_cdf"), shares * reached
+
+
+def draw(ax: Axes, all_series: list[Series], samples: Samples) -> None:
+    for series in all_series:
+        point = series.points[0]
+        runs = [samples(log) for log in point.runs]
+        if not len(np.concatenate(runs)):
+            continue
+        look = {"color": series.color, "drawstyle": "steps-post"}
+        for run, log in zip(runs, point.runs, strict=True):
+            if len(run) and len(runs) > 1:
+                ax.plot(*steps(run, 1 - metrics.failed_share(log)), linewidth=0.6, alpha=0.5, **look)
+        if len(runs) > 1:
+            figures.explain(ax, "a run", linestyle="-", linewidth=0.6)
+        ax.plot(
+            *steps(np.concatenate(runs), 1 - point.failed_share),
+            label=figures.with_failures(series.label, point),
+            **look,
+        )
+    ax.set_ylim(0, 1.02)
+    ax.set_xlim(left=0)
+    ax.yaxis.set_major_formatter(PercentFormatter(1))
+
+
+def main() -> None:
+    args = figures.parser(__doc__, "cdf").parse_args()
+    for group in curves.groups(args, (*selection.CONFIGURATION, selection.LOAD)):
+        with figures.page(args, group) as figure:
+            figure.set_size_inches(8.0, 5.6)
+            for ax, (label, samples) in zip(figure.subplots(2, 2).flat, PANELS.items(), strict=True):
+                draw(ax, group.series, samples)
+                ax.set(xlabel=label)
+            figure.supylabel("Share that took no longer", fontsize=10)
+
+
+if __name__ == "__main__":
+    commandline.run(main)

@@ -1,0 +1,71 @@
+#!/usr/bin/env python3
+"""Percentiles against load: P50, P90 and P99 of the time to first token and of the time per output token.
+
+    python src/plot_load_percentiles.py --backend vllm fastgen --log_dir results/
+
+One figure a model, server and pair of lengths; one curve a backend and percentile. A cross marks a percentile that
+the requests of a run are too few to carry (P50 needs 11, P90 64, P99 662).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from servebench import commandline, curves, figures, metrics, selection
+from servebench.curves import Series
+from servebench.records import Log, Result
+
+PERCENTILES = {99: "-", 90: "--", 50: ":"}
+LATENCIES = {"TTFT (s)": metrics.ttft_s, "TPOT (s/token)": metrics.tpot_s}
+OfRequest = Callable[[Result], float | None]
+
+
+def percentile(of_request: OfRequest, q: int, log: Log) -> float | None:
+    return metrics.percentile(metrics.each(log, of_request), q)
+
+
+def too_few(of_request: OfRequest, q: int, log: Log) -> bool:
+    return len(metrics.each(log, of_request)) < metrics.FLOORS[q]
+
+
+def draw(ax: Axes, all_series: list[Series], of_request: OfRequest) -> None:
+    """The percentiles of one latency on an axis of powers of ten, since they lie far apart."""
+    cross = {"marker": "x", "color": plt.rcParams["text.color"], "markersize": 4, "linestyle": ""}
+    for q, linestyle in PERCENTILES.items():
+        figures.explain(ax, f"P{q}", linestyle=linestyle)
+    for q, linestyle in PERCENTILES.items():
+        for series in all_series:
+            placed = series.placed(selection.load_of, partial(percentile, of_request, q))
+            figures.draw_placed(ax, placed, replace(series, linestyle=linestyle))
+            few = [p for p in placed if any(too_few(of_request, q, log) for log in p.point.runs)]
+            if few:
+                ax.plot(*figures.middles(few), **cross)
+                figures.explain(ax, "too few requests for this percentile", **cross)
+            if q == max(PERCENTILES):
+                figures.mark(ax, placed)
+    figures.whole_numbers(ax.xaxis)
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def main() -> None:
+    args = figures.parser(__doc__, "load_percentiles").parse_args()
+    for group in curves.groups(args, selection.CONFIGURATION):
+        with figures.page(args, group) as figure:
+            figure.set_size_inches(8.0, 4.4)
+            axes: Sequence[Axes] = figure.subplots(1, len(LATENCIES))
+            for ax, (label, of_request) in zip(axes, LATENCIES.items(), strict=True):
+                draw(ax, group.series, of_request)
+                ax.set(xlabel=selection.LOAD_AXIS, ylabel=label)
+
+
+if __name__ == "__main__":
+    commandline.run(main)

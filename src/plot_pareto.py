@@ -1,0 +1,67 @@
+#!/usr/bin/env python3
+"""Pareto frontier: what a GPU yields (output tokens/s) against what a user sees (tokens/s, the median request).
+
+    python src/plot_pareto.py --backend vllm fastgen --log_dir results/
+
+One figure a model and pair of lengths, over all tensor parallel sizes, replicas and loads. The line joins the
+points that no other of the same backend beats both ways; the others are faint.
+"""
+
+from __future__ import annotations
+
+from matplotlib.axes import Axes
+
+from servebench import commandline, curves, figures, metrics, selection
+from servebench.curves import Placed, Series
+from servebench.records import Log
+from servebench.selection import GENERATION, MODEL, PROMPT
+
+
+def per_user(log: Log) -> float | None:
+    """Interactivity of the median request, tokens/s."""
+    return metrics.percentile(metrics.interactivity(log), 50)
+
+
+def per_gpu(log: Log) -> float | None:
+    """Output token throughput / GPUs, tokens/s."""
+    throughput = metrics.output_token_throughput(log)
+    return None if throughput is None else throughput / metrics.gpus(log)
+
+
+def frontier(placed: list[Placed]) -> list[Placed]:
+    """Those that no other one equals or beats both ways, from the slowest user to the fastest."""
+    kept: list[Placed] = []
+    for p in sorted(placed, key=lambda p: (-p.x.mean, -p.y.mean)):
+        if not kept or p.y.mean > kept[-1].y.mean:
+            kept.append(p)
+    return kept[::-1]
+
+
+def name(log: Log) -> str:
+    return f"TP{log.server.tp_size}×{log.server.num_replicas}, {selection.load_of(log):g}"
+
+
+def draw(ax: Axes, all_series: list[Series]) -> None:
+    for series in all_series:
+        placed = series.placed(per_user, per_gpu)
+        best = frontier(placed)
+        beaten = [p for p in placed if p not in best]
+        ax.plot(*figures.middles(beaten), series.marker, color=series.color, alpha=0.3, markersize=4)
+        figures.draw_placed(ax, best, series)
+        figures.mark(ax, best, name)
+    figures.explain(ax, "beaten both ways", marker="o", alpha=0.3, markersize=4)
+    figures.explain(ax, f"labels: TP size × replicas, {selection.LOAD_AXIS.lower()}")
+    ax.set(xlabel="Tokens/s per user (median)", ylabel="Output tokens/s per GPU")
+    ax.set_xlim(left=0)
+    ax.set_ylim(bottom=0)
+
+
+def main() -> None:
+    args = figures.parser(__doc__, "pareto").parse_args()
+    for group in curves.groups(args, (MODEL, PROMPT, GENERATION)):
+        with figures.page(args, group) as figure:
+            draw(figure.subplots(), group.series)
+
+
+if __name__ == "__main__":
+    commandline.run(main)

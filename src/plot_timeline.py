@@ -1,0 +1,107 @@
+#!/usr/bin/env python3
+"""Timeline of one run: every request as a line from sent to its last token, and how many ran at once below.
+
+    python src/plot_timeline.py --backend vllm --filter num_clients=8
+
+One figure a run, a column a backend. Ramp and drain, which no throughput is taken from, are shaded; the steady
+window lies between them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from servebench import commandline, curves, figures, selection
+from servebench.curves import Series
+from servebench.records import Log, Result
+
+WAITING, GENERATING, FAILED = "#9AA0A6", "#0072B2", "#D7263D"
+
+
+class Span(NamedTuple):
+    """When a request was sent, when its first and when its last event came: s after the first one was sent."""
+
+    sent: float
+    first: float
+    last: float
+    failed: bool
+
+
+def spans(log: Log) -> list[Span]:
+    """Every request of the run, warm-up too, in the order of sending."""
+    results = sorted(log.results, key=lambda r: r.sent_ns)
+    return [_span(r, results[0].sent_ns) for r in results]
+
+
+def _span(r: Result, start_ns: int) -> Span:
+    first, last = (r.event_ns[0], r.event_ns[-1]) if r.event_ns else (0, 0)
+    sent, first_at, last_at = ((r.sent_ns - start_ns + t) / 1e9 for t in (0, first, last))
+    return Span(sent, first_at, last_at, r.error is not None)
+
+
+def running(requests: list[Span]) -> tuple[np.ndarray, np.ndarray]:
+    """Requests in flight from each moment on at which one was sent or ended: (s, requests)."""
+    changes = sorted([(r.sent, 1) for r in requests] + [(r.last, -1) for r in requests])
+    return np.array([at for at, _ in changes]), np.cumsum([step for _, step in changes])
+
+
+def draw_requests(ax: Axes, requests: list[Span]) -> None:
+    row = np.arange(len(requests))
+    sent, first, last, failed = (np.array(column) for column in zip(*requests, strict=True))
+    look = {"linewidth": max(0.4, min(3.0, 160 / len(requests)))}
+    ax.hlines(row, sent, first, color=WAITING, label="waiting for the first token", **look)
+    ax.hlines(row, first, last, color=GENERATING, label="generating", **look)
+    if failed.any():
+        ax.hlines(row[failed], sent[failed], last[failed], color=FAILED, **look)
+        ax.plot(last[failed], row[failed], "x", color=FAILED, label="failed")
+    ax.margins(y=0.02)
+
+
+def shade(ax: Axes, window_s: tuple[float, float] | None, end_s: float) -> None:
+    """Ramp and drain, on either side of the steady window."""
+    for outside in ((0.0, window_s[0]), (window_s[1], end_s)) if window_s else ():
+        color = plt.rcParams["xtick.color"]
+        ax.axvspan(*outside, color=color, alpha=0.18, linewidth=0, label="ramp and drain", zorder=0)
+
+
+def draw(axes: tuple[Axes, Axes], log: Log) -> None:
+    """Requests on the first, how many of them run on the second."""
+    requests = spans(log)
+    start_ns = min(r.sent_ns for r in log.results)
+    window = (log.window_ns[0] - start_ns, log.window_ns[1] - start_ns) if log.window_ns else None
+    draw_requests(axes[0], requests)
+    axes[1].step(*running(requests), where="post", color=GENERATING, linewidth=1.2)
+    for ax in axes:
+        shade(ax, (window[0] / 1e9, window[1] / 1e9) if window else None, max(r.last for r in requests))
+        ax.margins(x=0)
+    axes[1].set(xlabel="Time since the first request (s)")
+
+
+def columns(figure: Figure, all_series: list[Series]) -> None:
+    figure.set_size_inches(min(8.0, 4.6 + 1.8 * len(all_series)), 5.6)
+    axes = figure.subplots(2, len(all_series), sharex="col", sharey="row", height_ratios=(3, 1), squeeze=False)
+    for column, series in zip(axes.T, all_series, strict=True):
+        draw(tuple(column), series.points[0].log)
+        column[0].set_title(series.label)
+    axes[0, 0].invert_yaxis()
+    axes[0, 0].set_ylabel("Request, in the order of sending")
+    axes[1, 0].set_ylim(bottom=0)
+    axes[1, 0].set_ylabel("Running")
+    figures.whole_numbers(axes[0, 0].yaxis)
+    figures.whole_numbers(axes[1, 0].yaxis, 4)
+
+
+def main() -> None:
+    args = figures.parser(__doc__, "timeline").parse_args()
+    for group in curves.groups(args, (*selection.CONFIGURATION, selection.LOAD, selection.REPETITION)):
+        with figures.page(args, group) as figure:
+            columns(figure, group.series)
+
+
+if __name__ == "__main__":
+    commandline.run(main)

@@ -1,0 +1,51 @@
+"""What every command line of ours does with bad input: one line that says what is wrong, exit status 2."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from servebench.records import InputError
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the page of usage above it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (-h explains every option)\n")
+
+
+def number(kind: type[int] | type[float], least: float, most: float = float("inf")):  # type: ignore[no-untyped-def]
+    """An argparse type: a number of this kind between the bounds."""
+
+    def parse(text: str) -> float:
+        wanted = "a whole number" if kind is int else "a number"
+        bounds = f"of at least {least:g}" + (f" and at most {most:g}" if most != float("inf") else "")
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted} {bounds}")
+        return value
+
+    return parse
+
+
+def folder(text: str) -> Path:
+    """An argparse type: a folder that is there."""
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is not a folder; give one that run_benchmark.py wrote to")
+    return Path(text)
+
+
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Run a program to its exit status; what it says of its input goes to stderr."""
+    try:
+        sys.exit(main())
+    except InputError as error:
+        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,100 @@
+"""All of a results folder as one HTML page that opens from disk and loads nothing.
+
+    python -m servebench.report results/
+
+Every point in a table that can be sorted and filtered, all figures, warnings, failed points with the end of their
+server's log, what each client says of itself, configuration, versions and server commands. The figures are those
+of the plot scripts, `src/plot_*.py`, which are run for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import msgspec
+
+from servebench import commandline, selection, spreadsheet, summary
+from servebench.records import InputError, Log, model_label
+from servebench.report_html import Drawing, page
+from servebench.report_table import Reading
+
+SCRIPTS = Path(__file__).parents[1].glob("plot_*.py")  # beside the package, in a checkout
+
+
+def parser() -> argparse.ArgumentParser:
+    result = commandline.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = result.add_argument
+    folder = commandline.folder
+    add("folder", type=folder, nargs="?", default="results", help="root of the logs [results]")
+    add("-o", "--output", type=Path, metavar="FILE", help="the page [FOLDER/report.html]")
+    add(
+        "--max_figures",
+        type=commandline.number(int, 1),
+        default=24,
+        metavar="N",
+        help="no more figures of one script [24]",
+    )
+    return result
+
+
+def main() -> int:
+    args = parser().parse_args()
+    output = args.output or args.folder / "report.html"
+    with TemporaryDirectory() as scratch, ThreadPoolExecutor(os.cpu_count()) as pool:
+        drawn = pool.map(partial(draw, args, Path(scratch)), sorted(SCRIPTS))
+        points = read(args.folder)
+        if not points:
+            raise InputError(f"no logs in {args.folder}; give a folder that run_benchmark.py wrote to")
+        output.write_text(page(args.folder, points, list(drawn)), encoding="utf-8")
+    print(f"{output}: {len(points)} points")
+    return 0
+
+
+def read(folder: Path) -> list[list[Reading]]:
+    """Every point of the folder as readings of its runs, in the order of the table."""
+    points: dict[tuple[str, bytes], list[Reading]] = {}
+    found = [entry for place in selection.folders(folder) for entry in selection.entries(place)]
+    found.sort(key=lambda entry: (entry.path.parent.name, *order(entry.head)))
+    for path, log in selection.read(entry.path for entry in found):
+        run = reading(str(path.relative_to(folder)), path.parent.name, log)
+        points.setdefault((path.parent.name, selection.identity(log)), []).append(run)
+    return list(points.values())
+
+
+def order(log: Log) -> tuple[Any, ...]:
+    traits = (*selection.CONFIGURATION, selection.LOAD, selection.REPETITION)
+    return tuple(trait.of(log) for trait in traits)
+
+
+def reading(name: str, place: str, log: Log) -> Reading:
+    """What the report says of one log; its requests are not kept, since they may be millions.
+
+    The folder tells backends apart, as in the figures: there may be two of one engine.
+    """
+    said = summary.warnings(log) if log.status == "ok" else []
+    row = spreadsheet.row(log) | {"backend": place, "model": model_label(log.server.model)}
+    return Reading(name, msgspec.structs.replace(log, results=[]), row, said)
+
+
+def draw(args: argparse.Namespace, scratch: Path, script: Path) -> Drawing:
+    """Run a plot script; what it says and how it fails is shown in its place."""
+    out, most = scratch / script.stem, str(args.max_figures)
+    options = ["--format", "svg", "--theme", "auto", "--max_figures", most, "--out_dir", str(out)]
+    command = [sys.executable, str(script), "--log_dir", str(args.folder), *options]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    files = [Path(line) for line in ended.stdout.splitlines()]
+    about = ast.get_docstring(ast.parse(script.read_text())) or script.stem
+    return Drawing(script.name, about, {file.stem: file.read_text() for file in files}, ended.stderr)
+
+
+if __name__ == "__main__":
+    commandline.run(main)

@@ -1,0 +1,144 @@
+"""The table of the report: a row a point, its numbers as means over its runs, sorted and filtered by report.js."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+
+from servebench import metrics, selection, stats
+from servebench.records import Log
+from servebench.spreadsheet import Cell
+from servebench.summary import show
+
+CONFIGURATION = {
+    "backend": "backend",
+    "model": "model",
+    "tp_size": "TP size",
+    "num_replicas": "replicas",
+    "max_ragged_batch_size": "batch",
+    "mean_prompt_length": "prompt",
+    "mean_max_new_tokens": "generation",
+}
+NUMBERS = {  # column of the spreadsheet: its words here
+    "request_throughput_per_s": "requests/s",
+    "output_token_throughput_per_s": "output tokens/s",
+    "ttft_p50_s": "TTFT P50 (s)",
+    "ttft_p99_s": "TTFT P99 (s)",
+    "tpot_p50_s": "TPOT P50 (s)",
+    "tpot_p99_s": "TPOT P99 (s)",
+    "e2e_latency_p50_s": "E2E P50 (s)",
+    "e2e_latency_p99_s": "E2E P99 (s)",
+}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One log: its file, the log without its requests, its numbers as in the spreadsheet, its warnings."""
+
+    name: str
+    log: Log
+    row: dict[str, Cell]
+    warnings: list[str]
+
+
+Runs = list[Reading]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table: its head, and of a point the text and (of numbers) the value it is sorted by."""
+
+    head: str
+    cell: Callable[[Runs], tuple[str, float | None]]
+    numeric: bool = True
+
+
+def table(points: list[Runs]) -> str:
+    columns = _columns(points)
+    sides = ["" if column.numeric else ' class="words"' for column in columns]
+    heads = [escape(column.head) for column in columns]
+    titles = "".join(f"<th{side}><button>{head}</button></th>" for head, side in zip(heads, sides, strict=True))
+    box = '<th{}><input aria-label="{}: only" placeholder="filter"></th>'
+    boxes = "".join(box.format(side, head) for head, side in zip(heads, sides, strict=True))
+    body = "".join(_row(number, runs, columns) for number, runs in enumerate(points))
+    return f"<thead><tr>{titles}</tr><tr>{boxes}</tr></thead><tbody>{body}</tbody>"
+
+
+def _differing(points: list[Runs]) -> list[str]:
+    """What of the configuration is not the same everywhere (the backend is always shown)."""
+    return [k for k in CONFIGURATION if k == "backend" or len({runs[0].row[k] for runs in points}) > 1]
+
+
+def common(points: list[Runs]) -> str:
+    same = [name for name in CONFIGURATION if name not in _differing(points)]
+    return escape(", ".join(f"{CONFIGURATION[name]} {points[0][0].row[name]}" for name in same))
+
+
+def _columns(points: list[Runs]) -> list[Column]:
+    return [
+        *(_configured(name) for name in _differing(points)),
+        Column(selection.LOAD_AXIS.lower(), _load),
+        Column("runs", lambda runs: (str(len(runs)), len(runs))),
+        Column("failed", _failures),
+        *(_measured(name) for name in NUMBERS),
+        Column("client", _client, numeric=False),
+    ]
+
+
+def _configured(name: str) -> Column:
+    numeric = name not in ("backend", "model")
+    return Column(
+        CONFIGURATION[name],
+        lambda runs: (escape(str(runs[0].row[name])), float(str(runs[0].row[name])) if numeric else None),
+        numeric,
+    )
+
+
+def _load(runs: Runs) -> tuple[str, float]:
+    load = selection.load_of(runs[0].log)
+    return f"{load:g}", load
+
+
+def _measured(name: str) -> Column:
+    def cell(runs: Runs) -> tuple[str, float | None]:
+        interval = stats.t_interval([float(value) for run in runs if (value := run.row[name]) is not None])
+        if interval is None:
+            return "-", None
+        spread = f" <small>±{show(interval.high - interval.mean)}</small>" if interval.runs > 1 else ""
+        return show(interval.mean) + ("~" if _too_few(name, runs) else "") + spread, interval.mean
+
+    return Column(NUMBERS[name], cell)
+
+
+def _too_few(name: str, runs: Runs) -> bool:
+    """Has a run fewer successful requests than this percentile needs?"""
+    percentile = re.search(r"_p(\d+)_", name)
+    done = min(int(run.row["requests"] or 0) - int(run.row["failed"] or 0) for run in runs)
+    return percentile is not None and done < metrics.FLOORS[int(percentile[1])]
+
+
+def _failures(runs: Runs) -> tuple[str, float]:
+    failed, counted = (sum(int(run.row[name] or 0) for run in runs) for name in ("failed", "requests"))
+    if any(run.log.status != "ok" for run in runs):
+        return "<b>point failed</b>", 1.0
+    return (f"<b>{failed}/{counted}</b>" if failed else f"0/{counted}"), failed / max(1, counted)
+
+
+def _client(runs: Runs) -> tuple[str, None]:
+    verdicts = dict.fromkeys(run.log.quality.verdict.partition(":")[0] for run in runs)
+    return escape(", ".join(verdicts)), None
+
+
+def _row(number: int, runs: Runs, columns: list[Column]) -> str:
+    first, *rest = columns
+    link = f'<td class="words"><a href="#point-{number}">{first.cell(runs)[0]}</a></td>'
+    return f"<tr>{link}{''.join(_cell(column, runs) for column in rest)}</tr>\n"
+
+
+def _cell(column: Column, runs: Runs) -> str:
+    text, value = column.cell(runs)
+    if not column.numeric:
+        return f'<td class="words">{text}</td>'
+    return f'<td data-value="{"" if value is None else value}">{text}</td>'

@@ -1,0 +1,168 @@
+"""Which logs a figure is drawn from, what the logs of one figure have in common, and which of them are one point.
+
+A log is read twice: without its requests to be chosen and grouped, whole when its figure is drawn. So no more
+than one figure's requests are in memory, and 700 logs can be drawn on a laptop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from servebench import metrics, stats
+from servebench.commandline import folder
+from servebench.records import InputError, Log, LogError, RunConfig, ServerConfig, load, model_label
+from servebench.stats import Interval
+
+FIELDS = {f.name: f.type for kind in (ServerConfig, RunConfig) for f in msgspec.structs.fields(kind)}
+LOAD_AXIS = "Clients"
+
+
+def load_of(log: Log) -> float:
+    """The load of a point: its number of clients."""
+    return float(log.run.num_clients)
+
+
+class Trait(NamedTuple):
+    """What the logs of one figure may have in common, and how the figure's file name and title say it."""
+
+    of: Callable[[Log], Any]
+    in_name: str
+    in_title: str
+
+
+MODEL = Trait(lambda log: model_label(log.server.model), "{}", "{}")
+TP_SIZE = Trait(lambda log: log.server.tp_size, "tp{}", "TP {}")
+BATCH = Trait(lambda log: log.server.max_ragged_batch_size, "bs{}", "batch {}")
+REPLICAS = Trait(lambda log: log.server.num_replicas, "replicas{}", "replicas {}")
+PROMPT = Trait(lambda log: log.run.mean_prompt_length, "prompt{}", "prompt {}")
+GENERATION = Trait(lambda log: log.run.mean_max_new_tokens, "gen{}", "generation {} tokens")
+LOAD = Trait(load_of, "clients{:g}", "clients {:g}")
+REPETITION = Trait(lambda log: log.run.repetition, "run{}", "run {}")
+CONFIGURATION = (MODEL, TP_SIZE, BATCH, REPLICAS, PROMPT, GENERATION)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of a curve: the logs of its runs, which are equal but for repetition and seed."""
+
+    runs: tuple[Log, ...]
+
+    @property
+    def log(self) -> Log:
+        """Any of them, for what they have in common."""
+        return self.runs[0]
+
+    @property
+    def trusted(self) -> bool:
+        return not any(log.quality.verdict.startswith("client-limited") for log in self.runs)
+
+    @property
+    def failed_share(self) -> float:
+        """Failed requests / requests that count, over all runs."""
+        counted = sum(len(metrics.measured(log)) for log in self.runs)
+        return 1 - sum(len(metrics.succeeded(log)) for log in self.runs) / counted if counted else 1.0
+
+    def interval(self, of_log: Callable[[Log], float | None]) -> Interval | None:
+        """The mean over runs with its 95 % interval; None where no run has a value."""
+        return stats.t_interval([value for value in map(of_log, self.runs) if value is not None])
+
+
+def points_of(logs: Iterable[Log]) -> tuple[Point, ...]:
+    """Logs as points, in the order of load."""
+    runs: dict[bytes, list[Log]] = {}
+    for log in sorted(logs, key=lambda log: (load_of(log), log.run.repetition)):
+        runs.setdefault(identity(log), []).append(log)
+    return tuple(Point(tuple(logs)) for logs in runs.values())
+
+
+def identity(log: Log) -> bytes:
+    """Of a point: equal for its runs."""
+    return msgspec.json.encode([log.server, msgspec.structs.replace(log.run, repetition=0, seed=0)])
+
+
+class Entry(NamedTuple):
+    """A log that was found: where, and what it is of (without its requests)."""
+
+    path: Path
+    head: Log
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--backend", nargs="+", metavar="NAME", help="folders under --log_dir to draw [all of them]")
+    add("--log_dir", type=Path, default=Path("results"), metavar="DIR", help="root of the logs [results]")
+    look = "folders of logs, a curve each; plot_config.yaml in them may set label, color, marker, linestyle, x_max"
+    add("--data_dirs", nargs="+", type=folder, metavar="DIR", help=look)
+    add("--model_name", "--model", metavar="NAME", help="only this model [all]")
+    wanted = (
+        "only logs with this, by any field of the server or the run; a field given twice may have either value"
+    )
+    add("--filter", nargs="+", type=_condition, default=[], metavar="FIELD=VALUE", help=wanted)
+
+
+def _condition(text: str) -> tuple[str, Any]:
+    """An argparse type: FIELD=VALUE, the value in the field's type (tuples and objects as JSON)."""
+    name, _, value = text.partition("=")
+    if name not in FIELDS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not FIELD=VALUE; fields are {', '.join(FIELDS)}")
+    try:
+        return name, msgspec.convert(value, FIELDS[name], strict=False)
+    except msgspec.MsgspecError as error:
+        why = error
+    try:
+        return name, msgspec.json.decode(value, type=FIELDS[name])
+    except msgspec.MsgspecError:
+        raise argparse.ArgumentTypeError(f"{text!r}: {why}") from None
+
+
+def chosen(args: argparse.Namespace) -> dict[Path, list[Entry]]:
+    """Logs of measured points, by the folder they lie in. Ends with one line if there is none."""
+    found = {
+        place: [entry for entry in entries(place) if entry.head.status == "ok" and _wanted(entry.head, args)]
+        for place in args.data_dirs or folders(args.log_dir, args.backend)
+    }
+    missing = [str(place) for place, logs in found.items() if not logs]
+    if missing:
+        advice = "correct --filter or --model_name" if args.filter or args.model_name else "correct --log_dir"
+        print(f"no logs to draw in {', '.join(missing)}; measure first or {advice}", file=sys.stderr)
+    if len(missing) == len(found):
+        sys.exit(1)
+    return {place: logs for place, logs in found.items() if logs}
+
+
+def folders(log_dir: Path, backends: Iterable[str] | None = None) -> list[Path]:
+    """The backends' folders under the root of the logs; the root itself where there is none."""
+    if not log_dir.is_dir():
+        raise InputError(f"{log_dir} is not a folder; give one that run_benchmark.py wrote to: --log_dir DIR")
+    names = backends or sorted(path.name for path in log_dir.glob("[!.]*") if path.is_dir())
+    return [log_dir / name for name in names] or [log_dir]
+
+
+def entries(place: Path) -> Iterator[Entry]:
+    """Every log of a folder, failed points too."""
+    paths = sorted(place.glob("*.json"))
+    for path, log in read(paths, requests=False):
+        yield Entry(path, msgspec.structs.replace(log, results=[]))
+
+
+def read(paths: Iterable[Path], requests: bool = True) -> Iterator[tuple[Path, Log]]:
+    """Logs one by one; files that are none are named and left out."""
+    for path in paths:
+        try:
+            yield path, load(path, requests)
+        except LogError as error:
+            print(f"left out: {error}", file=sys.stderr)
+
+
+def _wanted(log: Log, args: argparse.Namespace) -> bool:
+    values = msgspec.structs.asdict(log.server) | msgspec.structs.asdict(log.run)
+    given = {name: [value for other, value in args.filter if other == name] for name, _ in args.filter}
+    of_model = args.model_name is None or model_label(args.model_name) == model_label(log.server.model)
+    return of_model and all(values[name] in either for name, either in given.items())

@@ -1,0 +1,34 @@
+"""Light and dark: the style sheets of every figure, and SVG that follows its reader's choice."""
+
+from __future__ import annotations
+
+import re
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")  # figures are files; no window is ever opened
+
+import matplotlib.pyplot as plt
+from matplotlib.colors import to_hex
+
+THEMES = ("light", "dark", "auto")
+LIGHT, DARK = (Path(__file__).with_name(f"servebench{name}.mplstyle") for name in ("", "-dark"))
+
+
+def style(theme: str) -> AbstractContextManager[None]:
+    """Figures made within have this theme; auto is drawn light."""
+    return plt.style.context([str(sheet) for sheet in ((LIGHT, DARK) if theme == "dark" else (LIGHT,))])
+
+
+def follow_reader(svg: str) -> str:
+    """A light SVG with its theme's colours as variables, which change where the reader prefers dark."""
+    light, dark = (matplotlib.rc_params_from_file(file, use_default_template=False) for file in (LIGHT, DARK))
+    pairs = {to_hex(light[name]): to_hex(dark[name]) for name in dark}
+    names = {color: f"--c{color[1:]}" for color in pairs}
+    svg = re.sub("|".join(pairs), lambda found: f"var({names[found[0]]})", svg)
+    day = "".join(f"{names[color]}:{color};" for color in pairs)
+    night = "".join(f"{names[color]}:{other};" for color, other in pairs.items())
+    rules = f":root{{{day}}}@media(prefers-color-scheme:dark){{:root{{{night}}}}}"
+    return svg.replace('<style type="text/css">', f'<style type="text/css">{rules}', 1)

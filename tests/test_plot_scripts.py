@@ -1,0 +1,240 @@
+"""The plot scripts as a user runs them: options, bad input, which files they write, and how every page looks."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from itertools import combinations
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from conftest import ROOT, make_log, make_result, point
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from servebench import curves, figures, labels, records, selection, theme
+
+SCRIPTS = sorted(path.stem for path in (ROOT / "src").glob("plot_*.py"))
+
+
+def draw(script: str, log_dir: Path, *options: object) -> tuple[int, list[str], str]:
+    """Run a script beside the results: (exit status, files it wrote, stderr)."""
+    command = [sys.executable, ROOT / f"src/{script}.py", "--log_dir", log_dir, *options]
+    ended = subprocess.run(list(map(str, command)), cwd=log_dir.parent, capture_output=True, text=True)
+    return ended.returncode, ended.stdout.splitlines(), ended.stderr
+
+
+def options(logs: Path, *words: object) -> argparse.Namespace:
+    return figures.parser(None, "x").parse_args(["--log_dir", str(logs), *map(str, words)])
+
+
+@pytest.mark.parametrize(
+    ("script", "folder", "figures_drawn"),
+    [
+        ("plot_th_lat", "throughput_latency", 3),
+        ("plot_effective_throughput", "goodtput", 6),
+        ("plot_latency_percentile", "percentile_token_latency", 9),
+        ("plot_repl_scale", "repl_scale", 2),  # 1 and 2 clients a replica were measured with 1 and with 2 replicas
+        ("plot_tp_sizes", "tp_sizes", 2),
+        ("plot_pareto", "pareto", 1),
+        ("plot_load_percentiles", "load_percentiles", 3),
+        ("plot_cdf", "cdf", 9),
+        ("plot_timeline", "timeline", 9),
+    ],
+)
+def test_scripts_run_as_the_readme_says(logs: Path, script: str, folder: str, figures_drawn: int) -> None:
+    code, files, said = draw(script, logs, "--backend", "vllm", "fastgen")
+    assert code == 0, said
+    drawn = list((logs.parent / "plots" / folder).glob("*.png"))
+    assert len(files) == len(drawn) == figures_drawn and all(path.stat().st_size > 10_000 for path in drawn)
+
+
+def test_the_readme_names_every_script() -> None:
+    assert all(f"src/{script}.py" in (ROOT / "README.md").read_text() for script in SCRIPTS)
+
+
+def test_files_of_every_format_and_theme(logs: Path) -> None:
+    few = ("--filter", "tp_size=1", "num_replicas=1", "--out_dir", logs.parent)
+    code, files, said = draw("plot_th_lat", logs, *few, "--format", "png", "svg", "pdf", "--theme", "dark")
+    assert code == 0 and [Path(file).suffix for file in files] == [".png", ".svg", ".pdf"], said
+    paper = plt.imread(files[0])[2, 2]  # #15181d
+    assert [round(float(channel) * 255) for channel in paper[:3]] == [0x15, 0x18, 0x1D]
+
+
+def test_a_theme_that_follows_its_reader(logs: Path) -> None:
+    few = ("--filter", "tp_size=1", "num_replicas=1", "--out_dir", logs.parent, "--theme", "auto")
+    code, (file,), _ = draw("plot_th_lat", logs, *few, "--format", "svg")
+    svg = Path(file).read_text()
+    _, media, night = svg.partition("@media(prefers-color-scheme:dark)")
+    assert code == 0 and media and "--cffffff:#15181d;" in night
+    assert "fill: var(--cffffff)" in svg and "fill: #ffffff" not in svg
+    code, _, said = draw("plot_th_lat", logs, *few)
+    assert (code, said.count("\n")) == (2, 1) and "add --format svg" in said
+
+
+def test_filter_takes_any_field_of_the_server_or_the_run(logs: Path) -> None:
+    found = selection.chosen(
+        options(logs, "--filter", "tp_size=2", "num_clients=1", "num_clients=4", "stream=true")
+    )
+    kept = [(e.head.server.tp_size, e.head.run.num_clients) for e in found[logs / "vllm"]]
+    assert kept == [(2, 1), (2, 4)]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--filter", "tp=1"), "fields are backend, model, tp_size,"),
+        (("--filter", "tp_size=one"), "'tp_size=one': Expected `int`"),
+        (("--log_dir", "nowhere"), "nowhere is not a folder"),
+        (("--data_dirs", "nowhere"), "nowhere is not a folder"),
+        (("--max_figures", "0"), "'0' is not a whole number of at least 1"),
+        (("--theme", "pink"), "invalid choice: 'pink'"),
+    ],
+)
+def test_bad_input_is_one_line(logs: Path, words: tuple[str, ...], said: str) -> None:
+    code, files, err = draw("plot_th_lat", logs, *words)
+    assert (code, files, err.count("\n")) == (2, [], 1) and said in err
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ("color: mauvish", "color 'mauvish' is no colour"),
+        ("linestyle: wavy", "linestyle 'wavy' is none of - -- : -.;"),
+        ("marker: Q", "marker 'Q' is none"),
+        ("x_max: far", "Expected `float"),
+        ("- a\n- b", "Expected `object`, got `array`"),
+        ("label: [", "correct it"),
+    ],
+)
+def test_a_bad_plot_config_is_one_line(logs: Path, config: str, said: str) -> None:
+    (logs / "vllm/plot_config.yaml").write_text(config)
+    code, _, err = draw("plot_th_lat", logs)
+    assert (code, err.count("\n")) == (2, 1) and said in err and "vllm/plot_config.yaml" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [(("--backend", "aml"), "correct --log_dir"), (("--filter", "seed=9"), "correct --filter")]
+)
+def test_nothing_to_draw_is_said_in_one_line(logs: Path, words: tuple[str, ...], said: str) -> None:
+    code, _, err = draw("plot_th_lat", logs, *words)
+    assert (code, err.count("\n")) == (1, 1) and "no logs to draw" in err and said in err
+
+
+def test_one_number_of_replicas_is_no_scaling(logs: Path) -> None:
+    code, files, said = draw("plot_repl_scale", logs, "--filter", "num_replicas=1")
+    assert (code, files) == (0, []) and said == (
+        "nothing to draw: no logs that differ in replicas alone; measure more of them\n"
+    )
+
+
+def test_a_log_that_was_cut_off_is_named_and_left_out(logs: Path) -> None:
+    cut = next((logs / "vllm").glob("*tp1*replicas1*clients1.json"))
+    cut.write_bytes(cut.read_bytes()[:-200])
+    code, files, said = draw("plot_th_lat", logs, "--filter", "tp_size=1", "num_replicas=1")
+    assert code == 0 and len(files) == 1 and said.count("\n") == 1 and f"left out: {cut}" in said
+
+
+def test_data_dirs_need_no_log_dir(logs: Path) -> None:
+    script, folder = ROOT / "src/plot_pareto.py", logs / "vllm"
+    command = [sys.executable, script, "--data_dirs", folder, "--out_dir", "."]
+    assert subprocess.run(command, cwd=folder, capture_output=True).returncode == 0
+
+
+def test_points_without_times_between_tokens_are_named(results: Path) -> None:
+    whole = [make_result(i, float(i), [0.9], event_tokens=[4], generated_tokens=4) for i in range(10)]
+    records.save(make_log(whole, (0.0, 10.0), stream=False), results / "aml" / "m-clients1.json")
+    code, files, said = draw("plot_latency_percentile", results)
+    assert (code, files) == (0, []) and said.startswith("nothing to draw: meta-llama_Llama-2-7b-hf-tp1")
+
+
+def test_data_dirs_with_a_plot_config(logs: Path) -> None:
+    (logs / "vllm/plot_config.yaml").write_text("label: Ours\ncolor: '#123456'\nx_max: 9\npolyfit_degree: 3\n")
+    args = options(logs, "--data_dirs", logs / "vllm", logs / "fastgen", "--filter", "tp_size=1", "num_replicas=1")
+    (group,) = curves.groups(args, selection.CONFIGURATION)
+    ours, theirs = group.series
+    assert (ours.label, ours.color, ours.x_max, theirs.label) == ("Ours", "#123456", 9, "fastgen")
+
+
+def test_folders_of_one_name_have_looks_of_their_own(logs: Path) -> None:
+    (logs / "vllm").rename(logs / "fastgen" / "fastgen")
+    args = options(logs, "--data_dirs", logs / "fastgen", logs / "fastgen" / "fastgen", "--filter", "tp_size=2")
+    (group,) = curves.groups(args, selection.CONFIGURATION)
+    first, second = group.series
+    assert first.label != second.label and first.color != second.color and first.marker != second.marker
+
+
+def test_runs_are_one_point_unless_their_settings_differ() -> None:
+    runs = [point("vllm", 1, 1.0, repetition=i, seed=i) for i in range(3)]
+    other = point("vllm", 1, 1.0, repetition=3, temperature=0.5)
+    assert [len(p.runs) for p in selection.points_of([*runs, other])] == [3, 1]
+
+
+def test_tp_sizes_have_a_line_style_each(logs: Path) -> None:
+    args = options(logs, "--backend", "vllm", "--filter", "num_replicas=1")
+    (group,) = curves.groups(args, (selection.MODEL,), by=selection.TP_SIZE)
+    found = [(curve.label, curve.linestyle, len(curve.points)) for curve in group.series]
+    assert found == [("vllm TP 1", "-", 3), ("vllm TP 2", "--", 3)]
+
+
+def test_no_more_figures_than_asked_for(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = list(curves.groups(options(logs, "--max_figures", 2), selection.CONFIGURATION))
+    assert [group.series[0].points[0].log.server.num_replicas for group in found] == [1, 2]
+    assert "the first 2 of 3 figures" in capsys.readouterr().err
+
+
+# How a page looks.
+
+
+def crowded() -> Figure:
+    """A curve with 40 points in a corner, and one that failed in their midst."""
+    figure, ax = plt.subplots()
+    ax.plot([0, *np.linspace(9, 9.2, 40), 10], [0, *np.linspace(9, 9.2, 40), 10], label="crowd")
+    for i in range(40):
+        labels.add(ax, f"{i}", (9 + i / 200, 9 + i / 200), labels.WARNING if i == 20 else labels.LABEL)
+    return figure
+
+
+def shown(figure: Figure) -> list[Text]:
+    return [text for ax in figure.axes for text in ax.texts if text.get_visible()]
+
+
+def test_labels_do_not_touch_and_those_without_a_place_go_away() -> None:
+    with theme.style("light"):
+        figure = crowded()
+        figures.finish(figure, "a title")
+    boxes = [text.get_window_extent() for text in shown(figure)]
+    assert 1 < len(boxes) < 40
+    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+    assert "20" in [text.get_text() for text in shown(figure)]
+
+
+def test_title_and_legend_cover_no_data(logs: Path) -> None:
+    with theme.style("light"):
+        figure = crowded()
+        figures.finish(figure, "a title\nof two lines")
+    (legend,) = figure.legends
+    axes = figure.axes[0].get_window_extent()
+    assert legend.get_title().get_text() == "a title\nof two lines"
+    assert legend.get_window_extent().y0 >= axes.y1 and legend.get_window_extent().x1 <= figure.bbox.x1
+    plt.close(figure)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_text_is_readable_at_the_width_of_a_blog(logs: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """8 pt are 10.7 px; on a figure W in wide shown at 800 px they take 0.96 W pt."""
+    monkeypatch.syspath_prepend(str(ROOT / "src"))
+    few = ["--filter", "num_clients=1", "num_clients=2", "--max_figures", "1", "--out_dir", str(logs.parent)]
+    monkeypatch.setattr(sys, "argv", [script, "--log_dir", str(logs), *few])
+    drawn: list[Figure] = []
+    monkeypatch.setattr(plt, "close", drawn.append)
+    __import__(script).main()
+    monkeypatch.undo()
+    for figure in drawn:
+        sizes = [text.get_fontsize() for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
+        assert min(sizes) >= 8 and min(sizes) >= 0.96 * figure.get_figwidth()
+    plt.close("all")
+    assert drawn

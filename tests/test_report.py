@@ -1,0 +1,226 @@
+"""The report: what stands on the page, and how it behaves in a real browser."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from conftest import ROOT, make_log, make_result, point
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+
+from servebench import records, report
+from servebench.records import Log
+
+EVIL = "</pre><script>document.title = 'owned'</script><img src=x onerror='document.title=1'>&amp;\""
+SWITCHES = (
+    "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking "
+    "disable-component-update disable-sync window-size=1400,1000"
+)
+
+
+def save(log: Log, results: Path) -> None:
+    records.save(log, results / log.server.backend / records.log_name(log.server, log.run))
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of llamacpp at 1 client in three runs, of vllm at 2 with a failed request and at 16, a point that failed."""
+    results = tmp_path_factory.mktemp("report") / "results"
+    for repetition, latency in enumerate((1.0, 1.25, 2.0)):
+        runs = {"repetition": repetition, "seed": repetition, "num_requests": 10}
+        save(point("llamacpp", 1, latency, **runs), results)
+    requests = [make_result(i, i, [0.5, 1.0]) for i in range(8)] + [
+        make_result(9, 8, [], error=f"HTTP 500 {EVIL}")
+    ]
+    save(make_log(requests, (0, 10), num_clients=2, verdict=f"client-limited: {EVIL}"), results)
+    log = msgspec.structs.replace(make_log([], None, num_clients=16), status="failed", failure=f"ended {EVIL}")
+    facts = records.ServerFacts(
+        urls=[], commands=[f"vllm serve '{EVIL}'"], engine="vLLM 1.2.3", log_tail=f"oom {EVIL}"
+    )
+    save(msgspec.structs.replace(log, server_facts=facts), results)
+    output = results.parent / "page.html"
+    command = [sys.executable, "-m", "servebench.report", results, "-o", output]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout == f"{output}: 3 points\n", done.stderr
+    return output
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (binary and driver):
+        pytest.fail("no chromium with chromedriver here; run scripts/setup_browser.sh")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for switch in (*SWITCHES.split(), f"user-data-dir={tmp_path_factory.mktemp('browser')}"):
+        options.add_argument(f"--{switch}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    chrome = webdriver.Chrome(options=options, service=Service(driver))
+    yield chrome
+    chrome.quit()
+
+
+@pytest.fixture
+def opened(browser: webdriver.Chrome, page: Path) -> webdriver.Chrome:
+    browser.get(page.as_uri())
+    return browser
+
+
+def column(opened: webdriver.Chrome, number: int) -> list[str]:
+    """The cells of a column that can be seen, from top to bottom."""
+    cells = opened.find_elements(By.CSS_SELECTOR, f"#table tbody td:nth-child({number + 1})")
+    return [cell.text for cell in cells if cell.is_displayed()]
+
+
+def heads(opened: webdriver.Chrome) -> list[WebElement]:
+    return opened.find_elements(By.CSS_SELECTOR, "#table thead button")
+
+
+def number_of(opened: webdriver.Chrome, head: str) -> int:
+    return [button.text.replace("\n", " ") for button in heads(opened)].index(head)
+
+
+def keep(opened: webdriver.Chrome, head: str, words: str) -> list[str]:
+    """Filter a column; the loads that are left."""
+    box = opened.find_elements(By.CSS_SELECTOR, "#table thead input")[number_of(opened, head)]
+    box.clear()
+    box.send_keys(words)
+    return column(opened, number_of(opened, "clients"))
+
+
+def test_every_point_is_a_row_and_runs_share_one(opened: webdriver.Chrome) -> None:
+    assert column(opened, number_of(opened, "backend")) == ["llamacpp", "vllm", "vllm"]
+    assert column(opened, number_of(opened, "runs")) == ["3", "1", "1"]
+    assert column(opened, number_of(opened, "failed")) == ["0/23", "1/9", "point failed"]
+    # E2E P50 of the runs: 1.0, 1.25, 2.0 s: mean 1.4167, s 0.5204, half width t(2) s / sqrt 3 = 4.303 x 0.3005.
+    # 5 and more requests a run are fewer than the 11 that a P50 needs.
+    assert column(opened, number_of(opened, "E2E P50 (s)")) == ["1.42~ ±1.29", "1.00~", "-"]
+
+
+def test_a_click_sorts_by_number_and_another_turns_it_round(opened: webdriver.Chrome) -> None:
+    load = number_of(opened, "clients")
+    heads(opened)[load].click()
+    assert column(opened, load) == ["1", "2", "16"]
+    heads(opened)[load].click()
+    assert column(opened, load) == ["16", "2", "1"]
+    assert heads(opened)[load].find_element(By.XPATH, "..").get_attribute("aria-sort") == "descending"
+    heads(opened)[number_of(opened, "E2E P50 (s)")].click()
+    assert column(opened, load) == ["2", "1", "16"]  # the point without a number comes last
+
+
+@pytest.mark.parametrize(
+    ("head", "words", "left"),
+    [
+        ("backend", "VLLM", ["2", "16"]),
+        ("clients", "1", ["1"]),
+        ("clients", "> 1", ["2", "16"]),
+        ("clients", "<=2", ["1", "2"]),
+        ("E2E P50 (s)", ">0", ["1", "2"]),
+        ("client", "limited", ["2"]),
+        ("backend", "sglang", []),
+    ],
+)
+def test_boxes_filter(opened: webdriver.Chrome, head: str, words: str, left: list[str]) -> None:
+    assert keep(opened, head, words) == left
+    assert opened.find_element(By.ID, "shown").text == f"{len(left)} of 3 points."
+
+
+def test_filters_of_two_columns_add_up(opened: webdriver.Chrome) -> None:
+    keep(opened, "backend", "vllm")
+    assert keep(opened, "clients", "<10") == ["2"]
+
+
+def test_nothing_comes_from_outside_and_nothing_is_blocked(opened: webdriver.Chrome) -> None:
+    loaded = opened.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
+    assert not [name for name in loaded if not name.startswith("data:")]
+    assert opened.get_log("browser") == []
+    named = opened.execute_script(
+        "return [...document.querySelectorAll('[src], [href], [srcset], [data], link, base, iframe')]"
+        ".map((element) => element.getAttribute('src') ?? element.getAttribute('href'))"
+    )
+    assert named and all(str(name).startswith(("data:image/svg+xml,", "#")) for name in named)
+    policy = opened.find_element(By.CSS_SELECTOR, "meta[http-equiv]").get_attribute("content")
+    assert policy and policy.startswith("default-src 'none'; img-src data:;") and "unsafe" not in policy
+
+
+def test_texts_of_logs_stay_texts(opened: webdriver.Chrome) -> None:
+    assert opened.title == "results - ServeBench"
+    assert opened.find_elements(By.CSS_SELECTOR, "[onerror], img[src=x]") == []
+    assert f"oom {EVIL}" in opened.find_element(By.CSS_SELECTOR, "#failed pre").text
+    assert f"ended {EVIL}" in opened.find_element(By.ID, "failed").text
+    assert f"client-limited: {EVIL}" in opened.find_element(By.ID, "warnings").text
+    assert f"vllm serve '{EVIL}'" in opened.find_element(By.ID, "versions").text
+
+
+def test_every_script_has_its_figures_and_the_browser_draws_them(opened: webdriver.Chrome) -> None:
+    sections = opened.find_elements(By.CSS_SELECTOR, "#figures > details")
+    assert {section.get_attribute("id") for section in sections} == {
+        p.name for p in (ROOT / "src").glob("plot_*.py")
+    }
+    images = opened.find_elements(By.CSS_SELECTOR, "#figures img")
+    assert len(images) >= 8
+    for image in images:
+        opened.execute_script("arguments[0].loading = 'eager'; return arguments[0].decode()", image)
+        assert opened.execute_script("return arguments[0].naturalWidth", image) > 400
+
+
+@pytest.mark.parametrize(("scheme", "paper"), [("light", [255, 255, 255]), ("dark", [0x15, 0x18, 0x1D])])
+def test_page_and_figures_follow_the_reader(opened: webdriver.Chrome, scheme: str, paper: list[int]) -> None:
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    assert (
+        opened.execute_script("return getComputedStyle(document.body).backgroundColor")
+        == f"rgb({paper[0]}, {paper[1]}, {paper[2]})"
+    )
+    corner = opened.execute_script(
+        "const image = document.querySelector('#figures img'), canvas = document.createElement('canvas');"
+        "const context = canvas.getContext('2d');"
+        "return image.decode().then(() => { context.drawImage(image, 0, 0);"
+        "return [...context.getImageData(2, 2, 1, 1).data].slice(0, 3); })"
+    )
+    assert corner == paper
+
+
+def test_a_point_opens_by_its_link(opened: webdriver.Chrome) -> None:
+    opened.find_element(By.LINK_TEXT, "llamacpp").click()
+    inside = opened.find_element(By.ID, "point-0").text
+    assert inside.count("lag p50") == 3 and "num_clients" in inside and "clients1-run2.json" in inside
+
+
+@pytest.mark.parametrize("width", [500, 1400])
+def test_the_page_is_no_wider_than_the_window(opened: webdriver.Chrome, width: int) -> None:
+    opened.set_window_size(width, 1000)
+    assert opened.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_folders_of_the_same_settings_are_not_runs_of_one_point(results: Path) -> None:
+    for folder in ("before", "after"):
+        records.save(point("vllm", 1, 1.0), results / folder / "m-clients1.json")
+    points = report.read(results)
+    assert [[run.name for run in runs] for runs in points] == [
+        ["after/m-clients1.json"],
+        ["before/m-clients1.json"],
+    ]
+    assert [runs[0].row["backend"] for runs in points] == ["after", "before"]
+
+
+def test_a_folder_without_logs_is_one_line(tmp_path: Path) -> None:
+    for folder, said in ((tmp_path, "no logs in"), (tmp_path / "x", "is not a folder")):
+        done = subprocess.run([sys.executable, "-m", "servebench.report", folder], capture_output=True, text=True)
+        assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_script_that_fails_is_said_in_its_place(logs: Path, tmp_path: Path) -> None:
+    script = tmp_path / "plot_broken.py"
+    script.write_text('"""Broken: on purpose."""\nraise SystemExit("no <ink>")\n')
+    args = report.parser().parse_args([str(logs)])
+    drawing = report.draw(args, tmp_path, script)
+    assert (drawing.script, drawing.figures, drawing.said) == ("plot_broken.py", {}, "no <ink>\n")
