@@ -10,34 +10,31 @@ more, by the moving average of the gaps between tokens (ema) or by their running
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.axes import Axes
 
-from servebench import figures, metrics
+from servebench import figures, sla
 from servebench.figures import Series
-from servebench.records import Log, Result
+from servebench.records import Log
 
 
-def sla(kind: str, prompt_rate: float, rate: float, span: int) -> Callable[[Result], bool]:
-    """The test of one request: prompt and generation SLA together."""
+def sla_of(kind: str, prompt_rate: float, rate: float, span: int) -> sla.Met:
+    """Prompt and generation SLA together."""
 
-    def met(r: Result) -> bool:
-        if not metrics.meets_prompt_sla(r, prompt_rate):
-            return False
-        if kind == "ema":
-            return metrics.meets_generation_sla_ema(r, rate, span)
-        return metrics.meets_generation_sla_cumulative(r, rate)
+    def met(log: Log) -> np.ndarray:
+        generation = sla.meets_ema(log, rate, span) if kind == "ema" else sla.meets_cumulative(log, rate)
+        return sla.meets_prompt(log, prompt_rate) & generation
 
     return met
 
 
-def draw(ax: Axes, all_series: list[Series], met: Callable[[Result], bool]) -> None:
+def draw(ax: Axes, all_series: list[Series], met: sla.Met) -> None:
     """Answers that came whole (not streamed) say nothing of tokens: such points are left out."""
     for series in all_series:
         figures.draw_curve(
-            ax, series, clients, lambda log: metrics.effective_throughput(log, met) if log.run.stream else None
+            ax, series, clients, lambda log: sla.effective_throughput(log, met) if log.run.stream else None
         )
     ax.set_ylim(bottom=0)
     ax.set_xlim(left=0)
@@ -51,11 +48,11 @@ def clients(log: Log) -> float:
 def main() -> None:
     parser = figures.parser(__doc__, "goodtput")
     parser.add_argument(
-        "--sla_prompt_tokens_per_sec", type=float, default=metrics.PROMPT_RATE, metavar="R", help="[512]"
+        "--sla_prompt_tokens_per_sec", type=float, default=sla.PROMPT_RATE, metavar="R", help="[512]"
     )
-    parser.add_argument("--sla_gen_tokens_per_sec", type=float, nargs="+", default=metrics.GENERATION_RATES,
+    parser.add_argument("--sla_gen_tokens_per_sec", type=float, nargs="+", default=sla.GENERATION_RATES,
                         metavar="R", help="a panel each [1 2 3 4 6 8]")  # fmt: skip
-    parser.add_argument("--ema_span", type=int, default=metrics.EMA_SPAN, metavar="N", help="tokens [16]")
+    parser.add_argument("--ema_span", type=int, default=sla.EMA_SPAN, metavar="N", help="tokens [16]")
     args = parser.parse_args()
     figures.style()
     folders = figures.chosen(args)
@@ -84,7 +81,7 @@ def panels(all_series: list[Series], kind: str, rates: list[float], prompt_rate:
     for ax in axes.flat[len(rates) :]:
         ax.remove()
     for ax, rate in zip(axes.flat, rates, strict=False):
-        draw(ax, all_series, sla(kind, prompt_rate, rate, span))
+        draw(ax, all_series, sla_of(kind, prompt_rate, rate, span))
         ax.set_title(f"{rate:g} tokens/s")
     figure.supxlabel("Clients", fontsize=11)
     figure.supylabel("Effective throughput (requests/s)", fontsize=11)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 from conftest import ROOT, make_log, make_result
 
@@ -76,7 +77,7 @@ def test_the_failed_share_stands_at_its_point() -> None:
 def test_effective_throughput_falls_where_the_sla_is_missed() -> None:
     # Gaps of a quarter of the latency: 0.25 s meet 3 tokens/s (0.33 s), 1.25 s do not.
     _, ax = plt.subplots()
-    met = plot_effective_throughput.sla("ema", 100, 3, 16)
+    met = plot_effective_throughput.sla_of("ema", 100, 3, 16)
     plot_effective_throughput.draw(ax, series(point("vllm", 1, 1.0), point("vllm", 4, 5.0)), met)
     assert list(ax.lines[0].get_ydata()) == pytest.approx([1.0, 0.0])
 
@@ -155,7 +156,7 @@ def test_answers_that_came_whole_have_no_token_times_to_draw(tmp_path: Path) -> 
     log = make_log(whole, (0.0, 10.0), backend="aml", num_clients=1, stream=False)
     records.save(log, tmp_path / "results" / "aml" / "m-clients1.json")
     _, ax = plt.subplots()
-    plot_effective_throughput.draw(ax, series(log), lambda r: True)
+    plot_effective_throughput.draw(ax, series(log), lambda log: np.ones(10, dtype=bool))
     assert not len(ax.lines[0].get_xdata())
     said = {}
     for script in ("th_lat", "latency_percentile"):

@@ -125,8 +125,8 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     connect_p50_s: float | None = None
 
 
-class Log(msgspec.Struct, frozen=True, kw_only=True):
-    """One point of a sweep."""
+class Log(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+    """One point of a sweep. `__dict__` keeps what took all of its tokens to work out (sla.py)."""
 
     servebench_log: int = LOG_VERSION
     status: Literal["ok", "failed"]
