@@ -23,7 +23,7 @@ FLOORS = [
     ["load.fleet"],
     ["load"],
     ["workload", "figures", "quality", "signals", "sessions", "defaults", "reference_answers"],
-    ["sla"],
+    ["sla", "steady"],
     ["metrics", "stats"],
     ["legacy", "records"],
 ]

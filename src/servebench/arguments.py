@@ -47,6 +47,7 @@ class Settings:
     max_new_tokens_var: float
     num_clients: tuple[int, ...]
     num_requests: int | None
+    runs: int
     warmup: int
     stream: bool
     temperature: float

@@ -137,6 +137,14 @@ def mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
+def arrivals(log: Log) -> tuple[np.ndarray, np.ndarray]:
+    """Of all events, requests of every phase: arrival (ns) and tokens. Shapes (events,)."""
+    sent = np.array([r.sent_ns for r in log.results], dtype=np.int64)
+    after = np.fromiter(chain.from_iterable(r.event_ns for r in log.results), np.int64)
+    tokens = np.fromiter(chain.from_iterable(r.event_tokens for r in log.results), np.int64)
+    return after + np.repeat(sent, [len(r.event_ns) for r in log.results]), tokens
+
+
 def window_s(log: Log) -> float | None:
     """Length of the steady window."""
     return (log.window_ns[1] - log.window_ns[0]) / 1e9 if log.window_ns else None
@@ -161,15 +169,9 @@ def output_token_throughput(log: Log) -> float | None:
     length = window_s(log)
     if not length or not log.window_ns:
         return None
+    at, tokens = arrivals(log)
     start, end = log.window_ns
-    tokens = 0
-    for r in log.results:
-        if r.event_ns and start < r.sent_ns + r.event_ns[0] and r.sent_ns + r.event_ns[-1] <= end:
-            tokens += sum(r.event_tokens)
-        else:
-            events = zip(r.event_ns, r.event_tokens, strict=True)
-            tokens += sum(k for t, k in events if start < r.sent_ns + t <= end)
-    return tokens / length
+    return float(tokens[(start < at) & (at <= end)].sum()) / length
 
 
 def total_token_throughput(log: Log) -> float | None:

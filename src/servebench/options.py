@@ -130,6 +130,8 @@ def _load_options(group: argparse._ArgumentGroup) -> None:
     add("--num_clients", nargs="+", type=COUNT, metavar="N",
         help="clients, each sends its next request when its last ended [1 2 4 6 8 12 ... 32]")  # fmt: skip
     add("--num_requests", type=COUNT, metavar="N", help="counted requests a point [4 x clients + 32]")
+    add("--runs", type=COUNT, default=1, metavar="N",
+        help="runs of every point, each with fresh requests, all points once before any again [1]")  # fmt: skip
     add("--warmup", type=number(int, 0), default=1, metavar="N", help="requests a client before counting [1]")
     add("--num_workers", type=COUNT, metavar="N", help="client processes [by cores and clients]")
     add(

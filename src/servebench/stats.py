@@ -1,8 +1,12 @@
-"""How well a number is known: intervals from repeated runs."""
+"""How well a number is known: intervals from repeated runs; inside one run batch means, and whether it settled.
+
+Requests of one run are correlated, so a run is the unit of evidence. What a single run can say of itself comes
+from the means of its batches, and only of means and medians.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +17,12 @@ T95 = (
     *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
     *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
 )
+
+BATCHES = 20
+FEWEST = 5 * BATCHES  # values that batches can be made of
+T99_TREND = 2.878  # two-sided 99 % point of Student's t with BATCHES - 2 degrees of freedom
+DRIFT = 0.1  # change over the series, as a share of its mean, below which a trend does not matter
+FEWEST_EFFECTIVE = 2.5 * BATCHES  # below it the batches themselves are correlated: 20 of them always seem some 20
 
 
 class Interval(NamedTuple):
@@ -35,3 +45,49 @@ def t_interval(values: Sequence[float]) -> Interval | None:
     t = T95[degrees - 1] if degrees <= len(T95) else 1.96 + 2.4 / degrees
     half = t * float(np.std(values, ddof=1)) / len(values) ** 0.5
     return Interval(mean, mean - half, mean + half, len(values))
+
+
+def batches(values: np.ndarray, statistic: Callable[[np.ndarray], float] = np.mean) -> np.ndarray:
+    """The statistic of each of BATCHES successive batches of the same size; a rest at the end is left out."""
+    size = len(values) // BATCHES
+    return np.array([statistic(values[i * size : (i + 1) * size]) for i in range(BATCHES if size else 0)])
+
+
+def effective_samples(values: np.ndarray) -> float:
+    """How many independent values would know the mean as well as these, by the variance of their batch means.
+
+    Between 1 and the number of values. Too few values for batches are taken for independent.
+    """
+    means = batches(values)
+    spread = float(np.var(means, ddof=1)) if len(values) >= FEWEST else 0.0
+    if not spread:
+        return float(len(values))
+    return float(np.clip(np.var(values, ddof=1) / spread * BATCHES, 1, len(values)))
+
+
+def settled_at(values: np.ndarray) -> float:
+    """Share of the series to cut so that the rest knows its mean best (MSER-5). Above 0.5 it never settled.
+
+    0 where the cut moves the mean by less than DRIFT: MSER takes a change however small for the end of a warm-up.
+    """
+    means = values[: len(values) // 5 * 5].reshape(-1, 5).mean(axis=1)[::-1]
+    n = np.arange(1, len(means) + 1)
+    variance = np.cumsum(means**2) / n - (np.cumsum(means) / n) ** 2
+    error = (np.maximum(variance, 0) / n)[5:]  # of the last six means on, seven, ... all
+    if not len(error):
+        return 0.0
+    cut = len(error) - 1 - int(np.flatnonzero(error == error.min())[-1])
+    moved = means[: len(means) - cut].mean() - means.mean()
+    return cut / len(means) if abs(moved) > DRIFT * abs(means.mean()) else 0.0
+
+
+def drifts(values: np.ndarray) -> bool:
+    """Is there a trend (slope test on batch means, 1 %) that changes the series by more than DRIFT of its mean?"""
+    means = batches(values)
+    if len(values) < FEWEST or not means.any():
+        return False
+    at = np.arange(BATCHES) - (BATCHES - 1) / 2
+    slope = (means * at).sum() / (at**2).sum()
+    rest = means - means.mean() - slope * at
+    error = np.sqrt((rest**2).sum() / (BATCHES - 2) / (at**2).sum())
+    return bool(abs(slope) > T99_TREND * error and abs(slope) * BATCHES > DRIFT * abs(means.mean()))

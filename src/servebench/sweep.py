@@ -40,7 +40,7 @@ Plan = list[tuple[ServerConfig, list[Point]]]
 
 
 def make_plan(settings: Settings) -> Plan:
-    """Servers in the order of tp_size, batch size and replicas; points in that of lengths and clients.
+    """Servers in the order of tp_size, batch size and replicas; points in that of lengths and clients, run by run.
 
     Raises InputError when the engine is not installed, except for a plan that is only looked at.
     """
@@ -100,7 +100,7 @@ def _runs(settings: Settings) -> list[RunConfig]:
             "repetition",
         )
     }
-    lengths = product(settings.mean_prompt_length, settings.mean_max_new_tokens, settings.num_clients)
+    lengths = (settings.mean_prompt_length, settings.mean_max_new_tokens, settings.num_clients)
     return [
         RunConfig(
             mean_prompt_length=prompt,
@@ -108,9 +108,10 @@ def _runs(settings: Settings) -> list[RunConfig]:
             num_clients=clients,
             max_prompt_length=settings.max_prompt_length,
             num_requests=settings.num_requests or defaults.num_requests(clients),
+            repetition=repetition,
             **same,
         )
-        for prompt, generated, clients in lengths
+        for repetition, prompt, generated, clients in product(range(settings.runs), *lengths)
     ]
 
 
