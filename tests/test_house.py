@@ -14,7 +14,8 @@ PACKAGE = ROOT / "src/servebench"
 # From the command line down to the log; a module imports only from its own floor and from floors below it.
 FLOORS = [
     ["measure", "calibrate", "standing"],
-    ["summary", "spreadsheet", "preflight"],
+    ["summary", "spreadsheet", "compare", "preflight"],
+    ["advice", "columns"],
     ["server", "sweep"],
     ["arguments"],
     ["options"],
@@ -23,7 +24,7 @@ FLOORS = [
     ["load.fleet"],
     ["load"],
     ["workload", "figures", "quality", "signals", "sessions", "defaults", "reference_answers"],
-    ["sla", "steady"],
+    ["sla", "steady", "stopping"],
     ["metrics", "stats"],
     ["legacy", "records"],
 ]

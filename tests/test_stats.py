@@ -95,8 +95,9 @@ def test_a_point_is_not_stationary_if_most_of_its_runs_are_not() -> None:
 
 
 def test_in_flight_and_tokens_by_hand() -> None:
-    # Window 0..100 s, bins of 1 s. The first is in flight until 10.4, the second from 10.0 to 20.2.
+    # Window 0..100 s, bins of 0.5 s. The first is in flight until 10.4, the second from 10.0 to 20.2.
     log = make_log([make_result(0, 0.0, [0.25, 10.4]), make_result(1, 10.0, [0.5, 10.2])], (0.0, 100.0))
-    flying, tokens = steady.in_flight(log), steady.tokens_per_bin(log)
-    assert (flying[0], flying[10], flying[11], flying[20]) == (1, 1, 1, 0)
-    assert tokens.nonzero()[0].tolist() == [0, 10, 20] and tokens[10] == 2
+    flying, tokens = steady.over_time(log).values()
+    assert [flying[i] for i in (0, 19, 20, 21, 40, 41)] == pytest.approx([1, 1, 1.8, 1, 0.4, 0])
+    assert {i: tokens[i] for i in tokens.nonzero()[0]} == pytest.approx({0: 2, 20: 2, 21: 2, 40: 2})
+    assert steady.ends_per_bin(log).nonzero()[0].tolist() == [20, 40]

@@ -17,32 +17,43 @@ from servebench.load.fleet import default_workers, run_load
 from servebench.preflight import model_context
 from servebench.records import Log, Result, ServerConfig, ServerFacts
 from servebench.server import Server, ServerFailed, running_server
-from servebench.sweep import Plan, Point
+from servebench.stopping import why_stop
+from servebench.sweep import Plan, Point, runs_before
 from servebench.workload import build_workload
 
 
 def measure_plan(plan: Plan, settings: Settings, tokenizer: Tokenizer) -> Iterator[tuple[Point, Log]]:
     """Yield every pending point with its log as soon as it ended, server by server."""
     for config, points in plan:
-        pending = [point for point in points if point.pending]
-        yield from measure(config, pending, settings, tokenizer)
+        yield from measure(config, points, settings, tokenizer)
 
 
 def measure(
-    config: ServerConfig, pending: list[Point], settings: Settings, tokenizer: Tokenizer
+    config: ServerConfig, points: list[Point], settings: Settings, tokenizer: Tokenizer
 ) -> Iterator[tuple[Point, Log]]:
     """Yield each point with its log as soon as it ended. A server that died is started again for the rest."""
-    left = list(pending)
-    while left:
+    left = [point for point in points if point.pending]
+    while left := [point for point in left if not enough(point, points, settings)]:
         try:
             with running_server(config, settings, settings.out_json_dir / config.backend) as server:
                 while left and server.alive():
                     point = left.pop(0)
-                    yield point, measure_point(point, server, settings, tokenizer)
+                    if not enough(point, points, settings):
+                        log = measure_point(point, server, settings, tokenizer)
+                        stopped = enough(point, points, settings, log)
+                        yield point, msgspec.structs.replace(log, stopped=stopped)
         except ServerFailed as failure:  # it does not start, so none of its points can be measured
             for point in left:
                 yield point, not_measured(point, f"the server did not start: {failure}", failure.log_tail)
             return
+
+
+def enough(point: Point, points: list[Point], settings: Settings, log: Log | None = None) -> str | None:
+    """Why the runs of this point's load before it (and this log of it) are enough for --target_ci; else None."""
+    if not settings.target_ci:
+        return None
+    runs = runs_before(point, points) + ([log] if log and log.status == "ok" else [])
+    return why_stop(runs, settings.target_ci, settings.min_runs, settings.max_runs)
 
 
 def measure_point(point: Point, server: Server, settings: Settings, tokenizer: Tokenizer) -> Log:

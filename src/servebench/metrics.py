@@ -150,7 +150,8 @@ def window_s(log: Log) -> float | None:
     return (log.window_ns[1] - log.window_ns[0]) / 1e9 if log.window_ns else None
 
 
-def _ended_in_window(log: Log) -> Iterable[Result]:
+def ended_in_window(log: Log) -> Iterable[Result]:
+    """Requests that completed in the steady window, warm-up and hold requests too."""
     start, end = log.window_ns or (0, 0)
     for r in log.results:
         ended = r.error is None and r.finish_reason != "cancelled" and r.event_ns
@@ -161,7 +162,7 @@ def _ended_in_window(log: Log) -> Iterable[Result]:
 def request_throughput(log: Log) -> float | None:
     """Requests completed in the window / its length, requests/s."""
     length = window_s(log)
-    return sum(1 for _ in _ended_in_window(log)) / length if length else None
+    return sum(1 for _ in ended_in_window(log)) / length if length else None
 
 
 def output_token_throughput(log: Log) -> float | None:
@@ -179,7 +180,7 @@ def total_token_throughput(log: Log) -> float | None:
     output, length = output_token_throughput(log), window_s(log)
     if output is None or not length:
         return None
-    return output + sum(r.prompt_tokens for r in _ended_in_window(log)) / length
+    return output + sum(r.prompt_tokens for r in ended_in_window(log)) / length
 
 
 def blog_throughput(log: Log) -> float | None:
@@ -214,14 +215,22 @@ def interactivity(log: Log) -> np.ndarray:
     return 1 / tpot[tpot > 0]
 
 
+def lifetimes_ns(results: list[Result], window_ns: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """When each request was sent and ended; one that was cancelled was in flight to the end of the window."""
+    sent = [r.sent_ns for r in results]
+    ended = [
+        window_ns[1] if r.finish_reason == "cancelled" else r.sent_ns + (r.event_ns[-1] if r.event_ns else 0)
+        for r in results
+    ]
+    return np.array(sent, dtype=np.int64), np.array(ended, dtype=np.int64)
+
+
 def concurrency(results: list[Result], window_ns: tuple[int, int]) -> float:
     """Mean requests in flight over the window: the time integral of those sent and not ended, over its length."""
     start, end = window_ns
-    total = 0
-    for r in results:
-        ended = end if r.finish_reason == "cancelled" else r.sent_ns + (r.event_ns[-1] if r.event_ns else 0)
-        total += max(0, min(ended, end) - max(r.sent_ns, start))
-    return total / max(1, end - start)
+    sent, ended = lifetimes_ns(results, window_ns)
+    inside = np.minimum(ended, end) - np.maximum(sent, start)
+    return float(np.maximum(inside, 0).sum() / max(1, end - start))
 
 
 def effective_concurrency(log: Log) -> float | None:

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+import re
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -131,6 +133,7 @@ class Log(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     servebench_log: int = LOG_VERSION
     status: Literal["ok", "failed"]
     failure: str | None = None
+    stopped: str | None = None  # why this was the last run of its point (--target_ci)
     started_at: str  # ISO 8601, UTC
     fingerprint: str
     server: ServerConfig
@@ -199,6 +202,35 @@ def load(path: Path) -> Log:
     if log.servebench_log > LOG_VERSION:
         raise LogError(f"{path}: log version {log.servebench_log} is newer than this ServeBench; update it")
     return log
+
+
+def load_folder(folder: Path) -> Iterator[tuple[Path, Log]]:
+    """Every log of a results folder, or of one backend's; files that are none are named and left out."""
+    found = [*folder.glob("*-clients*.json"), *folder.glob("*/*-clients*.json")]
+    for path in sorted(found, key=_numbers_by_size):
+        if path.parent.name != "superseded":
+            try:
+                yield path, load(path)
+            except LogError as error:
+                print(f"left out: {error}", file=sys.stderr)
+
+
+def _numbers_by_size(path: Path) -> list[str]:
+    """So that clients8 stands before clients16."""
+    return [part.zfill(12) if part.isdigit() else part for part in re.split(r"(\d+)", str(path))]
+
+
+def point_key(server: ServerConfig, run: RunConfig) -> bytes:
+    """The same for all runs of a point, and only for them."""
+    return msgspec.json.encode([server, msgspec.structs.replace(run, repetition=0)], order="sorted")
+
+
+def by_point(logs: Iterable[Log]) -> list[list[Log]]:
+    """The runs of each point, points in the order in which they appear."""
+    points: dict[bytes, list[Log]] = {}
+    for log in logs:
+        points.setdefault(point_key(log.server, log.run), []).append(log)
+    return [sorted(runs, key=lambda log: log.run.repetition) for runs in points.values()]
 
 
 def read_parts(paths: list[Path]) -> Iterator[Result]:

@@ -41,10 +41,38 @@ def t_interval(values: Sequence[float]) -> Interval | None:
     mean = float(np.mean(values))
     if len(values) == 1:
         return Interval(mean, float("nan"), float("nan"), 1)
-    degrees = len(values) - 1
-    t = T95[degrees - 1] if degrees <= len(T95) else 1.96 + 2.4 / degrees
-    half = t * float(np.std(values, ddof=1)) / len(values) ** 0.5
+    half = t95(len(values) - 1) * float(np.std(values, ddof=1)) / len(values) ** 0.5
     return Interval(mean, mean - half, mean + half, len(values))
+
+
+def t95(degrees: int) -> float:
+    """Two-sided 95 % point of Student's t."""
+    return T95[degrees - 1] if degrees <= len(T95) else 1.96 + 2.4 / degrees
+
+
+def ratio_of_means(a: Sequence[float], b: Sequence[float]) -> Interval | None:
+    """Mean of b / mean of a, of independent values, two at least of each: Welch's interval of the log of the ratio.
+
+    None where that cannot be said. `runs` is the smaller number of values.
+    """
+    means = [float(np.mean(values)) if len(values) > 1 else 0.0 for values in (a, b)]
+    if min(means) <= 0:
+        return None
+    errors = [float(np.var(v, ddof=1)) / len(v) / mean**2 for v, mean in zip((a, b), means, strict=True)]
+    spread = sum(errors)
+    shares = [e**2 / (len(v) - 1) for e, v in zip(errors, (a, b), strict=True)]
+    degrees = int(spread**2 / sum(shares)) if spread else len(a) + len(b) - 2
+    half = t95(max(degrees, 1)) * spread**0.5
+    ratio = means[1] / means[0]
+    return Interval(ratio, ratio * np.exp(-half), ratio * np.exp(half), min(len(a), len(b)))
+
+
+def ratio_of_pairs(a: Sequence[float], b: Sequence[float]) -> Interval | None:
+    """Geometric mean of b / a, value by value: Student's interval of the logs. None where that cannot be said."""
+    if len(a) < 2 or min(*a, *b) <= 0:
+        return None
+    logs = t_interval(np.log(np.divide(b, a)).tolist())
+    return logs and Interval(*(float(np.exp(value)) for value in logs[:3]), logs.runs)
 
 
 def batches(values: np.ndarray, statistic: Callable[[np.ndarray], float] = np.mean) -> np.ndarray:

@@ -100,6 +100,7 @@ def _runs(settings: Settings) -> list[RunConfig]:
             "repetition",
         )
     }
+    runs = range(settings.max_runs if settings.target_ci else settings.runs)
     lengths = (settings.mean_prompt_length, settings.mean_max_new_tokens, settings.num_clients)
     return [
         RunConfig(
@@ -111,7 +112,7 @@ def _runs(settings: Settings) -> list[RunConfig]:
             repetition=repetition,
             **same,
         )
-        for repetition, prompt, generated, clients in product(range(settings.runs), *lengths)
+        for repetition, prompt, generated, clients in product(runs, *lengths)
     ]
 
 
@@ -131,6 +132,19 @@ def _state(path: Path, mark: str) -> str:
     if head.status != "ok":
         return "failed"
     return "done" if head.fingerprint == mark else "superseded"
+
+
+def runs_before(point: Point, points: list[Point]) -> list[Log]:
+    """The logs of earlier runs of the point's load, of those that succeeded under these settings."""
+    load = records.point_key(point.server, point.run)
+    earlier = [
+        p
+        for p in points
+        if p.run.repetition < point.run.repetition
+        and records.point_key(p.server, p.run) == load
+        and _state(p.path, p.fingerprint) == "done"
+    ]
+    return [records.load(p.path) for p in earlier]
 
 
 def save(point: Point, log: Log) -> None:
