@@ -13,7 +13,7 @@ from conftest import ROOT
 PACKAGE = ROOT / "src/servebench"
 # From the command line down to the log; a module imports only from its own floor and from floors below it.
 FLOORS = [
-    ["measure", "calibrate", "standing"],
+    ["measure", "calibrate", "standing", "paired"],
     ["summary", "spreadsheet", "compare", "preflight"],
     ["advice", "columns"],
     ["server", "sweep"],

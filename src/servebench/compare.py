@@ -3,11 +3,11 @@
     python -m servebench.compare results/vllm results/fastgen
     python -m servebench.compare before/ after/ --fail_if "ttft_p99 > 1.05" "request_throughput < 0.95"
 
-A and B are folders of logs, of one backend or of several. For every point and metric: the ratio B/A, its 95 % interval,
-and a verdict. The interval comes from repeated runs (--runs 5 or more); of single runs from the means of their batches,
-which takes 100 requests and means or medians; with --paired from the ratios of runs of the same prompts, taken in turn
-(servebench.paired). Unlike workloads are refused. Exit status: 0, 1 when a --fail_if holds or cannot be judged, 2 bad
-input.
+A and B are folders of logs, of one backend or of several. For every point and metric: the ratio B/A, its 95 %
+interval, and a verdict. The interval comes from repeated runs (--runs 5 or more); of single runs from the means of
+their batches, which takes 100 requests and means or medians; with --paired from the ratios of runs of the same
+prompts, taken in turn (servebench.paired). Unlike workloads are refused.
+Exit status: 0, 1 when a --fail_if holds or cannot be judged, 2 bad input.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,12 @@ class Comparison:
 
     @property
     def ratio(self) -> float | None:
-        return self.b / self.a if self.a and self.b is not None else None
+        """B/A; 1 where both are 0. None where one is not known."""
+        if self.a is None or self.b is None:
+            return None
+        if self.interval:
+            return self.interval.mean
+        return self.b / self.a if self.a else 1.0 if not self.b else float("inf")
 
     @property
     def verdict(self) -> str:
@@ -64,7 +70,7 @@ class Comparison:
         if not self.settled:
             return "not stationary"
         if not self.interval:
-            return "no interval: more --runs"
+            return "no interval: more --runs" if self.a != self.b else "not distinguishable"
         if self.evidence == "pairs" and self.interval.runs < FEWEST_PAIRS:
             return f"takes {FEWEST_PAIRS} pairs"
         if self.interval.low <= 1 <= self.interval.high:
@@ -76,7 +82,7 @@ class Comparison:
 
 
 def matched(a: Runs, b: Runs) -> list[tuple[str, Runs, Runs]]:
-    """(point, its runs in A, its runs in B) of the points that both have. Raises InputError for unlike workloads."""
+    """(point, its runs in A, its runs in B) of the points that both have. Raises InputError for unlike ones."""
     several = len({log.server.backend for log in a}) > 1 or len({log.server.backend for log in b}) > 1
     of_a, of_b = ({_name(runs[0], several): runs for runs in records.by_point(logs)} for logs in (a, b))
     common = [name for name in of_a if name in of_b]
@@ -122,18 +128,24 @@ def _point(name: str, a: Runs, b: Runs, slas: Sequence[Sla], paired: bool) -> li
     if paired:
         shared = {log.run.repetition for log in a} & {log.run.repetition for log in b}
         a, b = ([log for log in runs if log.run.repetition in shared] for runs in (a, b))
+    kind, ratio = ("pairs", stats.ratio_of_pairs) if paired else ("runs", stats.ratio_of_means)
+    if not paired and min(len(a), len(b)) == 1:
+        kind, a, b = "batches", a[:1], b[:1]
     settled = not steady.not_stationary(a) and not steady.not_stationary(b)
-    values = [[columns.values(log, slas) for log in runs] for runs in (a, b)]
-    evidence: dict[str, Interval | None]
-    if paired or min(len(a), len(b)) > 1:
-        kind, ratio = ("pairs", stats.ratio_of_pairs) if paired else ("runs", stats.ratio_of_means)
-        evidence = {metric: _of_runs(ratio, metric, *values) for metric in values[0][0]}
-    else:
-        kind, evidence = "batches", _of_batches(a[0], b[0])
-    means = [columns.intervals(of_side) for of_side in values]
+    of_a, of_b = ([columns.values(log, slas) for log in runs] for runs in (a, b))
+    batches = _of_batches(a[0], b[0]) if kind == "batches" else {}
+    means_a, means_b = columns.intervals(of_a), columns.intervals(of_b)
     return [
-        Comparison(name, metric, *(_mean(side, metric) for side in means), evidence.get(metric), kind, settled)
-        for metric in values[0][0]
+        Comparison(
+            point=name,
+            metric=metric,
+            a=means_a[metric].mean if metric in means_a else None,
+            b=means_b[metric].mean if metric in means_b else None,
+            interval=batches.get(metric) if kind == "batches" else _of_runs(ratio, metric, of_a, of_b),
+            evidence=kind,
+            settled=settled,
+        )
+        for metric in of_a[0]
     ]
 
 
@@ -150,11 +162,10 @@ def _of_runs(
 
 def _of_batches(a: Log, b: Log) -> dict[str, Interval | None]:
     of_a, of_b = columns.batch_values(a), columns.batch_values(b)
-    return {metric: stats.ratio_of_means(of_a[metric], of_b[metric]) for metric in of_a.keys() & of_b.keys()}
-
-
-def _mean(known: dict[str, Interval], metric: str) -> float | None:
-    return known[metric].mean if metric in known else None
+    return {
+        metric: stats.ratio_of_means(of_a[metric].tolist(), of_b[metric].tolist())
+        for metric in of_a.keys() & of_b.keys()
+    }
 
 
 # Limits for CI.
@@ -189,16 +200,20 @@ def parse_limit(text: str, names: Sequence[str]) -> Limit:
 
 
 def table(rows: list[Comparison]) -> str:
+    """What the names of all points begin with stands above it."""
+    names = {row.point: row.point.split("-") for row in rows}
+    alike = takewhile(lambda parts: len(set(parts)) == 1, zip(*names.values(), strict=False))
+    shared = "-".join(parts[0] for parts in alike) if len(names) > 1 else ""
     header = ["point", "metric", "A", "B", "B/A", "95 % interval", "sees", "from", "verdict"]
-    return tabulate([_row(row) for row in rows], header, disable_numparse=True, stralign="right")
+    cells = [[row.point[len(shared) :].strip("-"), row.metric, *_cells(row)] for row in rows]
+    return f"{shared}\n" + tabulate(cells, header, disable_numparse=True, stralign="right")
 
 
-def _row(row: Comparison) -> list[str]:
+def _cells(row: Comparison) -> list[str]:
     numbers = ["-" if value is None else f"{value:#.4g}" for value in (row.a, row.b, row.ratio)]
     i = row.interval
     span = [f"{i.low:.3f} .. {i.high:.3f}", f"{(i.high / i.low) ** 0.5 - 1:.1%}"] if i else ["-", "-"]
-    evidence = f"{i.runs} {row.evidence}" if i else "-"
-    return [row.point, row.metric, *numbers, *span, evidence, row.verdict]
+    return [*numbers, *span, f"{i.runs} {row.evidence}" if i else "-", row.verdict]
 
 
 def load(folder: Path) -> Runs:

@@ -51,7 +51,7 @@ def t95(degrees: int) -> float:
 
 
 def ratio_of_means(a: Sequence[float], b: Sequence[float]) -> Interval | None:
-    """Mean of b / mean of a, of independent values, two at least of each: Welch's interval of the log of the ratio.
+    """Mean of b / mean of a, of independent values, two at least of each: Welch's interval of the ratio's log.
 
     None where that cannot be said. `runs` is the smaller number of values.
     """
@@ -64,7 +64,7 @@ def ratio_of_means(a: Sequence[float], b: Sequence[float]) -> Interval | None:
     degrees = int(spread**2 / sum(shares)) if spread else len(a) + len(b) - 2
     half = t95(max(degrees, 1)) * spread**0.5
     ratio = means[1] / means[0]
-    return Interval(ratio, ratio * np.exp(-half), ratio * np.exp(half), min(len(a), len(b)))
+    return Interval(ratio, ratio * float(np.exp(-half)), ratio * float(np.exp(half)), min(len(a), len(b)))
 
 
 def ratio_of_pairs(a: Sequence[float], b: Sequence[float]) -> Interval | None:
@@ -72,7 +72,7 @@ def ratio_of_pairs(a: Sequence[float], b: Sequence[float]) -> Interval | None:
     if len(a) < 2 or min(*a, *b) <= 0:
         return None
     logs = t_interval(np.log(np.divide(b, a)).tolist())
-    return logs and Interval(*(float(np.exp(value)) for value in logs[:3]), logs.runs)
+    return logs and Interval(float(np.exp(logs.mean)), float(np.exp(logs.low)), float(np.exp(logs.high)), len(a))
 
 
 def batches(values: np.ndarray, statistic: Callable[[np.ndarray], float] = np.mean) -> np.ndarray:
