@@ -3,9 +3,9 @@
 
     .venv/bin/python benchmarks/reading.py --logs 100 --requests 1000 --tokens 100
 
-Makes logs of two backends in a temporary folder, runs every reader as a user does, one after another and then two at a
-time, and prints time and memory. Beside it the original suite's way of only its effective throughput: every prompt
-tokenised again for each SLA; that is timed on some prompts of the same length and multiplied.
+Makes logs of two backends in a temporary folder, runs every reader as a user does, one after another and then two
+at a time, and prints time, CPU time and memory. Beside it the original suite's way of effective throughput alone:
+every prompt tokenised again for each SLA; that is timed on some prompts of the same length and multiplied.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import psutil
 from tabulate import tabulate
 from tokenizers import Tokenizer
 
@@ -87,40 +86,28 @@ def commands(folder: Path) -> dict[str, list[str]]:
     module = [sys.executable, "-m"]
     found = {name: [*module, f"servebench.{name}", str(folder)] for name in ("summary", "spreadsheet")}
     for script in sorted((ROOT / "src").glob("plot_*.py")):
-        out = str(folder / "plots" / script.stem)
+        out = str(folder.parent / "plots" / script.stem)
         found[script.stem] = [sys.executable, str(script), "--log_dir", str(folder), "--out_dir", out]
     return found
 
 
-def timed(command: list[str]) -> tuple[float, float]:
-    """(s, most MB) of a command."""
+def timed(command: list[str]) -> tuple[float, float, float]:
+    """(s, s of CPU, most MB) of a command."""
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = status
     if status:
         raise SystemExit(f"failed: {' '.join(command)}")
-    return time.perf_counter() - start, usage.ru_maxrss / 1e3
+    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e3
 
 
-def in_pairs(all_commands: list[list[str]]) -> tuple[float, float]:
-    """(s, most MB of all together) when two run at a time."""
-    start, most = time.perf_counter(), 0.0
+def in_pairs(all_commands: list[list[str]]) -> tuple[float, float, float]:
+    """(s, s of CPU, MB that two together need at most) when two run at a time."""
+    start = time.perf_counter()
     with ThreadPoolExecutor(2) as pool:
-        running = [pool.submit(timed, command) for command in all_commands]
-        while not all(future.done() for future in running):
-            most = max(most, sum(_resident_mb(child) for child in psutil.Process().children(recursive=True)))
-            time.sleep(0.05)
-    for future in running:
-        future.result()
-    return time.perf_counter() - start, most
-
-
-def _resident_mb(process: psutil.Process) -> float:
-    try:
-        return float(process.memory_info().rss / 1e6)
-    except psutil.Error:
-        return 0.0
+        _, cpu, most = zip(*pool.map(timed, all_commands), strict=True)
+    return time.perf_counter() - start, sum(cpu), sum(sorted(most)[-2:])
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -138,13 +125,14 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make_folder(folder, args.logs, args.requests, args.tokens)
-        readers = commands(folder)
+        make_folder(folder / "results", args.logs, args.requests, args.tokens)
+        readers = commands(folder / "results")
         rows = [(reader, *timed(command)) for reader, command in readers.items()]
-        rows.append(("all, one after another", sum(row[1] for row in rows), max(row[2] for row in rows)))
+        together = (sum(row[1] for row in rows), sum(row[2] for row in rows), max(row[3] for row in rows))
+        rows.append(("all, one after another", *together))
         rows.append(("all, two at a time", *in_pairs(list(readers.values()))))
     print(f"{args.logs} logs of {args.requests} requests x {args.tokens} tokens, {os.cpu_count()} cores")
-    print(tabulate(rows, ["", "s", "most memory (MB)"], floatfmt=(None, ".1f", ".0f")))
+    print(tabulate(rows, ["", "s", "s of CPU", "most memory (MB)"], floatfmt=("", ".1f", ".1f", ".0f")))
     tokenizer = Tokenizer.from_file(str(args.tokenizer))
     prompts = exact_texts(tokenizer, [PROMPT_TOKENS] * TOKENIZED, np.random.default_rng(0))
     each = seconds(lambda: [tokenizer.encode(prompt) for prompt in prompts]) / TOKENIZED

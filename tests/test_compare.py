@@ -171,7 +171,7 @@ def test_two_backends_are_measured_in_turn_with_the_same_prompts(
     assert done.returncode == 0, done.stdout + done.stderr
     (row,) = [line for line in done.stdout.splitlines() if " ttft_mean_s " in line]
     assert "2 pairs" in row and "takes 6 pairs" in row, row
-    assert float(row.split()[3]) == pytest.approx(3.0, rel=0.1)
+    assert float(row.split()[4]) == pytest.approx(3.0, rel=0.1)
     logs = [records.load(path) for path in (tmp_path / "a").glob("*/*.json")]
     order = sorted((log.started_at, log.run.repetition) for log in logs)
     assert [repetition for _, repetition in order] == [0, 1]

@@ -44,13 +44,13 @@ def test_the_driver_stops_when_it_is_known_and_a_rerun_measures_nothing(
     url = reference("--ttft", "0.02", "--gap", "0.001")
     words = ["--backend", "openai", "--openai_api_url", url, "--tokenizer", tokenizer_dir, "--model", "m"]
     words += ["--num_clients", 1, 2, "--num_requests", 8, "--mean_prompt_length", 8, "--max_new_tokens_var", 0]
-    words += ["--target_ci", "30%", "--min_runs", 2, "--max_runs", 6]
+    words += ["--target_ci", "100%", "--min_runs", 3, "--max_runs", 5]
     code, _, err = benchmark(*words)
     assert code == 0, err
     logs = [records.load(path) for path in results.glob("*/*.json")]
     last = [log for log in logs if log.stopped]
-    assert len(last) == 2 and all("after 2 runs" in str(log.stopped) for log in last)
-    assert len(logs) == 4 and len({log.client["workload_sha256"] for log in logs}) == 4
+    assert len(last) == 2 and all("after 3 runs" in str(log.stopped) for log in last)
+    assert len(logs) == 6 and len({log.client["workload_sha256"] for log in logs}) == 6
     before = {path: path.stat().st_mtime_ns for path in results.glob("*/*.json")}
     assert benchmark(*words)[0] == 0
     assert before == {path: path.stat().st_mtime_ns for path in results.glob("*/*.json")}

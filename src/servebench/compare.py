@@ -84,7 +84,7 @@ class Comparison:
 def matched(a: Runs, b: Runs) -> list[tuple[str, Runs, Runs]]:
     """(point, its runs in A, its runs in B) of the points that both have. Raises InputError for unlike ones."""
     several = len({log.server.backend for log in a}) > 1 or len({log.server.backend for log in b}) > 1
-    of_a, of_b = ({_name(runs[0], several): runs for runs in records.by_point(logs)} for logs in (a, b))
+    of_a, of_b = _by_name(a, several), _by_name(b, several)
     common = [name for name in of_a if name in of_b]
     if not common:
         raise InputError(
@@ -93,6 +93,16 @@ def matched(a: Runs, b: Runs) -> list[tuple[str, Runs, Runs]]:
     for name in common:
         _refuse_unlike(name, of_a[name], of_b[name])
     return [(name, of_a[name], of_b[name]) for name in common]
+
+
+def _by_name(logs: Runs, with_backend: bool) -> dict[str, Runs]:
+    found: dict[str, Runs] = {}
+    for runs in records.by_point(logs):
+        name = _name(runs[0], with_backend)
+        if name in found:
+            raise InputError(f"{name}: runs of unlike settings or engines in one folder; keep them in two")
+        found[name] = runs
+    return found
 
 
 def _name(log: Log, with_backend: bool) -> str:

@@ -7,13 +7,30 @@ is taken from the steady window (all clients active), over all that was in fligh
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from itertools import chain
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
 from servebench.records import Log, Result
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def once_a_log(of_log: Callable[Concatenate[Log, P], T]) -> Callable[Concatenate[Log, P], T]:
+    """What takes every token of a log is worked out once, and kept with it: many ask for it."""
+
+    @wraps(of_log)
+    def kept(log: Log, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        key = f"{of_log.__name__}{args}{kwargs}"
+        if key not in log.__dict__:
+            log.__dict__[key] = of_log(log, *args, **kwargs)
+        return log.__dict__[key]  # type: ignore[no-any-return]
+
+    return kept
+
 
 # Of one request.
 
@@ -64,7 +81,7 @@ def deadlines_met(r: Result, ttft: float, tpot: float) -> int:
     return met
 
 
-def timing_statistics(requests: list[list[int]]) -> dict[str, float]:
+def timing_statistics(requests: Sequence[Sequence[int]]) -> dict[str, float]:
     """Mean, p50 and p99 of TTFT and of pooled ITL, s, from each request's event times (ns since it was sent).
 
     Needs one request at least; gaps that nobody has are 0.
@@ -94,10 +111,10 @@ class Gaps(NamedTuple):
 
 def gaps(requests: list[Result], of_tokens: bool = False) -> Gaps:
     """Gaps between events, or before every token after the first: tokens that came in one event have gap 0."""
-    at = np.fromiter(chain.from_iterable(r.event_ns for r in requests), np.int64)
+    at = _in_a_row([r.event_ns for r in requests])
     owner = np.repeat(np.arange(len(requests)), [len(r.event_ns) for r in requests])
     if of_tokens:
-        tokens = np.fromiter(chain.from_iterable(r.event_tokens for r in requests), np.int64)
+        tokens = _in_a_row([r.event_tokens for r in requests])
         at, owner = np.repeat(at, tokens), np.repeat(owner, tokens)
     inside = owner[1:] == owner[:-1]
     return Gaps(np.diff(at)[inside] / 1e9, owner[1:][inside])
@@ -140,9 +157,13 @@ def mean(values: np.ndarray) -> float | None:
 def arrivals(log: Log) -> tuple[np.ndarray, np.ndarray]:
     """Of all events, requests of every phase: arrival (ns) and tokens. Shapes (events,)."""
     sent = np.array([r.sent_ns for r in log.results], dtype=np.int64)
-    after = np.fromiter(chain.from_iterable(r.event_ns for r in log.results), np.int64)
-    tokens = np.fromiter(chain.from_iterable(r.event_tokens for r in log.results), np.int64)
+    after = _in_a_row([r.event_ns for r in log.results])
+    tokens = _in_a_row([r.event_tokens for r in log.results])
     return after + np.repeat(sent, [len(r.event_ns) for r in log.results]), tokens
+
+
+def _in_a_row(parts: list[Sequence[int]]) -> np.ndarray:
+    return np.concatenate([np.empty(0, dtype=np.int64), *(np.asarray(part, dtype=np.int64) for part in parts)])
 
 
 def window_s(log: Log) -> float | None:
@@ -170,9 +191,15 @@ def output_token_throughput(log: Log) -> float | None:
     length = window_s(log)
     if not length or not log.window_ns:
         return None
-    at, tokens = arrivals(log)
     start, end = log.window_ns
-    return float(tokens[(start < at) & (at <= end)].sum()) / length
+    tokens = 0
+    for r in log.results:
+        if r.event_ns and start < r.sent_ns + r.event_ns[0] and r.sent_ns + r.event_ns[-1] <= end:
+            tokens += sum(r.event_tokens)
+        else:
+            events = zip(r.event_ns, r.event_tokens, strict=True)
+            tokens += sum(k for t, k in events if start < r.sent_ns + t <= end)
+    return tokens / length
 
 
 def total_token_throughput(log: Log) -> float | None:

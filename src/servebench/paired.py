@@ -3,8 +3,8 @@
     python -m servebench.paired "--backend vllm" "--backend llamacpp" --runs 6 --model NAME --num_clients 1 8
 
 The two quoted parts say what differs; further options of run_benchmark.py go to both. Runs alternate A B, B A,
-A B ... (a server is started for each), then servebench.compare --paired shows the ratios. Six runs are the fewest for
-a verdict. What was measured before is not measured again, so an interrupted comparison goes on where it ended.
+A B ... (a server is started for each), then servebench.compare --paired shows the ratios. Six runs are the fewest
+for a verdict. What was measured before is not measured again, so an interrupted comparison goes on where it ended.
 """
 
 from __future__ import annotations

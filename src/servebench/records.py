@@ -14,7 +14,8 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,8 +71,12 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
     repetition: int = 0  # which of several runs of the same load (--runs); each has fresh requests
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One request as it went. A failed one has `error` set and keeps what did arrive."""
+class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """One request as it went. A failed one has `error` set and keeps what did arrive.
+
+    Times and tokens of a log that was read are arrays, a fifth of the memory of lists. No cycle can hold a
+    request, so the collector need not look at each of a million (gc=False).
+    """
 
     id: int
     phase: Phase  # only "measured" requests count as requests; the others keep the server under load
@@ -84,8 +89,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cached_tokens: int | None = None  # prompt tokens that the server found in its prefix cache, if it says so
     scheduled_ns: int | None = None  # when it should have left (open loop)
     sent_ns: int  # just before its last byte was handed to the kernel
-    event_ns: list[int]  # arrival of every event that carries content, ns after sent_ns
-    event_tokens: list[int]  # tokens in each of them
+    event_ns: Sequence[int]  # arrival of every event that carries content, ns after sent_ns
+    event_tokens: Sequence[int]  # tokens in each of them
     merged: list[tuple[int, int]] = []  # (event index, earliest ns): event_ns is an upper bound for these
     texts: list[str] = []  # what each event said; kept only until tokens are counted, where the server counts none
     finish_reason: str | None = None  # the server's word, or "cancelled" when the point had ended
@@ -128,7 +133,7 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Log(msgspec.Struct, frozen=True, kw_only=True, dict=True):
-    """One point of a sweep. `__dict__` keeps what took all of its tokens to work out (sla.py)."""
+    """One point of a sweep. `__dict__` keeps what took all of its tokens to work out (metrics.py)."""
 
     servebench_log: int = LOG_VERSION
     status: Literal["ok", "failed"]
@@ -176,7 +181,7 @@ def save(log: Log, path: Path) -> None:
     """Write a log so that it is either there whole or not at all; one request a line, for grep and diff."""
     head = msgspec.structs.asdict(log) | {"results": []}
     text = msgspec.json.format(msgspec.json.encode(head), indent=2)
-    rows = b",\n".join(msgspec.json.encode(result) for result in log.results)
+    rows = b",\n".join(msgspec.json.encode(result, enc_hook=list) for result in log.results)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_suffix(f".tmp{os.getpid()}")
     with scratch.open("wb") as file:
@@ -201,7 +206,12 @@ def load(path: Path) -> Log:
         raise LogError(f"{path}: not a benchmark log: {error}") from error
     if log.servebench_log > LOG_VERSION:
         raise LogError(f"{path}: log version {log.servebench_log} is newer than this ServeBench; update it")
-    return log
+    return msgspec.structs.replace(log, results=[_packed(result) for result in log.results])
+
+
+def _packed(result: Result) -> Result:
+    arrays = {"event_ns": array("q", result.event_ns), "event_tokens": array("I", result.event_tokens)}
+    return msgspec.structs.replace(result, **arrays)
 
 
 def load_folder(folder: Path) -> Iterator[tuple[Path, Log]]:
@@ -226,10 +236,10 @@ def point_key(server: ServerConfig, run: RunConfig) -> bytes:
 
 
 def by_point(logs: Iterable[Log]) -> list[list[Log]]:
-    """The runs of each point, points in the order in which they appear."""
-    points: dict[bytes, list[Log]] = {}
+    """The runs of each point, in the order in which points appear; another version of the engine is another."""
+    points: dict[tuple[bytes, str], list[Log]] = {}
     for log in logs:
-        points.setdefault(point_key(log.server, log.run), []).append(log)
+        points.setdefault((point_key(log.server, log.run), log.server_facts.engine), []).append(log)
     return [sorted(runs, key=lambda log: log.run.repetition) for runs in points.values()]
 
 

@@ -15,12 +15,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
-from typing import Concatenate, ParamSpec
 
 import numpy as np
 
 from servebench import metrics
+from servebench.metrics import once_a_log
 from servebench.records import InputError, Log, Result
 
 EMA_SPAN = 16
@@ -39,22 +38,6 @@ MLPERF = {
     "mlperf-deepseek-r1-interactive": (1.5, 0.015),
 }
 Met = Callable[[Log], np.ndarray]
-
-
-P = ParamSpec("P")
-
-
-def once_a_log(of_log: Callable[Concatenate[Log, P], np.ndarray]) -> Callable[Concatenate[Log, P], np.ndarray]:
-    """What takes every token of a log is worked out once, and kept with it: each rate of an SLA asks again."""
-
-    @wraps(of_log)
-    def kept(log: Log, /, *args: P.args, **kwargs: P.kwargs) -> np.ndarray:
-        key = f"{of_log.__name__}{args}{kwargs}"
-        if key not in log.__dict__:
-            log.__dict__[key] = of_log(log, *args, **kwargs)
-        return log.__dict__[key]  # type: ignore[no-any-return]
-
-    return kept
 
 
 # Definitions.

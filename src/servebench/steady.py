@@ -51,6 +51,7 @@ def warming_up(log: Log) -> float:
     return max(stats.settled_at(values) for values in over_time(log).values())
 
 
+@metrics.once_a_log
 def over_time(log: Log) -> dict[str, np.ndarray]:
     """What should not change over the window, in each of its bins. Shapes (BINS,)."""
     start, end = log.window_ns or (0, 1)

@@ -1,6 +1,8 @@
 """What the terminal shows: the plan, a line a point, and a table at the end.
 
-python -m servebench.summary results/ --sla fastgen-4 ttft=2,tpot=0.1        the table of a folder's logs
+    python -m servebench.summary results/ --sla fastgen-4 ttft=2,tpot=0.1
+
+shows the table and the warnings of a folder's logs again, with the requests/s that meet these SLAs (sla.py).
 """
 
 from __future__ import annotations
@@ -91,15 +93,9 @@ def table(logs: list[Log], slas: Sequence[Sla] = ()) -> str:
     """A row a point; what all points have in common stands above. Several runs give an interval: mean +-half."""
     points = records.by_point(logs)
     common, names, columns = _identities([runs[0] for runs in points])
-    header = [*names, "runs", "req/s", "clients/latency", "tok/s", "TTFT p50 (s)", "p90", "TPOT p50 (s)", "p90"]
-    header += [
-        "E2E p50 (s)",
-        "p90",
-        *(f"{agreed.name} (req/s)" for agreed in slas),
-        "failed",
-        "window (s)",
-        "client",
-    ]
+    latencies = [title for name in LATENCIES for title in (f"{name} p50 (s)", "p90")]
+    header = [*names, "runs", "req/s", "clients/latency", "tok/s", *latencies]
+    header += [*(f"{agreed.name} (req/s)" for agreed in slas), "failed", "window (s)", "client"]
     rows = [[*identity, *_row(runs, slas)] for identity, runs in zip(columns, points, strict=True)]
     text = tabulate(rows, header, disable_numparse=True, stralign="right")
     return "\n".join([common, text, *(note for mark, note in NOTES.items() if f"{mark} " in text + " ")])
@@ -136,10 +132,8 @@ def _row(runs: list[Log], slas: Sequence[Sla]) -> list[str]:
     for of_request in LATENCIES.values():
         cells += [_median(good, of_request, settled), _p90(good, of_request)]
     cells += [_known(good, _meeting(agreed), settled) for agreed in slas]
-    counted, done = (
-        sum(len(metrics.measured(log)) for log in good),
-        sum(len(metrics.succeeded(log)) for log in good),
-    )
+    counted = sum(len(metrics.measured(log)) for log in good)
+    done = sum(len(metrics.succeeded(log)) for log in good)
     window = show(sum(metrics.window_s(log) or 0 for log in good))
     verdicts = [log.quality.verdict.partition(":")[0] for log in good]
     worst = next((verdict for verdict in verdicts if verdict != "ok"), "ok")
@@ -183,9 +177,10 @@ def plan_table(plan: Plan) -> str:
         states = {state: sum(p.state == state for p in points) for state in ("done", "failed", "superseded")}
         row = [server.backend, server.tp_size, server.max_ragged_batch_size, server.num_replicas]
         row += [_set(p.run.mean_prompt_length for p in points), _set(p.run.mean_max_new_tokens for p in points)]
-        row += [_set(p.run.num_clients for p in points), len(points), *states.values(), len(todo)]
+        row += [_set(p.run.num_clients for p in points), len({records.point_key(server, p.run) for p in points})]
+        row += [len(points), *states.values(), len(todo)]
         rows.append([*row, sum(p.run.num_requests + p.run.num_clients * (p.run.warmup + 1) for p in todo)])
-    header = ["backend", "tp", "batch", "repl", "prompt", "gen", "clients", "points"]
+    header = ["backend", "tp", "batch", "repl", "prompt", "gen", "clients", "points", "runs"]
     header += ["done", "failed before", "other settings", "to run", "requests (about)"]
     return tabulate(rows, header)
 
@@ -205,10 +200,11 @@ def models_table() -> str:
 
 def closing(plan: Plan, folder: Path) -> str:
     """The last words of a run: the table of all of the plan's logs, what failed, where everything is."""
-    logs = [records.load(p.path) for _, points in plan for p in points if p.path.exists()]
-    failed = [log for log in logs if log.status != "ok"]
+    found = [(p, records.load(p.path)) for _, points in plan for p in points if p.path.exists()]
+    logs = [log for p, log in found if log.fingerprint == p.fingerprint]
+    good, failed = ([log for log in logs if (log.status == "ok") is ok] for ok in (True, False))
     words = ["", report(logs)] if logs else []
-    words.append(f"{len(logs) - len(failed)} points measured, {len(failed)} failed; logs are in {folder}/")
+    words.append(f"{len(records.by_point(good))} points measured, {len(failed)} failed; logs are in {folder}/")
     words += [f"  failed: {name_of(log)}: {log.failure}" for log in failed]
     return "\n".join(words)
 
