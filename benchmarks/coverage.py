@@ -150,9 +150,9 @@ def main() -> None:
             doubted = found.doubts.reshape(-1, RUNS).sum(axis=1) * 2 > RUNS
             rows.append([requests, f"{load:.0%}", *(f"{share:.1%}" for share in covered), f"{doubted.mean():.1%}"])
     print(tabulate(rows, ["requests/run", "load", *found.values, "not stationary"], stralign="right"))
-    found, target, least, most = simulate(rng, 0.5 * capacity, args.campaigns * 10, 160), 0.05, 3, 10
+    found, target, least, most = simulate(rng, 0.5 * capacity, args.campaigns * 10, 1000), 0.05, 3, 10
     runs, *covered = stopped(found, true[0.5], args.campaigns, target, least, most)
-    print(f"\n--target_ci {target:.0%}, {least} to {most} runs of 160 requests at 50% load: {runs:.1f} runs, "
+    print(f"\n--target_ci {target:.0%}, {least} to {most} runs of 1000 requests at 50% load: {runs:.1f} runs, "
           f"throughput {covered[0]:.1%}, mean E2E latency {covered[1]:.1%}")  # fmt: skip
 
 

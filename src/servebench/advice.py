@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import groupby
 
 from servebench import metrics, records, stats, steady
-from servebench.records import Log
+from servebench.records import Log, Result
 
 LATE_TOKENS_SHARE = 0.02
 CACHED_SHARE = 0.02
@@ -87,6 +87,6 @@ def _queueing(curve: list[Log]) -> Iterator[str]:
         )
 
 
-def _growth(least: Log, most: Log, of_request) -> float:  # type: ignore[no-untyped-def]
+def _growth(least: Log, most: Log, of_request: Callable[[Result], float | None]) -> float:
     before, after = (metrics.percentile(metrics.each(log, of_request), 50) for log in (least, most))
     return after / before if before and after else 1.0

@@ -32,8 +32,8 @@ def measure(
     config: ServerConfig, points: list[Point], settings: Settings, tokenizer: Tokenizer
 ) -> Iterator[tuple[Point, Log]]:
     """Yield each point with its log as soon as it ended. A server that died is started again for the rest."""
-    left = [point for point in points if point.pending]
-    while left := [point for point in left if not enough(point, points, settings)]:
+    left, anew = [point for point in points if point.pending], settings.overwrite_results
+    while left := [point for point in left if anew or not enough(point, points, settings)]:
         try:
             with running_server(config, settings, settings.out_json_dir / config.backend) as server:
                 while left and server.alive():

@@ -215,7 +215,10 @@ def _packed(result: Result) -> Result:
 
 
 def load_folder(folder: Path) -> Iterator[tuple[Path, Log]]:
-    """Every log of a results folder, or of one backend's; files that are none are named and left out."""
+    """Every log of a results folder, or of one backend's, the runs of a point in succession.
+
+    Files that are none are named and left out.
+    """
     found = [*folder.glob("*-clients*.json"), *folder.glob("*/*-clients*.json")]
     for path in sorted(found, key=_numbers_by_size):
         if path.parent.name != "superseded":
@@ -235,11 +238,15 @@ def point_key(server: ServerConfig, run: RunConfig) -> bytes:
     return msgspec.json.encode([server, msgspec.structs.replace(run, repetition=0)], order="sorted")
 
 
+def point_of(log: Log) -> tuple[bytes, str]:
+    return point_key(log.server, log.run), log.server_facts.engine
+
+
 def by_point(logs: Iterable[Log]) -> list[list[Log]]:
     """The runs of each point, in the order in which points appear; another version of the engine is another."""
     points: dict[tuple[bytes, str], list[Log]] = {}
     for log in logs:
-        points.setdefault((point_key(log.server, log.run), log.server_facts.engine), []).append(log)
+        points.setdefault(point_of(log), []).append(log)
     return [sorted(runs, key=lambda log: log.run.repetition) for runs in points.values()]
 
 

@@ -10,6 +10,7 @@ import argparse
 import csv
 import sys
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 from servebench import columns, metrics, records, stats, steady
@@ -63,7 +64,8 @@ def row(runs: list[Log], slas: Sequence[Sla] = ()) -> dict[str, Cell]:
 
 def write(folder: Path, slas: Sequence[Sla] = ()) -> tuple[Path, int]:
     """Write FOLDER/summary.csv from the logs in it. Returns (the file, its points)."""
-    rows = [row(runs, slas) for runs in records.by_point(log for _, log in records.load_folder(folder))]
+    logs = (log for _, log in records.load_folder(folder))  # never more than a point's in memory
+    rows = [row(list(runs), slas) for _, runs in groupby(logs, records.point_of)]
     file = folder / "summary.csv"
     with file.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, rows[0] if rows else ["backend"])

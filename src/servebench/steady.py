@@ -56,9 +56,7 @@ def over_time(log: Log) -> dict[str, np.ndarray]:
     """What should not change over the window, in each of its bins. Shapes (BINS,)."""
     start, end = log.window_ns or (0, 1)
     sent, ended = metrics.lifetimes_ns(log.results, (start, end))
-    edges = np.linspace(
-        0, end - start, BINS + 1
-    )  # from its start, since float64 is too coarse for ns of the clock
+    edges = np.linspace(0, end - start, BINS + 1)  # not of the clock, whose ns float64 does not hold
     return {
         "requests in flight": in_flight(sent - start, ended - start, edges),
         "tokens/s": tokens_per_bin(log) / (edges[1] / 1e9),
