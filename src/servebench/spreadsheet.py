@@ -65,7 +65,8 @@ def row(runs: list[Log], slas: Sequence[Sla] = ()) -> dict[str, Cell]:
 def write(folder: Path, slas: Sequence[Sla] = ()) -> tuple[Path, int]:
     """Write FOLDER/summary.csv from the logs in it. Returns (the file, its points)."""
     logs = (log for _, log in records.load_folder(folder))  # never more than a point's in memory
-    rows = [row(list(runs), slas) for _, runs in groupby(logs, records.point_of)]
+    points = (sorted(runs, key=lambda log: log.run.repetition) for _, runs in groupby(logs, records.point_of))
+    rows = [row(runs, slas) for runs in points]
     file = folder / "summary.csv"
     with file.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, rows[0] if rows else ["backend"])

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from servebench import advice, defaults, metrics, records, stats, steady
+from servebench import advice, columns, defaults, metrics, records, stats, steady
 from servebench.records import InputError, Log, Quality, Result
 from servebench.sla import Sla, effective_throughput, parse
 from servebench.sweep import Plan
@@ -24,7 +24,7 @@ from servebench.sweep import Plan
 FLOORS = {50: 11, 90: 64, 95: 130, 99: 662, 99.9: 6636}
 OfRequest = Callable[[Result], float | None]
 LATENCIES: dict[str, OfRequest] = {"TTFT": metrics.ttft_s, "TPOT": metrics.tpot_s, "E2E": metrics.e2e_s}
-HEADLINES = (metrics.request_throughput, metrics.blog_throughput, metrics.output_token_throughput)
+RATES = {"req/s": "request_throughput", "clients/latency": "blog_throughput", "tok/s": "output_token_throughput"}
 
 
 def show_percentile(values: np.ndarray, q: int) -> str:
@@ -92,16 +92,17 @@ def indented(text: str) -> str:
 def table(logs: list[Log], slas: Sequence[Sla] = ()) -> str:
     """A row a point; what all points have in common stands above. Several runs give an interval: mean +-half."""
     points = records.by_point(logs)
-    common, names, columns = _identities([runs[0] for runs in points])
+    common, names, identities = _identities([runs[0] for runs in points])
     latencies = [title for name in LATENCIES for title in (f"{name} p50 (s)", "p90")]
-    header = [*names, "runs", "req/s", "clients/latency", "tok/s", *latencies]
+    header = [*names, "runs", *RATES, *latencies]
     header += [*(f"{agreed.name} (req/s)" for agreed in slas), "failed", "window (s)", "client"]
-    rows = [[*identity, *_row(runs, slas)] for identity, runs in zip(columns, points, strict=True)]
+    rows = [[*identity, *_row(runs, slas)] for identity, runs in zip(identities, points, strict=True)]
     text = tabulate(rows, header, disable_numparse=True, stralign="right")
-    return "\n".join([common, text, *(note for mark, note in NOTES.items() if f"{mark} " in text + " ")])
+    return "\n".join([common, text, *(note for mark, note in NOTES.items() if mark in text)])
 
 
 NOTES = {
+    "(±": "(±) from the batches of a single run; several runs (--runs 5) know it better",
     "~": "~ fewer effective samples than this percentile needs (p50: 11, p90: 64)",
     "?": "? not stationary, so without an interval: longer runs (--num_requests) or less load",
 }
@@ -128,10 +129,13 @@ def _row(runs: list[Log], slas: Sequence[Sla]) -> list[str]:
     if not good:
         return [str(len(runs)), *["-"] * (9 + len(slas)), "point failed", "-", "-"]
     settled = not steady.not_stationary(good)
-    cells = [_known(good, of_log, settled) for of_log in HEADLINES]
-    for of_request in LATENCIES.values():
-        cells += [_median(good, of_request, settled), _p90(good, of_request)]
-    cells += [_known(good, _meeting(agreed), settled) for agreed in slas]
+    batches = columns.batch_values(good[0]) if len(good) == 1 else {}
+    cells = [
+        _known(good, getattr(metrics, rate), settled, batches.get(f"{rate}_per_s")) for rate in RATES.values()
+    ]
+    for name, of_request in zip(columns.LATENCIES, LATENCIES.values(), strict=True):
+        cells += [_median(good, of_request, settled, batches.get(f"{name}_p50_s")), _p90(good, of_request)]
+    cells += [_known(good, _meeting(agreed), settled, None) for agreed in slas]
     counted = sum(len(metrics.measured(log)) for log in good)
     done = sum(len(metrics.succeeded(log)) for log in good)
     window = show(sum(metrics.window_s(log) or 0 for log in good))
@@ -144,18 +148,23 @@ def _meeting(agreed: Sla) -> Callable[[Log], float | None]:
     return lambda log: effective_throughput(log, agreed.met)
 
 
-def _known(runs: list[Log], of_log: Callable[[Log], float | None], settled: bool) -> str:
-    """The mean over runs, with its interval when there are several and they are stationary."""
+def _known(
+    runs: list[Log], of_log: Callable[[Log], float | None], settled: bool, batches: np.ndarray | None
+) -> str:
+    """The mean over runs, with an interval if they are stationary; (±) is that of one run's batches."""
     interval = stats.t_interval([value for log in runs if (value := of_log(log)) is not None])
     if not interval:
         return "-"
     if not settled:
         return show(interval.mean) + "?"
-    return show(interval.mean) + (f" ±{show(interval.high - interval.mean, 2)}" if interval.runs > 1 else "")
+    if interval.runs > 1:
+        return f"{show(interval.mean)} ±{show(interval.high - interval.mean, 2)}"
+    within = stats.t_interval(batches.tolist()) if batches is not None else None
+    return show(interval.mean) + (f" (±{show(within.high - within.mean, 2)})" if within else "")
 
 
-def _median(runs: list[Log], of_request: OfRequest, settled: bool) -> str:
-    text = _known(runs, lambda log: metrics.percentile(metrics.each(log, of_request), 50), settled)
+def _median(runs: list[Log], of_request: OfRequest, settled: bool, batches: np.ndarray | None) -> str:
+    text = _known(runs, lambda log: metrics.percentile(metrics.each(log, of_request), 50), settled, batches)
     return text + _weakness(runs, of_request, 50)
 
 
