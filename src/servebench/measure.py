@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from datetime import datetime, timezone
 from itertools import accumulate, pairwise
 
@@ -25,27 +26,27 @@ from servebench.workload import build_workload
 def measure_plan(plan: Plan, settings: Settings, tokenizer: Tokenizer) -> Iterator[tuple[Point, Log]]:
     """Yield every pending point with its log as soon as it ended, server by server."""
     for config, points in plan:
-        yield from measure(config, points, settings, tokenizer)
+        pending = (p for p in points if p.pending and not enough(p, points, settings))  # asked when its turn comes
+        with closing(measure(config, pending, settings, tokenizer)) as measured:
+            for point, log in measured:
+                yield point, msgspec.structs.replace(log, stopped=enough(point, points, settings, log))
 
 
 def measure(
-    config: ServerConfig, points: list[Point], settings: Settings, tokenizer: Tokenizer
-) -> Iterator[tuple[Point, Log]]:
+    config: ServerConfig, pending: Iterator[Point], settings: Settings, tokenizer: Tokenizer
+) -> Generator[tuple[Point, Log], None, None]:
     """Yield each point with its log as soon as it ended. A server that died is started again for the rest."""
-    left, anew = [point for point in points if point.pending], settings.overwrite_results
-    while left := [point for point in left if anew or not enough(point, points, settings)]:
+    point = next(pending, None)
+    while point:
         try:
             with running_server(config, settings, settings.out_json_dir / config.backend) as server:
-                while left and server.alive():
-                    point = left.pop(0)
-                    if not enough(point, points, settings):
-                        log = measure_point(point, server, settings, tokenizer)
-                        stopped = enough(point, points, settings, log)
-                        yield point, msgspec.structs.replace(log, stopped=stopped)
+                while point and server.alive():
+                    yield point, measure_point(point, server, settings, tokenizer)
+                    point = next(pending, None)
         except ServerFailed as failure:  # it does not start, so none of its points can be measured
-            for point in left:
+            while point:
                 yield point, not_measured(point, f"the server did not start: {failure}", failure.log_tail)
-            return
+                point = next(pending, None)
 
 
 def enough(point: Point, points: list[Point], settings: Settings, log: Log | None = None) -> str | None:

@@ -45,15 +45,20 @@ def e2e_s(r: Result) -> float:
     return r.event_ns[-1] / 1e9
 
 
+def schedule_wait_s(r: Result) -> float:
+    """Open loop: sent - scheduled, which every latency from schedule has on top of that from send. Else 0."""
+    return 0.0 if r.scheduled_ns is None else (r.sent_ns - r.scheduled_ns) / 1e9
+
+
 def ttft_from_schedule_s(r: Result) -> float | None:
     """TTFT as a user feels it (s): first content event - when the request should have left (open loop)."""
     first = ttft_s(r)
-    return None if first is None or r.scheduled_ns is None else first + (r.sent_ns - r.scheduled_ns) / 1e9
+    return None if first is None or r.scheduled_ns is None else first + schedule_wait_s(r)
 
 
 def e2e_from_schedule_s(r: Result) -> float | None:
     """End-to-end latency from when the request should have left (open loop), s."""
-    return None if r.scheduled_ns is None else e2e_s(r) + (r.sent_ns - r.scheduled_ns) / 1e9
+    return None if r.scheduled_ns is None else e2e_s(r) + schedule_wait_s(r)
 
 
 def itl_s(r: Result) -> np.ndarray:
