@@ -10,45 +10,42 @@ more, by the moving average of the gaps between tokens (ema) or by their running
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from servebench import commandline, curves, figures, metrics, selection
+from servebench import commandline, curves, figures, selection, sla
 from servebench.curves import Series
-from servebench.records import Log, Result
+from servebench.records import Log
 
 RATE = commandline.number(float, 1e-3)  # tokens/s
 KINDS = {"ema": "moving average", "cum": "running sum"}
 
 
-def sla(kind: str, prompt_rate: float, rate: float, span: int) -> Callable[[Result], bool]:
-    """The test of one request: prompt and generation SLA together."""
+def sla_of(kind: str, prompt_rate: float, rate: float, span: int) -> sla.Met:
+    """Prompt and generation SLA together."""
 
-    def met(r: Result) -> bool:
-        if not metrics.meets_prompt_sla(r, prompt_rate):
-            return False
-        if kind == "ema":
-            return metrics.meets_generation_sla_ema(r, rate, span)
-        return metrics.meets_generation_sla_cumulative(r, rate)
+    def met(log: Log) -> np.ndarray:
+        generation = sla.meets_ema(log, rate, span) if kind == "ema" else sla.meets_cumulative(log, rate)
+        return sla.meets_prompt(log, prompt_rate) & generation
 
     return met
 
 
-def effective(met: Callable[[Result], bool], log: Log) -> float | None:
+def effective(met: sla.Met, log: Log) -> float | None:
     """Answers that came whole (not streamed) say nothing of tokens: such points are left out."""
-    return metrics.effective_throughput(log, met) if log.run.stream else None
+    return sla.effective_throughput(log, met) if log.run.stream else None
 
 
-def draw(ax: Axes, all_series: list[Series], met: Callable[[Result], bool]) -> None:
+def draw(ax: Axes, all_series: list[Series], met: sla.Met) -> None:
     for series in all_series:
         figures.draw_curve(ax, series, selection.load_of, partial(effective, met))
     figures.counted_from_zero(ax)
 
 
-def panels(figure: Figure, all_series: list[Series], slas: dict[float, Callable[[Result], bool]]) -> None:
+def panels(figure: Figure, all_series: list[Series], slas: dict[float, sla.Met]) -> None:
     """One panel a generation rate, on common axes."""
     columns = min(3, len(slas))
     rows = math.ceil(len(slas) / columns)
@@ -66,16 +63,16 @@ def panels(figure: Figure, all_series: list[Series], slas: dict[float, Callable[
 def main() -> None:
     parser = figures.parser(__doc__, "goodtput")
     add = parser.add_argument
-    prompt, rates = metrics.PROMPT_RATE, metrics.GENERATION_RATES
+    prompt, rates = sla.PROMPT_RATE, sla.GENERATION_RATES
     add("--sla_prompt_tokens_per_sec", type=RATE, default=prompt, metavar="R", help="[512]")
     gen = "a panel each [1 2 3 4 6 8]"
     add("--sla_gen_tokens_per_sec", type=RATE, nargs="+", default=rates, metavar="R", help=gen)
-    add("--ema_span", type=commandline.number(int, 1), default=metrics.EMA_SPAN, metavar="N", help="tokens [16]")
+    add("--ema_span", type=commandline.number(int, 1), default=sla.EMA_SPAN, metavar="N", help="tokens [16]")
     args = parser.parse_args()
     prompt = args.sla_prompt_tokens_per_sec
     for group in curves.groups(args, selection.CONFIGURATION):
         for kind, words in KINDS.items():
-            slas = {rate: sla(kind, prompt, rate, args.ema_span) for rate in args.sla_gen_tokens_per_sec}
+            slas = {rate: sla_of(kind, prompt, rate, args.ema_span) for rate in args.sla_gen_tokens_per_sec}
             with figures.page(args, group, f"-{kind}") as figure:
                 panels(figure, group.series, slas)
                 what = f"SLA: prompt {prompt:g} tokens/s, generation as above the panel ({words})"

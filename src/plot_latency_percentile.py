@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from servebench import commandline, curves, figures, metrics, selection
+from servebench import commandline, curves, figures, metrics, selection, stats
 from servebench.curves import Series
 from servebench.records import Log
 
@@ -63,12 +63,12 @@ def draw_bars(ax: Axes, series: Series, gaps: Gaps, shift: float, width: float) 
         color=fill,
         edgecolor=edge,
         ecolor=plt.rcParams["text.color"],
-        hatch=["//" if fewest < metrics.FLOORS[q] else "" for q in PERCENTILES],
+        hatch=["//" if fewest < stats.FLOORS[q] else "" for q in PERCENTILES],
     )
     ax.bar_label(bars, fmt="{:.3g}", fontsize=8, padding=2)
     if len(point.runs) > 1:
         figures.explain_intervals(ax)
-    if fewest < metrics.FLOORS[max(PERCENTILES)]:
+    if fewest < stats.FLOORS[max(PERCENTILES)]:
         look = {"color": plt.rcParams["xtick.color"], "edgecolor": paper, "hatch": "//"}
         ax.bar([0], [0], label="fewer gaps than the percentile needs", **look)
 

@@ -17,7 +17,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from servebench import commandline, curves, figures, metrics, selection
+from servebench import commandline, curves, figures, metrics, selection, stats
 from servebench.curves import Series
 from servebench.records import Log, Result
 
@@ -31,7 +31,7 @@ def percentile(of_request: OfRequest, q: int, log: Log) -> float | None:
 
 
 def too_few(of_request: OfRequest, q: int, log: Log) -> bool:
-    return len(metrics.each(log, of_request)) < metrics.FLOORS[q]
+    return not stats.carries(metrics.each(log, of_request), q)
 
 
 def draw(ax: Axes, all_series: list[Series], of_request: OfRequest) -> None:

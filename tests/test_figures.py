@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 from conftest import ROOT, make_log, make_result, point
 from matplotlib.axes import Axes
@@ -66,9 +67,7 @@ def test_throughput_latency_is_joined_in_the_order_of_load() -> None:
 def test_runs_of_a_point_are_one_point_at_their_mean_with_an_interval() -> None:
     # Latencies 1.0 and 1.25 s: mean 1.125, half width t(1) x s / sqrt 2 = 12.706 x 0.125 = 1.58825.
     # Clients / latency: 2.0 and 1.6 requests/s: mean 1.8, half width 12.706 x 0.2 = 2.5412.
-    runs = [
-        point("vllm", 2, latency, repetition=i, seed=i, num_requests=20) for i, latency in enumerate((1.0, 1.25))
-    ]
+    runs = [point("vllm", 2, latency, repetition=i, num_requests=20) for i, latency in enumerate((1.0, 1.25))]
     _, ax = plt.subplots()
     plot_th_lat.draw(ax, series(*runs), "blog")
     (line,) = drawn(ax)
@@ -105,7 +104,7 @@ def test_the_failed_share_stands_at_its_point() -> None:
 def test_effective_throughput_falls_where_the_sla_is_missed() -> None:
     # Gaps of a quarter of the latency: 0.25 s meet 3 tokens/s (0.33 s), 1.25 s do not.
     _, ax = plt.subplots()
-    met = plot_effective_throughput.sla("ema", 100, 3, 16)
+    met = plot_effective_throughput.sla_of("ema", 100, 3, 16)
     plot_effective_throughput.draw(ax, series(point("vllm", 1, 1.0), point("vllm", 4, 5.0)), met)
     assert list(ax.lines[0].get_ydata()) == pytest.approx([1.0, 0.0])
 
@@ -114,7 +113,7 @@ def test_answers_that_came_whole_have_no_token_times_to_draw(tmp_path: Path) -> 
     whole = [make_result(i, float(i), [0.9], event_tokens=[4], generated_tokens=4) for i in range(10)]
     log = make_log(whole, (0.0, 10.0), num_clients=1, stream=False)
     _, ax = plt.subplots()
-    plot_effective_throughput.draw(ax, series(log), lambda r: True)
+    plot_effective_throughput.draw(ax, series(log), lambda log: np.ones(10, dtype=bool))
     gaps = partial(plot_latency_percentile.token_latencies_s, skip_head_token_num=1, skip_request_num=1)
     plot_latency_percentile.draw(ax, series(log), gaps)
     assert drawn(ax) == [] and not ax.patches

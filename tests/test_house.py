@@ -13,10 +13,11 @@ from conftest import ROOT
 PACKAGE = ROOT / "src/servebench"
 # From the command line down to the log; a module imports only from its own floor and from floors below it.
 FLOORS = [
-    ["measure", "calibrate", "standing", "report"],
+    ["measure", "calibrate", "standing", "paired", "report"],
     ["report_html"],
     ["report_table"],
-    ["summary", "spreadsheet", "preflight"],
+    ["summary", "spreadsheet", "compare", "preflight"],
+    ["advice", "columns"],
     ["server", "sweep"],
     ["launch"],
     ["arguments"],
@@ -29,6 +30,7 @@ FLOORS = [
     ["curves", "labels", "theme"],
     ["selection"],
     ["workload", "quality", "signals", "sessions", "commandline", "defaults", "reference_answers"],
+    ["sla", "steady", "stopping"],
     ["metrics", "stats"],
     ["legacy", "records"],
 ]
@@ -66,7 +68,7 @@ def test_imports_point_down(path: Path) -> None:
 
 @pytest.mark.parametrize("script", sorted((ROOT / "src").glob("plot_*.py")), ids=lambda path: path.stem)
 def test_plots_see_logs_only(script: Path) -> None:
-    drawing, data = {"figures", "curves", "selection", "commandline"}, {"metrics", "stats", "records"}
+    drawing, data = {"figures", "curves", "selection", "commandline"}, {"metrics", "sla", "stats", "records"}
     assert {name.split(".")[0] for name in imported(script)} <= drawing | data
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from conftest import make_log, make_result
 
@@ -38,38 +37,28 @@ def test_tpot_leaves_the_tokens_of_the_first_event_out() -> None:
 
 
 def test_tokens_of_one_event_have_no_gap_between_them() -> None:
-    assert metrics.token_gaps_s(MANY) == pytest.approx([0, 0, 0.2, 1.0, 0])
+    gaps = metrics.gaps([ONE, MANY], of_tokens=True)
+    assert gaps.gap_s == pytest.approx([0.1, 0.2, 0, 0, 0.2, 1.0, 0])
+    assert gaps.owner.tolist() == [0, 0, 1, 1, 1, 1, 1]
 
 
-def test_prompt_sla_allows_prompt_tokens_over_rate() -> None:
-    assert metrics.meets_prompt_sla(ONE, 200)  # 100 / 200 = 0.5 s
-    assert not metrics.meets_prompt_sla(ONE, 201)
+def test_itl_is_pooled_over_requests() -> None:
+    assert metrics.pooled_itl_s(make_log([ONE, MANY], None)) == pytest.approx([0.1, 0.2, 0.2, 1.0])
 
 
-def test_ema_has_adjusted_weights() -> None:
-    # span 3: alpha 1/2. (2*1 + 1*0.5) / 1.5 = 5/3;  (4 + 2*0.5 + 1*0.25) / 1.75 = 3
-    assert metrics.ema(np.array([1.0, 2.0, 4.0]), span=3) == pytest.approx([1.0, 5 / 3, 3.0])
+def test_latencies_from_the_schedule_count_the_wait_before_sending() -> None:
+    late = make_result(0, 10.0, [0.5, 0.8], scheduled_ns=9_750_000_000)  # left 0.25 s late
+    assert metrics.ttft_from_schedule_s(late) == pytest.approx(0.75)
+    assert metrics.e2e_from_schedule_s(late) == pytest.approx(1.05)
+    assert metrics.ttft_from_schedule_s(ONE) is None and metrics.e2e_from_schedule_s(ONE) is None
 
 
-def test_generation_sla_by_moving_average() -> None:
-    # Gaps 0.1, 0.2 with alpha 2/17: 0.1, then (0.2 + 0.1 * 15/17) / (1 + 15/17) = 0.153125
-    assert metrics.meets_generation_sla_ema(ONE, 6.5)  # limit 0.15385
-    assert not metrics.meets_generation_sla_ema(ONE, 6.6)  # limit 0.15152
-
-
-def test_generation_sla_by_running_sum() -> None:
-    # Sums 0.1, 0.3 against 1/r, 2/r: r = 6.6 allows 0.1515, 0.3030
-    assert metrics.meets_generation_sla_cumulative(ONE, 6.6)
-    assert not metrics.meets_generation_sla_cumulative(ONE, 6.7)
-    # Gaps 0, 0, 0.2, 1.0, 0: at the fourth 1.2 <= 4/r, so r is at most 3.33
-    assert metrics.meets_generation_sla_cumulative(MANY, 3.3)
-    assert not metrics.meets_generation_sla_cumulative(MANY, 3.4)
-
-
-def test_limits_are_all_to_be_met() -> None:
-    assert metrics.meets_limits(ONE, ttft=0.5, tpot=0.16, e2e=0.8)
-    assert not metrics.meets_limits(ONE, tpot=0.14)
-    assert not metrics.meets_limits(ONE, e2e=0.7)
+def test_early_tokens_bank_slack_and_a_miss_starts_the_deadlines_anew() -> None:
+    # Due 1.0, 1.2, 1.4, 1.6: the token at 1.5 is late, so the next is due at 1.5 + 0.2.
+    assert metrics.deadlines_met(make_result(0, 0, [0.9, 1.2, 1.5, 1.7]), ttft=1.0, tpot=0.2) == 3
+    # 1.2 s pass before the last, but the three before it were early: it is due at 1.6.
+    assert metrics.deadlines_met(make_result(0, 0, [0.1, 0.2, 0.3, 1.5]), ttft=1.0, tpot=0.2) == 4
+    assert metrics.deadlines_met(MANY, ttft=0.9, tpot=0.5) == 5  # only the first of all is late; then due 1.5 ...
 
 
 @pytest.fixture
@@ -103,14 +92,8 @@ def test_total_token_throughput_adds_prompts_of_ended_requests(log: Log) -> None
     assert metrics.total_token_throughput(log) == pytest.approx((7 + 300) / 4)
 
 
-def test_failed_requests_are_counted_and_meet_nothing(log: Log) -> None:
+def test_failed_requests_are_counted(log: Log) -> None:
     assert metrics.failed_share(log) == pytest.approx(1 / 3)
-    assert metrics.share_meeting(log, lambda r: True) == pytest.approx(2 / 3)
-
-
-def test_effective_throughput_is_the_rate_of_requests_that_meet_the_sla(log: Log) -> None:
-    # Of the two that succeeded one has TTFT 0.5 s: 3/4 requests/s x 1/2
-    assert metrics.effective_throughput(log, lambda r: (metrics.ttft_s(r) or 9) < 0.6) == pytest.approx(3 / 8)
 
 
 def test_blog_throughput_is_clients_over_mean_latency(log: Log) -> None:
@@ -121,8 +104,17 @@ def test_makespan_throughput(log: Log) -> None:
     assert metrics.makespan_throughput(log) == pytest.approx(2 / 3.5)  # from 1.0 to 4.5
 
 
+def test_effective_concurrency_is_the_integral_of_requests_in_flight(log: Log) -> None:
+    # 1..5 s: warm-up 0.5 s, 1 s, 3 s, the failed one none, the cancelled one to the end 0.5 s
+    assert metrics.effective_concurrency(log) == pytest.approx(5 / 4)
+
+
 def test_littles_law_ratio(log: Log) -> None:
-    assert metrics.littles_law_ratio(log) == pytest.approx(0.75 * 2.0 / 1.5)
+    assert metrics.littles_law_ratio(log) == pytest.approx(0.75 * 2.0 / 1.25)
+
+
+def test_throughput_per_gpu(log: Log) -> None:
+    assert metrics.throughput_per_gpu(log) == pytest.approx(7 / 4 / 2)
 
 
 def test_tflops_per_gpu(log: Log) -> None:
@@ -156,4 +148,7 @@ def test_a_log_without_window_has_no_throughput() -> None:
 
 
 def test_interactivity_is_tokens_per_second_of_a_user(log: Log) -> None:
-    assert metrics.interactivity(log) == pytest.approx([2.0, 1.0])
+    users = metrics.interactivity(log)
+    assert users == pytest.approx([2.0, 1.0])
+    assert metrics.percentile(users, 50) == pytest.approx(1.5)
+    assert metrics.percentile(users, 10) == pytest.approx(1.1)

@@ -168,7 +168,7 @@ def test_folders_of_one_name_have_looks_of_their_own(logs: Path) -> None:
 
 
 def test_runs_are_one_point_unless_their_settings_differ() -> None:
-    runs = [point("vllm", 1, 1.0, repetition=i, seed=i) for i in range(3)]
+    runs = [point("vllm", 1, 1.0, repetition=i) for i in range(3)]
     other = point("vllm", 1, 1.0, repetition=3, temperature=0.5)
     assert [len(p.runs) for p in selection.points_of([*runs, other])] == [3, 1]
 

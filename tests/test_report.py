@@ -35,7 +35,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of llamacpp at 1 client in three runs, of vllm at 2 with a failed request and at 16, a point that failed."""
     results = tmp_path_factory.mktemp("report") / "results"
     for repetition, latency in enumerate((1.0, 1.25, 2.0)):
-        runs = {"repetition": repetition, "seed": repetition, "num_requests": 10}
+        runs = {"repetition": repetition, "num_requests": 10}
         save(point("llamacpp", 1, latency, **runs), results)
     requests = [make_result(i, i, [0.5, 1.0]) for i in range(8)] + [
         make_result(9, 8, [], error=f"HTTP 500 {EVIL}")

@@ -13,8 +13,8 @@ from conftest import make_log, make_result
 from servebench import records
 
 
-def write(folder: Path) -> tuple[int, str, list[dict[str, str]]]:
-    command = [sys.executable, "-m", "servebench.spreadsheet", str(folder)]
+def write(folder: Path, *options: str) -> tuple[int, str, list[dict[str, str]]]:
+    command = [sys.executable, "-m", "servebench.spreadsheet", str(folder), *options]
     done = subprocess.run(command, capture_output=True, text=True)
     with (folder / "summary.csv").open() as file:
         return done.returncode, done.stdout + done.stderr, list(csv.DictReader(file))
@@ -42,3 +42,26 @@ def test_what_is_no_log_is_named_and_left_out(tmp_path: Path) -> None:
     (tmp_path / "vllm" / "m-clients1.json").write_text("{}")
     code, said, rows = write(tmp_path)
     assert code == 1 and rows == [] and "left out" in said and "m-clients1.json" in said
+
+
+def test_runs_of_a_point_are_one_row_with_intervals(tmp_path: Path) -> None:
+    # Rates 0.8, 1.0 and 1.2: mean 1, 4.303 * 0.2 / sqrt(3) = 0.497
+    for i, window_s in enumerate((5.0, 4.0, 4 / 1.2)):
+        results = [make_result(n, n * 0.8, [0.5, 0.6, 0.8]) for n in range(4)]
+        log = make_log(results, (0.0, window_s), repetition=i)
+        records.save(log, tmp_path / "vllm" / records.log_name(log.server, log.run))
+    _, _, (row,) = write(tmp_path)
+    assert (row["runs"], row["requests"]) == ("3", "12")
+    assert float(row["request_throughput_per_s"]) == pytest.approx(1.0)
+    assert float(row["request_throughput_per_s_low"]) == pytest.approx(1 - 0.497, abs=1e-3)
+    assert float(row["request_throughput_per_s_high"]) == pytest.approx(1 + 0.497, abs=1e-3)
+
+
+def test_slas_become_columns(tmp_path: Path) -> None:
+    log = make_log([make_result(n, n * 1.0, [0.5, 0.6, 0.8]) for n in range(4)], (0.0, 4.0))
+    records.save(log, tmp_path / "vllm" / records.log_name(log.server, log.run))
+    _, _, (row,) = write(tmp_path, "--sla", "ttft=0.5,tpot=0.1", "fastgen-4")
+    assert float(row["effective_throughput[ttft=0.5,tpot=0.1]_per_s"]) == 0  # TPOT 0.15 s
+    # Tokens are due at 0.5, 0.6, 0.7: the last is late.
+    assert float(row["fluidity_index[ttft=0.5,tpot=0.1]"]) == pytest.approx(2 / 3)
+    assert float(row["effective_throughput[fastgen-4]_per_s"]) == 0  # prompts of 100 tokens are due in 0.2 s

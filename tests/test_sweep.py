@@ -58,6 +58,16 @@ def test_requests_grow_with_clients_as_in_the_original(plan_of) -> None:  # type
     assert points[0].run.num_requests == 7
 
 
+def test_runs_are_interleaved_over_the_points(plan_of) -> None:  # type: ignore[no-untyped-def]
+    ((_, points),) = plan_of("--num_clients", "1", "8", "--runs", "3")
+    runs = [(p.run.repetition, p.run.num_clients) for p in points]
+    assert runs == [(0, 1), (0, 8), (1, 1), (1, 8), (2, 1), (2, 8)]
+    assert len({p.path for p in points}) == len({p.fingerprint for p in points}) == 6
+    done(points[0])
+    ((_, again),) = plan_of("--num_clients", "1", "8", "--runs", "2")
+    assert [p.state for p in again] == ["done", "new", "new", "new"]
+
+
 def test_a_measured_point_is_not_measured_again(plan_of) -> None:  # type: ignore[no-untyped-def]
     ((_, points),) = plan_of("--num_clients", "1", "2")
     done(points[0])

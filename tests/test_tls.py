@@ -26,7 +26,7 @@ def test_https_is_measured_with_kernel_stamps(
     log = records.load(path)
     assert metrics.failed_share(log) == 0
     assert log.quality.unstamped_share == 0
-    assert all(r.event_tokens == [1] * 8 for r in metrics.succeeded(log))
+    assert all(list(r.event_tokens) == [1] * 8 for r in metrics.succeeded(log))
 
 
 def test_a_certificate_that_nobody_vouches_for_is_refused(

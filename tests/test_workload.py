@@ -32,7 +32,7 @@ def test_the_seed_and_the_point_decide(tokenizer_dir: Path) -> None:
         return build_workload(run, tokenizer, None).sha256
 
     assert sha() == sha()
-    assert len({sha(), sha(seed=1), sha(num_clients=3), sha(mean_max_new_tokens=9)}) == 4
+    assert len({sha(), sha(seed=1), sha(repetition=1), sha(num_clients=3), sha(mean_max_new_tokens=9)}) == 5
 
 
 def test_lengths_follow_mean_and_deviation(tokenizer_dir: Path) -> None:

@@ -49,6 +49,10 @@ class Settings:
     max_new_tokens_var: float
     num_clients: tuple[int, ...]
     num_requests: int | None
+    runs: int
+    target_ci: float | None
+    min_runs: int
+    max_runs: int
     warmup: int
     stream: bool
     temperature: float
@@ -165,6 +169,10 @@ def check(settings: Settings) -> None:
             f"--mean_prompt_length {min(settings.mean_prompt_length)} is more than "
             f"--max_prompt_length {settings.max_prompt_length}; raise the latter"
         )
+    if settings.target_ci and settings.runs > 1:
+        raise InputError("--runs fixes the number of runs and --target_ci finds it; give one of them")
+    if settings.min_runs > settings.max_runs:
+        raise InputError(f"--min_runs {settings.min_runs} is more than --max_runs {settings.max_runs}")
 
 
 def _check_server(settings: Settings) -> None:

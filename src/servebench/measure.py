@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from datetime import datetime, timezone
 from itertools import accumulate, pairwise
 
@@ -18,32 +19,43 @@ from servebench.load.fleet import default_workers, run_load
 from servebench.preflight import model_context
 from servebench.records import Log, Result, ServerConfig, ServerFacts
 from servebench.server import Server, running_server
-from servebench.sweep import Plan, Point
+from servebench.stopping import why_stop
+from servebench.sweep import Plan, Point, runs_before
 from servebench.workload import build_workload
 
 
 def measure_plan(plan: Plan, settings: Settings, tokenizer: Tokenizer) -> Iterator[tuple[Point, Log]]:
     """Yield every pending point with its log as soon as it ended, server by server."""
     for config, points in plan:
-        pending = [point for point in points if point.pending]
-        yield from measure(config, pending, settings, tokenizer)
+        pending = (p for p in points if p.pending and not enough(p, points, settings))  # asked when its turn comes
+        with closing(measure(config, pending, settings, tokenizer)) as measured:
+            for point, log in measured:
+                yield point, msgspec.structs.replace(log, stopped=enough(point, points, settings, log))
 
 
 def measure(
-    config: ServerConfig, pending: list[Point], settings: Settings, tokenizer: Tokenizer
-) -> Iterator[tuple[Point, Log]]:
+    config: ServerConfig, pending: Iterator[Point], settings: Settings, tokenizer: Tokenizer
+) -> Generator[tuple[Point, Log], None, None]:
     """Yield each point with its log as soon as it ended. A server that died is started again for the rest."""
-    left = list(pending)
-    while left:
+    point = next(pending, None)
+    while point:
         try:
             with running_server(config, settings, settings.out_json_dir / config.backend) as server:
-                while left and server.alive():
-                    point = left.pop(0)
+                while point and server.alive():
                     yield point, measure_point(point, server, settings, tokenizer)
+                    point = next(pending, None)
         except ServerFailed as failure:  # it does not start, so none of its points can be measured
-            for point in left:
+            while point:
                 yield point, not_measured(point, f"the server did not start: {failure}", failure.log_tail)
-            return
+                point = next(pending, None)
+
+
+def enough(point: Point, points: list[Point], settings: Settings, log: Log | None = None) -> str | None:
+    """Why the runs of this point's load before it (and this log of it) are enough for --target_ci; else None."""
+    if not settings.target_ci:
+        return None
+    runs = runs_before(point, points) + ([log] if log and log.status == "ok" else [])
+    return why_stop(runs, settings.target_ci, settings.min_runs, settings.max_runs)
 
 
 def measure_point(point: Point, server: Server, settings: Settings, tokenizer: Tokenizer) -> Log:

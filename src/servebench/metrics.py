@@ -1,23 +1,36 @@
 """Log -> numbers. One definition each; times in s, rates per s. What cannot be said of a log is None.
 
 "Measured" requests are those that count; latencies are taken from the successful ones among them. Throughput
-is taken from the steady window (all clients active), over all that was in flight in it. A failed request meets
-no SLA.
+is taken from the steady window (all clients active), over all that was in flight in it. SLAs are in sla.py.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from itertools import accumulate
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
 from servebench.records import Log, Result
 
-EMA_SPAN = 16
-GENERATION_RATES = (1, 2, 3, 4, 6, 8)  # tokens/s, FastGen's generation SLAs
-PROMPT_RATE = 512.0  # prompt tokens/s, FastGen's prompt SLA
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def once_a_log(of_log: Callable[Concatenate[Log, P], T]) -> Callable[Concatenate[Log, P], T]:
+    """What takes every token of a log is worked out once, and kept with it: many ask for it."""
+
+    @wraps(of_log)
+    def kept(log: Log, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        key = f"{of_log.__name__}{args}{kwargs}"
+        if key not in log.__dict__:
+            log.__dict__[key] = of_log(log, *args, **kwargs)
+        return log.__dict__[key]  # type: ignore[no-any-return]
+
+    return kept
+
 
 # Of one request.
 
@@ -32,6 +45,22 @@ def e2e_s(r: Result) -> float:
     return r.event_ns[-1] / 1e9
 
 
+def schedule_wait_s(r: Result) -> float:
+    """Open loop: sent - scheduled, which every latency from schedule has on top of that from send. Else 0."""
+    return 0.0 if r.scheduled_ns is None else (r.sent_ns - r.scheduled_ns) / 1e9
+
+
+def ttft_from_schedule_s(r: Result) -> float | None:
+    """TTFT as a user feels it (s): first content event - when the request should have left (open loop)."""
+    first = ttft_s(r)
+    return None if first is None or r.scheduled_ns is None else first + schedule_wait_s(r)
+
+
+def e2e_from_schedule_s(r: Result) -> float | None:
+    """End-to-end latency from when the request should have left (open loop), s."""
+    return None if r.scheduled_ns is None else e2e_s(r) + schedule_wait_s(r)
+
+
 def itl_s(r: Result) -> np.ndarray:
     """Inter-token latencies: gaps between successive content events. Shape (events - 1,)."""
     return np.diff(r.event_ns) / 1e9
@@ -43,12 +72,21 @@ def tpot_s(r: Result) -> float | None:
     return (r.event_ns[-1] - r.event_ns[0]) / 1e9 / rest if rest > 0 else None
 
 
-def token_gaps_s(r: Result) -> np.ndarray:
-    """Gap before every token after the first; tokens that came in one event have gap 0. Shape (tokens - 1,)."""
-    return np.diff(np.repeat(r.event_ns, r.event_tokens)) / 1e9
+def deadlines_met(r: Result, ttft: float, tpot: float) -> int:
+    """Tokens of the answer that came in time, as the fluidity index counts them (Etalon, arXiv 2407.07000).
+
+    The first is due `ttft` s after the request was sent, each other `tpot` s after the one before it was due:
+    early tokens bank slack. After a miss deadlines count from the late token on.
+    """
+    met, due = 0, ttft
+    for at, tokens in zip(r.event_ns, r.event_tokens, strict=True):
+        for _ in range(tokens):
+            met += at / 1e9 <= due
+            due = max(due, at / 1e9) + tpot
+    return met
 
 
-def timing_statistics(requests: list[list[int]]) -> dict[str, float]:
+def timing_statistics(requests: Sequence[Sequence[int]]) -> dict[str, float]:
     """Mean, p50 and p99 of TTFT and of pooled ITL, s, from each request's event times (ns since it was sent).
 
     Needs one request at least; gaps that nobody has are 0.
@@ -66,42 +104,25 @@ def timing_statistics(requests: list[list[int]]) -> dict[str, float]:
     return values
 
 
-# SLAs of one request. A message with k tokens meets k deadlines at its stamp.
-
-
-def meets_prompt_sla(r: Result, tokens_per_s: float = PROMPT_RATE) -> bool:
-    """FastGen: the first token within prompt_tokens / rate."""
-    first = ttft_s(r)
-    return first is not None and first <= r.prompt_tokens / tokens_per_s
-
-
-def ema(gaps: np.ndarray, span: int = EMA_SPAN) -> np.ndarray:
-    """Exponential moving average, alpha = 2 / (span + 1), with adjusted weights (they sum to 1 from the start)."""
-    keep = 1 - 2 / (span + 1)
-    sums = accumulate(gaps.tolist(), lambda total, gap: keep * total + gap)
-    weights = accumulate(range(len(gaps)), lambda total, _: keep * total + 1, initial=1.0)
-    return np.array([total / weight for total, weight in zip(sums, weights, strict=False)])
-
-
-def meets_generation_sla_ema(r: Result, tokens_per_s: float, span: int = EMA_SPAN) -> bool:
-    """FastGen: the moving average of the gaps after the first token stays below 1 / rate at every token."""
-    return bool((ema(token_gaps_s(r), span) < 1 / tokens_per_s).all())
-
-
-def meets_generation_sla_cumulative(r: Result, tokens_per_s: float) -> bool:
-    """FastGen: the first i gaps together take at most i / rate, for every i."""
-    gaps = token_gaps_s(r)
-    return bool((np.cumsum(gaps) <= np.arange(1, len(gaps) + 1) / tokens_per_s).all())
-
-
-def meets_limits(
-    r: Result, ttft: float = float("inf"), tpot: float = float("inf"), e2e: float = float("inf")
-) -> bool:
-    """Goodput's SLA: TTFT, TPOT and E2E latency all within limits (s)."""
-    return (ttft_s(r) or 0) <= ttft and (tpot_s(r) or 0) <= tpot and e2e_s(r) <= e2e
-
-
 # Of one point.
+
+
+class Gaps(NamedTuple):
+    """Times between what came in succession, of many requests: one row, request by request. Shapes (gaps,)."""
+
+    gap_s: np.ndarray
+    owner: np.ndarray  # index of the request that a gap belongs to
+
+
+def gaps(requests: list[Result], of_tokens: bool = False) -> Gaps:
+    """Gaps between events, or before every token after the first: tokens that came in one event have gap 0."""
+    at = _in_a_row([r.event_ns for r in requests])
+    owner = np.repeat(np.arange(len(requests)), [len(r.event_ns) for r in requests])
+    if of_tokens:
+        tokens = _in_a_row([r.event_tokens for r in requests])
+        at, owner = np.repeat(at, tokens), np.repeat(owner, tokens)
+    inside = owner[1:] == owner[:-1]
+    return Gaps(np.diff(at)[inside] / 1e9, owner[1:][inside])
 
 
 def measured(log: Log) -> list[Result]:
@@ -127,7 +148,7 @@ def each(log: Log, of_request: Callable[[Result], float | None]) -> np.ndarray:
 
 def pooled_itl_s(log: Log) -> np.ndarray:
     """Inter-token latencies of all successful requests together. Shape (gaps,)."""
-    return np.concatenate([np.empty(0), *(itl_s(r) for r in succeeded(log))])
+    return gaps(succeeded(log)).gap_s
 
 
 def percentile(values: np.ndarray, q: float) -> float | None:
@@ -138,12 +159,25 @@ def mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
+def arrivals(log: Log) -> tuple[np.ndarray, np.ndarray]:
+    """Of all events, requests of every phase: arrival (ns) and tokens. Shapes (events,)."""
+    sent = np.array([r.sent_ns for r in log.results], dtype=np.int64)
+    after = _in_a_row([r.event_ns for r in log.results])
+    tokens = _in_a_row([r.event_tokens for r in log.results])
+    return after + np.repeat(sent, [len(r.event_ns) for r in log.results]), tokens
+
+
+def _in_a_row(parts: list[Sequence[int]]) -> np.ndarray:
+    return np.concatenate([np.empty(0, dtype=np.int64), *(np.asarray(part, dtype=np.int64) for part in parts)])
+
+
 def window_s(log: Log) -> float | None:
     """Length of the steady window."""
     return (log.window_ns[1] - log.window_ns[0]) / 1e9 if log.window_ns else None
 
 
-def _ended_in_window(log: Log) -> Iterable[Result]:
+def ended_in_window(log: Log) -> Iterable[Result]:
+    """Requests that completed in the steady window, warm-up and hold requests too."""
     start, end = log.window_ns or (0, 0)
     for r in log.results:
         ended = r.error is None and r.finish_reason != "cancelled" and r.event_ns
@@ -154,7 +188,7 @@ def _ended_in_window(log: Log) -> Iterable[Result]:
 def request_throughput(log: Log) -> float | None:
     """Requests completed in the window / its length, requests/s."""
     length = window_s(log)
-    return sum(1 for _ in _ended_in_window(log)) / length if length else None
+    return sum(1 for _ in ended_in_window(log)) / length if length else None
 
 
 def output_token_throughput(log: Log) -> float | None:
@@ -165,8 +199,11 @@ def output_token_throughput(log: Log) -> float | None:
     start, end = log.window_ns
     tokens = 0
     for r in log.results:
-        at = np.array(r.event_ns, dtype=np.int64) + r.sent_ns
-        tokens += int(np.array(r.event_tokens)[(start < at) & (at <= end)].sum()) if len(at) else 0
+        if r.event_ns and start < r.sent_ns + r.event_ns[0] and r.sent_ns + r.event_ns[-1] <= end:
+            tokens += sum(r.event_tokens)
+        else:
+            events = zip(r.event_ns, r.event_tokens, strict=True)
+            tokens += sum(k for t, k in events if start < r.sent_ns + t <= end)
     return tokens / length
 
 
@@ -175,7 +212,7 @@ def total_token_throughput(log: Log) -> float | None:
     output, length = output_token_throughput(log), window_s(log)
     if output is None or not length:
         return None
-    return output + sum(r.prompt_tokens for r in _ended_in_window(log)) / length
+    return output + sum(r.prompt_tokens for r in ended_in_window(log)) / length
 
 
 def blog_throughput(log: Log) -> float | None:
@@ -193,24 +230,15 @@ def makespan_throughput(log: Log) -> float | None:
     return len(done) / (span / 1e9)
 
 
-def share_meeting(log: Log, sla: Callable[[Result], bool]) -> float:
-    """Share of the requests that count which succeeded and meet the SLA."""
-    counted = measured(log)
-    return sum(sla(r) for r in succeeded(log)) / len(counted) if counted else 0.0
-
-
-def effective_throughput(log: Log, sla: Callable[[Result], bool]) -> float | None:
-    """Requests/s that succeed and meet the SLA: request throughput x the share of its requests that do."""
-    arrivals = request_throughput(log)
-    if arrivals is None:
-        return None
-    ok = 1 - failed_share(log)
-    return arrivals * share_meeting(log, sla) / ok if ok else 0.0
-
-
 def gpus(log: Log) -> int:
     """GPUs (on a CPU: workers) that the point used."""
     return log.server.tp_size * log.server.num_replicas
+
+
+def throughput_per_gpu(log: Log) -> float | None:
+    """Output token throughput / GPUs, tokens/s/GPU."""
+    tokens_per_s = output_token_throughput(log)
+    return None if tokens_per_s is None else tokens_per_s / gpus(log)
 
 
 def interactivity(log: Log) -> np.ndarray:
@@ -219,9 +247,32 @@ def interactivity(log: Log) -> np.ndarray:
     return 1 / tpot[tpot > 0]
 
 
+def lifetimes_ns(results: list[Result], window_ns: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """When each request was sent and ended; one that was cancelled was in flight to the end of the window."""
+    sent = [r.sent_ns for r in results]
+    ended = [
+        window_ns[1] if r.finish_reason == "cancelled" else r.sent_ns + (r.event_ns[-1] if r.event_ns else 0)
+        for r in results
+    ]
+    return np.array(sent, dtype=np.int64), np.array(ended, dtype=np.int64)
+
+
+def concurrency(results: list[Result], window_ns: tuple[int, int]) -> float:
+    """Mean requests in flight over the window: the time integral of those sent and not ended, over its length."""
+    start, end = window_ns
+    sent, ended = lifetimes_ns(results, window_ns)
+    inside = np.minimum(ended, end) - np.maximum(sent, start)
+    return float(np.maximum(inside, 0).sum() / max(1, end - start))
+
+
+def effective_concurrency(log: Log) -> float | None:
+    """Mean requests in flight over the window, warm-up and hold requests too."""
+    return concurrency(log.results, log.window_ns) if log.window_ns else None
+
+
 def littles_law_ratio(log: Log) -> float | None:
-    """Throughput x mean latency / requests in flight: near 1 when the window was steady."""
-    rate, latency, in_flight = request_throughput(log), mean(each(log, e2e_s)), log.quality.achieved_concurrency
+    """Request throughput x mean latency / effective concurrency: near 1 when the window was steady."""
+    rate, latency, in_flight = request_throughput(log), mean(each(log, e2e_s)), effective_concurrency(log)
     return rate * latency / in_flight if rate and latency and in_flight else None
 
 
@@ -246,7 +297,3 @@ def tflops_per_gpu(log: Log) -> float | None:
         return None
     tokens = float(np.mean([r.prompt_tokens + r.generated_tokens for r in done]))
     return size * tokens * 2 * rate / gpus(log) / 1e12
-
-
-# Samples that a percentile needs before it means something (MLPerf LoadGen, 99 % confidence).
-FLOORS = {50: 11, 90: 64, 95: 130, 99: 662}

@@ -27,6 +27,12 @@ Exit status: 0 all points measured, 1 some failed, 2 bad input.
 """
 
 
+def percentage(text: str) -> float:
+    """An argparse type: `5%` or `0.05`, as a share."""
+    share = number(float, 0.1, 100)(text[:-1]) / 100 if text.endswith("%") else number(float, 0.001, 1)(text)
+    return float(share)
+
+
 def json_object(text: str) -> dict[str, Any]:
     """An argparse type: a JSON object."""
     try:
@@ -110,6 +116,13 @@ def _load_options(group: argparse._ArgumentGroup) -> None:
     add("--num_clients", nargs="+", type=COUNT, metavar="N",
         help="clients, each sends its next request when its last ended [1 2 4 6 8 12 ... 32]")  # fmt: skip
     add("--num_requests", type=COUNT, metavar="N", help="counted requests a point [4 x clients + 32]")
+    add("--runs", type=COUNT, default=1, metavar="N",
+        help="runs of every point, each with fresh requests, all points once before any again [1]")  # fmt: skip
+    add("--target_ci", type=percentage, metavar="SHARE",
+        help="5%% or 0.05; instead of --runs: runs of a point until the 95%% intervals of request throughput "
+             "and mean E2E latency are within this of their means [off]")  # fmt: skip
+    add("--min_runs", type=number(int, 2), default=3, metavar="N", help="least runs with --target_ci [3]")
+    add("--max_runs", type=number(int, 2), default=10, metavar="N", help="most runs with --target_ci [10]")
     add("--warmup", type=number(int, 0), default=1, metavar="N", help="requests a client before counting [1]")
     add("--num_workers", type=COUNT, metavar="N", help="client processes [by cores and clients]")
     add(

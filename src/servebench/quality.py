@@ -50,7 +50,7 @@ def judge(results: list[Result], window_ns: tuple[int, int], asked: int, evidenc
         "unstamped_share": evidence.unstamped_reads / len(lag) if len(lag) else 0.0,
         "send_late_p99_s": _percentile(late, 99),
         "asked_concurrency": float(asked),
-        "achieved_concurrency": concurrency(results, window_ns),
+        "achieved_concurrency": metrics.concurrency(results, window_ns),
         "worker_cpu_share": evidence.worker_cpu_share,
         "cpu_per_event_s": sum(evidence.worker_cpu_s) / len(lag) if len(lag) else None,
         "host_cpu_share": evidence.host_cpu_share,
@@ -63,16 +63,6 @@ def judge(results: list[Result], window_ns: tuple[int, int], asked: int, evidenc
 
 def _percentile(values: np.ndarray, q: float) -> float | None:
     return float(np.percentile(values, q)) if len(values) else None
-
-
-def concurrency(results: list[Result], window_ns: tuple[int, int]) -> float:
-    """Mean requests in flight over the window: the time integral of those sent and not ended, over its length."""
-    start, end = window_ns
-    total = 0
-    for r in results:
-        ended = end if r.finish_reason == "cancelled" else r.sent_ns + (r.event_ns[-1] if r.event_ns else 0)
-        total += max(0, min(ended, end) - max(r.sent_ns, start))
-    return total / max(1, end - start)
 
 
 def _verdict(quality: Quality, measured: list[Result], late_s: np.ndarray) -> str:

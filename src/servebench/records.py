@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+import re
+import sys
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,8 +73,12 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
     repetition: int = 0  # which of several runs of the same load (--runs); each has fresh requests
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One request as it went. A failed one has `error` set and keeps what did arrive."""
+class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """One request as it went. A failed one has `error` set and keeps what did arrive.
+
+    Times and tokens of a log that was read are arrays, a fifth of the memory of lists. No cycle can hold a
+    request, so the collector need not look at each of a million (gc=False).
+    """
 
     id: int
     phase: Phase  # only "measured" requests count as requests; the others keep the server under load
@@ -84,8 +91,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cached_tokens: int | None = None  # prompt tokens that the server found in its prefix cache, if it says so
     scheduled_ns: int | None = None  # when it should have left (open loop)
     sent_ns: int  # just before its last byte was handed to the kernel
-    event_ns: list[int]  # arrival of every event that carries content, ns after sent_ns
-    event_tokens: list[int]  # tokens in each of them
+    event_ns: Sequence[int]  # arrival of every event that carries content, ns after sent_ns
+    event_tokens: Sequence[int]  # tokens in each of them
     merged: list[tuple[int, int]] = []  # (event index, earliest ns): event_ns is an upper bound for these
     texts: list[str] = []  # what each event said; kept only until tokens are counted, where the server counts none
     finish_reason: str | None = None  # the server's word, or "cancelled" when the point had ended
@@ -127,12 +134,13 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     connect_p50_s: float | None = None
 
 
-class Log(msgspec.Struct, frozen=True, kw_only=True):
-    """One point of a sweep."""
+class Log(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+    """One point of a sweep. `__dict__` keeps what took all of its tokens to work out (metrics.py)."""
 
     servebench_log: int = LOG_VERSION
     status: Literal["ok", "failed"]
     failure: str | None = None
+    stopped: str | None = None  # why this was the last run of its point (--target_ci)
     started_at: str  # ISO 8601, UTC
     fingerprint: str
     server: ServerConfig
@@ -175,7 +183,7 @@ def save(log: Log, path: Path) -> None:
     """Write a log so that it is either there whole or not at all; one request a line, for grep and diff."""
     head = msgspec.structs.asdict(log) | {"results": []}
     text = msgspec.json.format(msgspec.json.encode(head), indent=2)
-    rows = b",\n".join(msgspec.json.encode(result) for result in log.results)
+    rows = b",\n".join(msgspec.json.encode(result, enc_hook=list) for result in log.results)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_suffix(f".tmp{os.getpid()}")
     with scratch.open("wb") as file:
@@ -204,7 +212,48 @@ def load(path: Path, requests: bool = True) -> Log:
         raise LogError(f"{path}: not a benchmark log: {error}") from error
     if log.servebench_log > LOG_VERSION:
         raise LogError(f"{path}: log version {log.servebench_log} is newer than this ServeBench; update it")
-    return log
+    return msgspec.structs.replace(log, results=[_packed(result) for result in log.results])
+
+
+def _packed(result: Result) -> Result:
+    arrays = {"event_ns": array("q", result.event_ns), "event_tokens": array("I", result.event_tokens)}
+    return msgspec.structs.replace(result, **arrays)
+
+
+def load_folder(folder: Path) -> Iterator[tuple[Path, Log]]:
+    """Every log of a results folder, or of one backend's, the runs of a point in succession.
+
+    Files that are none are named and left out.
+    """
+    found = [*folder.glob("*-clients*.json"), *folder.glob("*/*-clients*.json")]
+    for path in sorted(found, key=_numbers_by_size):
+        if path.parent.name != "superseded":
+            try:
+                yield path, load(path)
+            except LogError as error:
+                print(f"left out: {error}", file=sys.stderr)
+
+
+def _numbers_by_size(path: Path) -> list[str]:
+    """So that clients8 stands before clients16."""
+    return [part.zfill(12) if part.isdigit() else part for part in re.split(r"(\d+)", str(path))]
+
+
+def point_key(server: ServerConfig, run: RunConfig) -> bytes:
+    """The same for all runs of a point, and only for them."""
+    return msgspec.json.encode([server, msgspec.structs.replace(run, repetition=0)], order="sorted")
+
+
+def point_of(log: Log) -> tuple[bytes, str]:
+    return point_key(log.server, log.run), log.server_facts.engine
+
+
+def by_point(logs: Iterable[Log]) -> list[list[Log]]:
+    """The runs of each point, in the order in which points appear; another version of the engine is another."""
+    points: dict[tuple[bytes, str], list[Log]] = {}
+    for log in logs:
+        points.setdefault(point_of(log), []).append(log)
+    return [sorted(runs, key=lambda log: log.run.repetition) for runs in points.values()]
 
 
 def read_parts(paths: list[Path]) -> Iterator[Result]:

@@ -22,8 +22,8 @@ from typing import Any
 
 import msgspec
 
-from servebench import commandline, selection, spreadsheet, summary
-from servebench.records import InputError, Log, model_label
+from servebench import advice, commandline, selection, spreadsheet
+from servebench.records import InputError, Log, model_label, point_of
 from servebench.report_html import Drawing, page
 from servebench.report_table import Reading
 
@@ -61,12 +61,12 @@ def main() -> int:
 
 def read(folder: Path) -> list[list[Reading]]:
     """Every point of the folder as readings of its runs, in the order of the table."""
-    points: dict[tuple[str, bytes], list[Reading]] = {}
+    points: dict[tuple[Any, ...], list[Reading]] = {}
     found = [entry for place in selection.folders(folder) for entry in selection.entries(place)]
     found.sort(key=lambda entry: (entry.path.parent.name, *order(entry.head)))
     for path, log in selection.read(entry.path for entry in found):
         run = reading(str(path.relative_to(folder)), path.parent.name, log)
-        points.setdefault((path.parent.name, selection.identity(log)), []).append(run)
+        points.setdefault((path.parent.name, *point_of(log)), []).append(run)
     return list(points.values())
 
 
@@ -80,8 +80,8 @@ def reading(name: str, place: str, log: Log) -> Reading:
 
     The folder tells backends apart, as in the figures: there may be two of one engine.
     """
-    said = summary.warnings(log) if log.status == "ok" else []
-    row = spreadsheet.row(log) | {"backend": place, "model": model_label(log.server.model)}
+    said = advice.of_point(log) if log.status == "ok" else []
+    row = spreadsheet.row([log]) | {"backend": place, "model": model_label(log.server.model)}
     return Reading(name, msgspec.structs.replace(log, results=[]), row, said)
 
 

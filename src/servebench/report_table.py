@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 
-from servebench import metrics, selection, stats
+from servebench import selection, stats
 from servebench.records import Log
 from servebench.spreadsheet import Cell
 from servebench.summary import show
@@ -113,10 +113,10 @@ def _measured(name: str) -> Column:
 
 
 def _too_few(name: str, runs: Runs) -> bool:
-    """Has a run fewer successful requests than this percentile needs?"""
+    """Has a run fewer effective samples than this percentile needs?"""
     percentile = re.search(r"_p(\d+)_", name)
-    done = min(int(run.row["requests"] or 0) - int(run.row["failed"] or 0) for run in runs)
-    return percentile is not None and done < metrics.FLOORS[int(percentile[1])]
+    samples = min(float(run.row["effective_samples"] or 0) for run in runs)
+    return percentile is not None and samples < stats.FLOORS[int(percentile[1])]
 
 
 def _failures(runs: Runs) -> tuple[str, float]:

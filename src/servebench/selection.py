@@ -17,7 +17,7 @@ import msgspec
 
 from servebench import metrics, stats
 from servebench.commandline import folder
-from servebench.records import InputError, Log, LogError, RunConfig, ServerConfig, load, model_label
+from servebench.records import InputError, Log, LogError, RunConfig, ServerConfig, by_point, load, model_label
 from servebench.stats import Interval
 
 FIELDS = {f.name: f.type for kind in (ServerConfig, RunConfig) for f in msgspec.structs.fields(kind)}
@@ -50,7 +50,7 @@ CONFIGURATION = (MODEL, TP_SIZE, BATCH, REPLICAS, PROMPT, GENERATION)
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a curve: the logs of its runs, which are equal but for repetition and seed."""
+    """One point of a curve: the logs of its runs."""
 
     runs: tuple[Log, ...]
 
@@ -76,15 +76,7 @@ class Point:
 
 def points_of(logs: Iterable[Log]) -> tuple[Point, ...]:
     """Logs as points, in the order of load."""
-    runs: dict[bytes, list[Log]] = {}
-    for log in sorted(logs, key=lambda log: (load_of(log), log.run.repetition)):
-        runs.setdefault(identity(log), []).append(log)
-    return tuple(Point(tuple(logs)) for logs in runs.values())
-
-
-def identity(log: Log) -> bytes:
-    """Of a point: equal for its runs."""
-    return msgspec.json.encode([log.server, msgspec.structs.replace(log.run, repetition=0, seed=0)])
+    return tuple(Point(tuple(runs)) for runs in by_point(sorted(logs, key=load_of)))
 
 
 class Entry(NamedTuple):

@@ -1,6 +1,7 @@
 """All logs of a folder as a table for spreadsheets: `python -m servebench.spreadsheet results/`.
 
-It writes summary.csv there: a row a point, failed ones too; units in the names; empty where a log says nothing.
+It writes summary.csv there: a row a point, failed ones too; units in the names; empty where a log says nothing. Of
+several runs a point has the means, and for what matters most the 95 % interval (_low, _high).
 """
 
 from __future__ import annotations
@@ -8,33 +9,27 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
-import numpy as np
+from servebench import columns, metrics, records, stats, steady
+from servebench.records import InputError, Log
+from servebench.sla import Sla, parse
 
-from servebench import metrics, records
-from servebench.records import Log, LogError, Result
-
-LATENCIES: dict[str, Callable[[Result], float | None]] = {
-    "ttft": metrics.ttft_s,
-    "tpot": metrics.tpot_s,
-    "e2e_latency": metrics.e2e_s,
-}
-RATES = {
-    "request_throughput_per_s": metrics.request_throughput,
-    "output_token_throughput_per_s": metrics.output_token_throughput,
-    "total_token_throughput_per_s": metrics.total_token_throughput,
-    "blog_throughput_per_s": metrics.blog_throughput,
-    "tflops_per_gpu": metrics.tflops_per_gpu,
-}
-PERCENTILES = (50, 90, 95, 99)
+# What is given with its interval when a point has several runs.
+HEADLINES = (
+    *("request_throughput_per_s", "output_token_throughput_per_s", "ttft_mean_s", "ttft_p50_s", "ttft_p99_s"),
+    *("tpot_mean_s", "e2e_latency_mean_s", "e2e_latency_p99_s"),
+)
 Cell = str | int | float | None
 
 
-def row(log: Log) -> dict[str, Cell]:
-    """A point by column name."""
-    server, run, counted = log.server, log.run, metrics.measured(log)
+def row(runs: list[Log], slas: Sequence[Sla] = ()) -> dict[str, Cell]:
+    """A point by column name: sums of counts and means of metrics over its runs, those that failed left out."""
+    server, run = runs[0].server, runs[0].run
+    good = [log for log in runs if log.status == "ok"] or runs[:1]
+    counted = [r for log in good for r in metrics.measured(log)]
     cells: dict[str, Cell] = {
         "backend": server.backend,
         "model": server.model,
@@ -44,33 +39,34 @@ def row(log: Log) -> dict[str, Cell]:
         "mean_prompt_length": run.mean_prompt_length,
         "mean_max_new_tokens": run.mean_max_new_tokens,
         "num_clients": run.num_clients,
-        "status": log.status,
+        "status": good[0].status,
+        "runs": len(good),
         "requests": len(counted),
-        "failed": len(counted) - len(metrics.succeeded(log)),
+        "failed": len(counted) - sum(len(metrics.succeeded(log)) for log in good),
         "retries": sum(r.retries for r in counted),
+        "window_s": sum(metrics.window_s(log) or 0 for log in good),
+        "effective_samples": round(sum(stats.effective_samples(steady.waiting_s(log)) for log in good)),
+        "not_stationary": next((why for log in good if (why := steady.unsteady(log))), None),
     }
-    for name, rate in RATES.items():
-        cells[name] = rate(log)
-    for name, of_request in LATENCIES.items():
-        cells |= _spread(name, metrics.each(log, of_request))
-    cells |= _spread("itl", metrics.pooled_itl_s(log))
-    return cells | {"client": log.quality.verdict, "engine": log.server_facts.engine, "started_at": log.started_at}
+    per_run = [columns.values(log, slas) for log in good]
+    known = columns.intervals(per_run)
+    cells |= {name: known[name].mean if name in known else None for name in per_run[0]}
+    for name in HEADLINES:
+        several = known[name] if name in known and known[name].runs > 1 else None
+        cells |= {f"{name}_low": several and several.low, f"{name}_high": several and several.high}
+    return cells | {
+        "client": next((v for log in good if (v := log.quality.verdict) != "ok"), "ok"),
+        "engine": runs[0].server_facts.engine,
+        "started_at": runs[0].started_at,
+        "log": f"{server.backend}/{records.log_name(server, run)}",
+    }
 
 
-def _spread(name: str, values: np.ndarray) -> dict[str, Cell]:
-    """Mean and percentiles of a latency (s)."""
-    percentiles = {f"{name}_p{q}_s": metrics.percentile(values, q) for q in PERCENTILES}
-    return {f"{name}_mean_s": metrics.mean(values), **percentiles}
-
-
-def write(folder: Path) -> tuple[Path, int]:
-    """Write FOLDER/summary.csv from the logs in the folders of its backends. Returns (the file, its points)."""
-    rows = []
-    for path in sorted(folder.glob("*/*-clients*.json")):
-        try:
-            rows.append(row(records.load(path)) | {"log": str(path.relative_to(folder))})
-        except LogError as error:
-            print(f"left out: {error}", file=sys.stderr)
+def write(folder: Path, slas: Sequence[Sla] = ()) -> tuple[Path, int]:
+    """Write FOLDER/summary.csv from the logs in it. Returns (the file, its points)."""
+    logs = (log for _, log in records.load_folder(folder))  # never more than a point's in memory
+    points = (sorted(runs, key=lambda log: log.run.repetition) for _, runs in groupby(logs, records.point_of))
+    rows = [row(runs, slas) for runs in points]
     file = folder / "summary.csv"
     with file.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, rows[0] if rows else ["backend"])
@@ -82,13 +78,20 @@ def write(folder: Path) -> tuple[Path, int]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", default=Path("results"), help="folder of logs [results]")
-    folder = parser.parse_args().folder
-    if not folder.is_dir():
-        parser.exit(2, f"spreadsheet: error: {folder} is not a folder; give one that run_benchmark.py wrote to\n")
-    file, points = write(folder)
+    parser.add_argument(
+        "--sla", nargs="+", default=[], metavar="SLA", help="as in servebench.summary: columns more"
+    )
+    args = parser.parse_args()
+    if not args.folder.is_dir():
+        raise InputError(f"{args.folder} is not a folder; give one that run_benchmark.py wrote to")
+    file, points = write(args.folder, [parse(name) for name in args.sla])
     print(f"{file}: {points} points")
     return 0 if points else 1
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    try:
+        sys.exit(main())
+    except InputError as error:
+        print(f"spreadsheet: error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,60 +1,41 @@
-"""What the terminal shows: the plan, a line a point, a table at the end, and warnings."""
+"""What the terminal shows: the plan, a line a point, and a table at the end.
+
+    python -m servebench.summary results/ --sla fastgen-4 ttft=2,tpot=0.1
+
+shows the table and the warnings of a folder's logs again, with the requests/s that meet these SLAs (sla.py).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import argparse
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from tabulate import tabulate
 
-from servebench import defaults, metrics, records
-from servebench.metrics import FLOORS
-from servebench.records import Log, Quality
+from servebench import advice, columns, defaults, metrics, records, stats, steady
+from servebench.records import InputError, Log, Quality, Result
+from servebench.sla import Sla, effective_throughput, parse
 from servebench.sweep import Plan
 
-LATE_TOKENS_SHARE = 0.02
-
-
-@dataclass(frozen=True)
-class Summary:
-    """A point in a few numbers; None where the log cannot tell. Percentiles carry "~" below their floor."""
-
-    requests: int
-    failed: int
-    requests_per_s: float | None
-    output_tokens_per_s: float | None
-    ttft_s: tuple[str, str]
-    tpot_s: tuple[str, str]
-    e2e_s: tuple[str, str]
-
-
-def summarize(log: Log) -> Summary:
-    counted = metrics.measured(log)
-    return Summary(
-        requests=len(counted),
-        failed=len(counted) - len(metrics.succeeded(log)),
-        requests_per_s=metrics.request_throughput(log),
-        output_tokens_per_s=metrics.output_token_throughput(log),
-        ttft_s=_p50_p90(metrics.each(log, metrics.ttft_s)),
-        tpot_s=_p50_p90(metrics.each(log, metrics.tpot_s)),
-        e2e_s=_p50_p90(metrics.each(log, metrics.e2e_s)),
-    )
-
-
-def _p50_p90(values: np.ndarray) -> tuple[str, str]:
-    return show_percentile(values, 50), show_percentile(values, 90)
+OfRequest = Callable[[Result], float | None]
+LATENCIES: dict[str, OfRequest] = {"TTFT": metrics.ttft_s, "TPOT": metrics.tpot_s, "E2E": metrics.e2e_s}
+RATES = {"req/s": "request_throughput", "clients/latency": "blog_throughput", "tok/s": "output_token_throughput"}
 
 
 def show_percentile(values: np.ndarray, q: int) -> str:
-    """Three digits, "-" without samples, "~" behind what too few samples carry."""
+    """Three digits, "-" without samples, "~" behind what too few effective samples carry."""
     value = metrics.percentile(values, q)
-    return "-" if value is None else show(value) + ("~" if len(values) < FLOORS[q] else "")
+    return "-" if value is None else show(value) + ("" if stats.carries(values, q) else "~")
 
 
-def show(value: float | None) -> str:
-    """Three significant digits."""
-    return "-" if value is None else f"{value:#.3g}".rstrip(".") if abs(value) < 1000 else f"{value:.0f}"
+def show(value: float | None, digits: int = 3) -> str:
+    """So many significant digits."""
+    if value is None:
+        return "-"
+    return f"{value:#.{digits}g}".rstrip(".") if abs(value) < 10**digits else f"{value:.0f}"
 
 
 def name_of(log: Log) -> str:
@@ -62,6 +43,7 @@ def name_of(log: Log) -> str:
     return (
         f"{server.backend} tp{server.tp_size} x{server.num_replicas}  prompt {run.mean_prompt_length}  "
         f"gen {run.mean_max_new_tokens}  clients {run.num_clients}"
+        + (f"  run {run.repetition + 1}" if run.repetition else "")
     )
 
 
@@ -71,12 +53,15 @@ def line(log: Log) -> str:
         return f"{name_of(log)}:  FAILED: {log.failure}" + (
             "\n" + indented(log.server_facts.log_tail) if log.server_facts.log_tail else ""
         )
-    s = summarize(log)
+    medians = "  ".join(f"{name} {show_percentile(metrics.each(log, f), 50)} s" for name, f in LATENCIES.items())
+    counted, done = metrics.measured(log), metrics.succeeded(log)
     text = (
-        f"{name_of(log)}:  {show(s.requests_per_s)} req/s  {show(s.output_tokens_per_s)} tok/s  "
-        f"TTFT {s.ttft_s[0]} s  TPOT {s.tpot_s[0]} s  E2E {s.e2e_s[0]} s  failed {s.failed}/{s.requests}"
+        f"{name_of(log)}:  {show(metrics.request_throughput(log))} req/s  "
+        f"{show(metrics.output_token_throughput(log))} tok/s  {medians}  "
+        f"failed {len(counted) - len(done)}/{len(counted)}  window {show(metrics.window_s(log))} s"
     )
-    return "\n".join([text, f"  client: {quality_line(log.quality)}", *(f"  warning: {w}" for w in warnings(log))])
+    rest = [f"  client: {quality_line(log.quality)}", *(f"  warning: {w}" for w in advice.of_point(log))]
+    return "\n".join([text, *rest, *([f"  enough: {log.stopped}"] if log.stopped else [])])
 
 
 def quality_line(q: Quality) -> str:
@@ -97,48 +82,93 @@ def indented(text: str) -> str:
     return "\n".join(f"    | {row}" for row in text.splitlines())
 
 
-def warnings(log: Log) -> list[str]:
-    """What a colleague would say about this point, with the flag that helps."""
-    done, counted = metrics.succeeded(log), metrics.measured(log)
-    found = []
-    if log.quality.verdict.startswith("client-limited"):
-        found.append(log.quality.verdict)
-    if len(done) < len(counted):
-        first = next(r.error for r in counted if r.error)
-        found.append(f"{len(counted) - len(done)} of {len(counted)} requests failed, the first with: {first}")
-    retries = sum(r.retries for r in counted)
-    if retries:
-        tried = sum(r.retries > 0 for r in counted)
-        found.append(f"{tried} of {len(counted)} requests were sent again, {retries} times (--max_retries)")
-    short = sum(r.generated_tokens < r.max_new_tokens for r in done)
-    if short > LATE_TOKENS_SHARE * len(done) and not log.run.respect_eos:
-        found.append(f"{short} of {len(done)} answers are shorter than asked for; engines did unlike work")
-    cached = sum(r.cached_tokens or 0 for r in done)
-    if cached > 0.02 * sum(r.prompt_tokens for r in done):
-        found.append(f"{cached} prompt tokens came from the server's prefix cache")
-    if any(r.token_source == "tokenizer" for r in done):
-        found.append("the server counts no tokens; they are counted with --tokenizer")
-    return found
+def table(logs: list[Log], slas: Sequence[Sla] = ()) -> str:
+    """A row a point; what all points have in common stands above. Several runs give an interval: mean +-half."""
+    points = records.by_point(logs)
+    common, names, identities = _identities([runs[0] for runs in points])
+    latencies = [title for name in LATENCIES for title in (f"{name} p50 (s)", "p90")]
+    header = [*names, "runs", *RATES, *latencies]
+    header += [*(f"{agreed.name} (req/s)" for agreed in slas), "failed", "window (s)", "client"]
+    rows = [[*identity, *_row(runs, slas)] for identity, runs in zip(identities, points, strict=True)]
+    text = tabulate(rows, header, disable_numparse=True, stralign="right")
+    return "\n".join([common, text, *(note for mark, note in NOTES.items() if mark in text)])
 
 
-def table(logs: list[Log]) -> str:
-    """All points, best read from top to bottom within one server."""
-    header = ["backend", "tp", "repl", "prompt", "gen", "clients", "req/s", "tok/s"]
-    header += ["TTFT p50 (s)", "p90", "TPOT p50 (s)", "p90", "E2E p50 (s)", "p90", "failed", "client"]
-    rows = tabulate([_row(log) for log in logs], header, disable_numparse=True, stralign="right")
-    notes = [] if "~" not in rows else ["~ fewer samples than this percentile needs (p50: 11, p90: 64)"]
-    return "\n".join([rows, *notes])
+NOTES = {
+    "(±": "(±) from the batches of a single run; several runs (--runs 5) know it better",
+    "~": "~ fewer effective samples than this percentile needs (p50: 11, p90: 64)",
+    "?": "? not stationary, so without an interval: longer runs (--num_requests) or less load",
+}
 
 
-def _row(log: Log) -> list[str]:
-    server, run, s = log.server, log.run, summarize(log)
-    identity = [server.backend, server.tp_size, server.num_replicas, run.mean_prompt_length]
-    identity += [run.mean_max_new_tokens, run.num_clients]
-    if log.status != "ok":
-        return [*map(str, identity), *["-"] * 8, "point failed", "-"]
-    rates = [show(s.requests_per_s), show(s.output_tokens_per_s)]
-    client = log.quality.verdict.partition(":")[0]
-    return [*map(str, identity), *rates, *s.ttft_s, *s.tpot_s, *s.e2e_s, f"{s.failed}/{s.requests}", client]
+def _identities(logs: list[Log]) -> tuple[str, list[str], list[list[str]]]:
+    """What tells the points apart: (words for what is the same in all, names of the rest, its values a log)."""
+    all_of = [_identity(log) for log in logs]
+    names = [name for name in all_of[0] if name == "clients" or len({i[name] for i in all_of}) > 1]
+    common = ", ".join(f"{name} {value}" for name, value in all_of[0].items() if name not in names)
+    return common, names, [[identity[name] for name in names] for identity in all_of]
+
+
+def _identity(log: Log) -> dict[str, str]:
+    server, run = log.server, log.run
+    sizes = {"tp": server.tp_size, "batch": server.max_ragged_batch_size, "replicas": server.num_replicas}
+    lengths = {"prompt": run.mean_prompt_length, "gen": run.mean_max_new_tokens, "clients": run.num_clients}
+    names = {"backend": server.backend, "model": records.model_label(server.model)}
+    return {name: str(value) for name, value in (names | sizes | lengths).items()}
+
+
+def _row(runs: list[Log], slas: Sequence[Sla]) -> list[str]:
+    good = [log for log in runs if log.status == "ok"]
+    if not good:
+        return [str(len(runs)), *["-"] * (9 + len(slas)), "point failed", "-", "-"]
+    settled = not steady.not_stationary(good)
+    batches = columns.batch_values(good[0]) if len(good) == 1 else {}
+    cells = [
+        _known(good, getattr(metrics, rate), settled, batches.get(f"{rate}_per_s")) for rate in RATES.values()
+    ]
+    for name, of_request in zip(columns.LATENCIES, LATENCIES.values(), strict=True):
+        cells += [_median(good, of_request, settled, batches.get(f"{name}_p50_s")), _p90(good, of_request)]
+    cells += [_known(good, _meeting(agreed), settled, None) for agreed in slas]
+    counted = sum(len(metrics.measured(log)) for log in good)
+    done = sum(len(metrics.succeeded(log)) for log in good)
+    window = show(sum(metrics.window_s(log) or 0 for log in good))
+    verdicts = [log.quality.verdict.partition(":")[0] for log in good]
+    worst = next((verdict for verdict in verdicts if verdict != "ok"), "ok")
+    return [str(len(good)), *cells, f"{counted - done}/{counted}", window, worst]
+
+
+def _meeting(agreed: Sla) -> Callable[[Log], float | None]:
+    return lambda log: effective_throughput(log, agreed.met)
+
+
+def _known(
+    runs: list[Log], of_log: Callable[[Log], float | None], settled: bool, batches: np.ndarray | None
+) -> str:
+    """The mean over runs, with an interval if they are stationary; (±) is that of one run's batches."""
+    interval = stats.t_interval([value for log in runs if (value := of_log(log)) is not None])
+    if not interval:
+        return "-"
+    if not settled:
+        return show(interval.mean) + "?"
+    if interval.runs > 1:
+        return f"{show(interval.mean)} ±{show(interval.high - interval.mean, 2)}"
+    within = stats.t_interval(batches.tolist()) if batches is not None else None
+    return show(interval.mean) + (f" (±{show(within.high - within.mean, 2)})" if within else "")
+
+
+def _median(runs: list[Log], of_request: OfRequest, settled: bool, batches: np.ndarray | None) -> str:
+    text = _known(runs, lambda log: metrics.percentile(metrics.each(log, of_request), 50), settled, batches)
+    return text + _weakness(runs, of_request, 50)
+
+
+def _p90(runs: list[Log], of_request: OfRequest) -> str:
+    values = [v for log in runs if (v := metrics.percentile(metrics.each(log, of_request), 90)) is not None]
+    return show(float(np.mean(values)) if values else None) + _weakness(runs, of_request, 90)
+
+
+def _weakness(runs: list[Log], of_request: OfRequest, q: int) -> str:
+    samples = [metrics.each(log, of_request) for log in runs]
+    return "~" if any(len(sample) and not stats.carries(sample, q) for sample in samples) else ""
 
 
 def plan_table(plan: Plan) -> str:
@@ -149,9 +179,10 @@ def plan_table(plan: Plan) -> str:
         states = {state: sum(p.state == state for p in points) for state in ("done", "failed", "superseded")}
         row = [server.backend, server.tp_size, server.max_ragged_batch_size, server.num_replicas]
         row += [_set(p.run.mean_prompt_length for p in points), _set(p.run.mean_max_new_tokens for p in points)]
-        row += [_set(p.run.num_clients for p in points), len(points), *states.values(), len(todo)]
+        row += [_set(p.run.num_clients for p in points), len({records.point_key(server, p.run) for p in points})]
+        row += [len(points), *states.values(), len(todo)]
         rows.append([*row, sum(p.run.num_requests + p.run.num_clients * (p.run.warmup + 1) for p in todo)])
-    header = ["backend", "tp", "batch", "repl", "prompt", "gen", "clients", "points"]
+    header = ["backend", "tp", "batch", "repl", "prompt", "gen", "clients", "points", "runs"]
     header += ["done", "failed before", "other settings", "to run", "requests (about)"]
     return tabulate(rows, header)
 
@@ -171,9 +202,41 @@ def models_table() -> str:
 
 def closing(plan: Plan, folder: Path) -> str:
     """The last words of a run: the table of all of the plan's logs, what failed, where everything is."""
-    logs = [records.load(p.path) for _, points in plan for p in points if p.path.exists()]
-    failed = [log for log in logs if log.status != "ok"]
-    words = ["", table(logs)] if logs else []
-    words.append(f"{len(logs) - len(failed)} points measured, {len(failed)} failed; logs are in {folder}/")
+    found = [(p, records.load(p.path)) for _, points in plan for p in points if p.path.exists()]
+    logs = [log for p, log in found if log.fingerprint == p.fingerprint]
+    good, failed = ([log for log in logs if (log.status == "ok") is ok] for ok in (True, False))
+    words = ["", report(logs)] if logs else []
+    words.append(f"{len(records.by_point(good))} points measured, {len(failed)} failed; logs are in {folder}/")
     words += [f"  failed: {name_of(log)}: {log.failure}" for log in failed]
     return "\n".join(words)
+
+
+def report(logs: list[Log], slas: Sequence[Sla] = ()) -> str:
+    """The table, and what only shows when points are seen side by side."""
+    return "\n".join([table(logs, slas), *(f"warning: {words}" for words in advice.of_sweep(logs))])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("results"), help="folder of logs [results]")
+    parser.add_argument(
+        "--sla", nargs="+", default=[], metavar="SLA", help="fastgen-4, mlperf-llama2-70b, ttft=2,tpot=0.1"
+    )
+    args = parser.parse_args()
+    slas = [parse(name) for name in args.sla]
+    logs = [log for _, log in records.load_folder(args.folder)]
+    if not logs:
+        raise InputError(f"no logs in {args.folder}; give a folder that run_benchmark.py wrote to")
+    for log in logs:
+        for words in advice.of_point(log) if log.status == "ok" else [str(log.failure)]:
+            print(f"{name_of(log)}: {words}")
+    print(report(logs, slas))
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except InputError as error:
+        print(f"summary: error: {error}", file=sys.stderr)
+        sys.exit(2)

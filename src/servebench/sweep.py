@@ -40,7 +40,7 @@ Plan = list[tuple[ServerConfig, list[Point]]]
 
 
 def make_plan(settings: Settings) -> Plan:
-    """Servers in the order of tp_size, batch size and replicas; points in that of lengths and clients.
+    """Servers in the order of tp_size, batch size and replicas; points in that of lengths and clients, run by run.
 
     Raises InputError when the engine is not installed, except for a plan that is only looked at.
     """
@@ -102,7 +102,8 @@ def _runs(settings: Settings) -> list[RunConfig]:
             "repetition",
         )
     }
-    lengths = product(settings.mean_prompt_length, settings.mean_max_new_tokens, settings.num_clients)
+    runs = range(settings.max_runs if settings.target_ci else settings.runs)
+    lengths = (settings.mean_prompt_length, settings.mean_max_new_tokens, settings.num_clients)
     return [
         RunConfig(
             mean_prompt_length=prompt,
@@ -110,9 +111,10 @@ def _runs(settings: Settings) -> list[RunConfig]:
             num_clients=clients,
             max_prompt_length=settings.max_prompt_length,
             num_requests=settings.num_requests or defaults.num_requests(clients),
+            repetition=repetition,
             **same,
         )
-        for prompt, generated, clients in lengths
+        for repetition, prompt, generated, clients in product(runs, *lengths)
     ]
 
 
@@ -132,6 +134,19 @@ def _state(path: Path, mark: str) -> str:
     if head.status != "ok":
         return "failed"
     return "done" if head.fingerprint == mark else "superseded"
+
+
+def runs_before(point: Point, points: list[Point]) -> list[Log]:
+    """The logs of earlier runs of the point's load, of those that succeeded under these settings."""
+    load = records.point_key(point.server, point.run)
+    earlier = [
+        p
+        for p in points
+        if p.run.repetition < point.run.repetition
+        and records.point_key(p.server, p.run) == load
+        and _state(p.path, p.fingerprint) == "done"
+    ]
+    return [records.load(p.path) for p in earlier]
 
 
 def save(point: Point, log: Log) -> None:

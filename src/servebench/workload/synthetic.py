@@ -40,7 +40,8 @@ def build_workload(run: RunConfig, tokenizer: Tokenizer, context: int | None) ->
 
     `context` is the most tokens that the model takes, prompt and generation together.
     """
-    rng = np.random.default_rng([run.seed, run.mean_prompt_length, run.mean_max_new_tokens, run.num_clients])
+    load = [run.mean_prompt_length, run.mean_max_new_tokens, run.num_clients]
+    rng = np.random.default_rng([run.seed, run.repetition, *load])
     spare = run.num_clients * (run.warmup + 3)
     n = run.num_requests + spare
     generated = _lengths(rng, n, run.mean_max_new_tokens, run.max_new_tokens_var, 10 * run.mean_max_new_tokens)

@@ -1,0 +1,92 @@
+"""What a colleague would say about a point or a sweep: what looks wrong, the likely cause, the flag that helps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import groupby
+
+from servebench import metrics, records, stats, steady
+from servebench.records import Log, Result
+
+LATE_TOKENS_SHARE = 0.02
+CACHED_SHARE = 0.02
+WARM_UP_SHARE = 0.1  # of the window
+LITTLE = 0.1  # by which Little's law may be off
+FEWEST = 11  # requests that carry a median
+QUEUE, PACE = 5.0, 1.5  # waiting in the server: TTFT grew by more than the first, ITL by less than the second
+
+
+def of_point(log: Log) -> list[str]:
+    """Warnings about one log that was measured."""
+    return [*_client(log), *_requests(log), *_answers(log), *_window(log)]
+
+
+def _client(log: Log) -> Iterator[str]:
+    if log.quality.verdict.startswith("client-limited"):
+        yield log.quality.verdict
+
+
+def _requests(log: Log) -> Iterator[str]:
+    counted, done = metrics.measured(log), metrics.succeeded(log)
+    if len(done) < len(counted):
+        first = next((r.error for r in counted if r.error), "nothing")
+        yield f"{len(counted) - len(done)} of {len(counted)} requests failed, the first with: {first}"
+    retries = sum(r.retries for r in counted)
+    if retries:
+        tried = sum(r.retries > 0 for r in counted)
+        yield f"{tried} of {len(counted)} requests were sent again, {retries} times (--max_retries)"
+    if len(done) < FEWEST:
+        yield f"{len(done)} requests do not carry even a median; more --num_requests"
+
+
+def _answers(log: Log) -> Iterator[str]:
+    done = metrics.succeeded(log)
+    short = sum(r.generated_tokens < r.max_new_tokens for r in done)
+    if short > LATE_TOKENS_SHARE * len(done) and not log.run.respect_eos:
+        yield f"{short} of {len(done)} answers are shorter than asked for; engines did unlike work"
+    cached = sum(r.cached_tokens or 0 for r in done)
+    if cached > CACHED_SHARE * sum(r.prompt_tokens for r in done):
+        yield f"{cached} prompt tokens came from the server's prefix cache"
+    if any(r.token_source == "tokenizer" for r in done):
+        yield "the server counts no tokens; they are counted with --tokenizer"
+
+
+def _window(log: Log) -> Iterator[str]:
+    reason, warm_up = steady.unsteady(log), steady.warming_up(log)
+    if reason:
+        yield f"not stationary ({reason}): more --num_requests, or a lower load"
+    elif warm_up > WARM_UP_SHARE:
+        yield f"the first {warm_up:.0%} of the window were still warming up; more --warmup"
+    ratio = metrics.littles_law_ratio(log)
+    if ratio and abs(ratio - 1) > LITTLE and len(metrics.succeeded(log)) >= stats.FEWEST:
+        yield f"throughput x latency is {ratio:.2f} of the requests in flight (Little's law); more --num_requests"
+
+
+def of_sweep(logs: list[Log]) -> list[str]:
+    """Warnings that take several points: where requests wait in the server's queue."""
+    measured = [log for log in logs if log.status == "ok" and log.run.stream]
+    ordered = sorted(measured, key=lambda log: (_without_clients(log), log.run.num_clients))
+    return [words for _, group in groupby(ordered, _without_clients) for words in _queueing(list(group))]
+
+
+def _without_clients(log: Log) -> tuple[bytes, int, int]:
+    """What the points of one curve have in common."""
+    run = log.run
+    return records.point_key(log.server, records.RunConfig()), run.mean_prompt_length, run.mean_max_new_tokens
+
+
+def _queueing(curve: list[Log]) -> Iterator[str]:
+    """Does TTFT grow with the load while the time between tokens stays?"""
+    least, most = curve[0], curve[-1]
+    grown = [_growth(least, most, of_request) for of_request in (metrics.ttft_s, metrics.tpot_s)]
+    if least.run.num_clients < most.run.num_clients and grown[0] > QUEUE and grown[1] < PACE:
+        yield (
+            f"{most.server.backend}, {least.run.num_clients} to {most.run.num_clients} clients: "
+            f"the median TTFT grows {grown[0]:.1f}-fold, TPOT {grown[1]:.1f}-fold: requests wait in the server; "
+            "raise --max_ragged_batch_size or --num_replicas"
+        )
+
+
+def _growth(least: Log, most: Log, of_request: Callable[[Result], float | None]) -> float:
+    before, after = (metrics.percentile(metrics.each(log, of_request), 50) for log in (least, most))
+    return after / before if before and after else 1.0

@@ -1,0 +1,88 @@
+"""All numbers of a log by name: what summary.csv, compare and `--fail_if` call them. The unit ends the name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from servebench import metrics, sla, stats, steady
+from servebench.records import Log, Result
+from servebench.sla import Sla
+from servebench.stats import Interval
+
+LATENCIES: dict[str, Callable[[Result], float | None]] = {
+    "ttft": metrics.ttft_s,
+    "tpot": metrics.tpot_s,
+    "e2e_latency": metrics.e2e_s,
+}
+FROM_SCHEDULE: dict[str, Callable[[Result], float | None]] = {
+    "ttft_from_schedule": metrics.ttft_from_schedule_s,
+    "e2e_latency_from_schedule": metrics.e2e_from_schedule_s,
+}
+RATES: dict[str, Callable[[Log], float | None]] = {
+    "request_throughput_per_s": metrics.request_throughput,
+    "output_token_throughput_per_s": metrics.output_token_throughput,
+    "total_token_throughput_per_s": metrics.total_token_throughput,
+    "blog_throughput_per_s": metrics.blog_throughput,
+    "makespan_throughput_per_s": metrics.makespan_throughput,
+    "throughput_per_gpu_per_s": metrics.throughput_per_gpu,
+    "tflops_per_gpu": metrics.tflops_per_gpu,
+    "effective_concurrency": metrics.effective_concurrency,
+    "littles_law_ratio": metrics.littles_law_ratio,
+}
+PERCENTILES = (50, 90, 95, 99)
+MORE_IS_BETTER = ("throughput", "tflops", "interactivity", "fluidity")
+
+Values = dict[str, float | None]
+
+
+def values(log: Log, slas: Sequence[Sla] = ()) -> Values:
+    """Every metric of one run; None where the log cannot tell."""
+    found = {name: rate(log) for name, rate in RATES.items()}
+    found["failed_share"] = metrics.failed_share(log)
+    for name, of_request in LATENCIES.items():
+        found |= _spread(name, metrics.each(log, of_request))
+    found |= _spread("itl", metrics.pooled_itl_s(log))
+    users = metrics.interactivity(log)
+    found |= {f"interactivity_p{q}_per_s": metrics.percentile(users, q) for q in (50, 10)}
+    for name, of_request in FROM_SCHEDULE.items():
+        found |= _spread(name, metrics.each(log, of_request))
+    for agreed in slas:
+        found[f"effective_throughput[{agreed.name}]_per_s"] = sla.effective_throughput(log, agreed.met)
+        if agreed.limits:
+            found[f"fluidity_index[{agreed.name}]"] = sla.fluidity_index(log, *agreed.limits)
+    return found
+
+
+def _spread(name: str, sample: np.ndarray) -> Values:
+    """Mean and percentiles of a latency (s)."""
+    known = np.percentile(sample, PERCENTILES).tolist() if len(sample) else [None] * len(PERCENTILES)
+    percentiles = {f"{name}_p{q}_s": value for q, value in zip(PERCENTILES, known, strict=True)}
+    return {f"{name}_mean_s": metrics.mean(sample), **percentiles}
+
+
+def batch_values(log: Log) -> dict[str, np.ndarray]:
+    """Of one run: what is known from the means or medians of its batches. Shapes (batches,); empty for too few."""
+    done = sorted(metrics.succeeded(log), key=lambda r: r.sent_ns)
+    found = {}
+    for name, of_request in LATENCIES.items():
+        sample = np.array([v for r in done if (v := of_request(r)) is not None])
+        enough = sample if len(sample) >= stats.FEWEST else sample[:0]
+        found[f"{name}_mean_s"] = stats.batches(enough)
+        found[f"{name}_p50_s"] = stats.batches(enough, np.median)
+    if log.window_ns and len(done) >= stats.FEWEST:
+        batch_s = (metrics.window_s(log) or 1) / stats.BATCHES
+        found["request_throughput_per_s"] = stats.batches(steady.ends_per_bin(log), np.sum) / batch_s
+        found["output_token_throughput_per_s"] = stats.batches(steady.tokens_per_bin(log), np.sum) / batch_s
+    return found
+
+
+def intervals(runs: Sequence[Values]) -> dict[str, Interval]:
+    """Each metric's mean over the runs of a point with its interval; what no run knows is left out."""
+    known = {name: [v for run in runs if (v := run[name]) is not None] for name in runs[0]}
+    return {name: interval for name, sample in known.items() if (interval := stats.t_interval(sample))}
+
+
+def more_is_better(name: str) -> bool:
+    return name.startswith(MORE_IS_BETTER) or "_throughput" in name

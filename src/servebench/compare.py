@@ -1,0 +1,283 @@
+"""Two sets of results side by side: is B better or worse than A, and could the data have told?
+
+    python -m servebench.compare results/vllm results/fastgen
+    python -m servebench.compare before/ after/ --fail_if "ttft_p99 > 1.05" "request_throughput < 0.95"
+
+A and B are folders of logs, of one backend or of several. For every point and metric: the ratio B/A, its 95 %
+interval, and a verdict. The interval comes from repeated runs (--runs 5 or more); of single runs from the means of
+their batches, which takes 100 requests and means or medians; with --paired from the ratios of runs of the same
+prompts, taken in turn (servebench.paired). Unlike workloads are refused.
+Exit status: 0, 1 when a --fail_if holds or cannot be judged, 2 bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import operator
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from tabulate import tabulate
+
+from servebench import columns, records, stats, steady
+from servebench.records import InputError, Log
+from servebench.sla import Sla, parse
+from servebench.stats import Interval
+
+METRICS = (
+    *("request_throughput_per_s", "output_token_throughput_per_s", "ttft_mean_s", "ttft_p50_s", "ttft_p99_s"),
+    *("tpot_mean_s", "itl_p99_s", "e2e_latency_mean_s", "e2e_latency_p99_s"),
+)
+FEWEST_PAIRS = 6  # for a verdict at 5 %: of five even the signs alone could not say it
+OF_NO_WORKLOAD = ("repetition", "request_timeout", "max_retries")  # settings that two runs need not share
+OPERATORS = {">": operator.gt, "<": operator.lt, ">=": operator.ge, "<=": operator.le}
+UNITS = r"(_per_s|_s)?"
+Runs = list[Log]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One metric of one point. `a`, `b`: means over runs; interval and evidence where the data have any."""
+
+    point: str
+    metric: str
+    a: float | None
+    b: float | None
+    interval: Interval | None
+    evidence: str
+    settled: bool
+
+    @property
+    def ratio(self) -> float | None:
+        """B/A; 1 where both are 0. None where one is not known."""
+        if self.a is None or self.b is None:
+            return None
+        if self.interval:
+            return self.interval.mean
+        return self.b / self.a if self.a else 1.0 if not self.b else float("inf")
+
+    @property
+    def verdict(self) -> str:
+        """better, worse, not distinguishable, or why nothing can be said."""
+        if self.ratio is None:
+            return "not known"
+        if not self.settled:
+            return "not stationary"
+        if not self.interval:
+            return "no interval: more --runs" if self.a != self.b else "not distinguishable"
+        if self.evidence == "pairs" and self.interval.runs < FEWEST_PAIRS:
+            return f"takes {FEWEST_PAIRS} pairs"
+        if self.interval.low <= 1 <= self.interval.high:
+            return "not distinguishable"
+        return "better" if (self.interval.low > 1) == columns.more_is_better(self.metric) else "worse"
+
+
+# What is compared with what.
+
+
+def matched(a: Runs, b: Runs) -> list[tuple[str, Runs, Runs]]:
+    """(point, its runs in A, its runs in B) of the points that both have. Raises InputError for unlike ones."""
+    several = len({log.server.backend for log in a}) > 1 or len({log.server.backend for log in b}) > 1
+    of_a, of_b = _by_name(a, several), _by_name(b, several)
+    common = [name for name in of_a if name in of_b]
+    if not common:
+        raise InputError(
+            f"no point is in both; the first has {next(iter(of_a))!r}, the second {next(iter(of_b))!r}"
+        )
+    for name in common:
+        _refuse_unlike(name, of_a[name], of_b[name])
+    return [(name, of_a[name], of_b[name]) for name in common]
+
+
+def _by_name(logs: Runs, with_backend: bool) -> dict[str, Runs]:
+    found: dict[str, Runs] = {}
+    for runs in records.by_point(logs):
+        name = _name(runs[0], with_backend)
+        if name in found:
+            raise InputError(f"{name}: runs of unlike settings or engines in one folder; keep them in two")
+        found[name] = runs
+    return found
+
+
+def _name(log: Log, with_backend: bool) -> str:
+    first = msgspec.structs.replace(log.run, repetition=0)
+    name = records.log_name(log.server, first).removesuffix(".json")
+    return f"{log.server.backend}/{name}" if with_backend else name
+
+
+def _refuse_unlike(name: str, a: Runs, b: Runs) -> None:
+    for field in a[0].run.__struct_fields__:
+        ours, theirs = getattr(a[0].run, field), getattr(b[0].run, field)
+        if field not in OF_NO_WORKLOAD and ours != theirs:
+            raise InputError(f"{name}: unlike workloads, {field} is {ours} and {theirs}; measure both alike")
+    hashes = [{log.run.repetition: log.client.get("workload_sha256") for log in runs} for runs in (a, b)]
+    for run in hashes[0].keys() & hashes[1].keys():
+        if hashes[0][run] != hashes[1][run]:
+            raise InputError(
+                f"{name}: unlike prompts in run {run + 1}; measure both with one --tokenizer and --seed"
+            )
+    if not hashes[0].keys() & hashes[1].keys():
+        raise InputError(f"{name}: no run has the same prompts in both; measure both with the same --runs")
+
+
+# The comparison.
+
+
+def compare(a: Runs, b: Runs, slas: Sequence[Sla], paired: bool) -> list[Comparison]:
+    """Every metric of every common point."""
+    return [row for name, ours, theirs in matched(a, b) for row in _point(name, ours, theirs, slas, paired)]
+
+
+def _point(name: str, a: Runs, b: Runs, slas: Sequence[Sla], paired: bool) -> list[Comparison]:
+    if paired:
+        shared = {log.run.repetition for log in a} & {log.run.repetition for log in b}
+        a, b = ([log for log in runs if log.run.repetition in shared] for runs in (a, b))
+    kind, ratio = ("pairs", stats.ratio_of_pairs) if paired else ("runs", stats.ratio_of_means)
+    if not paired and min(len(a), len(b)) == 1:
+        kind, a, b = "batches", a[:1], b[:1]
+    settled = not steady.not_stationary(a) and not steady.not_stationary(b)
+    of_a, of_b = ([columns.values(log, slas) for log in runs] for runs in (a, b))
+    batches = _of_batches(a[0], b[0]) if kind == "batches" else {}
+    means_a, means_b = columns.intervals(of_a), columns.intervals(of_b)
+    return [
+        Comparison(
+            point=name,
+            metric=metric,
+            a=means_a[metric].mean if metric in means_a else None,
+            b=means_b[metric].mean if metric in means_b else None,
+            interval=batches.get(metric) if kind == "batches" else _of_runs(ratio, metric, of_a, of_b),
+            evidence=kind,
+            settled=settled,
+        )
+        for metric in of_a[0]
+    ]
+
+
+def _of_runs(
+    ratio: Callable[[Sequence[float], Sequence[float]], Interval | None],
+    metric: str,
+    a: list[columns.Values],
+    b: list[columns.Values],
+) -> Interval | None:
+    """From one value a run; nothing when a run has none."""
+    known = [[v for run in runs if (v := run[metric]) is not None] for runs in (a, b)]
+    return ratio(*known) if (len(known[0]), len(known[1])) == (len(a), len(b)) else None
+
+
+def _of_batches(a: Log, b: Log) -> dict[str, Interval | None]:
+    of_a, of_b = columns.batch_values(a), columns.batch_values(b)
+    return {
+        metric: stats.ratio_of_means(of_a[metric].tolist(), of_b[metric].tolist())
+        for metric in of_a.keys() & of_b.keys()
+    }
+
+
+# Limits for CI.
+
+
+@dataclass(frozen=True)
+class Limit:
+    """`ttft_p99 > 1.05`: the ratio B/A that is a failure."""
+
+    text: str
+    metric: str
+    holds: Callable[[Any, Any], bool]
+    bound: float
+
+    def failed_by(self, row: Comparison) -> bool:
+        """A ratio that is not known fails too."""
+        named = re.fullmatch(re.escape(self.metric) + UNITS, row.metric)
+        return bool(named) and (row.ratio is None or self.holds(row.ratio, self.bound))
+
+
+def parse_limit(text: str, names: Sequence[str]) -> Limit:
+    """Raises InputError for what is no limit, or of no metric."""
+    said = re.fullmatch(r"\s*(\S+)\s*(>=|<=|>|<)\s*(\d*\.?\d+)\s*", text)
+    if not said:
+        raise InputError(f"--fail_if {text!r} is no limit; write METRIC > RATIO, as in 'ttft_p99 > 1.05'")
+    if not any(re.fullmatch(re.escape(said[1]) + UNITS, name) for name in names):
+        raise InputError(f"--fail_if {text!r}: no metric has this name; there are {', '.join(names)}")
+    return Limit(text, said[1], OPERATORS[said[2]], float(said[3]))
+
+
+# What is shown.
+
+
+def table(rows: list[Comparison]) -> str:
+    """What the names of all points begin with stands above it."""
+    names = {row.point: row.point.split("-") for row in rows}
+    alike = takewhile(lambda parts: len(set(parts)) == 1, zip(*names.values(), strict=False))
+    shared = "-".join(parts[0] for parts in alike) if len(names) > 1 else ""
+    header = ["point", "metric", "A", "B", "B/A", "95 % interval", "sees", "from", "verdict"]
+    cells = [[row.point[len(shared) :].strip("-"), row.metric, *_cells(row)] for row in rows]
+    return f"{shared}\n" + tabulate(cells, header, disable_numparse=True, stralign="right")
+
+
+def _cells(row: Comparison) -> list[str]:
+    numbers = ["-" if value is None else f"{value:#.4g}" for value in (row.a, row.b, row.ratio)]
+    i = row.interval
+    span = [f"{i.low:.3f} .. {i.high:.3f}", f"{(i.high / i.low) ** 0.5 - 1:.1%}"] if i else ["-", "-"]
+    return [*numbers, *span, f"{i.runs} {row.evidence}" if i else "-", row.verdict]
+
+
+def load(folder: Path) -> Runs:
+    """The measured points of a folder. Raises InputError when there is none."""
+    logs = [log for _, log in records.load_folder(folder) if log.status == "ok"]
+    if not logs:
+        raise InputError(f"no measured points in {folder}; give a folder that run_benchmark.py wrote to")
+    return logs
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("a", type=Path, help="folder of logs")
+    add("b", type=Path, help="another")
+    add("--paired", action="store_true", help="take runs of the same number as pairs")
+    add(
+        "--sla",
+        nargs="+",
+        default=[],
+        metavar="SLA",
+        help="as in servebench.summary: their effective throughput too",
+    )
+    add(
+        "--metric",
+        nargs="+",
+        metavar="NAME",
+        help="columns of summary.csv to show [the main ones, those of --sla]",
+    )
+    add(
+        "--fail_if",
+        nargs="+",
+        default=[],
+        metavar='"NAME > RATIO"',
+        help="end with status 1 if B/A is so anywhere",
+    )
+    args = parser.parse_args()
+    rows = compare(load(args.a), load(args.b), [parse(name) for name in args.sla], args.paired)
+    names = list(dict.fromkeys(row.metric for row in rows))
+    limits = [parse_limit(text, names) for text in args.fail_if]
+    shown = args.metric or [*METRICS, *(name for name in names if "[" in name)]
+    print(f"A {args.a}, B {args.b}")
+    print(table([row for row in rows if row.metric in shown]))
+    print("sees: the smallest difference that would have been told apart; one verdict in 20 is wrong by chance")
+    failures = [(limit, row) for limit in limits for row in rows if limit.failed_by(row)]
+    for limit, row in failures:
+        is_at = "not known" if row.ratio is None else f"{row.ratio:.3f}"
+        print(f"failed: {limit.text}: {row.point} is at {is_at} ({row.verdict})")
+    return int(bool(failures))
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except InputError as error:
+        print(f"compare: error: {error}", file=sys.stderr)
+        sys.exit(2)
