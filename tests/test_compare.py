@@ -151,6 +151,12 @@ def test_the_exit_status_is_usable_in_ci(folders: list[str], limits: list[str], 
     assert words in done.stdout + done.stderr
 
 
+def test_a_metric_that_does_not_exist_is_one_line(folders: list[str]) -> None:
+    command = [sys.executable, "-m", "servebench.compare", *folders, "--metric", "ttft"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and "there are" in done.stderr and done.stderr.count("\n") == 1
+
+
 def test_an_empty_folder_is_one_line(folders: list[str], tmp_path: Path) -> None:
     command = [sys.executable, "-m", "servebench.compare", folders[0], str(tmp_path / "none")]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -265,6 +265,8 @@ def main() -> int:
     names = list(dict.fromkeys(row.metric for row in rows))
     limits = [parse_limit(text, names) for text in args.fail_if]
     shown = args.metric or [*METRICS, *(name for name in names if "[" in name)]
+    if unknown := [name for name in shown if name not in names]:
+        raise InputError(f"--metric {unknown[0]}: no metric has this name; there are {', '.join(names)}")
     print(f"A {args.a}, B {args.b}")
     print(table([row for row in rows if row.metric in shown]))
     print("sees: the smallest difference that would have been told apart; one verdict in 20 is wrong by chance")

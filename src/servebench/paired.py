@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 from servebench import arguments
+from servebench.options import COUNT
 from servebench.records import InputError
 
 DRIVER = Path(__file__).parents[2] / "run_benchmark.py"
@@ -43,7 +44,7 @@ def main() -> int:
     )
     parser.add_argument("a", metavar='"OPTIONS OF A"')
     parser.add_argument("b", metavar='"OPTIONS OF B"')
-    parser.add_argument("--runs", type=int, default=6, metavar="N", help="of each [6]")
+    parser.add_argument("--runs", type=COUNT, default=6, metavar="N", help="of each [6]")
     args, common = parser.parse_known_args()
     a, b = ([*common, *shlex.split(own)] for own in (args.a, args.b))
     folders = [results_of(a), results_of(b)]

@@ -1,7 +1,7 @@
 """All logs of a folder as a table for spreadsheets: `python -m servebench.spreadsheet results/`.
 
 It writes summary.csv there: a row a point, failed ones too; units in the names; empty where a log says nothing. Of
-several runs a point has the means, and for what matters most the 95 % interval (_low, _high).
+several runs a point has the means, and if it is stationary, for what matters most the 95 % interval (_low, _high).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ def row(runs: list[Log], slas: Sequence[Sla] = ()) -> dict[str, Cell]:
     server, run = runs[0].server, runs[0].run
     good = [log for log in runs if log.status == "ok"] or runs[:1]
     counted = [r for log in good for r in metrics.measured(log)]
+    doubts = [why for log in good if (why := steady.unsteady(log))] if steady.not_stationary(good) else []
     cells: dict[str, Cell] = {
         "backend": server.backend,
         "model": server.model,
@@ -46,13 +47,13 @@ def row(runs: list[Log], slas: Sequence[Sla] = ()) -> dict[str, Cell]:
         "retries": sum(r.retries for r in counted),
         "window_s": sum(metrics.window_s(log) or 0 for log in good),
         "effective_samples": round(sum(stats.effective_samples(steady.waiting_s(log)) for log in good)),
-        "not_stationary": next((why for log in good if (why := steady.unsteady(log))), None),
+        "not_stationary": doubts[0] if doubts else None,
     }
     per_run = [columns.values(log, slas) for log in good]
     known = columns.intervals(per_run)
     cells |= {name: known[name].mean if name in known else None for name in per_run[0]}
     for name in HEADLINES:
-        several = known[name] if name in known and known[name].runs > 1 else None
+        several = known[name] if name in known and known[name].runs > 1 and not doubts else None
         cells |= {f"{name}_low": several and several.low, f"{name}_high": several and several.high}
     return cells | {
         "client": next((v for log in good if (v := log.quality.verdict) != "ok"), "ok"),
