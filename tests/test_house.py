@@ -18,6 +18,7 @@ FLOORS = [
     ["server", "sweep"],
     ["arguments"],
     ["options"],
+    ["load_options"],
     ["backends"],
     ["reference_server"],
     ["load.fleet"],

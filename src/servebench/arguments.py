@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from servebench import defaults
+from servebench import defaults, load_options
 from servebench.backends import BACKENDS, LATER, openai
 from servebench.options import build_parser
 from servebench.records import InputError
@@ -47,7 +47,22 @@ class Settings:
     max_new_tokens_var: float
     num_clients: tuple[int, ...]
     num_requests: int | None
-    warmup: int
+    warmup: int | None
+    request_rate: tuple[float, ...]
+    trace_speed: tuple[float, ...]
+    arrival: str
+    burstiness: float
+    ramp_from: float | None
+    max_concurrency: int | None
+    probe_rate: float
+    length_distribution: str
+    scenario: tuple[str, ...]
+    prompt_text: str
+    shared_prefix: tuple[int, int] | None
+    dataset: str
+    dataset_sha256: str
+    multi_turn: bool
+    think_time: float
     stream: bool
     temperature: float
     top_p: float
@@ -99,6 +114,8 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
     given["engine_args"] = _split(args.engine_args)
     if args.backend == "aml":
         _take_azure(args, given)
+    load_options.check(given, clients_given=bool(args.num_clients))
+    load_options.complete(given)
     settings = Settings(**{f.name: _frozen(given[f.name]) for f in fields(Settings)})
     if not (settings.list_models or settings.calibrate):
         check(settings)

@@ -50,11 +50,11 @@ def measure_point(point: Point, server: Server, settings: Settings, tokenizer: T
     run, started_at = point.run, _now()
     known = [tokens for tokens in (server.context, model_context(settings.model)) if tokens]
     context = min(known, default=None)
-    if context and run.mean_prompt_length + run.mean_max_new_tokens > context:
+    if context and not run.dataset and run.mean_prompt_length + run.mean_max_new_tokens > context:
         return not_measured(point, f"prompt and generation exceed the {context} tokens of context that it serves")
     server.empty_cache()
     workload = build_workload(run, tokenizer, context)
-    workers = settings.num_workers or default_workers(run.num_clients)
+    workers = settings.num_workers or default_workers(run.num_clients, run.request_rate or 0.0)
     outcome = run_load(run, workload, server.target(run), point.path.with_suffix(".parts"), workers)
     results = [_count_tokens(r, tokenizer) for r in outcome.results]
     failure = outcome.failure or _nothing_succeeded(results)
@@ -70,6 +70,7 @@ def measure_point(point: Point, server: Server, settings: Settings, tokenizer: T
         window_ns=outcome.window_ns,
         quality=outcome.quality,
         results=results,
+        probes=[_count_tokens(r, tokenizer) for r in outcome.probes],
     )
 
 

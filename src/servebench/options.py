@@ -8,39 +8,24 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from servebench import defaults
+from servebench import defaults, load_options
 from servebench.backends import BACKENDS, LATER
+from servebench.load_options import COUNT, SECONDS, SHARE, number
 
 EPILOG = """examples:
   python run_benchmark.py --backend vllm --dry_run                     show the plan of the default sweep
   python run_benchmark.py --backend vllm --tp_size 1 2 --num_clients 1 8 32
   python run_benchmark.py --backend vllm --model .models/SmolLM2-135M-Instruct --mean_prompt_length 128 \\
       --mean_max_new_tokens 32 --num_clients 1 2 4 --engine_args "--enforce-eager"
+  python run_benchmark.py --backend vllm --request_rate 1 2 4 --scenario "N(480,240)/(300,150)"
   python run_benchmark.py --backend openai --openai_api_url http://localhost:8000/v1 --model NAME
   python run_benchmark.py --backend aml --aml_api_url https://HOST/score --aml_api_key KEY \\
       --deployment_name NAME --model mistralai/Mixtral-8x7B-v0.1
 Options that take several values (tp_size, num_replicas, max_ragged_batch_size, mean_prompt_length,
-mean_max_new_tokens, num_clients) are swept: every combination is one point and one log. A point that was
-measured before with the same settings is skipped.
+mean_max_new_tokens, scenario, num_clients, request_rate, trace_speed) are swept: every combination is one point
+and one log. A point that was measured before with the same settings is skipped.
 Exit status: 0 all points measured, 1 some failed, 2 bad input.
 """
-
-
-def number(kind: type[int] | type[float], least: float, most: float = float("inf")):  # type: ignore[no-untyped-def]
-    """An argparse type: a number of this kind between the bounds."""
-
-    def parse(text: str) -> float:
-        wanted = "a whole number" if kind is int else "a number"
-        bounds = f"of at least {least:g}" + (f" and at most {most:g}" if most != float("inf") else "")
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted} {bounds}")
-        return value
-
-    return parse
 
 
 def json_object(text: str) -> dict[str, Any]:
@@ -57,9 +42,6 @@ def header(text: str) -> tuple[str, str]:
     if not (colon and name.strip() and text.isprintable()):
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME:VALUE")
     return name.strip(), value.strip()
-
-
-COUNT, SHARE, SECONDS = number(int, 1), number(float, 0, 1), number(float, 0.001)
 
 
 class Parser(argparse.ArgumentParser):
@@ -80,7 +62,9 @@ def build_parser() -> argparse.ArgumentParser:
     _server_options(parser.add_argument_group("the server"))
     _endpoint_options(parser.add_argument_group("a server that runs already"))
     _load_options(parser.add_argument_group("the load"))
+    load_options.add_open_loop(parser.add_argument_group("the load, as an open loop"))
     _sampling_options(parser.add_argument_group("the requests"))
+    load_options.add_requests(parser.add_argument_group("the requests, more like your own"))
     _output_options(parser.add_argument_group("the results"))
     return parser
 
@@ -129,8 +113,10 @@ def _load_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--num_clients", nargs="+", type=COUNT, metavar="N",
         help="clients, each sends its next request when its last ended [1 2 4 6 8 12 ... 32]")  # fmt: skip
-    add("--num_requests", type=COUNT, metavar="N", help="counted requests a point [4 x clients + 32]")
-    add("--warmup", type=number(int, 0), default=1, metavar="N", help="requests a client before counting [1]")
+    add("--num_requests", type=COUNT, metavar="N",
+        help="counted requests a point [4 x clients + 32; open loop: 30 s, 100 at least]")  # fmt: skip
+    add("--warmup", type=number(int, 0), metavar="N",
+        help="uncounted requests before: of each client [1]; open loop: of all [a tenth]")  # fmt: skip
     add("--num_workers", type=COUNT, metavar="N", help="client processes [by cores and clients]")
     add(
         "--request_timeout",

@@ -67,7 +67,9 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_retries: int = 0  # attempts after the first, a request
     seed: int = 0
     repetition: int = 0  # which of several runs of the same load (--runs); each has fresh requests
-    request_rate: float | None = None  # open loop: requests/s, at times set beforehand; num_clients says nothing then
+    request_rate: float | None = (
+        None  # open loop: requests/s, at times set beforehand; num_clients says nothing then
+    )
     trace_speed: float | None = None  # open loop: the dataset's own times, this much faster
     arrival: Literal["poisson", "constant", "gamma"] = "poisson"  # gaps between requests at request_rate
     burstiness: float = 1.0  # shape of gamma gaps: 1 is poisson, less is burstier
@@ -93,7 +95,9 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
         """What is swept of the load, and how much of it: ("clients", "8"), ("rate", "2.5") or ("trace", "1")."""
         if self.request_rate is not None:
             return "rate", f"{self.request_rate:g}"
-        return ("clients", str(self.num_clients)) if self.trace_speed is None else ("trace", f"{self.trace_speed:g}")
+        return (
+            ("clients", str(self.num_clients)) if self.trace_speed is None else ("trace", f"{self.trace_speed:g}")
+        )
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -208,7 +212,7 @@ def fingerprint(server: ServerConfig, run: RunConfig, engine: str, client: str) 
 def save(log: Log, path: Path) -> None:
     """Write a log so that it is either there whole or not at all; one request a line, for grep and diff."""
     lists = {"probes": log.probes, "results": log.results}
-    head = msgspec.structs.asdict(log) | dict.fromkeys(lists, [])
+    head = msgspec.structs.asdict(log) | {name: [] for name in lists}
     text = msgspec.json.format(msgspec.json.encode(head), indent=2) + b"\n"
     for name, results in lists.items():
         rows = b",\n".join(msgspec.json.encode(result) for result in results)

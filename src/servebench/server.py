@@ -34,7 +34,8 @@ from servebench.arguments import Settings
 from servebench.backends import BACKENDS
 from servebench.backends.contract import Launch
 from servebench.backends.openai import endpoint, root_url
-from servebench.load.fleet import PointFailed, Target
+from servebench.load.dealing import Target
+from servebench.load.fleet import PointFailed
 from servebench.records import InputError, RunConfig, ServerConfig, ServerFacts, log_name, model_label
 from servebench.sessions import end_session, session
 from servebench.workload import Request as Ask
@@ -116,7 +117,8 @@ class Server:
             headers["Authorization"] = f"Bearer {self.api_key}"
 
         def body(ask: Ask) -> dict[str, Any]:
-            return backend.body(run, self.model, ask.prompt, ask.max_new_tokens) | run.extra_body
+            chat = {"messages": list(ask.messages)} if ask.messages else {}
+            return backend.body(run, self.model, ask.prompt, ask.max_new_tokens) | chat | run.extra_body
 
         urls = [endpoint(url, run.api) for url in self.facts.urls]
         return Target(urls, headers, body, self.check)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -12,6 +13,7 @@ from servebench import __version__, defaults, records
 from servebench.arguments import Settings
 from servebench.backends import BACKENDS
 from servebench.records import InputError, Log, RunConfig, ServerConfig, fingerprint, log_name
+from servebench.workload.lengths import parse_scenario
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,10 @@ class LogHead(msgspec.Struct):
     fingerprint: str = ""
 
 
+# Fields of a RunConfig that are not simply the option of that name.
+SWEPT: tuple[str, ...]
+SWEPT = ("mean_prompt_length", "mean_max_new_tokens", "scenario", "num_clients", "request_rate", "trace_speed")
+SWEPT += ("num_requests", "warmup", "max_prompt_length", "repetition", "stop_when_overloaded")
 Plan = list[tuple[ServerConfig, list[Point]]]
 
 
@@ -87,31 +93,49 @@ def _servers(settings: Settings) -> list[ServerConfig]:
 
 
 def _runs(settings: Settings) -> list[RunConfig]:
-    same = {
-        name: getattr(settings, name)
-        for name in RunConfig.__struct_fields__
-        if name
-        not in (
-            "mean_prompt_length",
-            "mean_max_new_tokens",
-            "num_clients",
-            "num_requests",
-            "max_prompt_length",
-            "repetition",
-        )
-    }
-    lengths = product(settings.mean_prompt_length, settings.mean_max_new_tokens, settings.num_clients)
+    same = {name: getattr(settings, name) for name in RunConfig.__struct_fields__ if name not in SWEPT}
     return [
-        RunConfig(
-            mean_prompt_length=prompt,
-            mean_max_new_tokens=generated,
-            num_clients=clients,
-            max_prompt_length=settings.max_prompt_length,
-            num_requests=settings.num_requests or defaults.num_requests(clients),
-            **same,
-        )
-        for prompt, generated, clients in lengths
+        RunConfig(**lengths, **load, max_prompt_length=settings.max_prompt_length, **same)
+        for lengths, load in product(_lengths(settings), _loads(settings))
     ]
+
+
+def _lengths(settings: Settings) -> list[dict[str, Any]]:
+    """Scenarios, or every mean prompt length with every mean generation."""
+    if not settings.scenario:
+        names = ("mean_prompt_length", "mean_max_new_tokens")
+        means = product(settings.mean_prompt_length, settings.mean_max_new_tokens)
+        return [dict(zip(names, pair, strict=True)) for pair in means]
+    return [scenario_lengths(scenario) for scenario in settings.scenario]
+
+
+def _loads(settings: Settings) -> list[dict[str, Any]]:
+    """Clients, request rates, or speeds of a trace: one of them is what is swept."""
+    if settings.request_rate:
+        return [rate_load(settings, rate) for rate in settings.request_rate]
+    if settings.trace_speed:
+        return [rate_load(settings, None) | {"trace_speed": speed} for speed in settings.trace_speed]
+    return [clients_load(settings, clients) for clients in settings.num_clients]
+
+
+def scenario_lengths(scenario: str) -> dict[str, Any]:
+    """A scenario, and its means for the name of the log."""
+    prompt, generated = parse_scenario(scenario)
+    return {"scenario": scenario, "mean_prompt_length": prompt.mean, "mean_max_new_tokens": generated.mean}
+
+
+def clients_load(settings: Settings, clients: int) -> dict[str, Any]:
+    requests = settings.num_requests or defaults.num_requests(clients)
+    return {"num_clients": clients, "num_requests": requests, "warmup": _warmup(settings, defaults.WARMUP)}
+
+
+def rate_load(settings: Settings, rate: float | None) -> dict[str, Any]:
+    requests = settings.num_requests or defaults.num_arrivals(rate or 0.0)
+    return {"request_rate": rate, "num_requests": requests, "warmup": _warmup(settings, -(-requests // 10))}
+
+
+def _warmup(settings: Settings, default: int) -> int:
+    return default if settings.warmup is None else settings.warmup
 
 
 def _point(settings: Settings, server: ServerConfig, run: RunConfig, engine: str) -> Point:

@@ -1,4 +1,4 @@
-"""What is sent and when: made-up requests of exact lengths, datasets and traces, arrival times; all from a seed."""
+"""What is sent and when: requests of exact lengths, datasets and traces, arrival times; all from a seed."""
 
 from servebench.workload.arrivals import Schedule
 from servebench.workload.build import build_workload

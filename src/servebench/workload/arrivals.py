@@ -65,7 +65,8 @@ def _at_rate(unit: np.ndarray, run: RunConfig) -> np.ndarray:
     due = unit - run.warmup  # since the ramp began
     bend = (b - a) / (2 * ramp_s)
     inside = (np.sqrt(a * a + 4 * bend * np.clip(due, 0, counted)) - a) / (2 * bend)
-    return (run.warmup + np.minimum(due, 0)) / a + inside + np.maximum(due - counted, 0) / b
+    before, after = (run.warmup + np.minimum(due, 0)) / a, np.maximum(due - counted, 0) / b
+    return np.asarray(before + inside + after)
 
 
 def trace_schedule(times_s: np.ndarray, run: RunConfig) -> Schedule:

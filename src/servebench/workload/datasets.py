@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,6 +62,7 @@ def read(path: str, multi_turn: bool) -> list[Conversation]:
         with file.open(encoding="utf-8-sig", newline="") as stream:
             start = stream.read(1)
             stream.seek(0)
+            entries: Iterable[tuple[int, Any]]
             if start == "[":
                 entries = enumerate(msgspec.json.decode(stream.read()), 1)
             elif start == "{":
@@ -70,7 +71,9 @@ def read(path: str, multi_turn: bool) -> list[Conversation]:
                 entries = enumerate(csv.DictReader(stream), 2)
             found = [_conversation(path, number, entry, multi_turn) for number, entry in entries]
     except (OSError, UnicodeDecodeError, msgspec.MsgspecError, csv.Error) as error:
-        raise InputError(f"--dataset {path}: cannot be read ({error}); give JSON, JSONL or CSV in UTF-8") from error
+        raise InputError(
+            f"--dataset {path}: cannot be read ({error}); give JSON, JSONL or CSV in UTF-8"
+        ) from error
     conversations = [conversation for conversation in found if conversation]
     if not conversations:
         raise InputError(f"--dataset {path}: no request in it; give ShareGPT, JSONL prompts, or a trace")

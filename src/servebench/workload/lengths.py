@@ -67,7 +67,7 @@ def lengths_of(run: RunConfig) -> tuple[Lengths, Lengths]:
 
 
 def _around(mean: int, share: float, distribution: str) -> Lengths:
-    """Of this mean and standard deviation share * mean; the uniform one reaches sqrt(3) deviations to each side."""
+    """Of this mean, and standard deviation share * mean: a uniform one reaches sqrt(3) of it to each side."""
     if distribution == "normal":
         return Lengths(True, mean, share * mean)
     reach = 3**0.5 * share * mean if distribution == "uniform" else 0.0

@@ -1,4 +1,4 @@
-"""Made-up requests: lengths from a distribution, texts of exactly so many tokens, fresh from the first token on."""
+"""Made-up requests: lengths from a distribution, texts of exactly so many tokens, fresh from the first on."""
 
 from __future__ import annotations
 

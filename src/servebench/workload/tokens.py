@@ -61,8 +61,8 @@ class Words(NamedTuple):
 def plain_words(tokenizer: Tokenizer) -> Words:
     """What texts are made of.
 
-    Where no token holds the end of a word and a space, none spans two words, so that a text is as long as its words
-    are together: by BPE, which merges into tokens only, and by the best path of a unigram model alike.
+    Where no token holds the end of a word and a space, none spans two words, so that a text is as long as its
+    words are together: by BPE, which merges into tokens only, and by the best path of a unigram model alike.
     """
     special = len(tokenizer.encode("").ids)
     vocabulary = sorted(tokenizer.get_vocab())
@@ -101,7 +101,8 @@ class Prose:
         parts = sorted({part for sentence in self.sentences for part in sentence.split()})
         lead = words.first[0]
         measured = [
-            tokens - 1 for tokens in costs(tokenizer, [f"{lead} {t}" for t in [*self.sentences, *parts]], words.special)
+            tokens - 1
+            for tokens in costs(tokenizer, [f"{lead} {t}" for t in [*self.sentences, *parts]], words.special)
         ]
         self.lengths = measured[: len(self.sentences)]
         self.part_length = dict(zip(parts, measured[len(self.sentences) :], strict=True))
@@ -137,8 +138,8 @@ def exact_texts(
     """One text a length, that the tokenizer (special tokens included) encodes to exactly so many tokens.
 
     Texts are random words from the very first on, so that no two share a prefix that a cache could hold, unless
-    `openings` gives the words that each begins with (those of `plain_words`). Of the rest, `prose` makes sentences.
-    Lengths that are shorter than an opening cut it.
+    `openings` gives the words that each begins with (of `plain_words`; a shorter text is cut). Of the rest,
+    `prose` makes sentences.
     """
     words = plain_words(tokenizer)
     texts = [
