@@ -32,6 +32,11 @@ def e2e_s(r: Result) -> float:
     return r.event_ns[-1] / 1e9
 
 
+def schedule_wait_s(r: Result) -> float:
+    """Open loop: sent - scheduled, which every latency from schedule has on top of that from send. Else 0."""
+    return 0.0 if r.scheduled_ns is None else (r.sent_ns - r.scheduled_ns) / 1e9
+
+
 def itl_s(r: Result) -> np.ndarray:
     """Inter-token latencies: gaps between successive content events. Shape (events - 1,)."""
     return np.diff(r.event_ns) / 1e9
@@ -179,7 +184,9 @@ def total_token_throughput(log: Log) -> float | None:
 
 
 def blog_throughput(log: Log) -> float | None:
-    """FastGen's throughput-latency figures: clients / mean latency, requests/s."""
+    """FastGen's throughput-latency figures: clients / mean latency, requests/s. Not of an open loop."""
+    if log.run.open_loop:
+        return None
     latency = mean(each(log, e2e_s))
     return log.run.num_clients / latency if latency else None
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,7 @@ RATES = {
     "blog_throughput_per_s": metrics.blog_throughput,
     "tflops_per_gpu": metrics.tflops_per_gpu,
 }
+POINT = re.compile(r"-(clients|rate|trace)\d").search  # in the name of a point's log
 PERCENTILES = (50, 90, 95, 99)
 Cell = str | int | float | None
 
@@ -43,7 +45,8 @@ def row(log: Log) -> dict[str, Cell]:
         "max_ragged_batch_size": server.max_ragged_batch_size,
         "mean_prompt_length": run.mean_prompt_length,
         "mean_max_new_tokens": run.mean_max_new_tokens,
-        "num_clients": run.num_clients,
+        "num_clients": None if run.open_loop else run.num_clients,
+        "request_rate_per_s": run.request_rate,
         "status": log.status,
         "requests": len(counted),
         "failed": len(counted) - len(metrics.succeeded(log)),
@@ -54,7 +57,13 @@ def row(log: Log) -> dict[str, Cell]:
     for name, of_request in LATENCIES.items():
         cells |= _spread(name, metrics.each(log, of_request))
     cells |= _spread("itl", metrics.pooled_itl_s(log))
-    return cells | {"client": log.quality.verdict, "engine": log.server_facts.engine, "started_at": log.started_at}
+    cells |= _spread("schedule_wait", metrics.each(log, metrics.schedule_wait_s)) if run.open_loop else {}
+    return cells | {
+        "client": log.quality.verdict,
+        "overloaded": int(log.quality.overloaded),
+        "engine": log.server_facts.engine,
+        "started_at": log.started_at,
+    }
 
 
 def _spread(name: str, values: np.ndarray) -> dict[str, Cell]:
@@ -66,14 +75,14 @@ def _spread(name: str, values: np.ndarray) -> dict[str, Cell]:
 def write(folder: Path) -> tuple[Path, int]:
     """Write FOLDER/summary.csv from the logs in the folders of its backends. Returns (the file, its points)."""
     rows = []
-    for path in sorted(folder.glob("*/*-clients*.json")):
+    for path in sorted(p for p in folder.glob("*/*-*.json") if POINT(p.name)):
         try:
             rows.append(row(records.load(path)) | {"log": str(path.relative_to(folder))})
         except LogError as error:
             print(f"left out: {error}", file=sys.stderr)
     file = folder / "summary.csv"
     with file.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, rows[0] if rows else ["backend"])
+        writer = csv.DictWriter(stream, dict.fromkeys(name for row in rows for name in row) or ["backend"])
         writer.writeheader()
         writer.writerows(rows)
     return file, len(rows)

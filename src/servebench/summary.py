@@ -9,7 +9,7 @@ import numpy as np
 from tabulate import tabulate
 
 from servebench import defaults, metrics, records
-from servebench.records import Log, Quality
+from servebench.records import Log, Quality, RunConfig
 from servebench.sweep import Plan
 
 # Samples that a percentile needs before it means something (MLPerf LoadGen, 99 % confidence).
@@ -62,8 +62,14 @@ def name_of(log: Log) -> str:
     run, server = log.run, log.server
     return (
         f"{server.backend} tp{server.tp_size} x{server.num_replicas}  prompt {run.mean_prompt_length}  "
-        f"gen {run.mean_max_new_tokens}  clients {run.num_clients}"
+        f"gen {run.mean_max_new_tokens}  {run.load[0]} {load_of(run)}"
     )
+
+
+def load_of(run: RunConfig) -> str:
+    """Clients as a number, a rate as `4/s`, a trace as `x2` of its speed."""
+    kind, much = run.load
+    return {"clients": much, "rate": f"{much}/s", "trace": f"x{much}"}[kind]
 
 
 def line(log: Log) -> str:
@@ -77,7 +83,31 @@ def line(log: Log) -> str:
         f"{name_of(log)}:  {show(s.requests_per_s)} req/s  {show(s.output_tokens_per_s)} tok/s  "
         f"TTFT {s.ttft_s[0]} s  TPOT {s.tpot_s[0]} s  E2E {s.e2e_s[0]} s  failed {s.failed}/{s.requests}"
     )
-    return "\n".join([text, f"  client: {quality_line(log.quality)}", *(f"  warning: {w}" for w in warnings(log))])
+    lines = [text, f"  client: {quality_line(log.quality)}", *beside(log)]
+    return "\n".join([*lines, *(f"  warning: {w}" for w in warnings(log))])
+
+
+def beside(log: Log) -> list[str]:
+    """What an open loop and probes add: latencies from schedule beside those from send; what a stranger feels."""
+    lines = []
+    if log.run.open_loop:
+        wait = metrics.each(log, metrics.schedule_wait_s)
+        ttft, e2e = metrics.each(log, metrics.ttft_s), metrics.each(log, metrics.e2e_s)
+        lines += [
+            f"  from {start}: {_latencies(ttft + late if len(ttft) == len(wait) else ttft[:0], e2e + late)}"
+            for start, late in (("schedule", wait), ("send", 0 * wait))
+        ]
+    answered = [r for r in log.probes if r.error is None and r.event_ns]
+    if log.probes:
+        ttft = np.array([first for r in answered if (first := metrics.ttft_s(r)) is not None])
+        shown = _latencies(ttft, np.array([metrics.e2e_s(r) for r in answered]))
+        lines.append(f"  probes: {shown}; failed {sum(r.error is not None for r in log.probes)}/{len(log.probes)}")
+    return lines
+
+
+def _latencies(ttft: np.ndarray, e2e: np.ndarray) -> str:
+    named = (("TTFT", ttft), ("E2E", e2e))
+    return "; ".join(f"{n} p50 {show_percentile(v, 50)}, p99 {show_percentile(v, 99)} s" for n, v in named)
 
 
 def quality_line(q: Quality) -> str:
@@ -85,7 +115,8 @@ def quality_line(q: Quality) -> str:
     cpu = ", ".join(f"{share:.0%}" for share in q.worker_cpu_share) or "-"
     lag = f"lag p50 {_ms(q.lag_p50_s)}, p99 {_ms(q.lag_p99_s)}, max {_ms(q.lag_max_s)}"
     stamps = f"merged {q.merged_share:.2%}; unstamped {q.unstamped_share:.2%}"
-    concurrency = f"concurrency {q.achieved_concurrency:.1f} of {q.asked_concurrency:.0f}"
+    asked = f" of {q.asked_concurrency:.0f}" if q.asked_concurrency else ""
+    concurrency = f"concurrency {q.achieved_concurrency:.1f}{asked}"
     rest = f"sends late p99 {_ms(q.send_late_p99_s)}; {concurrency}; RTT {_ms(q.connect_p50_s)}; CPU {cpu}"
     return f"{q.verdict.partition(':')[0]}; {lag}; {stamps}; {rest}"
 
@@ -114,9 +145,25 @@ def warnings(log: Log) -> list[str]:
     short = sum(r.generated_tokens < r.max_new_tokens for r in done)
     if short > LATE_TOKENS_SHARE * len(done) and not log.run.respect_eos:
         found.append(f"{short} of {len(done)} answers are shorter than asked for; engines did unlike work")
+    if log.quality.overloaded:
+        found.append(
+            "overloaded: requests in flight grew all through the point; latencies only say how long it took"
+        )
+    unlike = sum(r.asked_prompt_tokens is not None for r in done)
+    if unlike > LATE_TOKENS_SHARE * len(done):
+        asked = np.mean([r.asked_prompt_tokens or r.prompt_tokens for r in done])
+        achieved = np.mean([r.prompt_tokens for r in done])
+        found.append(
+            f"prompts have {achieved:.1f} tokens on average by the server's count, {asked:.1f} by --tokenizer"
+            + ("; a chat template adds its own" if log.run.api == "chat" else "")
+        )
     cached = sum(r.cached_tokens or 0 for r in done)
     if cached > 0.02 * sum(r.prompt_tokens for r in done):
         found.append(f"{cached} prompt tokens came from the server's prefix cache")
+    if (log.cache_hit_rate or 0.0) > 0.02 and not (log.run.shared_prefix or log.run.dataset):
+        found.append(
+            f"the prefix cache answered {log.cache_hit_rate:.1%} of all prompt tokens, which share nothing"
+        )
     if any(r.token_source == "tokenizer" for r in done):
         found.append("the server counts no tokens; they are counted with --tokenizer")
     return found
@@ -124,7 +171,7 @@ def warnings(log: Log) -> list[str]:
 
 def table(logs: list[Log]) -> str:
     """All points, best read from top to bottom within one server."""
-    header = ["backend", "tp", "repl", "prompt", "gen", "clients", "req/s", "tok/s"]
+    header = ["backend", "tp", "repl", "prompt", "gen", "load", "req/s", "tok/s"]
     header += ["TTFT p50 (s)", "p90", "TPOT p50 (s)", "p90", "E2E p50 (s)", "p90", "failed", "client"]
     rows = tabulate([_row(log) for log in logs], header, disable_numparse=True, stralign="right")
     notes = [] if "~" not in rows else ["~ fewer samples than this percentile needs (p50: 11, p90: 64)"]
@@ -134,11 +181,11 @@ def table(logs: list[Log]) -> str:
 def _row(log: Log) -> list[str]:
     server, run, s = log.server, log.run, summarize(log)
     identity = [server.backend, server.tp_size, server.num_replicas, run.mean_prompt_length]
-    identity += [run.mean_max_new_tokens, run.num_clients]
+    identity += [run.mean_max_new_tokens, load_of(run)]
     if log.status != "ok":
         return [*map(str, identity), *["-"] * 8, "point failed", "-"]
     rates = [show(s.requests_per_s), show(s.output_tokens_per_s)]
-    client = log.quality.verdict.partition(":")[0]
+    client = log.quality.verdict.partition(":")[0] + (", overloaded" if log.quality.overloaded else "")
     return [*map(str, identity), *rates, *s.ttft_s, *s.tpot_s, *s.e2e_s, f"{s.failed}/{s.requests}", client]
 
 
@@ -150,9 +197,9 @@ def plan_table(plan: Plan) -> str:
         states = {state: sum(p.state == state for p in points) for state in ("done", "failed", "superseded")}
         row = [server.backend, server.tp_size, server.max_ragged_batch_size, server.num_replicas]
         row += [_set(p.run.mean_prompt_length for p in points), _set(p.run.mean_max_new_tokens for p in points)]
-        row += [_set(p.run.num_clients for p in points), len(points), *states.values(), len(todo)]
+        row += [" ".join(dict.fromkeys(load_of(p.run) for p in points)), len(points), *states.values(), len(todo)]
         rows.append([*row, sum(p.run.num_requests + p.run.num_clients * (p.run.warmup + 1) for p in todo)])
-    header = ["backend", "tp", "batch", "repl", "prompt", "gen", "clients", "points"]
+    header = ["backend", "tp", "batch", "repl", "prompt", "gen", "load", "points"]
     header += ["done", "failed before", "other settings", "to run", "requests (about)"]
     return tabulate(rows, header)
 

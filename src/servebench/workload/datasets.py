@@ -134,6 +134,8 @@ def _tokens(entry: dict[str, Any]) -> int | None:
 
 def _microseconds(time: str) -> str:
     """Azure's 2023 trace writes seven digits of a second (Python 3.10 reads six), that of 2024 a time zone."""
-    whole, _, rest = time.partition(".")
+    whole, dot, rest = time.partition(".")
+    if not dot:
+        return time
     digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
     return f"{whole}.{digits[:6]:0<6}{rest[len(digits) :]}"

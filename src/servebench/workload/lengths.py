@@ -40,16 +40,16 @@ class Lengths(NamedTuple):
 def parse_scenario(text: str) -> tuple[Lengths, Lengths]:
     """(of prompts, of answers). Raises InputError."""
     found = SCENARIO.fullmatch(text.strip())
-    kind, *numbers = found.groups() if found else ("", None)
+    kind, *numbers = found.groups() if found else ("?",)
     values = [float(number) for number in numbers if number is not None]
-    if len(values) != {"D": 2, "N": 4, "U": 4}.get(kind or "", 0):
+    if len(values) != {"D": 2, "N": 4, "U": 4}.get(kind):
         raise InputError(
             f"--scenario {text} is none; write D(100,32), N(480,240)/(300,150) or U(50,100)/(200,250), in quotes"
         )
     if kind == "D":
-        return Lengths(False, values[0], values[0]), Lengths(False, values[1], values[1])
+        values = [values[0], values[0], values[1], values[1]]
     prompt, generated = (Lengths(kind == "N", *values[i : i + 2]) for i in (0, 2))
-    if kind == "U" and (prompt.a > prompt.b or generated.a > generated.b):
+    if kind != "N" and (prompt.a > prompt.b or generated.a > generated.b):
         raise InputError(f"--scenario {text}: the least is more than the most; exchange them")
     if min(prompt.a, generated.a) < 1:
         raise InputError(f"--scenario {text}: lengths are at least 1 token")
