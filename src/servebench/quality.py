@@ -82,7 +82,7 @@ def concurrency(results: list[Result], window_ns: tuple[int, int]) -> float:
 
 def outstanding(results: list[Result], window_ns: tuple[int, int]) -> np.ndarray:
     """Requests that should have left and have not ended, at LOOKS moments of the window. Shape (LOOKS,)."""
-    arrived = np.sort([r.scheduled_ns or r.sent_ns for r in results])
+    arrived = np.sort([r.sent_ns if r.scheduled_ns is None else r.scheduled_ns for r in results])
     ended = np.sort([r.sent_ns + r.event_ns[-1] for r in results if r.event_ns and r.finish_reason != "cancelled"])
     failed = np.sort([r.sent_ns for r in results if not r.event_ns and r.finish_reason != "cancelled"])
     at = np.linspace(*window_ns, LOOKS)

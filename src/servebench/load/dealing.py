@@ -12,11 +12,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from servebench.load.protocol import Job, Pace, Task
+from servebench.load.protocol import SPARE_CONNECTIONS, Job, Pace, Task
 from servebench.records import RunConfig
 from servebench.workload import Request, Schedule, Workload
 
-CONNECTED_BEFORE = 8  # connections of a load process in an open loop, before its first request
 PROBE_SPAN_S = 3600.0  # after which the times of probes come again
 
 
@@ -96,8 +95,8 @@ def _open_share(
     mine = None if most is None else most // workers + (n < most % workers)
     warmup, counting, hold = (_ns(part[(n - start) % workers :: workers]) for start, part in _parts(schedule))
     pace = Pace(warmup, counting, hold, hold_span_ns=round(schedule.hold_span_s * 1e9), most_in_flight=mine)
-    first = min(CONNECTED_BEFORE, mine or CONNECTED_BEFORE)
-    clients = [(n + workers * i, i % servers) for i in range(first)]
+    connected = min(SPARE_CONNECTIONS * servers, mine or SPARE_CONNECTIONS * servers)
+    clients = [(n + workers * i, i % servers) for i in range(connected)]
     jobs = counted[(n - schedule.warmup) % workers :: workers]
     return {"clients": clients, "pace": pace, "counted": jobs, "spare": spare[n::workers]}
 
@@ -116,7 +115,7 @@ def _probe_task(run: RunConfig, workload: Workload, target: Target, workers: int
     """A process of its own, so that probes neither wait for the load's answers nor delay them."""
     times = np.cumsum(np.full(max(1, round(run.probe_rate * PROBE_SPAN_S)), 1 / run.probe_rate))
     pace = Pace([], [], _ns(times), round(times[-1] * 1e9), most_in_flight=None, phase="probe")
-    clients = [(i, i % len(target.urls)) for i in range(2)]
+    clients = [(i, i % len(target.urls)) for i in range(len(target.urls))]
     spare = _jobs(workload.probes, target)
     tag = f"{same['tag']}-probe"
     return Task(

@@ -20,7 +20,7 @@ from servebench.load.client import Client
 from servebench.load.closed_loop import CONNECTS_AT_ONCE, HOUSEKEEPING_S
 from servebench.load.exchange import Exchange
 from servebench.load.http import Answer
-from servebench.load.protocol import START, Job, Pace
+from servebench.load.protocol import SPARE_CONNECTIONS, START, Job, Pace
 from servebench.load.route import Route
 from servebench.load.wire import State
 from servebench.records import Phase
@@ -28,7 +28,6 @@ from servebench.records import Phase
 if TYPE_CHECKING:
     from servebench.load.worker import Worker
 
-SPARE_CONNECTIONS = 4  # that are kept open for what comes next, or an eighth of those in use
 OTHER_FILES = 64
 
 

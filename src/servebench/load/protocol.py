@@ -8,6 +8,7 @@ from servebench.load.answers import Form
 from servebench.records import Phase
 
 CONNECT, WARM_UP, MEASURE, STOP = range(4)  # phases, set by the parent
+SPARE_CONNECTIONS = 4  # an open loop keeps that many open to each server, or an eighth of those in use
 PHASE, START, FIRST_WORKER, SLOTS = (
     0,
     1,
