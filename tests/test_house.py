@@ -15,6 +15,7 @@ PACKAGE = ROOT / "src/servebench"
 FLOORS = [
     ["measure", "calibrate", "standing"],
     ["summary", "spreadsheet", "preflight"],
+    ["search"],
     ["server", "sweep"],
     ["arguments"],
     ["options"],
@@ -23,7 +24,8 @@ FLOORS = [
     ["reference_server"],
     ["load.fleet"],
     ["load"],
-    ["workload", "figures", "quality", "signals", "sessions", "defaults", "reference_answers"],
+    ["workload", "figures", "quality", "signals", "sessions", "defaults", "prefix_cache", "reference_answers"],
+    ["limits"],
     ["metrics", "stats"],
     ["legacy", "records"],
 ]

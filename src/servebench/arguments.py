@@ -63,6 +63,8 @@ class Settings:
     dataset_sha256: str
     multi_turn: bool
     think_time: float
+    find_max: str
+    find_peak: float | None
     stream: bool
     temperature: float
     top_p: float
@@ -114,7 +116,7 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
     given["engine_args"] = _split(args.engine_args)
     if args.backend == "aml":
         _take_azure(args, given)
-    load_options.check(given, clients_given=bool(args.num_clients))
+    load_options.check(args, given["max_prompt_length"])
     load_options.complete(given)
     settings = Settings(**{f.name: _frozen(given[f.name]) for f in fields(Settings)})
     if not (settings.list_models or settings.calibrate):

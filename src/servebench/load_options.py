@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from typing import Any
 
+from servebench.limits import parse_limits
 from servebench.records import InputError
 from servebench.workload import datasets
 from servebench.workload.lengths import parse_scenario
@@ -90,6 +90,25 @@ def add_open_loop(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def add_search(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "--find_max",
+        default="",
+        metavar="LIMITS",
+        help="find the most clients, or the highest rate, that meets limits such as 'ttft_p99<2s,tpot_p99<100ms', "
+        "from the least to the most of --num_clients or --request_rate",
+    )
+    add(
+        "--find_peak",
+        nargs="?",
+        const=4.0,
+        type=number(float, 1e-3),
+        metavar="R",
+        help="find the load with the most requests/s that meet FastGen's SLAs, R tokens/s for generation [4]",
+    )
+
+
 def add_requests(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add(
@@ -137,77 +156,56 @@ def add_requests(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def check(given: Mapping[str, Any], clients_given: bool) -> None:
+def check(args: argparse.Namespace, max_prompt_length: int) -> None:
     """What makes no sense together. Raises InputError."""
-    for name, needed, refused, why in _rules(given, clients_given):
-        if refused:
-            raise InputError(f"--{name} {why}; {needed}")
-    _check_lengths(given)
+    found = [why for why, refused in _excluded(args).items() if refused]
+    if found:
+        raise InputError(found[0])
+    for scenario in args.scenario:
+        if parse_scenario(scenario)[0].mean > max_prompt_length:
+            raise InputError(
+                f"--scenario {scenario} exceeds --max_prompt_length {max_prompt_length}; raise the latter"
+            )
+    if args.shared_prefix and args.shared_prefix[0] > max_prompt_length:
+        raise InputError(f"--shared_prefix exceeds --max_prompt_length {max_prompt_length}; raise the latter")
+    if args.find_max:
+        parse_limits(args.find_max)
 
 
-def _rules(given: Mapping[str, Any], clients_given: bool) -> list[tuple[str, str, bool, str]]:
-    """(option, what to do, whether it is refused, why)."""
-    rate, trace, dataset = given["request_rate"], given["trace_speed"], given["dataset"]
-    open_loop = bool(rate or trace)
-    gamma = given["arrival"] == "gamma"
-    take_out = "leave it out"
-    without_rate = "is about the times of --request_rate"
-    return [
-        (
-            "num_clients",
-            "leave one of them out",
-            open_loop and clients_given,
-            "and an open loop exclude each other",
+def _excluded(args: argparse.Namespace) -> dict[str, bool]:
+    """Each reason to refuse the options, and whether there is that reason."""
+    rate, trace, dataset, turns = args.request_rate, args.trace_speed, args.dataset, args.multi_turn
+    open_loop, search = bool(rate or trace), bool(args.find_max or args.find_peak)
+    given = {name for name in ("mean_prompt_length", "mean_max_new_tokens") if getattr(args, name)}
+    return {
+        "--num_clients and an open loop exclude each other; leave one of them out": open_loop
+        and bool(args.num_clients),
+        "--request_rate and --trace_speed exclude each other; leave one of them out": bool(rate and trace),
+        "--trace_speed sends a trace at its own times; give it with --dataset": bool(trace and not dataset),
+        "--arrival is about the times of --request_rate; give that": args.arrival != "poisson" and not rate,
+        "--burstiness shapes gamma gaps; give --arrival gamma": bool(args.burstiness) and args.arrival != "gamma",
+        "--ramp_from grows to --request_rate; give that": bool(args.ramp_from and not rate),
+        "--ramp_from is the rate that it ends at; give another": args.ramp_from in rate,
+        "--max_concurrency limits an open loop; a closed one has --num_clients": bool(args.max_concurrency)
+        and not open_loop,
+        "--num_requests 1 leaves an open loop no time to measure; give more": open_loop and args.num_requests == 1,
+        "--multi_turn sends conversations of a dataset; give --dataset": turns and not dataset,
+        "--multi_turn waits for answers, which an open loop does not; give --num_clients": turns and open_loop,
+        "--think_time lies between the requests of a conversation; give --multi_turn": bool(args.think_time)
+        and not turns,
+        "--scenario gives lengths that --dataset gives too; leave it out": bool(args.scenario and dataset),
+        "--scenario gives lengths itself; leave out the means": bool(args.scenario and given),
+        "--scenario has a distribution of its own; leave out --length_distribution": bool(args.scenario)
+        and args.length_distribution != "normal",
+        "--shared_prefix is for made-up prompts; leave it or --dataset out": bool(args.shared_prefix and dataset),
+        "--prompt_text is for made-up prompts; leave it or --dataset out": args.prompt_text != "words"
+        and bool(dataset),
+        "--find_max and --find_peak exclude each other; leave one of them out": bool(
+            args.find_max and args.find_peak
         ),
-        ("trace_speed", "leave one of them out", bool(rate and trace), "and --request_rate exclude each other"),
-        ("trace_speed", "give a trace with --dataset", bool(trace and not dataset), "sends a trace at its times"),
-        ("arrival", "give --request_rate", given["arrival"] != "poisson" and not rate, without_rate),
-        ("burstiness", "give --arrival gamma", given["burstiness"] is not None and not gamma, "shapes gamma gaps"),
-        ("ramp_from", "give --request_rate", bool(given["ramp_from"] and not rate), without_rate),
-        ("ramp_from", "give another rate", given["ramp_from"] in rate, "is the rate that it ends at"),
-        (
-            "max_concurrency",
-            "give --request_rate",
-            bool(given["max_concurrency"] and not open_loop),
-            "limits an open loop; a closed one has --num_clients",
-        ),
-        ("multi_turn", "give --dataset", given["multi_turn"] and not dataset, "sends conversations of a dataset"),
-        (
-            "multi_turn",
-            "give --num_clients",
-            given["multi_turn"] and open_loop,
-            "sends a request when the last answer came, which an open loop does not wait for",
-        ),
-        (
-            "think_time",
-            "give --multi_turn",
-            bool(given["think_time"] and not given["multi_turn"]),
-            "is the time between a conversation's requests",
-        ),
-        ("scenario", take_out, bool(given["scenario"] and dataset), "gives lengths that --dataset gives"),
-        (
-            "scenario",
-            take_out,
-            bool(given["scenario"]) and given["length_distribution"] != "normal",
-            "has a distribution of its own beside --length_distribution",
-        ),
-        (
-            "shared_prefix",
-            take_out,
-            bool(given["shared_prefix"] and dataset),
-            "is for made-up prompts, not for --dataset",
-        ),
-    ]
-
-
-def _check_lengths(given: Mapping[str, Any]) -> None:
-    most = given["max_prompt_length"]
-    for scenario in given["scenario"]:
-        prompt, _ = parse_scenario(scenario)
-        if prompt.mean > most:
-            raise InputError(f"--scenario {scenario} exceeds --max_prompt_length {most}; raise the latter")
-    if given["shared_prefix"] and given["shared_prefix"][0] > most:
-        raise InputError(f"--shared_prefix exceeds --max_prompt_length {most}; raise the latter")
+        "a search tries clients or rates; give --num_clients or --request_rate": search and bool(trace),
+        "a search looks for a rate, which a ramp is not; leave --ramp_from out": search and bool(args.ramp_from),
+    }
 
 
 def complete(given: dict[str, Any]) -> None:

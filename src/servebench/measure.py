@@ -14,8 +14,10 @@ from tokenizers import Tokenizer
 from servebench import __version__
 from servebench.arguments import Settings
 from servebench.load.fleet import default_workers, run_load
+from servebench.prefix_cache import hit_rate
 from servebench.preflight import model_context
 from servebench.records import Log, Result, ServerConfig, ServerFacts
+from servebench.search import points_to_measure
 from servebench.server import Server, ServerFailed, running_server
 from servebench.sweep import Plan, Point
 from servebench.workload import build_workload
@@ -24,25 +26,24 @@ from servebench.workload import build_workload
 def measure_plan(plan: Plan, settings: Settings, tokenizer: Tokenizer) -> Iterator[tuple[Point, Log]]:
     """Yield every pending point with its log as soon as it ended, server by server."""
     for config, points in plan:
-        pending = [point for point in points if point.pending]
-        yield from measure(config, pending, settings, tokenizer)
+        yield from measure(config, points_to_measure(settings, config, points), settings, tokenizer)
 
 
 def measure(
-    config: ServerConfig, pending: list[Point], settings: Settings, tokenizer: Tokenizer
+    config: ServerConfig, pending: Iterator[Point], settings: Settings, tokenizer: Tokenizer
 ) -> Iterator[tuple[Point, Log]]:
     """Yield each point with its log as soon as it ended. A server that died is started again for the rest."""
-    left = list(pending)
-    while left:
+    point = next(pending, None)
+    while point:
         try:
             with running_server(config, settings, settings.out_json_dir / config.backend) as server:
-                while left and server.alive():
-                    point = left.pop(0)
+                while point and server.alive():
                     yield point, measure_point(point, server, settings, tokenizer)
+                    point = next(pending, None)
         except ServerFailed as failure:  # it does not start, so none of its points can be measured
-            for point in left:
+            while point:
                 yield point, not_measured(point, f"the server did not start: {failure}", failure.log_tail)
-            return
+                point = next(pending, None)
 
 
 def measure_point(point: Point, server: Server, settings: Settings, tokenizer: Tokenizer) -> Log:
@@ -55,6 +56,7 @@ def measure_point(point: Point, server: Server, settings: Settings, tokenizer: T
     server.empty_cache()
     workload = build_workload(run, tokenizer, context)
     workers = settings.num_workers or default_workers(run.num_clients, run.request_rate or 0.0)
+    before = server.cache_counters()
     outcome = run_load(run, workload, server.target(run), point.path.with_suffix(".parts"), workers)
     results = [_count_tokens(r, tokenizer) for r in outcome.results]
     failure = outcome.failure or _nothing_succeeded(results)
@@ -69,6 +71,7 @@ def measure_point(point: Point, server: Server, settings: Settings, tokenizer: T
         client=_this_client() | {"workload_sha256": workload.sha256, "num_workers": workers},
         window_ns=outcome.window_ns,
         quality=outcome.quality,
+        cache_hit_rate=hit_rate(before, server.cache_counters()),
         results=results,
         probes=[_count_tokens(r, tokenizer) for r in outcome.probes],
     )

@@ -63,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     _endpoint_options(parser.add_argument_group("a server that runs already"))
     _load_options(parser.add_argument_group("the load"))
     load_options.add_open_loop(parser.add_argument_group("the load, as an open loop"))
+    load_options.add_search(parser.add_argument_group("the load, searched for"))
     _sampling_options(parser.add_argument_group("the requests"))
     load_options.add_requests(parser.add_argument_group("the requests, more like your own"))
     _output_options(parser.add_argument_group("the results"))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import os
 import runpy
+import secrets
 import shlex
 import signal
 import socket
@@ -36,6 +37,7 @@ from servebench.backends.contract import Launch
 from servebench.backends.openai import endpoint, root_url
 from servebench.load.dealing import Target
 from servebench.load.fleet import PointFailed
+from servebench.prefix_cache import Counters, read_counters
 from servebench.records import InputError, RunConfig, ServerConfig, ServerFacts, log_name, model_label
 from servebench.sessions import end_session, session
 from servebench.workload import Request as Ask
@@ -118,7 +120,9 @@ class Server:
 
         def body(ask: Ask) -> dict[str, Any]:
             chat = {"messages": list(ask.messages)} if ask.messages else {}
-            return backend.body(run, self.model, ask.prompt, ask.max_new_tokens) | chat | run.extra_body
+            return backend.body(run, self.model, ask.prompt, ask.max_new_tokens) | salt | chat | run.extra_body
+
+        salt = {"cache_salt": secrets.token_hex(8)} if backend.salted else {}
 
         urls = [endpoint(url, run.api) for url in self.facts.urls]
         return Target(urls, headers, body, self.check)
@@ -129,6 +133,11 @@ class Server:
         for url in self.facts.urls if path else []:
             with suppress(OSError):
                 _open(Request(f"{root_url(url)}{path}", method="POST"), timeout=30).close()
+
+    def cache_counters(self) -> Counters | None:
+        """What the engine has counted of its prefix cache so far, if it does."""
+        names = BACKENDS[self.config.backend].cache_counters
+        return read_counters([root_url(url) for url in self.facts.urls], names) if names else None
 
 
 @contextmanager

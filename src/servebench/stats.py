@@ -35,3 +35,16 @@ def t_interval(values: Sequence[float]) -> Interval | None:
     t = T95[degrees - 1] if degrees <= len(T95) else 1.96 + 2.4 / degrees
     half = t * float(np.std(values, ddof=1)) / len(values) ** 0.5
     return Interval(mean, mean - half, mean + half, len(values))
+
+
+Z95 = 1.959964  # two-sided 95 % point of the normal distribution
+
+
+def wilson_interval(met: int, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share, from met of n; (0, 1) of none."""
+    if not n:
+        return 0.0, 1.0
+    share, weight = met / n, Z95**2 / n
+    middle = (share + weight / 2) / (1 + weight)
+    half = Z95 * (share * (1 - share) / n + weight / (4 * n)) ** 0.5 / (1 + weight)
+    return max(0.0, middle - half), min(1.0, middle + half)

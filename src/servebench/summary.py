@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from tabulate import tabulate
 
 from servebench import defaults, metrics, records
+from servebench.arguments import Settings
 from servebench.records import Log, Quality, RunConfig
+from servebench.search import conclusions
 from servebench.sweep import Plan
 
 # Samples that a percentile needs before it means something (MLPerf LoadGen, 99 % confidence).
@@ -160,9 +161,11 @@ def warnings(log: Log) -> list[str]:
     cached = sum(r.cached_tokens or 0 for r in done)
     if cached > 0.02 * sum(r.prompt_tokens for r in done):
         found.append(f"{cached} prompt tokens came from the server's prefix cache")
-    if (log.cache_hit_rate or 0.0) > 0.02 and not (log.run.shared_prefix or log.run.dataset):
+    unlike_prompts = not (log.run.shared_prefix or log.run.dataset)
+    if (log.cache_hit_rate or 0.0) > 0.02 and not cached and unlike_prompts and not log.quality.overloaded:
         found.append(
-            f"the prefix cache answered {log.cache_hit_rate:.1%} of all prompt tokens, which share nothing"
+            f"the prefix cache held {log.cache_hit_rate:.1%} of all prompt tokens, although prompts share nothing; "
+            "did an earlier benchmark leave them there? Give another --seed"
         )
     if any(r.token_source == "tokenizer" for r in done):
         found.append("the server counts no tokens; they are counted with --tokenizer")
@@ -217,11 +220,14 @@ def models_table() -> str:
     return tabulate(rows, ["model", "tp_size", "mean_prompt_length", "mean_max_new_tokens", "max_prompt_length"])
 
 
-def closing(plan: Plan, folder: Path) -> str:
+def closing(plan: Plan, settings: Settings) -> str:
     """The last words of a run: the table of all of the plan's logs, what failed, where everything is."""
     logs = [records.load(p.path) for _, points in plan for p in points if p.path.exists()]
     failed = [log for log in logs if log.status != "ok"]
     words = ["", table(logs)] if logs else []
-    words.append(f"{len(logs) - len(failed)} points measured, {len(failed)} failed; logs are in {folder}/")
+    words.append(
+        f"{len(logs) - len(failed)} points measured, {len(failed)} failed; logs are in {settings.out_json_dir}/"
+    )
     words += [f"  failed: {name_of(log)}: {log.failure}" for log in failed]
+    words += conclusions(plan, settings)
     return "\n".join(words)

@@ -50,10 +50,8 @@ def make_plan(settings: Settings) -> Plan:
 
     Raises InputError when the engine is not installed, except for a plan that is only looked at.
     """
-    engine = _engine(settings)
     return [
-        (server, [_point(settings, server, run, engine) for run in _runs(settings)])
-        for server in _servers(settings)
+        (server, [make_point(settings, server, run) for run in _runs(settings)]) for server in _servers(settings)
     ]
 
 
@@ -138,9 +136,9 @@ def _warmup(settings: Settings, default: int) -> int:
     return default if settings.warmup is None else settings.warmup
 
 
-def _point(settings: Settings, server: ServerConfig, run: RunConfig, engine: str) -> Point:
+def make_point(settings: Settings, server: ServerConfig, run: RunConfig) -> Point:
     path = settings.out_json_dir / server.backend / log_name(server, run)
-    mark = fingerprint(server, run, engine, __version__)
+    mark = fingerprint(server, run, _engine(settings), __version__)
     return Point(server, run, path, mark, "new" if settings.overwrite_results else _state(path, mark))
 
 

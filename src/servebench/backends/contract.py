@@ -30,6 +30,10 @@ class Backend:
     # The body of a request: (run, model, prompt, max_new_tokens).
     body: Callable[[RunConfig, str, str, int], dict[str, Any]]
     reset_cache: str | None = None  # POSTed between points, to empty the prefix cache
+    salted: bool = False  # it knows `cache_salt`: requests of unlike salts share nothing in the prefix cache
+    cache_counters: tuple[str, str] | None = (
+        None  # in /metrics: prompt tokens found in the cache, looked for in it
+    )
     headers: Callable[[ServerConfig], dict[str, str]] = lambda _: {}  # of a request, beyond the key
     lists_models: bool = True  # it answers GET /v1/models, and /health while it loads
 

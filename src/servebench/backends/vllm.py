@@ -58,4 +58,6 @@ def body(run: RunConfig, model: str, prompt: str, max_new_tokens: int) -> dict[s
     return openai.body(run, model, prompt, max_new_tokens) | counting
 
 
-BACKEND = Backend(version, launch, body, reset_cache="/reset_prefix_cache")
+BACKEND = Backend(
+    version, launch, body, reset_cache="/reset_prefix_cache", salted=True, cache_counters=openai.CACHE_COUNTERS
+)
