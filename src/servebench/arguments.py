@@ -177,7 +177,8 @@ def check(settings: Settings) -> None:
     if settings.backend in LATER:
         raise InputError(f"--backend {settings.backend}: {LATER[settings.backend]}; use {' or '.join(BACKENDS)}")
     _check_endpoint(settings)
-    if min(settings.mean_prompt_length) > settings.max_prompt_length:
+    of_means = not (settings.scenario or settings.dataset)
+    if of_means and min(settings.mean_prompt_length) > settings.max_prompt_length:
         raise InputError(
             f"--mean_prompt_length {min(settings.mean_prompt_length)} is more than "
             f"--max_prompt_length {settings.max_prompt_length}; raise the latter"

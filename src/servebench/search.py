@@ -140,17 +140,15 @@ def points_to_measure(settings: Settings, server: ServerConfig, points: list[Poi
 
 def conclusions(plan: Plan, settings: Settings) -> list[str]:
     """What each search found, from its logs."""
-    lines = []
-    for _, points in plan if settings.find_max or settings.find_peak else ():
-        by_kind: dict[str, dict[float, list[Log]]] = {}
-        for point in points:
+    found: dict[str, dict[float, list[Log]]] = {}
+    for server, points in plan if settings.find_max or settings.find_peak else ():
+        for point in (p for p in points if p.path.exists()):
             run = point.run
-            kind = f"{point.server.backend} tp{point.server.tp_size} x{point.server.num_replicas}"
+            kind = f"{server.backend} tp{server.tp_size} x{server.num_replicas}"
             kind += f"  {run.scenario or f'prompt {run.mean_prompt_length}  gen {run.mean_max_new_tokens}'}"
-            logs = by_kind.setdefault(kind, {})
-            logs.setdefault(run.request_rate or run.num_clients, []).append(records.load(point.path))
-        lines += [f"{kind}: {_conclusion(settings, logs)}" for kind, logs in by_kind.items()]
-    return lines
+            runs = found.setdefault(kind, {}).setdefault(run.request_rate or run.num_clients, [])
+            runs.append(records.load(point.path))
+    return [f"{kind}: {_conclusion(settings, logs)}" for kind, logs in found.items()]
 
 
 def _conclusion(settings: Settings, logs: dict[float, list[Log]]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from tabulate import tabulate
@@ -61,10 +62,9 @@ def show(value: float | None) -> str:
 
 def name_of(log: Log) -> str:
     run, server = log.run, log.server
-    return (
-        f"{server.backend} tp{server.tp_size} x{server.num_replicas}  prompt {run.mean_prompt_length}  "
-        f"gen {run.mean_max_new_tokens}  {run.load[0]} {load_of(run)}"
-    )
+    what = f"prompt {run.mean_prompt_length}  gen {run.mean_max_new_tokens}"
+    what = Path(run.dataset).stem if run.dataset else run.scenario or what
+    return f"{server.backend} tp{server.tp_size} x{server.num_replicas}  {what}  {run.load[0]} {load_of(run)}"
 
 
 def load_of(run: RunConfig) -> str:
@@ -164,7 +164,7 @@ def warnings(log: Log) -> list[str]:
     unlike_prompts = not (log.run.shared_prefix or log.run.dataset)
     if (log.cache_hit_rate or 0.0) > 0.02 and not cached and unlike_prompts and not log.quality.overloaded:
         found.append(
-            f"the prefix cache held {log.cache_hit_rate:.1%} of all prompt tokens, although prompts share nothing; "
+            f"the prefix cache held {log.cache_hit_rate:.1%} of all prompt tokens, which share nothing; "
             "did an earlier benchmark leave them there? Give another --seed"
         )
     if any(r.token_source == "tokenizer" for r in done):

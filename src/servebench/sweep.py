@@ -99,11 +99,11 @@ def _runs(settings: Settings) -> list[RunConfig]:
 
 
 def _lengths(settings: Settings) -> list[dict[str, Any]]:
-    """Scenarios, or every mean prompt length with every mean generation."""
+    """Scenarios, or every mean prompt length with every mean generation; a dataset has lengths of its own."""
     if not settings.scenario:
         names = ("mean_prompt_length", "mean_max_new_tokens")
-        means = product(settings.mean_prompt_length, settings.mean_max_new_tokens)
-        return [dict(zip(names, pair, strict=True)) for pair in means]
+        means = list(product(settings.mean_prompt_length, settings.mean_max_new_tokens))
+        return [dict(zip(names, pair, strict=True)) for pair in (means[:1] if settings.dataset else means)]
     return [scenario_lengths(scenario) for scenario in settings.scenario]
 
 
