@@ -106,6 +106,7 @@ def test_more_requests_than_there_are_is_an_error_not_a_repetition(built) -> Non
         ('{"prompt": "a"}\n{"text": "b"}\n', "entry 2 is not understood"),
         ("a,b\n1,2\n", "entry 2 is not understood"),
         ('[{"conversations": [{"from": "martian", "value": "x"}]}]', "entry 1 is not understood"),
+        ('{"messages": [{"role": "user", "content": [{"type": "image"}]}]}', "a message that is not text"),
     ],
 )
 def test_a_file_that_is_no_dataset_is_refused(tmp_path: Path, content: str, reason: str) -> None:

@@ -13,11 +13,13 @@ from servebench.backends import BACKENDS
 from servebench.backends.contract import Launch
 from servebench.records import InputError, ServerConfig
 from servebench.sweep import Plan
+from servebench.workload import datasets, replay
 
 
 def preflight(settings: Settings, plan: Plan) -> None:
     check_model(settings)
     check_lengths(plan, model_context(settings.model))
+    check_dataset(plan)
     check_results_folder(settings.out_json_dir)
     for server, points in plan:
         if any(point.pending for point in points) and not server.urls:
@@ -56,6 +58,14 @@ def check_lengths(plan: Plan, context: int | None) -> None:
                 f"prompts of {run.mean_prompt_length} and generations of {run.mean_max_new_tokens} tokens exceed "
                 f"the {context} tokens of the model's context; ask for at most {context} together"
             )
+
+
+def check_dataset(plan: Plan) -> None:
+    """It is understood and has enough requests; those beyond the context are only known by the tokenizer later."""
+    for run in (point.run for _, points in plan for point in points if point.run.dataset):
+        there = sum(map(len, datasets.read(run.dataset, run.multi_turn)))
+        if there < run.num_requests:
+            raise replay.too_few(run, there, run.num_requests)
 
 
 def check_results_folder(folder: Path) -> None:

@@ -117,12 +117,11 @@ class Server:
         headers |= backend.headers(self.config) | dict(self.extra_headers)
         if self.api_key:
             headers["Authorization"] = f"Bearer {self.api_key}"
+        salt = {"cache_salt": secrets.token_hex(8)} if backend.salted else {}  # no prompt is in the cache already
 
         def body(ask: Ask) -> dict[str, Any]:
             chat = {"messages": list(ask.messages)} if ask.messages else {}
             return backend.body(run, self.model, ask.prompt, ask.max_new_tokens) | salt | chat | run.extra_body
-
-        salt = {"cache_salt": secrets.token_hex(8)} if backend.salted else {}
 
         urls = [endpoint(url, run.api) for url in self.facts.urls]
         return Target(urls, headers, body, self.check)

@@ -56,7 +56,8 @@ def default_workers(num_clients: int, request_rate: float = 0.0) -> int:
 
 def run_load(run: RunConfig, workload: Workload, target: Target, folder: Path, workers: int) -> Outcome:
     """Put the load on the target. `folder` holds the part files while it runs; it is removed at the end."""
-    workers = min(workers, (run.max_concurrency or workers) if workload.schedule else run.num_clients)
+    clients = run.max_concurrency or len(workload.spare) if workload.schedule else run.num_clients
+    workers = min(workers, clients, len(workload.spare))
     probing = bool(workload.probes)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -131,7 +132,7 @@ def _lead_open(
     start = time.time_ns() + LEAD_NS
     shared[protocol.START] = start
     shared[protocol.PHASE] = protocol.WARM_UP
-    watch.until("warming up", protocol.DONE, 1, patience_s=first_s)
+    watch.until("warming up", protocol.DONE, run.num_requests, patience_s=first_s)
     notes.begin()
     shared[protocol.PHASE] = protocol.MEASURE
     outstanding: list[int] = []

@@ -15,6 +15,8 @@ import csv
 import hashlib
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from functools import lru_cache
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,12 +57,13 @@ def sha256_of(path: str) -> str:
         raise InputError(f"--dataset {path}: cannot be read ({error.strerror}); give a file") from error
 
 
+@lru_cache(maxsize=1)  # the same for every point of a sweep
 def read(path: str, multi_turn: bool) -> list[Conversation]:
     """All that is in the file. Raises InputError with the line that is not understood."""
     file = Path(path).expanduser()
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
-            start = stream.read(1)
+            start = stream.read(256).lstrip()[:1]
             stream.seek(0)
             entries: Iterable[tuple[int, Any]]
             if start == "[":
@@ -95,7 +98,7 @@ def _rows(entry: dict[str, Any]) -> Iterator[Row]:
     """The requests of one entry; none for what asks nothing (a failed request of BurstGPT, an empty chat)."""
     if "conversations" in entry:
         said = [{"role": ROLES[m["from"]], "content": m["value"]} for m in entry["conversations"]]
-        yield from _turns(said, None)
+        yield from _turns(list(dropwhile(lambda m: m["role"] == "assistant", said)), None)
     elif "messages" in entry:
         said = [{"role": m["role"], "content": m["content"]} for m in entry["messages"]]
         yield from _turns(said, _tokens(entry))
@@ -113,7 +116,9 @@ def _rows(entry: dict[str, Any]) -> Iterator[Row]:
 
 
 def _turns(said: list[dict[str, str]], tokens: int | None) -> Iterator[Row]:
-    """A request for every answer in a chat, and for what is not answered in it."""
+    """A request for every answer in a chat, and for what is not answered in it. Raises ValueError."""
+    if not all(isinstance(message["content"], str) for message in said):
+        raise ValueError("a message that is not text")
     for i, message in enumerate(said):
         if message["role"] != "user":
             continue

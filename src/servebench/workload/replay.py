@@ -36,13 +36,13 @@ def requests(
     needed = run.num_requests + (run.warmup if run.trace_speed else 0)
     rows = sorted((c[0] for c in conversations), key=lambda row: row.at_s or 0.0)[:needed]
     if len(rows) < needed:
-        raise _too_few(run, len(rows), needed)
+        raise too_few(run, len(rows), needed)
     lengths = np.array([[row.prompt_tokens, row.max_new_tokens] for row in rows])
     openings = [_words_of(row.blocks, tokenizer, run.seed) for row in rows] if any(r.blocks for r in rows) else []
     return of_lengths(run, tokenizer, context, rng, lengths, openings), np.array([row.at_s for row in rows])
 
 
-def _too_few(run: RunConfig, there: int, needed: int) -> InputError:
+def too_few(run: RunConfig, there: int, needed: int) -> InputError:
     return InputError(
         f"--dataset {run.dataset} has {there} requests that can be used, {needed} are needed; lower --num_requests"
     )
@@ -69,7 +69,7 @@ def _chosen(
     while (missing := run.num_requests - sum(map(len, chosen))) > 0:
         batch = [conversations[i] for i in islice(order, missing)]
         if not batch:
-            raise _too_few(run, run.num_requests - missing, run.num_requests)
+            raise too_few(run, run.num_requests - missing, run.num_requests)
         chosen += [c for c in _measured(batch, run, tokenizer, rng) if _fits(c, context)]
     return chosen
 
