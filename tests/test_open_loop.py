@@ -72,6 +72,7 @@ def test_waiting_for_a_place_is_latency_from_schedule(load: Callable[..., Log]) 
     for k, r in enumerate(done):
         assert 0.05 * k <= late_s(r) < 0.05 * k + 0.2
         assert metrics.e2e_s(r) < 0.2
+    assert [line.split(":")[0].strip() for line in summary.beside(log)] == ["from schedule", "from send"]
 
 
 def test_a_server_below_the_offered_rate_is_marked_overloaded(load: Callable[..., Log]) -> None:
@@ -108,6 +109,26 @@ def test_a_trace_is_sent_at_its_own_times(load: Callable[..., Log]) -> None:
     times = np.sort([r.scheduled_ns for r in metrics.measured(log)])
     assert np.diff(times) / 1e9 == pytest.approx([0.075, 0.3], abs=1e-5)  # 0.3 s and 1.2 s, four times as fast
     assert log.run.dataset_sha256 and log.run.load == ("trace", "4")
+
+
+def test_a_search_stops_an_overloaded_point_early_and_ends_at_the_capacity(
+    benchmark: Benchmark, reference: Callable[..., str], tokenizer_dir: Path, results: Path
+) -> None:
+    """5 places of 50 ms: 100 requests/s. What still waited when a point was stopped has failed, not vanished."""
+    url = reference("--ttft", "0.05", "--gap", "0", "--slots", "5")
+    where = ["--backend", "openai", "--openai_api_url", url, "--model", "m", "--tokenizer", tokenizer_dir]
+    what = ["--scenario", "D(16,1)", "--request_rate", 60, "--arrival", "constant", "--max_concurrency", 20]
+    code, out, err = benchmark(*where, *what, "--num_requests", 300, "--find_max", "e2e_p90<0.5s")
+    assert code == 0, out + err
+    found = [line for line in out.splitlines() if "meets e2e_p90<0.5s" in line]
+    assert 80 <= float(found[0].split(": ")[1].split()[0]) <= 125, found
+    stopped = [
+        log
+        for path in (results / "openai").glob("*.json")
+        if len(metrics.measured(log := records.load(path))) < 300
+    ]
+    assert stopped and all(log.quality.overloaded for log in stopped)
+    assert any("cut off" in error for log in stopped for error in errors(log))
 
 
 def test_probes_are_short_and_stay_apart(load: Callable[..., Log]) -> None:
