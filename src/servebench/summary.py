@@ -98,7 +98,7 @@ def beside(log: Log) -> list[str]:
             f"  from {start}: {_latencies(ttft + late if len(ttft) == len(wait) else ttft[:0], e2e + late)}"
             for start, late in (("schedule", wait), ("send", 0 * wait))
         ]
-    answered = [r for r in log.probes if r.error is None and r.event_ns]
+    answered = [r for r in log.probes if r.error is None and r.event_ns and r.finish_reason != "cancelled"]
     if log.probes:
         ttft = np.array([first for r in answered if (first := metrics.ttft_s(r)) is not None])
         shown = _latencies(ttft, np.array([metrics.e2e_s(r) for r in answered]))
