@@ -98,6 +98,13 @@ def test_more_requests_than_there_are_is_an_error_not_a_repetition(built) -> Non
         built("azure.csv", num_requests=4)
 
 
+def test_options_that_a_dataset_cannot_follow_are_refused(built) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(InputError, match="tells no arrival times"):
+        built("sharegpt.json", trace_speed=1.0)
+    with pytest.raises(InputError, match="has no conversations"):
+        built("azure.csv", multi_turn=True)
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

@@ -13,7 +13,7 @@ from servebench.backends import BACKENDS
 from servebench.backends.contract import Launch
 from servebench.records import InputError, ServerConfig
 from servebench.sweep import Plan
-from servebench.workload import datasets, replay
+from servebench.workload import replay
 
 
 def preflight(settings: Settings, plan: Plan) -> None:
@@ -63,9 +63,7 @@ def check_lengths(plan: Plan, context: int | None) -> None:
 def check_dataset(plan: Plan) -> None:
     """It is understood and has enough requests; those beyond the context are only known by the tokenizer later."""
     for run in (point.run for _, points in plan for point in points if point.run.dataset):
-        there = sum(map(len, datasets.read(run.dataset, run.multi_turn)))
-        if there < run.num_requests:
-            raise replay.too_few(run, there, run.num_requests)
+        replay.checked(run)
 
 
 def check_results_folder(folder: Path) -> None:

@@ -26,7 +26,7 @@ def build_workload(run: RunConfig, tokenizer: Tokenizer, context: int | None) ->
         counted, times_s = made_up(run, tokenizer, context, rng, run.num_requests), None
     spare = _spare(run, tokenizer, context, rng, counted)
     schedule = draw_schedule(run) if run.request_rate else None
-    if run.trace_speed and times_s is not None:
+    if times_s is not None and run.trace_speed:
         schedule = trace_schedule(times_s, run)
         counted = counted[run.warmup :]
     return Workload(counted, spare, schedule, probes(tokenizer, _stream(run, PROBES)) if run.probe_rate else ())

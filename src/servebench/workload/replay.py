@@ -30,28 +30,38 @@ def requests(
 
     With run.trace_speed the first run.warmup requests are those that come before the counted ones.
     """
-    conversations = read(run.dataset, run.multi_turn)
+    conversations, needed = checked(run)
     if conversations[0][0].at_s is None:
         return _said(_chosen(conversations, run, tokenizer, context, rng), run), None
-    needed = run.num_requests + (run.warmup if run.trace_speed else 0)
     rows = sorted((c[0] for c in conversations), key=lambda row: row.at_s or 0.0)[:needed]
-    if len(rows) < needed:
-        raise too_few(run, len(rows), needed)
     lengths = np.array([[row.prompt_tokens, row.max_new_tokens] for row in rows])
-    openings = [_words_of(row.blocks, tokenizer, run.seed) for row in rows] if any(r.blocks for r in rows) else []
+    openings = [_words_of(row.blocks, tokenizer, run) for row in rows] if any(r.blocks for r in rows) else []
     return of_lengths(run, tokenizer, context, rng, lengths, openings), np.array([row.at_s for row in rows])
 
 
-def too_few(run: RunConfig, there: int, needed: int) -> InputError:
+def checked(run: RunConfig) -> tuple[list[Conversation], int]:
+    """(what is in the dataset, requests that are needed of it). Raises InputError when it cannot be as asked."""
+    conversations = read(run.dataset, run.multi_turn)
+    if run.trace_speed and conversations[0][0].at_s is None:
+        raise InputError(f"--dataset {run.dataset} tells no arrival times; give --request_rate, not --trace_speed")
+    if run.multi_turn and conversations[0][0].at_s is not None:
+        raise InputError(f"--dataset {run.dataset} is a trace, which has no conversations; leave out --multi_turn")
+    there, needed = sum(map(len, conversations)), run.num_requests + (run.warmup if run.trace_speed else 0)
+    if there < needed:
+        raise _too_few(run, there, needed)
+    return conversations, needed
+
+
+def _too_few(run: RunConfig, there: int, needed: int) -> InputError:
     return InputError(
         f"--dataset {run.dataset} has {there} requests that can be used, {needed} are needed; lower --num_requests"
     )
 
 
-def _words_of(hashes: Sequence[int], tokenizer: Tokenizer, seed: int) -> list[str]:
-    """The words that these hashes stand for: the same for a hash wherever it comes."""
+def _words_of(hashes: Sequence[int], tokenizer: Tokenizer, run: RunConfig) -> list[str]:
+    """The words that these hashes stand for: the same for a hash wherever it comes in a run."""
     words = plain_words(tokenizer)
-    streams = [np.random.default_rng([seed, BLOCKS, block]) for block in hashes]
+    streams = [np.random.default_rng([run.seed, run.repetition, BLOCKS, block]) for block in hashes]
     texts = [words.draw(BLOCK, rng, start=not i) for i, rng in enumerate(streams)]
     return [word for text in texts for word in text]
 
@@ -69,7 +79,7 @@ def _chosen(
     while (missing := run.num_requests - sum(map(len, chosen))) > 0:
         batch = [conversations[i] for i in islice(order, missing)]
         if not batch:
-            raise too_few(run, run.num_requests - missing, run.num_requests)
+            raise _too_few(run, run.num_requests - missing, run.num_requests)
         chosen += [c for c in _measured(batch, run, tokenizer, rng) if _fits(c, context)]
     return chosen
 
