@@ -46,7 +46,7 @@ def run(settings: arguments.Settings) -> int:
             failed |= log.status != "ok"
             if failed and settings.on_error == "stop":
                 break
-    print(summary.closing(plan, settings.out_json_dir))
+    print(summary.closing(plan, settings))
     return int(failed)
 
 

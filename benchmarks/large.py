@@ -16,7 +16,8 @@ import psutil
 from tabulate import tabulate
 
 from servebench.calibrate import completion_body, reference_server
-from servebench.load.fleet import Outcome, Target, run_load
+from servebench.load.dealing import Target
+from servebench.load.fleet import Outcome, run_load
 from servebench.records import RunConfig
 from servebench.workload import Request, Workload
 

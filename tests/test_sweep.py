@@ -51,6 +51,30 @@ def test_every_combination_is_one_point(plan_of) -> None:  # type: ignore[no-unt
     assert len({p.path for _, points in plan for p in points}) == 16
 
 
+def test_rates_and_scenarios_are_swept_and_named(plan_of) -> None:  # type: ignore[no-untyped-def]
+    ((_, points),) = plan_of("--request_rate", "0.5", "20", "--scenario", "D(100,32)", "N(480,240)/(300,150)")
+    names = [p.path.name.partition("-replicas1-")[2] for p in points]
+    assert names == [
+        "D_100_32-rate0.5.json",
+        "D_100_32-rate20.json",
+        "N_480_240_300_150-rate0.5.json",
+        "N_480_240_300_150-rate20.json",
+    ]
+    assert [p.run.num_requests for p in points] == [100, 600, 100, 600]  # 30 s, 100 at least
+    assert [p.run.warmup for p in points] == [10, 60, 10, 60]  # a tenth
+    assert (points[2].run.mean_prompt_length, points[2].run.mean_max_new_tokens) == (480, 300)
+
+
+def test_a_dataset_gives_its_name_and_content_to_the_point(plan_of, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    file = tmp_path / "chats v1.jsonl"
+    file.write_text('{"prompt": "a"}')
+    ((_, (point,)),) = plan_of("--dataset", str(file), "--num_clients", "2")
+    assert point.path.name.endswith("-replicas1-chats_v1-clients2.json")
+    file.write_text('{"prompt": "b"}')
+    ((_, (other,)),) = plan_of("--dataset", str(file), "--num_clients", "2")
+    assert other.fingerprint != point.fingerprint
+
+
 def test_requests_grow_with_clients_as_in_the_original(plan_of) -> None:  # type: ignore[no-untyped-def]
     ((_, points),) = plan_of("--num_clients", "1", "32")
     assert [p.run.num_requests for p in points] == [36, 160]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import groupby
 
-from servebench import metrics, records, stats, steady
+from servebench import gathering, metrics, records, stats, steady
 from servebench.records import Log, Result
 
 LATE_TOKENS_SHARE = 0.02
@@ -18,12 +18,14 @@ QUEUE, PACE = 5.0, 1.5  # waiting in the server: TTFT grew by more than the firs
 
 def of_point(log: Log) -> list[str]:
     """Warnings about one log that was measured."""
-    return [*_client(log), *_requests(log), *_answers(log), *_window(log)]
+    return [*_client(log), *_requests(log), *_answers(log), *_cache(log), *_window(log)]
 
 
 def _client(log: Log) -> Iterator[str]:
     if log.quality.verdict.startswith("client-limited"):
         yield log.quality.verdict
+    if log.quality.overloaded:
+        yield "overloaded: requests in flight grew all through the point; latencies only say how long it took"
 
 
 def _requests(log: Log) -> Iterator[str]:
@@ -44,11 +46,31 @@ def _answers(log: Log) -> Iterator[str]:
     short = sum(r.generated_tokens < r.max_new_tokens for r in done)
     if short > LATE_TOKENS_SHARE * len(done) and not log.run.respect_eos:
         yield f"{short} of {len(done)} answers are shorter than asked for; engines did unlike work"
+    unlike = [r for r in done if r.asked_prompt_tokens is not None]
+    if len(unlike) > LATE_TOKENS_SHARE * len(done):
+        yield _unlike_prompts(log, done)
+    if any(r.token_source == "tokenizer" for r in done):
+        yield "the server counts no tokens; they are counted with --tokenizer"
+
+
+def _unlike_prompts(log: Log, done: list[Result]) -> str:
+    asked = sum(r.asked_prompt_tokens or r.prompt_tokens for r in done) / len(done)
+    achieved = sum(r.prompt_tokens for r in done) / len(done)
+    template = "; a chat template adds its own" if log.run.api == "chat" else ""
+    return f"prompts have {achieved:.1f} tokens on average by the server, {asked:.1f} by --tokenizer{template}"
+
+
+def _cache(log: Log) -> Iterator[str]:
+    """Prompts that share nothing should not be found in a cache."""
+    done, rate = metrics.succeeded(log), log.cache_hit_rate or 0.0
     cached = sum(r.cached_tokens or 0 for r in done)
     if cached > CACHED_SHARE * sum(r.prompt_tokens for r in done):
         yield f"{cached} prompt tokens came from the server's prefix cache"
-    if any(r.token_source == "tokenizer" for r in done):
-        yield "the server counts no tokens; they are counted with --tokenizer"
+    elif rate > CACHED_SHARE and not (log.run.shared_prefix or log.run.dataset or log.quality.overloaded):
+        yield (
+            f"the prefix cache held {rate:.1%} of all prompt tokens, which share nothing; "
+            "did an earlier benchmark leave them there? Give another --seed"
+        )
 
 
 def _window(log: Log) -> Iterator[str]:
@@ -72,7 +94,7 @@ def of_sweep(logs: list[Log]) -> list[str]:
 def _without_clients(log: Log) -> tuple[bytes, int, int]:
     """What the points of one curve have in common."""
     run = log.run
-    return records.point_key(log.server, records.RunConfig()), run.mean_prompt_length, run.mean_max_new_tokens
+    return gathering.point_key(log.server, records.RunConfig()), run.mean_prompt_length, run.mean_max_new_tokens
 
 
 def _queueing(curve: list[Log]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from servebench import defaults
+from servebench import defaults, load_options
 from servebench.backends import BACKENDS, openai
 from servebench.options import build_parser
 from servebench.records import InputError
@@ -53,7 +53,24 @@ class Settings:
     target_ci: float | None
     min_runs: int
     max_runs: int
-    warmup: int
+    warmup: int | None
+    request_rate: tuple[float, ...]
+    trace_speed: tuple[float, ...]
+    arrival: str
+    burstiness: float
+    ramp_from: float | None
+    max_concurrency: int | None
+    probe_rate: float
+    length_distribution: str
+    scenario: tuple[str, ...]
+    prompt_text: str
+    shared_prefix: tuple[int, int] | None
+    dataset: str
+    dataset_sha256: str
+    multi_turn: bool
+    think_time: float
+    find_max: str
+    find_peak: float | None
     stream: bool
     temperature: float
     top_p: float
@@ -106,6 +123,8 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
     given["api"] = BACKENDS[args.backend].api or args.api
     if args.backend == "aml":
         _take_azure(args, given)
+    load_options.check(args, given["max_prompt_length"])
+    load_options.complete(given)
     settings = Settings(**{f.name: _frozen(given[f.name]) for f in fields(Settings)})
     if not (settings.list_models or settings.calibrate):
         check(settings)
@@ -164,7 +183,8 @@ def check(settings: Settings) -> None:
     """Cross-checks between options."""
     _check_endpoint(settings)
     _check_server(settings)
-    if min(settings.mean_prompt_length) > settings.max_prompt_length:
+    of_means = not (settings.scenario or settings.dataset)
+    if of_means and min(settings.mean_prompt_length) > settings.max_prompt_length:
         raise InputError(
             f"--mean_prompt_length {min(settings.mean_prompt_length)} is more than "
             f"--max_prompt_length {settings.max_prompt_length}; raise the latter"

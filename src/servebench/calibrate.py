@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 from servebench import defaults, metrics
 from servebench.arguments import Settings
-from servebench.load.fleet import Outcome, Target, default_workers, run_load
+from servebench.load.dealing import Target
+from servebench.load.fleet import Outcome, default_workers, run_load
 from servebench.records import Quality, Result, RunConfig
 from servebench.workload import Request, Workload
 

@@ -35,6 +35,9 @@ def number(kind: type[int] | type[float], least: float, most: float = float("inf
     return parse
 
 
+COUNT, SHARE, SECONDS = number(int, 1), number(float, 0, 1), number(float, 0.001)
+
+
 def folder(text: str) -> Path:
     """An argparse type: a folder that is there."""
     if not Path(text).is_dir():

@@ -25,7 +25,7 @@ from typing import Any
 import msgspec
 from tabulate import tabulate
 
-from servebench import columns, records, stats, steady
+from servebench import columns, gathering, records, stats, steady
 from servebench.records import InputError, Log
 from servebench.sla import Sla, parse
 from servebench.stats import Interval
@@ -97,7 +97,7 @@ def matched(a: Runs, b: Runs) -> list[tuple[str, Runs, Runs]]:
 
 def _by_name(logs: Runs, with_backend: bool) -> dict[str, Runs]:
     found: dict[str, Runs] = {}
-    for runs in records.by_point(logs):
+    for runs in gathering.by_point(logs):
         name = _name(runs[0], with_backend)
         if name in found:
             raise InputError(f"{name}: runs of unlike settings or engines in one folder; keep them in two")
@@ -228,7 +228,7 @@ def _cells(row: Comparison) -> list[str]:
 
 def load(folder: Path) -> Runs:
     """The measured points of a folder. Raises InputError when there is none."""
-    logs = [log for _, log in records.load_folder(folder) if log.status == "ok"]
+    logs = [log for _, log in gathering.load_folder(folder) if log.status == "ok"]
     if not logs:
         raise InputError(f"no measured points in {folder}; give a folder that run_benchmark.py wrote to")
     return logs

@@ -38,6 +38,15 @@ NUM_CLIENTS = (1, 2, 4, 6, 8, 12, 16, 20, 24, 28, 32)
 CALIBRATION_CLIENTS = (1, 16, 64, 256, 500, 1000)
 
 
+WARMUP = 1  # requests of each client
+ARRIVALS_S = 30  # of an open loop's point
+
+
+def num_arrivals(request_rate: float) -> int:
+    """Requests that a point of an open loop counts: those of half a minute, and enough for a p90."""
+    return max(100, round(ARRIVALS_S * request_rate))
+
+
 def num_requests(num_clients: int) -> int:
     """Requests that a point counts: four a client and enough for a median at one client."""
     return 4 * num_clients + 32

@@ -16,8 +16,10 @@ from servebench import __version__
 from servebench.arguments import Settings
 from servebench.launch import ServerFailed
 from servebench.load.fleet import default_workers, run_load
+from servebench.prefix_cache import hit_rate
 from servebench.preflight import model_context
 from servebench.records import Log, Result, ServerConfig, ServerFacts
+from servebench.search import points_to_measure
 from servebench.server import Server, running_server
 from servebench.stopping import why_stop
 from servebench.sweep import Plan, Point, runs_before
@@ -27,7 +29,8 @@ from servebench.workload import build_workload
 def measure_plan(plan: Plan, settings: Settings, tokenizer: Tokenizer) -> Iterator[tuple[Point, Log]]:
     """Yield every pending point with its log as soon as it ended, server by server."""
     for config, points in plan:
-        pending = (p for p in points if p.pending and not enough(p, points, settings))  # asked when its turn comes
+        wanted = points_to_measure(settings, config, points)
+        pending = (point for point in wanted if not enough(point, points, settings))  # asked when its turn comes
         with closing(measure(config, pending, settings, tokenizer)) as measured:
             for point, log in measured:
                 yield point, msgspec.structs.replace(log, stopped=enough(point, points, settings, log))
@@ -63,11 +66,12 @@ def measure_point(point: Point, server: Server, settings: Settings, tokenizer: T
     run, started_at = point.run, _now()
     known = [tokens for tokens in (server.context, model_context(settings.model)) if tokens]
     context = min(known, default=None)
-    if context and run.mean_prompt_length + run.mean_max_new_tokens > context:
+    if context and not run.dataset and run.mean_prompt_length + run.mean_max_new_tokens > context:
         return not_measured(point, f"prompt and generation exceed the {context} tokens of context that it serves")
     server.empty_cache()
     workload = build_workload(run, tokenizer, context)
-    workers = settings.num_workers or default_workers(run.num_clients)
+    workers = settings.num_workers or default_workers(run.num_clients, run.request_rate or 0.0)
+    before = server.cache_counters()
     outcome = run_load(run, workload, server.target(run), point.path.with_suffix(".parts"), workers)
     results = [_count_tokens(r, tokenizer) for r in outcome.results]
     failure = outcome.failure or _nothing_succeeded(results)
@@ -82,7 +86,9 @@ def measure_point(point: Point, server: Server, settings: Settings, tokenizer: T
         client=_this_client() | {"workload_sha256": workload.sha256, "num_workers": workers},
         window_ns=outcome.window_ns,
         quality=outcome.quality,
+        cache_hit_rate=hit_rate(before, server.cache_counters()),
         results=results,
+        probes=[_count_tokens(r, tokenizer) for r in outcome.probes],
     )
 
 

@@ -216,8 +216,8 @@ def total_token_throughput(log: Log) -> float | None:
 
 
 def blog_throughput(log: Log) -> float | None:
-    """FastGen's throughput-latency figures: clients / mean latency, requests/s."""
-    latency = mean(each(log, e2e_s))
+    """FastGen's throughput-latency figures: clients / mean latency, requests/s. Not of an open loop."""
+    latency = None if log.run.open_loop else mean(each(log, e2e_s))
     return log.run.num_clients / latency if latency else None
 
 

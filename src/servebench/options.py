@@ -8,21 +8,22 @@ from typing import Any
 
 import msgspec
 
-from servebench import defaults
+from servebench import defaults, load_options
 from servebench.backends import BACKENDS
-from servebench.commandline import Parser, number
+from servebench.commandline import COUNT, SECONDS, SHARE, Parser, number
 
 EPILOG = """examples:
   python run_benchmark.py --backend vllm --dry_run                     show the plan of the default sweep
   python run_benchmark.py --backend vllm --tp_size 1 2 --num_clients 1 8 32
   python run_benchmark.py --backend vllm --model .models/SmolLM2-135M-Instruct --mean_prompt_length 128 \\
       --mean_max_new_tokens 32 --num_clients 1 2 4 --engine_args "--enforce-eager"
+  python run_benchmark.py --backend vllm --request_rate 1 2 4 --scenario "N(480,240)/(300,150)"
   python run_benchmark.py --backend openai --openai_api_url http://localhost:8000/v1 --model NAME
   python run_benchmark.py --backend aml --aml_api_url https://HOST/score --aml_api_key KEY \\
       --deployment_name NAME --model mistralai/Mixtral-8x7B-v0.1
 Options that take several values (tp_size, num_replicas, max_ragged_batch_size, mean_prompt_length,
-mean_max_new_tokens, num_clients) are swept: every combination is one point and one log. A point that was
-measured before with the same settings is skipped.
+mean_max_new_tokens, scenario, num_clients, request_rate, trace_speed) are swept: every combination is one point
+and one log. A point that was measured before with the same settings is skipped.
 Exit status: 0 all points measured, 1 some failed, 2 bad input.
 """
 
@@ -49,9 +50,6 @@ def header(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
-COUNT, SHARE, SECONDS = number(int, 1), number(float, 0, 1), number(float, 0.001)
-
-
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="run_benchmark.py",
@@ -63,7 +61,10 @@ def build_parser() -> argparse.ArgumentParser:
     _server_options(parser.add_argument_group("the server"))
     _endpoint_options(parser.add_argument_group("a server that runs already"))
     _load_options(parser.add_argument_group("the load"))
+    load_options.add_open_loop(parser.add_argument_group("the load, as an open loop"))
+    load_options.add_search(parser.add_argument_group("the load, searched for"))
     _sampling_options(parser.add_argument_group("the requests"))
+    load_options.add_requests(parser.add_argument_group("the requests, more like your own"))
     _output_options(parser.add_argument_group("the results"))
     return parser
 
@@ -115,7 +116,8 @@ def _load_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--num_clients", nargs="+", type=COUNT, metavar="N",
         help="clients, each sends its next request when its last ended [1 2 4 6 8 12 ... 32]")  # fmt: skip
-    add("--num_requests", type=COUNT, metavar="N", help="counted requests a point [4 x clients + 32]")
+    add("--num_requests", type=COUNT, metavar="N",
+        help="counted requests a point [4 x clients + 32; open loop: 30 s, 100 at least]")  # fmt: skip
     add("--runs", type=COUNT, default=1, metavar="N",
         help="runs of every point, each with fresh requests, all points once before any again [1]")  # fmt: skip
     add("--target_ci", type=percentage, metavar="SHARE",
@@ -123,7 +125,8 @@ def _load_options(group: argparse._ArgumentGroup) -> None:
              "and mean E2E latency are within this of their means [off]")  # fmt: skip
     add("--min_runs", type=number(int, 2), default=3, metavar="N", help="least runs with --target_ci [3]")
     add("--max_runs", type=number(int, 2), default=10, metavar="N", help="most runs with --target_ci [10]")
-    add("--warmup", type=number(int, 0), default=1, metavar="N", help="requests a client before counting [1]")
+    add("--warmup", type=number(int, 0), metavar="N",
+        help="uncounted requests before: of each client [1]; open loop: of all [a tenth]")  # fmt: skip
     add("--num_workers", type=COUNT, metavar="N", help="client processes [by cores and clients]")
     add(
         "--request_timeout",

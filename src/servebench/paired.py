@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from servebench import arguments
-from servebench.options import COUNT
+from servebench.commandline import COUNT
 from servebench.records import InputError
 
 DRIVER = Path(__file__).parents[2] / "run_benchmark.py"

@@ -13,11 +13,13 @@ from servebench.backends.contract import Launch
 from servebench.launch import is_free, router
 from servebench.records import InputError, ServerConfig
 from servebench.sweep import Plan, Point
+from servebench.workload import replay
 
 
 def preflight(settings: Settings, plan: Plan) -> None:
     check_model(settings)
-    check_lengths(settings, model_context(settings.model))
+    check_lengths(plan, model_context(settings.model))
+    check_dataset(plan)
     check_results_folder(settings.out_json_dir)
     for server, points in plan:
         check_body(server, points[0])
@@ -55,14 +57,20 @@ def model_context(model: str) -> int | None:
     return config.get("max_position_embeddings") if isinstance(config, dict) else None
 
 
-def check_lengths(settings: Settings, context: int | None) -> None:
+def check_lengths(plan: Plan, context: int | None) -> None:
     """The mean prompt and the mean generation must fit the context; draws beyond it are cut by the workload."""
-    prompt, generated = max(settings.mean_prompt_length), max(settings.mean_max_new_tokens)
-    if context and prompt + generated > context:
-        raise InputError(
-            f"--mean_prompt_length {prompt} and --mean_max_new_tokens {generated} exceed the {context} tokens of "
-            f"context of {settings.model}; ask for at most {context} together"
-        )
+    for run in (point.run for _, points in plan for point in points if not point.run.dataset):
+        if context and run.mean_prompt_length + run.mean_max_new_tokens > context:
+            raise InputError(
+                f"prompts of {run.mean_prompt_length} and generations of {run.mean_max_new_tokens} tokens exceed "
+                f"the {context} tokens of the model's context; ask for at most {context} together"
+            )
+
+
+def check_dataset(plan: Plan) -> None:
+    """It is understood and has enough requests; those beyond the context are only known by the tokenizer later."""
+    for run in (point.run for _, points in plan for point in points if point.run.dataset):
+        replay.checked(run)
 
 
 def check_results_folder(folder: Path) -> None:

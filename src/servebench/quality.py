@@ -20,6 +20,9 @@ LAG_S = 1e-3  # p99 of the lag above which merged events may be our own doing
 DOUBT_S, DOUBT_SHARE = 1e-4, 0.002  # by which what merged events leave open may move TTFT; ITL by five times that
 DOUBTED = {"ttft_mean_s": 1, "ttft_p99_s": 1, "itl_p50_s": 5, "itl_p99_s": 5}
 LATE_SHARE = 0.02  # of the requests' duration that may pass between one request's end and the next's start
+LATE_S = 1e-3  # p99 of that from schedule to send, in an open loop
+GROWTH_SHARE = 0.05  # of the arrivals that stay behind where a server does not keep up
+LOOKS = 64  # at the requests in flight over a window
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ def judge(results: list[Result], window_ns: tuple[int, int], asked: int, evidenc
     events = sum(len(r.event_ns) for r in measured)
     lag, late = evidence.lag_ns / 1e9, evidence.send_late_ns / 1e9
     connects = [r.connect_ns / 1e9 for r in measured if r.connect_ns]
+    open_loop = any(r.scheduled_ns is not None for r in measured)
     quality = {
         "lag_p50_s": _percentile(lag, 50),
         "lag_p99_s": _percentile(lag, 99),
@@ -56,17 +60,43 @@ def judge(results: list[Result], window_ns: tuple[int, int], asked: int, evidenc
         "host_cpu_share": evidence.host_cpu_share,
         "clock_step_s": evidence.clock_step_s,
         "connect_p50_s": _percentile(np.array(connects), 50),
+        "overloaded": open_loop and growing(outstanding(results, window_ns), len(measured)),
     }
     draft = Quality(**quality)  # type: ignore[arg-type]
-    return Quality(**quality, verdict=_verdict(draft, measured, late))  # type: ignore[arg-type]
+    return Quality(**quality, verdict=_verdict(draft, measured, late, open_loop))  # type: ignore[arg-type]
 
 
 def _percentile(values: np.ndarray, q: float) -> float | None:
     return float(np.percentile(values, q)) if len(values) else None
 
 
-def _verdict(quality: Quality, measured: list[Result], late_s: np.ndarray) -> str:
+def outstanding(results: list[Result], window_ns: tuple[int, int]) -> np.ndarray:
+    """Requests that should have left and have not ended, at LOOKS moments of the window. Shape (LOOKS,)."""
+    arrived = np.sort([r.sent_ns if r.scheduled_ns is None else r.scheduled_ns for r in results])
+    ended = np.sort([r.sent_ns + r.event_ns[-1] for r in results if r.event_ns and r.finish_reason != "cancelled"])
+    failed = np.sort([r.sent_ns for r in results if not r.event_ns and r.finish_reason != "cancelled"])
+    at = np.linspace(*window_ns, LOOKS)
+    return np.asarray(sum(sign * np.searchsorted(x, at) for sign, x in ((1, arrived), (-1, ended), (-1, failed))))
+
+
+def growing(in_flight: np.ndarray, arrivals: int, strictness: float = 1.0) -> bool:
+    """Did the requests in flight grow all through? Over the last three quarters of a window with so many arrivals.
+
+    Each quarter has a higher mean than the one before; the growth is more than chance (two deviations of a Poisson
+    count, which is what a stable server of many slots has in flight) and than a share of the arrivals meanwhile.
+    """
+    if len(in_flight) < 8:
+        return False
+    _, second, third, fourth = (float(np.mean(quarter)) for quarter in np.array_split(in_flight, 4))
+    least = max(2 * max(second, 1.0) ** 0.5, GROWTH_SHARE * arrivals / 2)
+    return second < third < fourth and fourth - second > strictness * least
+
+
+def _verdict(quality: Quality, measured: list[Result], late_s: np.ndarray, open_loop: bool) -> str:
     durations = [r.event_ns[-1] / 1e9 for r in measured if r.event_ns and not r.error]
+    late = (quality.send_late_p99_s or 0.0) > LATE_S
+    if not open_loop:
+        late = bool(durations) and len(late_s) > 0 and late_s.mean() > LATE_SHARE * float(np.mean(durations))
     faults = [
         (quality.clock_step_s > CLOCK_STEP_S, "the host's clock stepped; measure again"),
         (quality.unstamped_share > UNSTAMPED_SHARE, "times without kernel stamps; run the client on Linux"),
@@ -74,10 +104,7 @@ def _verdict(quality: Quality, measured: list[Result], late_s: np.ndarray) -> st
             _bounds_too_wide(measured, quality.lag_p99_s or 0.0),
             "it read too late to tell tokens apart; more --num_workers or a free core",
         ),
-        (
-            bool(durations) and len(late_s) > 0 and late_s.mean() > LATE_SHARE * float(np.mean(durations)),
-            "late with its requests; more --num_workers or a free core",
-        ),
+        (late, "late with its requests; more --num_workers or a free core"),
     ]
     found = [why for fault, why in faults if fault]
     return "client-limited: " + "; ".join(found) if found else "ok"

@@ -13,9 +13,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import sys
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +22,7 @@ import msgspec
 
 LOG_VERSION = 1
 
-Phase = Literal["warmup", "measured", "hold"]
+Phase = Literal["warmup", "measured", "hold", "probe"]
 
 
 class InputError(Exception):
@@ -71,6 +70,37 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_retries: int = 0  # attempts after the first, a request
     seed: int = 0
     repetition: int = 0  # which of several runs of the same load (--runs); each has fresh requests
+    request_rate: float | None = (
+        None  # open loop: requests/s, at times set beforehand; num_clients says nothing then
+    )
+    trace_speed: float | None = None  # open loop: the dataset's own times, this much faster
+    arrival: Literal["poisson", "constant", "gamma"] = "poisson"  # gaps between requests at request_rate
+    burstiness: float = 1.0  # shape of gamma gaps: 1 is poisson, less is burstier
+    ramp_from: float | None = None  # requests/s at the first counted request, growing to request_rate at the last
+    max_concurrency: int | None = None  # open loop: requests in flight; more wait, which is latency from schedule
+    stop_when_overloaded: bool = False  # end a point early that the server clearly does not keep up with
+    length_distribution: Literal["normal", "uniform", "fixed"] = "normal"  # with the means and deviations above
+    scenario: str = ""  # lengths instead: D(in,out), N(mean,deviation)/(..), U(least,most)/(..)
+    prompt_text: Literal["words", "prose"] = "words"
+    shared_prefix: tuple[int, int] | None = None  # (tokens, groups): prompts of a group begin with the same tokens
+    dataset: str = ""  # file that requests are taken from
+    dataset_sha256: str = ""
+    multi_turn: bool = False  # whole conversations of the dataset, each turn after the last one's answer
+    think_time: float = 0.0  # s between an answer and the conversation's next turn
+    probe_rate: float = 0.0  # short requests/s beside the load
+
+    @property
+    def open_loop(self) -> bool:
+        return self.request_rate is not None or self.trace_speed is not None
+
+    @property
+    def load(self) -> tuple[str, str]:
+        """What is swept of the load, and how much of it: ("clients", "8"), ("rate", "2.5") or ("trace", "1")."""
+        if self.request_rate is not None:
+            return "rate", f"{self.request_rate:g}"
+        return (
+            ("clients", str(self.num_clients)) if self.trace_speed is None else ("trace", f"{self.trace_speed:g}")
+        )
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -85,6 +115,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
     client: int
     server: int = 0  # index into Log.server_facts.urls
     prompt_tokens: int
+    asked_prompt_tokens: int | None = None  # by our tokenizer, where the server counts otherwise
     max_new_tokens: int  # asked for
     generated_tokens: int  # achieved
     token_source: str  # where the counts come from: "usage", "token_ids", "events", ...
@@ -132,6 +163,7 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     host_cpu_share: float | None = None  # of all cores, everything on this host
     clock_step_s: float = 0.0  # largest change of REALTIME against MONOTONIC
     connect_p50_s: float | None = None
+    overloaded: bool = False  # open loop: requests in flight grew all through the point
 
 
 class Log(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -149,6 +181,8 @@ class Log(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     client: dict[str, str | int | float]  # host, Python and package versions
     window_ns: tuple[int, int] | None  # all clients active, warm-up over: what throughput is taken from
     quality: Quality = Quality()
+    cache_hit_rate: float | None = None  # of prompt tokens, by the engine's own counters, over all that was sent
+    probes: list[Result] = []  # short requests beside the load (--probe_rate); part of no other figure
     results: list[Result] = []
 
     @property
@@ -166,10 +200,14 @@ def model_label(model: str) -> str:
 def log_name(server: ServerConfig, run: RunConfig) -> str:
     """File name of a point, as the original suite writes it; a repetition of it has its number at the end."""
     again = f"-run{run.repetition}" if run.repetition else ""
+    what = f"prompt{run.mean_prompt_length}-gen{run.mean_max_new_tokens}"
+    if run.scenario:
+        what = re.sub(r"[^\w.]+", "_", run.scenario).strip("_")
+    if run.dataset:
+        what = re.sub(r"[^\w.]+", "_", Path(run.dataset).stem)
     return (
         f"{model_label(server.model)}-tp{server.tp_size}-bs{server.max_ragged_batch_size}"
-        f"-replicas{server.num_replicas}-prompt{run.mean_prompt_length}-gen{run.mean_max_new_tokens}"
-        f"-clients{run.num_clients}{again}.json"
+        f"-replicas{server.num_replicas}-{what}-{''.join(run.load)}{again}.json"
     )
 
 
@@ -181,16 +219,22 @@ def fingerprint(server: ServerConfig, run: RunConfig, engine: str, client: str) 
 
 def save(log: Log, path: Path) -> None:
     """Write a log so that it is either there whole or not at all; one request a line, for grep and diff."""
-    head = msgspec.structs.asdict(log) | {"results": []}
-    text = msgspec.json.format(msgspec.json.encode(head), indent=2)
-    rows = b",\n".join(msgspec.json.encode(result, enc_hook=list) for result in log.results)
+    head = msgspec.structs.asdict(log) | {"probes": [], "results": []}
+    text = msgspec.json.format(msgspec.json.encode(head), indent=2).removesuffix(
+        b'"probes": [],\n  "results": []\n}'
+    )
+    text += b'"probes": [%b],\n  "results": [%b]\n}\n' % (_rows(log.probes), _rows(log.results))
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_suffix(f".tmp{os.getpid()}")
     with scratch.open("wb") as file:
-        file.write(text.removesuffix(b"[]\n}") + b"[\n" + rows + b"\n]\n}\n")
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     scratch.replace(path)
+
+
+def _rows(results: list[Result]) -> bytes:
+    return b"\n" + b",\n".join(msgspec.json.encode(result, enc_hook=list) for result in results) + b"\n"
 
 
 def load(path: Path, requests: bool = True) -> Log:
@@ -218,42 +262,6 @@ def load(path: Path, requests: bool = True) -> Log:
 def _packed(result: Result) -> Result:
     arrays = {"event_ns": array("q", result.event_ns), "event_tokens": array("I", result.event_tokens)}
     return msgspec.structs.replace(result, **arrays)
-
-
-def load_folder(folder: Path) -> Iterator[tuple[Path, Log]]:
-    """Every log of a results folder, or of one backend's, the runs of a point in succession.
-
-    Files that are none are named and left out.
-    """
-    found = [*folder.glob("*-clients*.json"), *folder.glob("*/*-clients*.json")]
-    for path in sorted(found, key=_numbers_by_size):
-        if path.parent.name != "superseded":
-            try:
-                yield path, load(path)
-            except LogError as error:
-                print(f"left out: {error}", file=sys.stderr)
-
-
-def _numbers_by_size(path: Path) -> list[str]:
-    """So that clients8 stands before clients16."""
-    return [part.zfill(12) if part.isdigit() else part for part in re.split(r"(\d+)", str(path))]
-
-
-def point_key(server: ServerConfig, run: RunConfig) -> bytes:
-    """The same for all runs of a point, and only for them."""
-    return msgspec.json.encode([server, msgspec.structs.replace(run, repetition=0)], order="sorted")
-
-
-def point_of(log: Log) -> tuple[bytes, str]:
-    return point_key(log.server, log.run), log.server_facts.engine
-
-
-def by_point(logs: Iterable[Log]) -> list[list[Log]]:
-    """The runs of each point, in the order in which points appear; another version of the engine is another."""
-    points: dict[tuple[bytes, str], list[Log]] = {}
-    for log in logs:
-        points.setdefault(point_of(log), []).append(log)
-    return [sorted(runs, key=lambda log: log.run.repetition) for runs in points.values()]
 
 
 def read_parts(paths: list[Path]) -> Iterator[Result]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import heapq
 import math
 import random
 import socket
@@ -42,6 +43,7 @@ class Behaviour:
     sigma: float = 0.0
     tokens_per_event: int = 1
     usage: str = "last"  # "none", "last" (an event of its own at the end) or "each" (in every event)
+    slots: int = 0  # answers under way at once, in every process; 0: no limit
     fault: str | None = None
     fault_every: int = 1  # every how many requests
     model: str = "reference"
@@ -52,6 +54,23 @@ class Behaviour:
         if not self.sigma:
             return round(mean_s * 1e9)
         return round(random.lognormvariate(math.log(mean_s) - self.sigma**2 / 2, self.sigma) * 1e9)
+
+
+class Slots:
+    """Places for answers under way: the queue of a server whose capacity is known."""
+
+    def __init__(self, behaviour: Behaviour) -> None:
+        self.behaviour = behaviour
+        self.free_ns = [0] * behaviour.slots  # heap: when each is free
+
+    def begin_ns(self, gaps: int, arrived_ns: int) -> int:
+        """When there is a place for an answer of so many gaps; it is taken for its mean duration."""
+        if not self.free_ns:
+            return arrived_ns
+        begin_ns = max(arrived_ns, self.free_ns[0])
+        service_s = self.behaviour.ttft + gaps * self.behaviour.gap
+        heapq.heapreplace(self.free_ns, begin_ns + round(service_s * 1e9))
+        return begin_ns
 
 
 @dataclass(eq=False)
@@ -91,6 +110,16 @@ class Stream:
     sent_ns: list[int] = field(default_factory=list)
     tokens: int = 0
     plain: bytes = b""  # an event's bytes, where all events are the same
+
+
+def listen(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind((host, port))
+    listener.listen(4096)
+    listener.setblocking(False)
+    return listener
 
 
 def whole(status: bytes, value: Any) -> bytes:
@@ -136,6 +165,7 @@ def parse(doc: str | None) -> argparse.Namespace:
     add("--sigma", type=float, default=0.0, help="of lognormal delays with these means; 0 is constant [0]")
     add("--tokens_per_event", type=int, default=1, metavar="N", help="[1]")
     add("--usage", choices=["none", "last", "each"], default="last", help="where token counts are said [last]")
+    add("--slots", type=int, default=0, metavar="N", help="answers at once; more requests wait [no limit]")
     add("--fault", choices=FAULTS, help="; ".join(f"{name}: {what}" for name, what in FAULTS.items()))
     add("--fault_every", type=int, default=1, metavar="N", help="every N-th request has the fault [1]")
     add("--key", default="", help="refuse requests without it (HTTP 401)")

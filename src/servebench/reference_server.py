@@ -32,9 +32,11 @@ from servebench.reference_answers import (
     REFUSALS,
     Behaviour,
     Peer,
+    Slots,
     Stream,
     chunk,
     kind,
+    listen,
     parse,
     text_asked,
     whole,
@@ -50,6 +52,7 @@ class Server:
         self.epoll.register(listener, select.EPOLLIN)
         self.peers: dict[int, Peer] = {}
         self.due: list[tuple[int, int, Stream]] = []  # heap of (time, tie-breaker, stream)
+        self.slots = Slots(behaviour)
         self.requests = 0
         self.done: list[Stream] = []
         self.running = True
@@ -146,12 +149,14 @@ class Server:
         elif fault == "silent_close":
             self._close(peer)
         elif not stream.streamed:
-            self._schedule(stream, arrived_ns + behaviour.delay_ns(behaviour.ttft + behaviour.gap * stream.total))
+            begin_ns = self.slots.begin_ns(stream.total, arrived_ns)
+            self._schedule(stream, begin_ns + behaviour.delay_ns(behaviour.ttft + behaviour.gap * stream.total))
         else:
             if fault != "slow_headers":
                 peer.send(HEAD)
             stream.plain = self._event(stream) if behaviour.usage != "each" else b""
-            self._schedule(stream, arrived_ns + behaviour.delay_ns(behaviour.ttft))
+            begin_ns = self.slots.begin_ns(-(-stream.total // behaviour.tokens_per_event) - 1, arrived_ns)
+            self._schedule(stream, begin_ns + behaviour.delay_ns(behaviour.ttft))
 
     def _schedule(self, stream: Stream, due_ns: int) -> None:
         heapq.heappush(self.due, (due_ns, id(stream), stream))
@@ -248,19 +253,9 @@ class Server:
             self.record.with_name(f"{self.record.name}.{os.getpid()}").write_bytes(msgspec.json.encode(rows))
 
 
-def listen(host: str, port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    listener.bind((host, port))
-    listener.listen(4096)
-    listener.setblocking(False)
-    return listener
-
-
 def main() -> None:
     args = parse(__doc__)
-    names = ("ttft", "gap", "sigma", "tokens_per_event", "usage", "fault", "fault_every", "key")
+    names = ("ttft", "gap", "sigma", "tokens_per_event", "usage", "slots", "fault", "fault_every", "key")
     behaviour = Behaviour(**{name: getattr(args, name) for name in names})
     listener = listen(args.host, args.port)
     port = listener.getsockname()[1]

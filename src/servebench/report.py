@@ -23,7 +23,8 @@ from typing import Any
 import msgspec
 
 from servebench import advice, commandline, selection, spreadsheet
-from servebench.records import InputError, Log, model_label, point_of
+from servebench.gathering import point_of
+from servebench.records import InputError, Log, model_label
 from servebench.report_html import Drawing, page
 from servebench.report_table import Reading
 

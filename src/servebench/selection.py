@@ -17,7 +17,8 @@ import msgspec
 
 from servebench import metrics, stats
 from servebench.commandline import folder
-from servebench.records import InputError, Log, LogError, RunConfig, ServerConfig, by_point, load, model_label
+from servebench.gathering import by_point
+from servebench.records import InputError, Log, LogError, RunConfig, ServerConfig, load, model_label
 from servebench.stats import Interval
 
 FIELDS = {f.name: f.type for kind in (ServerConfig, RunConfig) for f in msgspec.structs.fields(kind)}

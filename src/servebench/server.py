@@ -7,6 +7,7 @@ with running_server(config, settings, results / "vllm") as server:
 from __future__ import annotations
 
 import runpy
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,7 +22,8 @@ from servebench.arguments import Settings
 from servebench.backends import BACKENDS
 from servebench.backends.openai import endpoint, root_url
 from servebench.launch import Process, launch_replicas, open_url, tail, urls_of
-from servebench.load.fleet import Target
+from servebench.load.dealing import Target
+from servebench.prefix_cache import Counters, read_counters
 from servebench.records import InputError, RunConfig, ServerConfig, ServerFacts, model_label
 from servebench.workload import Request as Ask
 
@@ -54,10 +56,12 @@ class Server:
         headers = backend.headers(self.config) | dict(self.extra_headers)
         if self.api_key:
             headers["Authorization"] = f"Bearer {self.api_key}"
+        salt = {"cache_salt": secrets.token_hex(8)} if backend.salted else {}  # no prompt is in the cache already
 
         def body(ask: Ask) -> bytes:
             fields = backend.body(run, self.model, ask.prompt, ask.max_new_tokens)
-            return backend.encode(fields | run.extra_body)
+            chat = {"messages": list(ask.messages)} if ask.messages else {}
+            return backend.encode(fields | salt | chat | run.extra_body)
 
         where = backend.endpoint or (lambda url, run: endpoint(url, run.api))
         urls = [where(url, run) for url in self.facts.urls]
@@ -70,6 +74,12 @@ class Server:
         for url in servers if path else []:
             with suppress(OSError):
                 open_url(Request(f"{root_url(url)}{path}", method="POST"), timeout=30).close()
+
+    def cache_counters(self) -> Counters | None:
+        """What the engine has counted of its prefix cache so far, if it does."""
+        names = BACKENDS[self.config.backend].cache_counters
+        servers = [process.url for process in self.processes] or [root_url(url) for url in self.facts.urls]
+        return read_counters(servers, names) if names else None
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from servebench import columns, metrics, records, stats, steady
+from servebench import columns, gathering, metrics, records, stats, steady
 from servebench.records import InputError, Log
 from servebench.sla import Sla, parse
 
@@ -39,7 +39,8 @@ def row(runs: list[Log], slas: Sequence[Sla] = ()) -> dict[str, Cell]:
         "max_ragged_batch_size": server.max_ragged_batch_size,
         "mean_prompt_length": run.mean_prompt_length,
         "mean_max_new_tokens": run.mean_max_new_tokens,
-        "num_clients": run.num_clients,
+        "num_clients": None if run.open_loop else run.num_clients,
+        "request_rate_per_s": run.request_rate,
         "status": good[0].status,
         "runs": len(good),
         "requests": len(counted),
@@ -57,6 +58,7 @@ def row(runs: list[Log], slas: Sequence[Sla] = ()) -> dict[str, Cell]:
         cells |= {f"{name}_low": several and several.low, f"{name}_high": several and several.high}
     return cells | {
         "client": next((v for log in good if (v := log.quality.verdict) != "ok"), "ok"),
+        "overloaded": int(any(log.quality.overloaded for log in good)),
         "engine": runs[0].server_facts.engine,
         "started_at": runs[0].started_at,
         "log": f"{server.backend}/{records.log_name(server, run)}",
@@ -65,8 +67,8 @@ def row(runs: list[Log], slas: Sequence[Sla] = ()) -> dict[str, Cell]:
 
 def write(folder: Path, slas: Sequence[Sla] = ()) -> tuple[Path, int]:
     """Write FOLDER/summary.csv from the logs in it. Returns (the file, its points)."""
-    logs = (log for _, log in records.load_folder(folder))  # never more than a point's in memory
-    points = (sorted(runs, key=lambda log: log.run.repetition) for _, runs in groupby(logs, records.point_of))
+    logs = (log for _, log in gathering.load_folder(folder))  # never more than a point's in memory
+    points = (sorted(runs, key=lambda log: log.run.repetition) for _, runs in groupby(logs, gathering.point_of))
     rows = [row(runs, slas) for runs in points]
     file = folder / "summary.csv"
     with file.open("w", newline="") as stream:

@@ -126,3 +126,16 @@ def drifts(values: np.ndarray) -> bool:
     rest = means - means.mean() - slope * at
     error = np.sqrt((rest**2).sum() / (BATCHES - 2) / (at**2).sum())
     return bool(abs(slope) > T99_TREND * error and abs(slope) * BATCHES > DRIFT * abs(means.mean()))
+
+
+Z95 = 1.959964  # two-sided 95 % point of the normal distribution
+
+
+def wilson_interval(met: int, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share, from met of n; (0, 1) of none."""
+    if not n:
+        return 0.0, 1.0
+    share, weight = met / n, Z95**2 / n
+    middle = (share + weight / 2) / (1 + weight)
+    half = Z95 * (share * (1 - share) / n + weight / (4 * n)) ** 0.5 / (1 + weight)
+    return max(0.0, middle - half), min(1.0, middle + half)

@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from servebench import advice, columns, defaults, metrics, records, stats, steady
-from servebench.records import InputError, Log, Quality, Result
+from servebench import advice, columns, defaults, gathering, metrics, records, stats, steady
+from servebench.arguments import Settings
+from servebench.records import InputError, Log, Quality, Result, RunConfig
+from servebench.search import conclusions
 from servebench.sla import Sla, effective_throughput, parse
 from servebench.sweep import Plan
 
@@ -40,11 +42,17 @@ def show(value: float | None, digits: int = 3) -> str:
 
 def name_of(log: Log) -> str:
     run, server = log.run, log.server
-    return (
-        f"{server.backend} tp{server.tp_size} x{server.num_replicas}  prompt {run.mean_prompt_length}  "
-        f"gen {run.mean_max_new_tokens}  clients {run.num_clients}"
-        + (f"  run {run.repetition + 1}" if run.repetition else "")
-    )
+    what = f"prompt {run.mean_prompt_length}  gen {run.mean_max_new_tokens}"
+    what = Path(run.dataset).stem if run.dataset else run.scenario or what
+    again = f"  run {run.repetition + 1}" if run.repetition else ""
+    load = f"{run.load[0]} {load_of(run)}"
+    return f"{server.backend} tp{server.tp_size} x{server.num_replicas}  {what}  {load}{again}"
+
+
+def load_of(run: RunConfig) -> str:
+    """Clients as a number, a rate as `4/s`, a trace as `x2` of its speed."""
+    kind, much = run.load
+    return {"clients": much, "rate": f"{much}/s", "trace": f"x{much}"}[kind]
 
 
 def line(log: Log) -> str:
@@ -60,8 +68,32 @@ def line(log: Log) -> str:
         f"{show(metrics.output_token_throughput(log))} tok/s  {medians}  "
         f"failed {len(counted) - len(done)}/{len(counted)}  window {show(metrics.window_s(log))} s"
     )
-    rest = [f"  client: {quality_line(log.quality)}", *(f"  warning: {w}" for w in advice.of_point(log))]
+    rest = [f"  client: {quality_line(log.quality)}", *beside(log)]
+    rest += [f"  warning: {words}" for words in advice.of_point(log)]
     return "\n".join([text, *rest, *([f"  enough: {log.stopped}"] if log.stopped else [])])
+
+
+def beside(log: Log) -> list[str]:
+    """What an open loop and probes add: latencies from schedule beside those from send; what a stranger feels."""
+    lines = []
+    if log.run.open_loop:
+        wait = metrics.each(log, metrics.schedule_wait_s)
+        ttft, e2e = metrics.each(log, metrics.ttft_s), metrics.each(log, metrics.e2e_s)
+        lines += [
+            f"  from {start}: {_latencies(ttft + late if len(ttft) == len(wait) else ttft[:0], e2e + late)}"
+            for start, late in (("schedule", wait), ("send", 0 * wait))
+        ]
+    answered = [r for r in log.probes if r.error is None and r.event_ns and r.finish_reason != "cancelled"]
+    if log.probes:
+        ttft = np.array([first for r in answered if (first := metrics.ttft_s(r)) is not None])
+        shown = _latencies(ttft, np.array([metrics.e2e_s(r) for r in answered]))
+        lines.append(f"  probes: {shown}; failed {sum(r.error is not None for r in log.probes)}/{len(log.probes)}")
+    return lines
+
+
+def _latencies(ttft: np.ndarray, e2e: np.ndarray) -> str:
+    named = (("TTFT", ttft), ("E2E", e2e))
+    return "; ".join(f"{n} p50 {show_percentile(v, 50)}, p99 {show_percentile(v, 99)} s" for n, v in named)
 
 
 def quality_line(q: Quality) -> str:
@@ -69,7 +101,8 @@ def quality_line(q: Quality) -> str:
     cpu = ", ".join(f"{share:.0%}" for share in q.worker_cpu_share) or "-"
     lag = f"lag p50 {_ms(q.lag_p50_s)}, p99 {_ms(q.lag_p99_s)}, max {_ms(q.lag_max_s)}"
     stamps = f"merged {q.merged_share:.2%}; unstamped {q.unstamped_share:.2%}"
-    concurrency = f"concurrency {q.achieved_concurrency:.1f} of {q.asked_concurrency:.0f}"
+    asked = f" of {q.asked_concurrency:.0f}" if q.asked_concurrency else ""
+    concurrency = f"concurrency {q.achieved_concurrency:.1f}{asked}"
     rest = f"sends late p99 {_ms(q.send_late_p99_s)}; {concurrency}; RTT {_ms(q.connect_p50_s)}; CPU {cpu}"
     return f"{q.verdict.partition(':')[0]}; {lag}; {stamps}; {rest}"
 
@@ -84,7 +117,7 @@ def indented(text: str) -> str:
 
 def table(logs: list[Log], slas: Sequence[Sla] = ()) -> str:
     """A row a point; what all points have in common stands above. Several runs give an interval: mean +-half."""
-    points = records.by_point(logs)
+    points = gathering.by_point(logs)
     common, names, identities = _identities([runs[0] for runs in points])
     latencies = [title for name in LATENCIES for title in (f"{name} p50 (s)", "p90")]
     header = [*names, "runs", *RATES, *latencies]
@@ -104,7 +137,7 @@ NOTES = {
 def _identities(logs: list[Log]) -> tuple[str, list[str], list[list[str]]]:
     """What tells the points apart: (words for what is the same in all, names of the rest, its values a log)."""
     all_of = [_identity(log) for log in logs]
-    names = [name for name in all_of[0] if name == "clients" or len({i[name] for i in all_of}) > 1]
+    names = [name for name in all_of[0] if name == "load" or len({i[name] for i in all_of}) > 1]
     common = ", ".join(f"{name} {value}" for name, value in all_of[0].items() if name not in names)
     return common, names, [[identity[name] for name in names] for identity in all_of]
 
@@ -112,7 +145,7 @@ def _identities(logs: list[Log]) -> tuple[str, list[str], list[list[str]]]:
 def _identity(log: Log) -> dict[str, str]:
     server, run = log.server, log.run
     sizes = {"tp": server.tp_size, "batch": server.max_ragged_batch_size, "replicas": server.num_replicas}
-    lengths = {"prompt": run.mean_prompt_length, "gen": run.mean_max_new_tokens, "clients": run.num_clients}
+    lengths = {"prompt": run.mean_prompt_length, "gen": run.mean_max_new_tokens, "load": load_of(run)}
     names = {"backend": server.backend, "model": records.model_label(server.model)}
     return {name: str(value) for name, value in (names | sizes | lengths).items()}
 
@@ -179,10 +212,15 @@ def plan_table(plan: Plan) -> str:
         states = {state: sum(p.state == state for p in points) for state in ("done", "failed", "superseded")}
         row = [server.backend, server.tp_size, server.max_ragged_batch_size, server.num_replicas]
         row += [_set(p.run.mean_prompt_length for p in points), _set(p.run.mean_max_new_tokens for p in points)]
-        row += [_set(p.run.num_clients for p in points), len({records.point_key(server, p.run) for p in points})]
-        row += [len(points), *states.values(), len(todo)]
+        row += [" ".join(dict.fromkeys(load_of(p.run) for p in points))]
+        row += [
+            len({gathering.point_key(server, p.run) for p in points}),
+            len(points),
+            *states.values(),
+            len(todo),
+        ]
         rows.append([*row, sum(p.run.num_requests + p.run.num_clients * (p.run.warmup + 1) for p in todo)])
-    header = ["backend", "tp", "batch", "repl", "prompt", "gen", "clients", "points", "runs"]
+    header = ["backend", "tp", "batch", "repl", "prompt", "gen", "load", "points", "runs"]
     header += ["done", "failed before", "other settings", "to run", "requests (about)"]
     return tabulate(rows, header)
 
@@ -200,14 +238,16 @@ def models_table() -> str:
     return tabulate(rows, ["model", "tp_size", "mean_prompt_length", "mean_max_new_tokens", "max_prompt_length"])
 
 
-def closing(plan: Plan, folder: Path) -> str:
+def closing(plan: Plan, settings: Settings) -> str:
     """The last words of a run: the table of all of the plan's logs, what failed, where everything is."""
     found = [(p, records.load(p.path)) for _, points in plan for p in points if p.path.exists()]
     logs = [log for p, log in found if log.fingerprint == p.fingerprint]
     good, failed = ([log for log in logs if (log.status == "ok") is ok] for ok in (True, False))
     words = ["", report(logs)] if logs else []
-    words.append(f"{len(records.by_point(good))} points measured, {len(failed)} failed; logs are in {folder}/")
+    folder = settings.out_json_dir
+    words.append(f"{len(gathering.by_point(good))} points measured, {len(failed)} failed; logs are in {folder}/")
     words += [f"  failed: {name_of(log)}: {log.failure}" for log in failed]
+    words += conclusions(plan, settings)
     return "\n".join(words)
 
 
@@ -224,7 +264,7 @@ def main() -> int:
     )
     args = parser.parse_args()
     slas = [parse(name) for name in args.sla]
-    logs = [log for _, log in records.load_folder(args.folder)]
+    logs = [log for _, log in gathering.load_folder(args.folder)]
     if not logs:
         raise InputError(f"no logs in {args.folder}; give a folder that run_benchmark.py wrote to")
     for log in logs:

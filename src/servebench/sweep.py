@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from servebench import __version__, defaults, records
+from servebench import __version__, defaults, gathering, records
 from servebench.arguments import Settings
 from servebench.backends import BACKENDS
 from servebench.records import InputError, Log, RunConfig, ServerConfig, fingerprint, log_name
+from servebench.workload.lengths import parse_scenario
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,10 @@ class LogHead(msgspec.Struct):
     fingerprint: str = ""
 
 
+# Fields of a RunConfig that are not simply the option of that name.
+SWEPT: tuple[str, ...]
+SWEPT = ("mean_prompt_length", "mean_max_new_tokens", "scenario", "num_clients", "request_rate", "trace_speed")
+SWEPT += ("num_requests", "warmup", "max_prompt_length", "repetition", "stop_when_overloaded")
 Plan = list[tuple[ServerConfig, list[Point]]]
 
 
@@ -44,10 +50,8 @@ def make_plan(settings: Settings) -> Plan:
 
     Raises InputError when the engine is not installed, except for a plan that is only looked at.
     """
-    engine = _engine(settings)
     return [
-        (server, [_point(settings, server, run, engine) for run in _runs(settings)])
-        for server in _servers(settings)
+        (server, [make_point(settings, server, run) for run in _runs(settings)]) for server in _servers(settings)
     ]
 
 
@@ -89,38 +93,55 @@ def _servers(settings: Settings) -> list[ServerConfig]:
 
 
 def _runs(settings: Settings) -> list[RunConfig]:
-    same = {
-        name: getattr(settings, name)
-        for name in RunConfig.__struct_fields__
-        if name
-        not in (
-            "mean_prompt_length",
-            "mean_max_new_tokens",
-            "num_clients",
-            "num_requests",
-            "max_prompt_length",
-            "repetition",
-        )
-    }
+    same = {name: getattr(settings, name) for name in RunConfig.__struct_fields__ if name not in SWEPT}
     runs = range(settings.max_runs if settings.target_ci else settings.runs)
-    lengths = (settings.mean_prompt_length, settings.mean_max_new_tokens, settings.num_clients)
     return [
-        RunConfig(
-            mean_prompt_length=prompt,
-            mean_max_new_tokens=generated,
-            num_clients=clients,
-            max_prompt_length=settings.max_prompt_length,
-            num_requests=settings.num_requests or defaults.num_requests(clients),
-            repetition=repetition,
-            **same,
-        )
-        for repetition, prompt, generated, clients in product(runs, *lengths)
+        RunConfig(**lengths, **load, max_prompt_length=settings.max_prompt_length, repetition=repetition, **same)
+        for repetition, lengths, load in product(runs, _lengths(settings), _loads(settings))
     ]
 
 
-def _point(settings: Settings, server: ServerConfig, run: RunConfig, engine: str) -> Point:
+def _lengths(settings: Settings) -> list[dict[str, Any]]:
+    """Scenarios, or every mean prompt length with every mean generation; a dataset has lengths of its own."""
+    if not settings.scenario:
+        names = ("mean_prompt_length", "mean_max_new_tokens")
+        means = list(product(settings.mean_prompt_length, settings.mean_max_new_tokens))
+        return [dict(zip(names, pair, strict=True)) for pair in (means[:1] if settings.dataset else means)]
+    return [scenario_lengths(scenario) for scenario in settings.scenario]
+
+
+def _loads(settings: Settings) -> list[dict[str, Any]]:
+    """Clients, request rates, or speeds of a trace: one of them is what is swept."""
+    if settings.request_rate:
+        return [rate_load(settings, rate) for rate in settings.request_rate]
+    if settings.trace_speed:
+        return [rate_load(settings, None) | {"trace_speed": speed} for speed in settings.trace_speed]
+    return [clients_load(settings, clients) for clients in settings.num_clients]
+
+
+def scenario_lengths(scenario: str) -> dict[str, Any]:
+    """A scenario, and its means for the name of the log."""
+    prompt, generated = parse_scenario(scenario)
+    return {"scenario": scenario, "mean_prompt_length": prompt.mean, "mean_max_new_tokens": generated.mean}
+
+
+def clients_load(settings: Settings, clients: int) -> dict[str, Any]:
+    requests = settings.num_requests or defaults.num_requests(clients)
+    return {"num_clients": clients, "num_requests": requests, "warmup": _warmup(settings, defaults.WARMUP)}
+
+
+def rate_load(settings: Settings, rate: float | None) -> dict[str, Any]:
+    requests = settings.num_requests or defaults.num_arrivals(rate or 0.0)
+    return {"request_rate": rate, "num_requests": requests, "warmup": _warmup(settings, -(-requests // 10))}
+
+
+def _warmup(settings: Settings, default: int) -> int:
+    return default if settings.warmup is None else settings.warmup
+
+
+def make_point(settings: Settings, server: ServerConfig, run: RunConfig) -> Point:
     path = settings.out_json_dir / server.backend / log_name(server, run)
-    mark = fingerprint(server, run, engine, __version__)
+    mark = fingerprint(server, run, _engine(settings), __version__)
     return Point(server, run, path, mark, "new" if settings.overwrite_results else _state(path, mark))
 
 
@@ -138,12 +159,12 @@ def _state(path: Path, mark: str) -> str:
 
 def runs_before(point: Point, points: list[Point]) -> list[Log]:
     """The logs of earlier runs of the point's load, of those that succeeded under these settings."""
-    load = records.point_key(point.server, point.run)
+    load = gathering.point_key(point.server, point.run)
     earlier = [
         p
         for p in points
         if p.run.repetition < point.run.repetition
-        and records.point_key(p.server, p.run) == load
+        and gathering.point_key(p.server, p.run) == load
         and _state(p.path, p.fingerprint) == "done"
     ]
     return [records.load(p.path) for p in earlier]

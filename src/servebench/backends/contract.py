@@ -35,6 +35,10 @@ class Backend:
     endpoint: Callable[[str, RunConfig], str] | None = None  # where requests go; None: OpenAI's paths
     api: str | None = None  # the only one it speaks
     reset_cache: str | None = None  # POSTed between points, to empty the prefix cache
+    salted: bool = False  # it knows `cache_salt`: requests of unlike salts share nothing in the prefix cache
+    cache_counters: tuple[str, str] | None = (
+        None  # in /metrics: prompt tokens found in the cache, looked for in it
+    )
     headers: Callable[[ServerConfig], dict[str, str]] = lambda _: {}  # of a request, beyond the key
     lists_models: bool = True  # it answers GET /v1/models, and /health while it loads
     ready: str | None = None  # what its log says when it is ready; None: it answers GET /health

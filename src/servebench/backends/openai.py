@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from servebench.backends.contract import Backend
 from servebench.records import RunConfig
 
+CACHE_COUNTERS = ("vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total")  # where it is a vLLM
 ENDPOINTS = {"completions": "/v1/completions", "chat": "/v1/chat/completions", "score": "/score"}
 
 
@@ -54,4 +55,4 @@ def version() -> str:
     return "attached"
 
 
-BACKEND = Backend(version, None, body)
+BACKEND = Backend(version, None, body, cache_counters=CACHE_COUNTERS)

@@ -41,4 +41,11 @@ def _on_cpu(config: ServerConfig, replica: int) -> dict[str, str]:
     return env
 
 
-BACKEND = Backend(version, launch, openai.body_counting_every_event, reset_cache="/reset_prefix_cache")
+BACKEND = Backend(
+    version,
+    launch,
+    openai.body_counting_every_event,
+    reset_cache="/reset_prefix_cache",
+    salted=True,
+    cache_counters=openai.CACHE_COUNTERS,
+)

@@ -38,16 +38,19 @@ def to_result(exchange: Exchange, form: answers.Form, cancelled: bool = False) -
     usage = reading.usage
     details = usage.prompt_tokens_details if usage else None
     error = exchange.error or (None if cancelled else reading.error)
+    prompt_tokens = usage.prompt_tokens if usage and usage.prompt_tokens else job.prompt_tokens
     return Result(
         id=job.id,
         phase=exchange.phase,
         client=exchange.client,
         server=exchange.server,
-        prompt_tokens=usage.prompt_tokens if usage and usage.prompt_tokens else job.prompt_tokens,
+        prompt_tokens=prompt_tokens,
+        asked_prompt_tokens=job.prompt_tokens if job.prompt_tokens != prompt_tokens else None,
         max_new_tokens=job.max_new_tokens,
         generated_tokens=sum(reading.tokens),
         token_source=reading.token_source,
         cached_tokens=details.cached_tokens if details else None,
+        scheduled_ns=job.scheduled_ns,
         sent_ns=sent_ns,
         event_ns=[pieces[p].stamp_ns - sent_ns for p in at],
         event_tokens=reading.tokens,

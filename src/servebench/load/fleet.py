@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
-import secrets
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -20,29 +19,21 @@ import psutil
 from tqdm import tqdm
 
 from servebench.load import protocol
-from servebench.load.answers import Form
-from servebench.load.protocol import Job, Report, Task
-from servebench.quality import Evidence, judge
+from servebench.load.dealing import Target, deal
+from servebench.load.protocol import Report, Task
+from servebench.quality import Evidence, growing, judge
 from servebench.records import Quality, Result, RunConfig, read_parts
-from servebench.workload import Request, Workload
+from servebench.workload import Schedule, Workload
 
 TICK_S, QUICK_TICK_S = 0.05, 0.01  # while measuring, and before
 CONNECT_S = 30.0  # after which clients that have no connection are left to fail request by request
 END_S = 60.0  # for a worker to write down what it has
+LEAD_NS = 50_000_000  # from telling the workers of an open loop to its first arrival
+WATCHED = 40  # arrivals before which an open loop is not stopped early
 
 
 class PointFailed(Exception):
     """A point cannot be completed; what was measured of it is kept. The message says why."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where and how requests go: the URL of each server, headers (they may hold a key), the body's bytes."""
-
-    urls: list[str]
-    headers: dict[str, str]
-    body: Callable[[Request], bytes]
-    check: Callable[[], None]  # raises PointFailed when the server is no longer there
 
 
 @dataclass(frozen=True)
@@ -53,27 +44,36 @@ class Outcome:
     window_ns: tuple[int, int] | None
     quality: Quality
     failure: str | None
+    probes: list[Result] = field(default_factory=list)
 
 
-def default_workers(num_clients: int) -> int:
+def default_workers(num_clients: int, request_rate: float = 0.0) -> int:
     """One for each two cores (the server may need the others), no more than there is work for."""
     cores = len(os.sched_getaffinity(0))
-    return max(1, min(num_clients, cores // 2, max(4, -(-num_clients // 128))))
+    work = max(num_clients, math.ceil(request_rate))
+    return max(1, min(work, cores // 2, max(4, -(-work // 128))))
 
 
 def run_load(run: RunConfig, workload: Workload, target: Target, folder: Path, workers: int) -> Outcome:
     """Put the load on the target. `folder` holds the part files while it runs; it is removed at the end."""
-    workers = min(workers, run.num_clients)
+    clients = run.max_concurrency or len(workload.spare) if workload.schedule else run.num_clients
+    workers = min(workers, clients, len(workload.spare))
+    probing = bool(workload.probes)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    with _shared_file(folder / "control", workers) as shared:
+    with _shared_file(folder / "control", workers + probing) as shared:
         failure, window, notes = _steer(run, workload, target, folder, workers, shared)
-    results = sorted(read_parts([folder / f"part-{n}.jsonl" for n in range(workers)]), key=lambda r: r.sent_ns)
-    quality = Quality(asked_concurrency=run.num_clients)
+    results, probes = _results(folder, range(workers)), _results(folder, range(workers, workers + probing))
+    asked = 0 if workload.schedule else run.num_clients
+    quality = Quality(asked_concurrency=asked)
     if window and not failure:
-        quality = judge(results, window, run.num_clients, _evidence(results, folder, workers, notes))
+        quality = judge(results, window, asked, _evidence(folder, workers, notes))
     shutil.rmtree(folder)
-    return Outcome(results, window, quality, failure)
+    return Outcome(results, window, quality, failure, probes)
+
+
+def _results(folder: Path, workers: range) -> list[Result]:
+    return sorted(read_parts([folder / f"part-{n}.jsonl" for n in workers]), key=lambda r: r.sent_ns)
 
 
 @contextmanager
@@ -88,29 +88,64 @@ def _steer(
     run: RunConfig, workload: Workload, target: Target, folder: Path, workers: int, shared: np.ndarray
 ) -> tuple[str | None, tuple[int, int] | None, HostNotes]:
     """Start the workers, lead them from connecting to the end. Returns (failure, window, notes)."""
-    start, failure = 0, None
+    window: tuple[int, int] | None = None
+    failure = None
     notes = HostNotes()
-    processes = [_spawn(task) for task in _tasks(run, workload, target, folder, workers)]
+    tasks = deal(run, workload, target, folder, workers)
+    processes = [_spawn(task) for task in tasks]
     watch = Watch(run, processes, shared, target.check)
     try:
-        watch.until("connecting", protocol.CONNECTED, run.num_clients, patience_s=CONNECT_S)
-        shared[protocol.PHASE] = protocol.WARM_UP
-        watch.until("warming up", protocol.WARMED, run.num_clients if run.warmup else 0)
-        notes.begin()
-        start = time.time_ns()
-        shared[protocol.PHASE] = protocol.MEASURE
-        watch.until("measuring", protocol.DONE, run.num_requests, tick_s=TICK_S, each_tick=notes.sample)
+        watch.until("connecting", protocol.CONNECTED, sum(len(t.clients) for t in tasks), patience_s=CONNECT_S)
+        if workload.schedule:
+            window = _lead_open(run, workload.schedule, watch, shared, notes)
+        else:
+            window = _lead_closed(run, watch, shared, notes)
     except PointFailed as problem:
         failure = str(problem)
     finally:
-        end = time.time_ns()
         shared[protocol.PHASE] = protocol.STOP
         _reap(processes)
     notes.finish()
     dead = [process.returncode for process in processes if process.returncode]
     if dead and not failure:
         failure = f"a load process ended with status {dead[0]}; its error is above"
-    return failure, (start, end) if start else None, notes
+    return failure, window, notes
+
+
+def _lead_closed(run: RunConfig, watch: Watch, shared: np.ndarray, notes: HostNotes) -> tuple[int, int]:
+    """Through warm-up and measurement. Returns the window: all clients active. Raises PointFailed."""
+    shared[protocol.START] = time.time_ns()  # of the probes, if there are any
+    shared[protocol.PHASE] = protocol.WARM_UP
+    watch.until("warming up", protocol.WARMED, run.num_clients if run.warmup else 0)
+    notes.begin()
+    start = time.time_ns()
+    shared[protocol.PHASE] = protocol.MEASURE
+    watch.until("measuring", protocol.DONE, run.num_requests, tick_s=TICK_S, each_tick=notes.sample)
+    return start, time.time_ns()
+
+
+def _lead_open(
+    run: RunConfig, schedule: Schedule, watch: Watch, shared: np.ndarray, notes: HostNotes
+) -> tuple[int, int]:
+    """Through the schedule. Returns the window: first to last counted arrival. Raises PointFailed."""
+    first_s, last_s = schedule.window_s
+    start = time.time_ns() + LEAD_NS
+    shared[protocol.START] = start
+    shared[protocol.PHASE] = protocol.WARM_UP
+    watch.until("warming up", protocol.DONE, run.num_requests, patience_s=first_s)
+    notes.begin()
+    shared[protocol.PHASE] = protocol.MEASURE
+    outstanding: list[int] = []
+
+    def each_tick() -> bool:
+        notes.sample()
+        outstanding.append(watch.now(protocol.IN_FLIGHT))
+        arrived = int(np.searchsorted(schedule.times_s, (time.time_ns() - start) / 1e9)) - schedule.warmup
+        return run.stop_when_overloaded and arrived > WATCHED and growing(np.array(outstanding), arrived, 2)
+
+    watch.until("measuring", protocol.DONE, run.num_requests, tick_s=TICK_S, each_tick=each_tick)
+    end = min(start + round(last_s * 1e9), time.time_ns())
+    return start + round(first_s * 1e9), end
 
 
 class HostNotes:
@@ -140,7 +175,13 @@ class HostNotes:
 class Watch:
     """Waits for the workers' counters, shows them, and notices who is dead."""
 
-    def __init__(self, run: RunConfig, processes: list[subprocess.Popen[bytes]], shared: np.ndarray, check: Any):
+    def __init__(
+        self,
+        run: RunConfig,
+        processes: list[subprocess.Popen[bytes]],
+        shared: np.ndarray,
+        check: Callable[[], None],
+    ) -> None:
         self.run, self.processes, self.check = run, processes, check
         self.blocks = shared[protocol.FIRST_WORKER :].reshape(-1, protocol.SLOTS)
 
@@ -151,19 +192,23 @@ class Watch:
         goal: int,
         patience_s: float = float("inf"),
         tick_s: float = QUICK_TICK_S,
-        each_tick: Callable[[], None] = lambda: None,
+        each_tick: Callable[[], object] = lambda: None,
     ) -> None:
-        """Wait until the counter, summed over workers, reaches goal. Raises PointFailed."""
+        """Wait until the counter, summed over workers, reaches goal, or each_tick says so. Raises PointFailed."""
         end = time.monotonic() + patience_s
-        label = f"  {self.run.num_clients} clients, {what}"
+        label = f"  {' '.join(self.run.load)}, {what}"
         with tqdm(total=goal, desc=label, unit="req", leave=False, disable=None, position=1) as bar:
-            while (done := int(self.blocks[:, counter].sum())) < goal and time.monotonic() < end:
+            while (done := self.now(counter)) < goal and time.monotonic() < end:
                 self._refuse_the_dead()
-                each_tick()
+                if each_tick():
+                    break
                 bar.n = done
-                failed, events = (int(self.blocks[:, c].sum()) for c in (protocol.FAILED, protocol.EVENTS))
+                failed, events = self.now(protocol.FAILED), self.now(protocol.EVENTS)
                 bar.set_postfix(failed=failed, events=events, refresh=True)
                 time.sleep(tick_s)
+
+    def now(self, counter: int) -> int:
+        return int(self.blocks[:, counter].sum())
 
     def _refuse_the_dead(self) -> None:
         self.check()
@@ -193,47 +238,7 @@ def _reap(processes: list[subprocess.Popen[bytes]]) -> None:
             process.wait()
 
 
-def _tasks(run: RunConfig, workload: Workload, target: Target, folder: Path, workers: int) -> list[Task]:
-    """Deal clients, counted and spare requests over the workers, round robin."""
-    jobs = [
-        Job(i, target.body(request), request.prompt_tokens, request.max_new_tokens)
-        for i, request in enumerate([*workload.counted, *workload.spare])
-    ]
-    tag = secrets.token_hex(4)
-    counted, spare = jobs[: run.num_requests], jobs[run.num_requests :]
-    clients = [(client, client % len(target.urls)) for client in range(run.num_clients)]
-
-    def share(n: int, jobs: list[Job]) -> list[Job]:  # as many a worker as it has clients for
-        return [job for i, job in enumerate(jobs) if i % run.num_clients % workers == n]
-
-    return [
-        Task(
-            number=n,
-            tag=tag,
-            folder=str(folder),
-            urls=target.urls,
-            headers=target.headers,
-            clients=clients[n::workers],
-            warmup=run.warmup,
-            form=form_of(run),
-            request_timeout_s=run.request_timeout,
-            max_retries=run.max_retries,
-            counted=share(n, counted),
-            spare=share(n, spare),
-            spare_ids=(run.num_requests + n, workers),
-        )
-        for n in range(workers)
-    ]
-
-
-def form_of(run: RunConfig) -> Form:
-    """How its answers come."""
-    if run.api == "score" or run.api == "mii":
-        return run.api
-    return "events" if run.stream else "object"
-
-
-def _evidence(results: list[Result], folder: Path, workers: int, notes: HostNotes) -> Evidence:
+def _evidence(folder: Path, workers: int, notes: HostNotes) -> Evidence:
     reports = [
         msgspec.json.decode((folder / f"report-{n}.json").read_bytes(), type=Report) for n in range(workers)
     ]

@@ -5,9 +5,16 @@ from __future__ import annotations
 import msgspec
 
 from servebench.load.answers import Form
+from servebench.records import Phase
 
 CONNECT, WARM_UP, MEASURE, STOP = range(4)  # phases, set by the parent
-PHASE, FIRST_WORKER, SLOTS = 0, 8, 8  # int64 slots of the shared file: the phase, then a block a worker
+SPARE_CONNECTIONS = 4  # an open loop keeps that many open to each server, or an eighth of those in use
+PHASE, START, FIRST_WORKER, SLOTS = (
+    0,
+    1,
+    8,
+    8,
+)  # int64 slots of the shared file: phase, start (ns), a block a worker
 CONNECTED, WARMED, DONE, FAILED, IN_FLIGHT, EVENTS = range(6)  # in a worker's block
 
 
@@ -18,6 +25,20 @@ class Job(msgspec.Struct, frozen=True):
     body: bytes
     prompt_tokens: int
     max_new_tokens: int
+    conversation: int  # jobs of one follow each other in a list, and are sent in turn by one client
+    think_ns: int = 0  # after the conversation's last answer
+    scheduled_ns: int | None = None  # open loop
+
+
+class Pace(msgspec.Struct, frozen=True):
+    """When a worker's requests leave, in an open loop: ns after the start that the parent sets."""
+
+    warmup_ns: list[int]
+    counted_ns: list[int]
+    hold_ns: list[int]
+    hold_span_ns: int  # after which those of hold_ns come again
+    most_in_flight: int | None  # more requests wait
+    phase: Phase | None = None  # of all requests, whatever their time
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -28,7 +49,9 @@ class Task(msgspec.Struct, frozen=True):
     folder: str  # of the shared file `control` and of what this worker writes: part, lag, report
     urls: list[str]
     headers: dict[str, str]
-    clients: list[tuple[int, int]]  # (client, server) numbers
+    clients: list[tuple[int, int]]  # (client, server) numbers; in an open loop those that are connected beforehand
+    client_step: int  # open loop: from the number of one client to that of the next
+    pace: Pace | None  # None: a closed loop
     warmup: int
     form: Form
     request_timeout_s: float

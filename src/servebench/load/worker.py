@@ -1,7 +1,8 @@
 """One load process: an epoll loop over many clients. `python -m servebench.load.worker`, started by fleet.py.
 
-It reads its task from standard input (so that no key touches a disk), is steered through a small shared file,
-and appends every finished request to a part file. It asks the parent for nothing while it measures.
+What is sent when is decided by closed_loop.py or open_loop.py. The process reads its task from standard input (so
+that no key touches a disk), is steered through a small shared file, and appends every finished request to a part
+file. It asks the parent for nothing while it measures.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ import msgspec
 
 from servebench.load import wire
 from servebench.load.client import Client
+from servebench.load.closed_loop import HOUSEKEEPING_S, ClosedLoop
 from servebench.load.exchange import Exchange, to_result
 from servebench.load.http import Http1
+from servebench.load.open_loop import OpenLoop
 from servebench.load.protocol import (
     CONNECTED,
     DONE,
@@ -38,19 +41,15 @@ from servebench.load.protocol import (
     PHASE,
     SLOTS,
     STOP,
-    WARM_UP,
-    WARMED,
+    Job,
     Report,
     Task,
 )
 from servebench.load.route import Probe, Route
 from servebench.load.wire import Connection, Endpoint, Piece, State
-from servebench.records import Phase
 
-CONNECTS_AT_ONCE = 32
-STARTS_AT_ONCE = 16  # requests sent in one pass of the loop, or an eighth of its reads: tokens come first
 READY_AT_ONCE = 1024  # sockets that one poll reports
-HOUSEKEEPING_NS = 20_000_000
+HOUSEKEEPING_NS = round(HOUSEKEEPING_S * 1e9)
 MOST_PIECES = 500_000  # that wait to be decoded (200 MB); beyond it every pass of the loop decodes a request
 
 
@@ -66,22 +65,20 @@ class Worker:
         self.watched: dict[int, Callable[[int], None]] = {}  # by fd: what to call with the floor when it is ready
         self.probes: list[Probe] = []
         self.masks: dict[int, int] = {}
-        self.counted, self.spares = deque(task.counted), 0
-        self.warmed_of = dict.fromkeys((number for number, _ in task.clients), 0)
-        self.starts: deque[tuple[Client, int]] = deque()  # clients to send their next request, due since then (ns)
+        self.spares = 0
         self.backlog: deque[Exchange] = deque()  # ended, to be decoded in an idle moment
         self.waiting_pieces = 0
         self.lag_ns, self.send_late_ns = array("q"), array("q")
         self.unstamped = 0
         self.measuring_since: tuple[int, int] | None = None
         self.parent = os.getppid()
-        self.clients = self._make_clients()
+        self.loop = self._make_loop()
 
-    def _make_clients(self) -> list[Client]:
+    def _make_loop(self) -> ClosedLoop | OpenLoop:
         endpoints = [Endpoint.of(url) for url in self.task.urls]
         tls = ssl.create_default_context() if any(e.tls for e in endpoints) else None
         routes = [self._route(endpoint, tls) for endpoint in endpoints]
-        return [Client(number, server, routes[server], self) for number, server in self.task.clients]
+        return OpenLoop(self, routes, self.task.pace) if self.task.pace else ClosedLoop(self, routes)
 
     def _route(self, endpoint: Endpoint, tls: ssl.SSLContext | None) -> Route:
         task = self.task
@@ -100,18 +97,17 @@ class Worker:
     def run(self) -> None:
         """Connect, then serve the sockets until the parent says stop."""
         floor_ns = housekeeping_ns = 0
-        watched = self.watched
+        watched, patience_s, start_due = self.watched, self.loop.patience_s, self.loop.start_due
         while self.shared[PHASE] != STOP:
             before_ns = time_ns()
-            ready = self.epoll.poll(0 if self.backlog or self.starts else HOUSEKEEPING_NS / 1e9, READY_AT_ONCE)
+            ready = self.epoll.poll(0 if self.backlog else patience_s(), READY_AT_ONCE)
             for fd, _ in ready:
                 on_ready = watched.get(fd)
                 if on_ready:
                     on_ready(floor_ns)
             if len(ready) < READY_AT_ONCE:
                 floor_ns = before_ns  # else there may be sockets that were ready by then and not reported
-            for _ in range(min(len(self.starts), max(STARTS_AT_ONCE, len(ready) // 8))):
-                self._deal(*self.starts.popleft())
+            start_due(len(ready))
             if before_ns > housekeeping_ns:
                 begun_ns = time_ns()
                 self._keep_house(begun_ns)
@@ -122,7 +118,7 @@ class Worker:
         self._stop()
 
     def _keep_house(self, now_ns: int) -> None:
-        """What need not be done at once: connect a few, deal to those who wait, end what takes too long."""
+        """What need not be done at once, such as to end what takes too long."""
         if os.getppid() != self.parent:
             sys.exit("the parent is gone")
         phase = self.shared[PHASE]
@@ -133,23 +129,19 @@ class Worker:
         for probe in self.probes:
             if probe.route.reuse is None and now_ns > probe.end_ns:
                 probe.decide(stays_open=True)
-        connecting = sum(c.state in (State.CONNECTING, State.HANDSHAKING) for c in self.clients)
-        for client in self.clients:
+        clients = self.loop.clients
+        for client in clients:
             client.keep_time(now_ns, self.task.request_timeout_s)
-            if client.job or client.queued or now_ns < client.pause_until_ns:
-                continue
-            if phase >= WARM_UP:
-                self._queue(client, due_ns=now_ns)
-            elif client.state is State.CLOSED and connecting < CONNECTS_AT_ONCE:
-                connecting += 1
-                client.open()
-        self._count(CONNECTED, sum(c.state not in (State.CLOSED, State.CONNECTING) for c in self.clients))
-        self._count(IN_FLIGHT, sum(c.job is not None for c in self.clients))
+        self.loop.keep_house(now_ns, phase)
+        self._count(CONNECTED, sum(c.state not in (State.CLOSED, State.CONNECTING) for c in clients))
+        self._count(IN_FLIGHT, self.loop.in_flight())
         self.part.flush()
 
     def _stop(self) -> None:
-        for client in self.clients:
+        for client in list(self.loop.clients):
             client.give_up("cancelled")
+        for exchange in self.loop.never_sent():
+            self._cut_off(exchange)
         while self.backlog:
             self._decode(self.backlog.popleft())
         self.part.close()
@@ -169,6 +161,21 @@ class Worker:
 
     def _count(self, what: int, value: int) -> None:
         self.shared[self.block + what] = value
+
+    # What the loop of clients calls.
+
+    def phase(self) -> int:
+        return int(self.shared[PHASE])
+
+    def add(self, counter: int, value: int) -> None:
+        self.shared[self.block + counter] += value
+
+    def spare_job(self) -> Job:
+        """Spare requests in turn, each time under an id of its own."""
+        first, step = self.task.spare_ids
+        spare = self.task.spare[self.spares % len(self.task.spare)]
+        self.spares += 1
+        return msgspec.structs.replace(spare, id=first + step * (self.spares - 1))
 
     # What clients call.
 
@@ -205,44 +212,25 @@ class Worker:
     def ended(self, client: Client, exchange: Exchange) -> None:
         """A request ended: keep it for later, and let its client go on."""
         if exchange.error == "cancelled":
-            cut_off = "cut off: the point was stopped" if exchange.phase == "measured" else None
-            self._decode(exchange._replace(error=cut_off), cancelled=True)
+            self._cut_off(exchange)
             return
         self.backlog.append(exchange)
         self.waiting_pieces += len(exchange.answer.pieces)
-        self.warmed_of[client.number] += 1
-        if self.warmed_of[client.number] == self.task.warmup:
-            self.shared[self.block + WARMED] += 1
+        late_ns = self.loop.ended(client, exchange)
         if exchange.phase == "measured":
-            self.shared[self.block + DONE] += 1
+            self.add(DONE, 1)
         if self.measuring_since:
-            self.send_late_ns.append(exchange.late_ns)
-        if not exchange.error:
-            self._queue(client, due_ns=exchange.answer.pieces[-1].stamp_ns)
+            self.send_late_ns.append(late_ns)
 
-    def _queue(self, client: Client, due_ns: int) -> None:
-        client.queued = True
-        self.starts.append((client, due_ns))
-
-    def _deal(self, client: Client, due_ns: int) -> None:
-        """The next request: a counted one while there are any and counting has begun, else a spare one."""
-        phase: Phase = "warmup"
-        if self.shared[PHASE] == MEASURE:
-            phase = "measured" if self.counted else "hold"
-        if phase == "measured":
-            job = self.counted.popleft()
-        else:
-            spare = self.task.spare[self.spares % len(self.task.spare)]
-            first, step = self.task.spare_ids
-            job = msgspec.structs.replace(spare, id=first + step * self.spares)
-            self.spares += 1
-        client.queued = False
-        client.start(job, phase, due_ns)
+    def _cut_off(self, exchange: Exchange) -> None:
+        """The point ended before this request did; it has failed only if it counts."""
+        why = "cut off: the point was stopped" if exchange.phase == "measured" else None
+        self._decode(exchange._replace(error=why), cancelled=True)
 
     def _decode(self, exchange: Exchange, cancelled: bool = False) -> None:
         result = to_result(exchange, self.task.form, cancelled)
-        self.shared[self.block + EVENTS] += len(result.event_ns)
-        self.shared[self.block + FAILED] += bool(result.error) and result.phase == "measured"
+        self.add(EVENTS, len(result.event_ns))
+        self.add(FAILED, bool(result.error) and result.phase == "measured")
         self.waiting_pieces -= len(exchange.answer.pieces)
         exchange.answer.release()
         self.part.write(msgspec.json.encode(result) + b"\n")

@@ -1,59 +1,63 @@
-"""Requests whose lengths are drawn from normal distributions, as in the original suite."""
+"""Made-up requests: lengths from a distribution, texts of exactly so many tokens, fresh from the first on."""
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from servebench.records import RunConfig
-from servebench.workload.tokens import exact_texts
+from servebench.workload.lengths import HIGHEST, lengths_of
+from servebench.workload.requests import Request
+from servebench.workload.tokens import exact_texts, plain_words
+
+PROBE_PROMPT, PROBE_ANSWER, PROBES = 16, 8, 256  # tokens, tokens, different ones
 
 
-@dataclass(frozen=True)
-class Request:
-    """One thing to ask for."""
-
-    prompt: str
-    prompt_tokens: int
-    max_new_tokens: int
-
-
-@dataclass(frozen=True)
-class Workload:
-    """`counted` are measured, each once; `spare` keep the server under load before and after, in turn."""
-
-    counted: list[Request]
-    spare: list[Request]
-
-    @property
-    def sha256(self) -> str:
-        """Identity of what was counted: equal for two engines that were asked the same."""
-        text = "\0".join(f"{r.prompt}\1{r.max_new_tokens}" for r in self.counted)
-        return hashlib.sha256(text.encode()).hexdigest()
+def made_up(
+    run: RunConfig, tokenizer: Tokenizer, context: int | None, rng: np.random.Generator, n: int
+) -> list[Request]:
+    """n requests whose lengths are drawn as the run says."""
+    of_prompts, of_answers = lengths_of(run)
+    generated = of_answers.draw(n, HIGHEST * of_answers.mean, rng)
+    prompts = of_prompts.draw(n, run.max_prompt_length, rng)
+    openings = _shared_prefixes(run, tokenizer, n, rng)
+    return of_lengths(run, tokenizer, context, rng, np.column_stack([prompts, generated]), openings)
 
 
-def build_workload(run: RunConfig, tokenizer: Tokenizer, context: int | None) -> Workload:
-    """The same for every engine, server and machine: it depends on the run's numbers and seed alone.
+def of_lengths(
+    run: RunConfig,
+    tokenizer: Tokenizer,
+    context: int | None,
+    rng: np.random.Generator,
+    lengths: np.ndarray,
+    openings: Sequence[Sequence[str]] = (),
+) -> list[Request]:
+    """Requests of these lengths (shape (n, 2): tokens of prompt and answer), within the context.
 
-    `context` is the most tokens that the model takes, prompt and generation together.
+    No prompt is shorter than the tokenizer can write: one token more than it adds by itself.
     """
-    load = [run.mean_prompt_length, run.mean_max_new_tokens, run.num_clients]
-    rng = np.random.default_rng([run.seed, run.repetition, *load])
-    spare = run.num_clients * (run.warmup + 3)
-    n = run.num_requests + spare
-    generated = _lengths(rng, n, run.mean_max_new_tokens, run.max_new_tokens_var, 10 * run.mean_max_new_tokens)
-    prompts = _lengths(rng, n, run.mean_prompt_length, run.prompt_length_var, run.max_prompt_length)
+    prompts, generated = lengths.T
     if context:
         generated = np.minimum(generated, context - 1)
         prompts = np.minimum(prompts, context - generated)
-    texts = exact_texts(tokenizer, prompts.tolist(), rng)
-    requests = [Request(t, int(p), int(g)) for t, p, g in zip(texts, prompts, generated, strict=True)]
-    return Workload(requests[: run.num_requests], requests[run.num_requests :])
+    prompts = np.maximum(prompts, plain_words(tokenizer).special + 1)
+    texts = exact_texts(tokenizer, prompts.tolist(), rng, openings, run.prompt_text == "prose")
+    return [Request(t, int(p), int(g)) for t, p, g in zip(texts, prompts, generated, strict=True)]
 
 
-def _lengths(rng: np.random.Generator, n: int, mean: int, share: float, most: int) -> np.ndarray:
-    """n whole numbers, normal around mean with standard deviation share * mean, within 1..most."""
-    return np.clip(np.rint(rng.normal(mean, share * mean, n)), 1, most).astype(int)
+def _shared_prefixes(run: RunConfig, tokenizer: Tokenizer, n: int, rng: np.random.Generator) -> list[list[str]]:
+    """What each prompt begins with, if those of a group are to begin alike."""
+    if not run.shared_prefix:
+        return []
+    tokens, groups = run.shared_prefix
+    words = plain_words(tokenizer)
+    prefixes = [words.draw(tokens - words.special, rng) for _ in range(groups)]
+    return [prefixes[group] for group in rng.integers(groups, size=n)]
+
+
+def probes(tokenizer: Tokenizer, rng: np.random.Generator) -> tuple[Request, ...]:
+    """Short requests of one length, so that what differs in their latency is the load."""
+    n = max(PROBE_PROMPT, plain_words(tokenizer).special + 1)
+    return tuple(Request(text, n, PROBE_ANSWER) for text in exact_texts(tokenizer, [n] * PROBES, rng))

@@ -1,0 +1,51 @@
+"""The logs of a folder, and which of them are runs of one point."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from servebench import records
+from servebench.records import Log, LogError, RunConfig, ServerConfig
+
+POINT = re.compile(r"-(clients|rate|trace)\d").search  # in the name of a point's log
+
+
+def load_folder(folder: Path) -> Iterator[tuple[Path, Log]]:
+    """Every log of a results folder, or of one backend's, the runs of a point in succession.
+
+    Files that are none are named and left out.
+    """
+    found = [path for path in (*folder.glob("*.json"), *folder.glob("*/*.json")) if POINT(path.name)]
+    for path in sorted(found, key=_numbers_by_size):
+        if path.parent.name != "superseded":
+            try:
+                yield path, records.load(path)
+            except LogError as error:
+                print(f"left out: {error}", file=sys.stderr)
+
+
+def _numbers_by_size(path: Path) -> list[str]:
+    """So that clients8 stands before clients16."""
+    return [part.zfill(12) if part.isdigit() else part for part in re.split(r"(\d+)", str(path))]
+
+
+def point_key(server: ServerConfig, run: RunConfig) -> bytes:
+    """The same for all runs of a point, and only for them."""
+    return msgspec.json.encode([server, msgspec.structs.replace(run, repetition=0)], order="sorted")
+
+
+def point_of(log: Log) -> tuple[bytes, str]:
+    return point_key(log.server, log.run), log.server_facts.engine
+
+
+def by_point(logs: Iterable[Log]) -> list[list[Log]]:
+    """The runs of each point, in the order in which points appear; another version of the engine is another."""
+    points: dict[tuple[bytes, str], list[Log]] = {}
+    for log in logs:
+        points.setdefault(point_of(log), []).append(log)
+    return [sorted(runs, key=lambda log: log.run.repetition) for runs in points.values()]

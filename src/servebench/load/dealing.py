@@ -1,0 +1,136 @@
+"""Requests, clients and arrival times, dealt out over the load processes before anything is measured."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from servebench.load.answers import Form
+from servebench.load.protocol import SPARE_CONNECTIONS, Job, Pace, Task
+from servebench.records import RunConfig
+from servebench.workload import Request, Schedule, Workload
+
+PROBE_SPAN_S = 3600.0  # after which the times of probes come again
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where and how requests go: the URL of each server, headers (they may hold a key), the body's bytes."""
+
+    urls: list[str]
+    headers: dict[str, str]
+    body: Callable[[Request], bytes]
+    check: Callable[[], None]  # raises PointFailed when the server is no longer there
+
+
+def deal(run: RunConfig, workload: Workload, target: Target, folder: Path, workers: int) -> list[Task]:
+    """A task for each worker, round robin, and one more for the probes beside the load."""
+    everything = _jobs([*workload.counted, *workload.spare], target)
+    counted, spare = everything[: run.num_requests], everything[run.num_requests :]
+    same: dict[str, Any] = {
+        "tag": secrets.token_hex(4),
+        "folder": str(folder),
+        "urls": target.urls,
+        "headers": target.headers,
+        "warmup": run.warmup,
+        "form": form_of(run),
+        "request_timeout_s": run.request_timeout,
+        "max_retries": run.max_retries,
+        "client_step": workers,
+    }
+    share = _open_share if workload.schedule else _closed_share
+    tasks = [
+        Task(
+            number=n,
+            spare_ids=(run.num_requests + n, workers),
+            **share(run, workload, n, workers, counted, spare, len(target.urls)),
+            **same,
+        )
+        for n in range(workers)
+    ]
+    return tasks + ([_probe_task(run, workload, target, workers, same)] if workload.probes else [])
+
+
+def form_of(run: RunConfig) -> Form:
+    """How its answers come."""
+    if run.api == "score" or run.api == "mii":
+        return run.api
+    return "events" if run.stream else "object"
+
+
+def _jobs(requests: Sequence[Request], target: Target) -> list[Job]:
+    """Requests that are no conversation's are each one of its own."""
+    alone = 1 + max((r.conversation for r in requests if r.conversation is not None), default=-1)
+    return [
+        Job(
+            id=i,
+            body=target.body(r),
+            prompt_tokens=r.prompt_tokens,
+            max_new_tokens=r.max_new_tokens,
+            conversation=alone + i if r.conversation is None else r.conversation,
+            think_ns=round(r.think_s * 1e9),
+        )
+        for i, r in enumerate(requests)
+    ]
+
+
+def _closed_share(
+    run: RunConfig, workload: Workload, n: int, workers: int, counted: list[Job], spare: list[Job], servers: int
+) -> dict[str, Any]:
+    """Clients and, as many as they are, requests; those of a conversation to one worker."""
+    clients = [(client, client % servers) for client in range(run.num_clients)]
+
+    def mine(jobs: list[Job]) -> list[Job]:
+        return [job for job in jobs if job.conversation % run.num_clients % workers == n]
+
+    return {"clients": clients[n::workers], "pace": None, "counted": mine(counted), "spare": mine(spare)}
+
+
+def _open_share(
+    run: RunConfig, workload: Workload, n: int, workers: int, counted: list[Job], spare: list[Job], servers: int
+) -> dict[str, Any]:
+    """Every workers-th arrival of the one stream, and the request that goes with it."""
+    schedule = workload.schedule
+    assert schedule
+    most = run.max_concurrency
+    mine = None if most is None else most // workers + (n < most % workers)
+    warmup, counting, hold = (_ns(part[(n - start) % workers :: workers]) for start, part in _parts(schedule))
+    pace = Pace(warmup, counting, hold, hold_span_ns=round(schedule.hold_span_s * 1e9), most_in_flight=mine)
+    connected = min(SPARE_CONNECTIONS * servers, mine or SPARE_CONNECTIONS * servers)
+    clients = [(n + workers * i, i % servers) for i in range(connected)]
+    jobs = counted[(n - schedule.warmup) % workers :: workers]
+    return {"clients": clients, "pace": pace, "counted": jobs, "spare": spare[n::workers]}
+
+
+def _parts(schedule: Schedule) -> list[tuple[int, np.ndarray]]:
+    """Arrivals before, while, and after counting: (number of the first in the stream, times in s)."""
+    edges = [0, schedule.warmup, schedule.warmup + schedule.counted, len(schedule.times_s)]
+    return [(a, schedule.times_s[a:b]) for a, b in pairwise(edges)]
+
+
+def _ns(times_s: np.ndarray) -> list[int]:
+    return [round(t * 1e9) for t in times_s.tolist()]
+
+
+def _probe_task(run: RunConfig, workload: Workload, target: Target, workers: int, same: dict[str, Any]) -> Task:
+    """A process of its own, so that probes neither wait for the load's answers nor delay them."""
+    times = np.cumsum(np.full(max(1, round(run.probe_rate * PROBE_SPAN_S)), 1 / run.probe_rate))
+    pace = Pace([], [], _ns(times), round(times[-1] * 1e9), most_in_flight=None, phase="probe")
+    clients = [(i, i % len(target.urls)) for i in range(len(target.urls))]
+    spare = _jobs(workload.probes, target)
+    tag = f"{same['tag']}-probe"
+    return Task(
+        number=workers,
+        clients=clients,
+        pace=pace,
+        counted=[],
+        spare=spare,
+        spare_ids=(0, 1),
+        **(same | {"tag": tag}),
+    )

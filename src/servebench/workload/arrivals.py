@@ -1,0 +1,78 @@
+"""When requests should leave, for the open loop: absolute times, drawn beforehand from the seed.
+
+All times are drawn at once and dealt to the load processes afterwards, so that the stream does not depend on how
+many there are. The same seed gives the same pattern at every rate, only faster or slower.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from servebench.records import RunConfig
+
+LEAST_HOLD = 100  # arrivals after the counted ones; they are repeated for as long as a counted one is under way
+STREAM = 1  # of the seed's random numbers: others draw lengths and texts
+
+
+class Schedule(NamedTuple):
+    """Arrival times in s after the start: the first `warmup` are not counted, nor those after `counted` more."""
+
+    times_s: np.ndarray
+    warmup: int
+    counted: int
+
+    @property
+    def window_s(self) -> tuple[float, float]:
+        """First to last counted arrival."""
+        return float(self.times_s[self.warmup]), float(self.times_s[self.warmup + self.counted - 1])
+
+    @property
+    def hold_span_s(self) -> float:
+        """After which the arrivals behind the counted ones begin again."""
+        hold = self.times_s[self.warmup + self.counted - 1 :]
+        return float(hold[-1] - hold[0])
+
+
+def draw_schedule(run: RunConfig) -> Schedule:
+    """Arrivals at run.request_rate."""
+    assert run.request_rate
+    n = run.warmup + run.num_requests + max(LEAST_HOLD, run.num_requests)
+    unit = np.cumsum(_gaps(run, n, np.random.default_rng([run.seed, run.repetition, STREAM])))
+    return Schedule(_at_rate(unit - unit[0], run), run.warmup, run.num_requests)
+
+
+def _gaps(run: RunConfig, n: int, rng: np.random.Generator) -> np.ndarray:
+    """n gaps of mean 1. Shape (n,)."""
+    if run.arrival == "constant":
+        return np.ones(n)
+    shape = run.burstiness if run.arrival == "gamma" else 1.0
+    return rng.gamma(shape, 1 / shape, n)
+
+
+def _at_rate(unit: np.ndarray, run: RunConfig) -> np.ndarray:
+    """Times of a stream of rate 1 -> times at the rate, which may grow over the counted requests.
+
+    While the rate grows from a to b within T s, a t + (b - a) t^2 / 2T requests are expected in the first t s; the
+    stream of rate 1 tells how many are due, and this solves for when.
+    """
+    assert run.request_rate
+    if run.ramp_from is None:
+        return unit / run.request_rate
+    a, b, counted = run.ramp_from, run.request_rate, run.num_requests
+    ramp_s = 2 * counted / (a + b)
+    due = unit - run.warmup  # since the ramp began
+    bend = (b - a) / (2 * ramp_s)
+    inside = (np.sqrt(a * a + 4 * bend * np.clip(due, 0, counted)) - a) / (2 * bend)
+    before, after = (run.warmup + np.minimum(due, 0)) / a, np.maximum(due - counted, 0) / b
+    return np.asarray(before + inside + after)
+
+
+def trace_schedule(times_s: np.ndarray, run: RunConfig) -> Schedule:
+    """A trace's own times, run.trace_speed times as fast; behind its end its mean gap goes on."""
+    assert run.trace_speed
+    times = (times_s - times_s[0]) / run.trace_speed
+    gap = max(1e-6, float(times[-1]) / max(1, len(times) - 1))
+    hold = times[-1] + gap * np.arange(1, LEAST_HOLD + 1)
+    return Schedule(np.concatenate([times, hold]), run.warmup, run.num_requests)

@@ -1,0 +1,51 @@
+"""A run's numbers, seed and dataset -> its requests and when they leave; nothing else decides about them."""
+
+from __future__ import annotations
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from servebench.records import RunConfig
+from servebench.workload import replay
+from servebench.workload.arrivals import draw_schedule, trace_schedule
+from servebench.workload.requests import Request, Workload
+from servebench.workload.synthetic import made_up, of_lengths, probes
+
+REQUESTS, PROBES = 2, 3  # streams of the seed's random numbers; arrivals have the first
+
+
+def build_workload(run: RunConfig, tokenizer: Tokenizer, context: int | None) -> Workload:
+    """The same for every engine, server and machine.
+
+    `context` is the most tokens that the model takes, prompt and generation together. Raises InputError.
+    """
+    rng = _stream(run, REQUESTS)
+    if run.dataset:
+        counted, times_s = replay.requests(run, tokenizer, context, rng)
+    else:
+        counted, times_s = made_up(run, tokenizer, context, rng, run.num_requests), None
+    spare = _spare(run, tokenizer, context, rng, counted)
+    schedule = draw_schedule(run) if run.request_rate else None
+    if times_s is not None and run.trace_speed:
+        schedule = trace_schedule(times_s, run)
+        counted = counted[run.warmup :]
+    return Workload(counted, spare, schedule, probes(tokenizer, _stream(run, PROBES)) if run.probe_rate else ())
+
+
+def _stream(run: RunConfig, which: int) -> np.random.Generator:
+    """Every point of a sweep and every repetition has requests of its own, so that none is in a cache already."""
+    load = run.request_rate or run.trace_speed or 0.0
+    point = [run.mean_prompt_length, run.mean_max_new_tokens, run.num_clients, round(load * 1e6)]
+    return np.random.default_rng([run.seed, run.repetition, which, *point])
+
+
+def _spare(
+    run: RunConfig, tokenizer: Tokenizer, context: int | None, rng: np.random.Generator, counted: list[Request]
+) -> list[Request]:
+    """Always made up, with the lengths of the dataset where there is one: its texts are kept for counting."""
+    n = run.warmup + max(64, run.num_requests // 4) if run.open_loop else run.num_clients * (run.warmup + 3)
+    if not run.dataset:
+        return made_up(run, tokenizer, context, rng, n)
+    like = rng.integers(len(counted), size=n)
+    lengths = np.array([[r.prompt_tokens, r.max_new_tokens] for r in counted])
+    return of_lengths(run, tokenizer, context, rng, lengths[like])

@@ -1,0 +1,94 @@
+"""Arrival times: drawn from the seed alone, with the statistics that were asked for, the same for all workers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from servebench.load.dealing import Target, deal
+from servebench.records import RunConfig
+from servebench.workload import Request, Workload
+from servebench.workload.arrivals import draw_schedule, trace_schedule
+
+
+def run_at(rate: float = 1000.0, **changes: object) -> RunConfig:
+    fields = {"request_rate": rate, "num_requests": 50_000, "warmup": 100} | changes
+    return RunConfig(**fields)  # type: ignore[arg-type]
+
+
+def dispersion(times_s: np.ndarray, window_s: float) -> float:
+    """Variance over mean of the arrivals in windows: 1 for a Poisson stream."""
+    counts = np.histogram(times_s, bins=np.arange(times_s[0], times_s[-1], window_s))[0]
+    return float(counts.var() / counts.mean())
+
+
+def variation(times_s: np.ndarray) -> float:
+    """Standard deviation over mean of the gaps."""
+    gaps = np.diff(times_s)
+    return float(gaps.std() / gaps.mean())
+
+
+def test_poisson_arrivals_have_the_dispersion_of_poisson() -> None:
+    times = draw_schedule(run_at()).times_s  # 100,100 arrivals, 5,000 windows: one deviation is 0.02
+    assert dispersion(times, 0.02) == pytest.approx(1.0, abs=0.05)
+    assert len(times) / times[-1] == pytest.approx(1000, rel=0.02)
+
+
+def test_constant_arrivals_do_not_vary() -> None:
+    assert variation(draw_schedule(run_at(arrival="constant")).times_s) < 1e-6
+
+
+@pytest.mark.parametrize("shape", [0.25, 4.0])
+def test_gamma_arrivals_vary_as_their_shape_says(shape: float) -> None:
+    times = draw_schedule(run_at(arrival="gamma", burstiness=shape)).times_s
+    assert variation(times) == pytest.approx(shape**-0.5, rel=0.03)  # of a gamma distribution
+    assert len(times) / times[-1] == pytest.approx(1000, rel=0.03)
+
+
+def test_a_ramp_grows_from_one_rate_to_the_other() -> None:
+    """From 10/s to 30/s over 1,000 requests: 50 s, and after 25 s at 20/s 375 of them have come."""
+    run = run_at(30.0, ramp_from=10.0, arrival="constant", num_requests=1000, warmup=20)
+    schedule = draw_schedule(run)
+    first, last = schedule.window_s
+    assert (first, last - first) == (pytest.approx(2.0), pytest.approx(50, rel=0.01))
+    counted = schedule.times_s[20:1020] - first
+    assert np.searchsorted(counted, 25.0) == pytest.approx(375, abs=2)
+    gaps = np.diff(schedule.times_s)
+    assert (gaps[5], gaps[-5]) == (pytest.approx(1 / 10), pytest.approx(1 / 30))
+
+
+def test_the_seed_decides_and_the_rate_only_scales() -> None:
+    slow, fast = draw_schedule(run_at(10.0)).times_s, draw_schedule(run_at(20.0)).times_s
+    assert np.allclose(slow, 2 * fast)
+    assert not np.allclose(slow, draw_schedule(run_at(10.0, seed=1)).times_s)
+    assert not np.allclose(slow, draw_schedule(run_at(10.0, repetition=1)).times_s)
+
+
+def test_a_trace_keeps_its_times_but_for_the_speed() -> None:
+    run = RunConfig(trace_speed=2.0, num_requests=3, warmup=1)
+    schedule = trace_schedule(np.array([100.0, 101.0, 105.0, 106.0]), run)
+    assert schedule.times_s[:4].tolist() == [0.0, 0.5, 2.5, 3.0]
+    assert schedule.window_s == (0.5, 3.0)
+    assert np.diff(schedule.times_s[3:]) == pytest.approx(1.0)  # 4 arrivals in 3 s: a mean gap of 1 s goes on
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_all_workers_together_send_the_same_stream(workers: int, tmp_path: Path) -> None:
+    run = run_at(num_requests=50, warmup=7, max_concurrency=6)
+    schedule = draw_schedule(run)
+    ask = [Request(str(i), 1, 1) for i in range(50)]
+    target = Target(["http://127.0.0.1:1"], {}, lambda request: {"prompt": request.prompt}, lambda: None)
+    tasks = deal(run, Workload(ask, ask[:10], schedule), target, tmp_path, workers)
+    paces = [task.pace for task in tasks if task.pace]
+    assert len(paces) == workers
+    sent = sorted(t for pace in paces for t in (*pace.warmup_ns, *pace.counted_ns, *pace.hold_ns))
+    assert sent == [round(t * 1e9) for t in schedule.times_s.tolist()]
+    assert sum(pace.most_in_flight or 0 for pace in paces) == 6
+    when = {
+        job.id: t
+        for task, pace in zip(tasks, paces, strict=True)
+        for job, t in zip(task.counted, pace.counted_ns, strict=True)
+    }
+    assert [when[i] for i in range(50)] == sorted(when.values()), "request i leaves at the i-th counted time"
