@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import errors, make_result
 
-from servebench import metrics, records, summary
+from servebench import advice, metrics, records, summary
 from servebench.quality import growing, outstanding
 from servebench.records import Log, Result
 
@@ -83,7 +83,7 @@ def test_a_server_below_the_offered_rate_is_marked_overloaded(load: Callable[...
     assert 0.7 < late_s(last) + metrics.e2e_s(last) < 2
     assert metrics.e2e_s(last) < 0.5, "latency from send is that of 16 requests, 0.16 s"
     assert log.quality.overloaded
-    assert any("overloaded" in warning for warning in summary.warnings(log))
+    assert any("overloaded" in warning for warning in advice.of_point(log))
 
 
 def test_a_server_that_keeps_up_is_not_overloaded(load: Callable[..., Log]) -> None:

