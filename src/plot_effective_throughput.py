@@ -56,7 +56,7 @@ def panels(figure: Figure, all_series: list[Series], slas: dict[float, sla.Met])
     for ax, (rate, met) in zip(axes.flat, slas.items(), strict=False):
         draw(ax, all_series, met)
         ax.set_title(f"{rate:g} tokens/s")
-    figure.supxlabel(selection.LOAD_AXIS, fontsize=10)
+    figure.supxlabel(selection.load_axis(all_series[0].points[0].log), fontsize=10)
     figure.supylabel("Effective throughput (requests/s)", fontsize=10)
 
 

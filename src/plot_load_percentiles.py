@@ -64,7 +64,7 @@ def main() -> None:
             axes: Sequence[Axes] = figure.subplots(1, len(LATENCIES))
             for ax, (label, of_request) in zip(axes, LATENCIES.items(), strict=True):
                 draw(ax, group.series, of_request)
-                ax.set(xlabel=selection.LOAD_AXIS, ylabel=label)
+                ax.set(xlabel=selection.load_axis(group.log), ylabel=label)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from servebench import commandline, curves, figures, metrics, selection
 from servebench.curves import Placed, Series
 from servebench.records import Log
-from servebench.selection import GENERATION, MODEL, PROMPT
+from servebench.selection import KIND, LENGTHS, MODEL
 
 
 def per_user(log: Log) -> float | None:
@@ -50,7 +50,7 @@ def draw(ax: Axes, all_series: list[Series]) -> None:
         figures.draw_placed(ax, best, series)
         figures.mark(ax, best, name)
     figures.explain(ax, "beaten both ways", marker="o", alpha=0.3, markersize=4)
-    figures.explain(ax, f"labels: TP size × replicas, {selection.LOAD_AXIS.lower()}")
+    figures.explain(ax, f"labels: TP size × replicas, {selection.load_axis(all_series[0].points[0].log).lower()}")
     ax.set(xlabel="Tokens/s per user (median)", ylabel="Output tokens/s per GPU")
     ax.set_xlim(left=0)
     ax.set_ylim(bottom=0)
@@ -58,7 +58,7 @@ def draw(ax: Axes, all_series: list[Series]) -> None:
 
 def main() -> None:
     args = figures.parser(__doc__, "pareto").parse_args()
-    for group in curves.groups(args, (MODEL, PROMPT, GENERATION)):
+    for group in curves.groups(args, (MODEL, *LENGTHS, KIND)):
         with figures.page(args, group) as figure:
             draw(figure.subplots(), group.series)
 

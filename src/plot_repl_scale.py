@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from servebench import commandline, curves, figures, metrics, selection
 from servebench.curves import Series
 from servebench.records import Log
-from servebench.selection import BATCH, GENERATION, MODEL, PROMPT, REPLICAS, TP_SIZE, Trait
+from servebench.selection import BATCH, LENGTHS, MODEL, REPLICAS, TP_SIZE, Trait
 
 
 def load_per_replica(log: Log) -> float:
@@ -24,8 +24,10 @@ def replicas(log: Log) -> float:
     return float(log.server.num_replicas)
 
 
-LOAD = Trait(load_per_replica, "clients_per_replica{:g}", "{:g} clients a replica")
-FAMILY = (MODEL, TP_SIZE, BATCH, PROMPT, GENERATION, LOAD)
+LOAD = Trait(
+    lambda log: (log.run.load[0], load_per_replica(log)), "{0[0]}_per_replica{0[1]:g}", "{0[0]} {0[1]:g} a replica"
+)
+FAMILY = (MODEL, TP_SIZE, BATCH, *LENGTHS, LOAD)
 
 
 def draw(ax: Axes, all_series: list[Series]) -> None:
@@ -45,7 +47,7 @@ def main() -> None:
     parser.add_argument("--clients_per_replica", type=float, nargs="+", metavar="N", help=what)
     args = parser.parse_args()
     for group in curves.groups(args, FAMILY, over=REPLICAS):
-        load = load_per_replica(group.series[0].points[0].log)
+        load = load_per_replica(group.log)
         if args.clients_per_replica and load not in args.clients_per_replica:
             continue
         with figures.page(args, group) as figure:

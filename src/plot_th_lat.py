@@ -3,7 +3,7 @@
 
     python src/plot_th_lat.py --backend vllm fastgen --log_dir results/
 
-One figure a model, server and pair of lengths; one curve a backend; one point a number of clients.
+One figure a model, server and pair of lengths; one curve a backend; one point a load.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def draw(ax: Axes, all_series: list[Series], throughput: str) -> None:
         figures.draw_curve(
             ax, series, THROUGHPUTS[throughput], latency_s, lambda log: f"{selection.load_of(log):g}"
         )
-    figures.explain(ax, f"numbers: {selection.LOAD_AXIS.lower()}")
+    figures.explain(ax, f"numbers: {selection.load_axis(all_series[0].points[0].log).lower()}")
     ax.set(xlabel="Throughput (requests/s)", ylabel="Mean E2E latency (s)")
     for name, limit in (("x_max", ax.set_xlim), ("y_max", ax.set_ylim)):
         limit(0, max((m for series in all_series if (m := getattr(series, name))), default=None))

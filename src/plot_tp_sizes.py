@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from servebench import commandline, curves, figures, metrics, selection
 from servebench.curves import Series
 from servebench.records import Log
-from servebench.selection import BATCH, GENERATION, MODEL, PROMPT, REPLICAS, TP_SIZE
+from servebench.selection import BATCH, KIND, LENGTHS, MODEL, REPLICAS, TP_SIZE
 
 
 def latency_s(log: Log) -> float | None:
@@ -27,8 +27,9 @@ def draw(axes: Sequence[Axes], all_series: list[Series]) -> None:
     for series in all_series:
         figures.draw_curve(axes[0], series, selection.load_of, latency_s)
         figures.draw_curve(axes[1], series, selection.load_of, metrics.tflops_per_gpu)
-    axes[0].set(xlabel=selection.LOAD_AXIS, ylabel="Mean E2E latency (s)")
-    axes[1].set(xlabel=selection.LOAD_AXIS, ylabel="TFLOP/s per GPU")
+    load_axis = selection.load_axis(all_series[0].points[0].log)
+    axes[0].set(xlabel=load_axis, ylabel="Mean E2E latency (s)")
+    axes[1].set(xlabel=load_axis, ylabel="TFLOP/s per GPU")
     for ax in axes:
         figures.counted_from_zero(ax)
     if not axes[1].has_data():
@@ -38,7 +39,7 @@ def draw(axes: Sequence[Axes], all_series: list[Series]) -> None:
 
 def main() -> None:
     args = figures.parser(__doc__, "tp_sizes").parse_args()
-    for group in curves.groups(args, (MODEL, BATCH, REPLICAS, PROMPT, GENERATION), by=TP_SIZE):
+    for group in curves.groups(args, (MODEL, BATCH, REPLICAS, *LENGTHS, KIND), by=TP_SIZE):
         with figures.page(args, group) as figure:
             figure.set_size_inches(8.0, 4.2)
             draw(figure.subplots(1, 2), group.series)

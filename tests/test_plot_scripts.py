@@ -238,3 +238,15 @@ def test_text_is_readable_at_the_width_of_a_blog(logs: Path, script: str, monkey
         assert min(sizes) >= 8 and min(sizes) >= 0.96 * figure.get_figwidth()
     plt.close("all")
     assert drawn
+
+
+def test_clients_and_rates_have_figures_of_their_own(logs: Path) -> None:
+    for rate in (0.5, 4.0):
+        log = point("vllm", 1, 1.0, request_rate=rate)
+        records.save(log, logs / "vllm" / records.log_name(log.server, log.run))
+    same = ("--backend", "vllm", "--filter", "tp_size=1", "num_replicas=1")
+    _, files, _ = draw("plot_load_percentiles", logs, *same)
+    assert [Path(file).stem.rpartition("gen60")[2] for file in files] == ["", "-rate"]
+    _, of_rates = curves.groups(options(logs, *same), selection.CONFIGURATION)
+    assert selection.load_axis(of_rates.log) == "Request rate (requests/s)"
+    assert [selection.load_of(p.log) for p in of_rates.series[0].points] == [0.5, 4]

@@ -93,7 +93,7 @@ def keep(opened: webdriver.Chrome, head: str, words: str) -> list[str]:
     box = opened.find_elements(By.CSS_SELECTOR, "#table thead input")[number_of(opened, head)]
     box.clear()
     box.send_keys(words)
-    return column(opened, number_of(opened, "clients"))
+    return column(opened, number_of(opened, "load"))
 
 
 def test_every_point_is_a_row_and_runs_share_one(opened: webdriver.Chrome) -> None:
@@ -106,7 +106,7 @@ def test_every_point_is_a_row_and_runs_share_one(opened: webdriver.Chrome) -> No
 
 
 def test_a_click_sorts_by_number_and_another_turns_it_round(opened: webdriver.Chrome) -> None:
-    load = number_of(opened, "clients")
+    load = number_of(opened, "load")
     heads(opened)[load].click()
     assert column(opened, load) == ["1", "2", "16"]
     heads(opened)[load].click()
@@ -120,9 +120,9 @@ def test_a_click_sorts_by_number_and_another_turns_it_round(opened: webdriver.Ch
     ("head", "words", "left"),
     [
         ("backend", "VLLM", ["2", "16"]),
-        ("clients", "1", ["1"]),
-        ("clients", "> 1", ["2", "16"]),
-        ("clients", "<=2", ["1", "2"]),
+        ("load", "1", ["1"]),
+        ("load", "> 1", ["2", "16"]),
+        ("load", "<=2", ["1", "2"]),
         ("E2E P50 (s)", ">0", ["1", "2"]),
         ("client", "limited", ["2"]),
         ("backend", "sglang", []),
@@ -135,7 +135,7 @@ def test_boxes_filter(opened: webdriver.Chrome, head: str, words: str, left: lis
 
 def test_filters_of_two_columns_add_up(opened: webdriver.Chrome) -> None:
     keep(opened, "backend", "vllm")
-    assert keep(opened, "clients", "<10") == ["2"]
+    assert keep(opened, "load", "<10") == ["2"]
 
 
 def test_nothing_comes_from_outside_and_nothing_is_blocked(opened: webdriver.Chrome) -> None:

@@ -67,6 +67,11 @@ class Group:
     title: str
     series: list[Series]
 
+    @property
+    def log(self) -> Log:
+        """Any of them, for what they have in common."""
+        return self.series[0].points[0].log
+
 
 class PlotConfig(msgspec.Struct, frozen=True, omit_defaults=True):
     """What of a folder's plot_config.yaml counts (not its polyfit_degree: points are joined, not fitted)."""
@@ -93,9 +98,10 @@ def groups(
         print(f"the first {args.max_figures} of {len(keys)} figures (--max_figures)", file=sys.stderr)
     for key in keys[: args.max_figures]:
         kept = {place: [e for e in some if _key(e.head, traits) == key] for place, some in found.items()}
-        name = "-".join(trait.in_name.format(value) for trait, value in zip(traits, key, strict=True))
+        said = [(trait, value) for trait, value in zip(traits, key, strict=True) if value != ""]
+        name = "-".join(trait.in_name.format(value) for trait, value in said)
         series = [curve for place, some in kept.items() for curve in _curves(looks[place], some, by)]
-        yield Group(name, _title(traits, key), [curve for curve in series if curve.points])
+        yield Group(name, _title(said), [curve for curve in series if curve.points])
 
 
 def _keys(logs: list[Log], traits: tuple[Trait, ...], over: Trait | None) -> list[tuple[Any, ...]]:
@@ -114,9 +120,9 @@ def _key(log: Log, traits: tuple[Trait, ...]) -> tuple[Any, ...]:
     return tuple(trait.of(log) for trait in traits)
 
 
-def _title(traits: tuple[Trait, ...], key: tuple[Any, ...]) -> str:
+def _title(said: list[tuple[Trait, Any]]) -> str:
     """The model, and the rest in a line of its own."""
-    model, *rest = (trait.in_title.format(value) for trait, value in zip(traits, key, strict=True))
+    model, *rest = (trait.in_title.format(value) for trait, value in said)
     return f"{model}\n{', '.join(rest)}"
 
 

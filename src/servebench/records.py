@@ -197,14 +197,15 @@ def model_label(model: str) -> str:
     return path.name.removesuffix(".gguf") if local else model.replace("/", "_")
 
 
+def workload_label(run: RunConfig) -> str:
+    """The scenario or the dataset that requests are from, as part of a file name; "" where their means say it."""
+    return re.sub(r"[^\w.]+", "_", Path(run.dataset).stem or run.scenario).strip("_")
+
+
 def log_name(server: ServerConfig, run: RunConfig) -> str:
     """File name of a point, as the original suite writes it; a repetition of it has its number at the end."""
     again = f"-run{run.repetition}" if run.repetition else ""
-    what = f"prompt{run.mean_prompt_length}-gen{run.mean_max_new_tokens}"
-    if run.scenario:
-        what = re.sub(r"[^\w.]+", "_", run.scenario).strip("_")
-    if run.dataset:
-        what = re.sub(r"[^\w.]+", "_", Path(run.dataset).stem)
+    what = workload_label(run) or f"prompt{run.mean_prompt_length}-gen{run.mean_max_new_tokens}"
     return (
         f"{model_label(server.model)}-tp{server.tp_size}-bs{server.max_ragged_batch_size}"
         f"-replicas{server.num_replicas}-{what}-{''.join(run.load)}{again}.json"

@@ -10,7 +10,7 @@ from html import escape
 from servebench import selection, stats
 from servebench.records import Log
 from servebench.spreadsheet import Cell
-from servebench.summary import show
+from servebench.summary import load_of, show
 
 CONFIGURATION = {
     "backend": "backend",
@@ -79,7 +79,7 @@ def common(points: list[Runs]) -> str:
 def _columns(points: list[Runs]) -> list[Column]:
     return [
         *(_configured(name) for name in _differing(points)),
-        Column(selection.LOAD_AXIS.lower(), _load),
+        Column("load", _load),
         Column("runs", lambda runs: (str(len(runs)), len(runs))),
         Column("failed", _failures),
         *(_measured(name) for name in NUMBERS),
@@ -97,8 +97,8 @@ def _configured(name: str) -> Column:
 
 
 def _load(runs: Runs) -> tuple[str, float]:
-    load = selection.load_of(runs[0].log)
-    return f"{load:g}", load
+    log = runs[0].log
+    return load_of(log.run), selection.load_of(log)
 
 
 def _measured(name: str) -> Column:

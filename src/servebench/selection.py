@@ -18,20 +18,39 @@ import msgspec
 from servebench import metrics, stats
 from servebench.commandline import folder
 from servebench.gathering import by_point
-from servebench.records import InputError, Log, LogError, RunConfig, ServerConfig, load, model_label
+from servebench.records import (
+    InputError,
+    Log,
+    LogError,
+    RunConfig,
+    ServerConfig,
+    load,
+    model_label,
+    workload_label,
+)
 from servebench.stats import Interval
 
 FIELDS = {f.name: f.type for kind in (ServerConfig, RunConfig) for f in msgspec.structs.fields(kind)}
-LOAD_AXIS = "Clients"
+LOAD_AXES = {"clients": "Clients", "rate": "Request rate (requests/s)", "trace": "Speed of the trace"}
 
 
 def load_of(log: Log) -> float:
-    """The load of a point: its number of clients."""
-    return float(log.run.num_clients)
+    """The load of a point: its number of clients, its request rate, or the speed of its trace."""
+    return float(log.run.load[1])
+
+
+def load_axis(log: Log) -> str:
+    """What `load_of` counts. The logs of a figure are of one kind."""
+    return LOAD_AXES[log.run.load[0]]
+
+
+def load_kind(log: Log) -> str:
+    """ "" for clients, as the original suite has them."""
+    return log.run.load[0].replace("clients", "")
 
 
 class Trait(NamedTuple):
-    """What the logs of one figure may have in common, and how the figure's file name and title say it."""
+    """What the logs of one figure may have in common, and how its file name and title say it; "" is not said."""
 
     of: Callable[[Log], Any]
     in_name: str
@@ -44,9 +63,12 @@ BATCH = Trait(lambda log: log.server.max_ragged_batch_size, "bs{}", "batch {}")
 REPLICAS = Trait(lambda log: log.server.num_replicas, "replicas{}", "replicas {}")
 PROMPT = Trait(lambda log: log.run.mean_prompt_length, "prompt{}", "prompt {}")
 GENERATION = Trait(lambda log: log.run.mean_max_new_tokens, "gen{}", "generation {} tokens")
-LOAD = Trait(load_of, "clients{:g}", "clients {:g}")
+REQUESTS = Trait(lambda log: workload_label(log.run), "{}", "{}")
+KIND = Trait(load_kind, "{}", "by {}")
+LOAD = Trait(lambda log: (log.run.load[0], load_of(log)), "{0[0]}{0[1]:g}", "{0[0]} {0[1]:g}")
 REPETITION = Trait(lambda log: log.run.repetition, "run{}", "run {}")
-CONFIGURATION = (MODEL, TP_SIZE, BATCH, REPLICAS, PROMPT, GENERATION)
+LENGTHS = (PROMPT, GENERATION, REQUESTS)
+CONFIGURATION = (MODEL, TP_SIZE, BATCH, REPLICAS, *LENGTHS, KIND)
 
 
 @dataclass(frozen=True)
