@@ -141,9 +141,12 @@ def test_run_example_ends_all_of_its_steps(tmp_path: Path, number: signal.Signal
     script = subprocess.Popen(
         [ROOT / "run_example.sh", *work], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    wait_for(lambda: bool(workers(tmp_path)))
-    script.send_signal(number)
-    assert script.wait(30) == 128 + number
+    try:
+        wait_for(lambda: bool(workers(tmp_path)))
+    finally:
+        script.send_signal(number)
+        ended = script.wait(30)
+    assert ended == 128 + number
     assert not ours(tmp_path)
 
 
