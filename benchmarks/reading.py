@@ -3,21 +3,25 @@
 
     .venv/bin/python benchmarks/reading.py --logs 100 --requests 1000 --tokens 100
 
-Makes logs of two backends in a temporary folder, runs every reader as a user does, one after another and then two
-at a time, and prints time, CPU time and memory. Beside it the original suite's way of effective throughput alone:
-every prompt tokenised again for each SLA; that is timed on some prompts of the same length and multiplied.
+Makes logs of two backends in a temporary folder, runs every reader as a user does, all of `src/plot_*.py` among
+them, one after another and then two at a time, and prints time, CPU time and memory. Compiled modules are kept, as
+on any machine that has drawn before: compiling them is not timed. Beside it the original suite's way of effective
+throughput alone: every prompt tokenised again for each SLA; that is timed on some prompts and multiplied.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import platform
+import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +35,7 @@ from servebench.workload.tokens import exact_texts
 ROOT = Path(__file__).parents[1]
 PROMPT_TOKENS = 2600
 TOKENIZED = 200  # prompts that the original's way is timed on
+BEFORE = os.getloadavg()[0]  # processes that ran already
 
 
 def make_log(rng: np.random.Generator, server: ServerConfig, run: RunConfig, tokens: int) -> Log:
@@ -91,10 +96,11 @@ def commands(folder: Path) -> dict[str, list[str]]:
     return found
 
 
-def timed(command: list[str]) -> tuple[float, float, float]:
-    """(s, s of CPU, most MB) of a command."""
+def timed(command: list[str], compiled: Path) -> tuple[float, float, float]:
+    """(s, s of CPU, most MB) of a command; `compiled` is where Python keeps compiled modules."""
+    environment = os.environ | {"PYTHONPYCACHEPREFIX": str(compiled), "PYTHONDONTWRITEBYTECODE": ""}
     start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = status
     if status:
@@ -102,12 +108,20 @@ def timed(command: list[str]) -> tuple[float, float, float]:
     return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e3
 
 
-def in_pairs(all_commands: list[list[str]]) -> tuple[float, float, float]:
+def in_pairs(all_commands: list[list[str]], compiled: Path) -> tuple[float, float, float]:
     """(s, s of CPU, MB that two together need at most) when two run at a time."""
     start = time.perf_counter()
     with ThreadPoolExecutor(2) as pool:
-        _, cpu, most = zip(*pool.map(timed, all_commands), strict=True)
+        _, cpu, most = zip(*pool.map(partial(timed, compiled=compiled), all_commands), strict=True)
     return time.perf_counter() - start, sum(cpu), sum(sorted(most)[-2:])
+
+
+def machine() -> str:
+    """Cores and kind of processor, and how busy others keep it."""
+    info = Path("/proc/cpuinfo")
+    models = re.findall(r"model name\s*: (.+)", info.read_text()) if info.exists() else []
+    kind = models[0] if models else platform.machine()
+    return f"{os.cpu_count()} cores of {kind} (load before: {BEFORE:.1f})"
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -127,11 +141,14 @@ def main() -> None:
         folder = Path(name)
         make_folder(folder / "results", args.logs, args.requests, args.tokens)
         readers = commands(folder / "results")
-        rows = [(reader, *timed(command)) for reader, command in readers.items()]
+        compiled = folder / "compiled"
+        for command in readers.values():
+            timed([*command, "--help"], compiled)
+        rows = [(reader, *timed(command, compiled)) for reader, command in readers.items()]
         together = (sum(row[1] for row in rows), sum(row[2] for row in rows), max(row[3] for row in rows))
         rows.append(("all, one after another", *together))
-        rows.append(("all, two at a time", *in_pairs(list(readers.values()))))
-    print(f"{args.logs} logs of {args.requests} requests x {args.tokens} tokens, {os.cpu_count()} cores")
+        rows.append(("all, two at a time", *in_pairs(list(readers.values()), compiled)))
+    print(f"{args.logs} logs of {args.requests} requests x {args.tokens} tokens, on {machine()}")
     print(tabulate(rows, ["", "s", "s of CPU", "most memory (MB)"], floatfmt=("", ".1f", ".1f", ".0f")))
     tokenizer = Tokenizer.from_file(str(args.tokenizer))
     prompts = exact_texts(tokenizer, [PROMPT_TOKENS] * TOKENIZED, np.random.default_rng(0))

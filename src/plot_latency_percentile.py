@@ -24,6 +24,7 @@ PERCENTILES = (50, 90, 95)
 Gaps = Callable[[Log], np.ndarray]
 
 
+@metrics.once_a_log
 def token_latencies_s(log: Log, skip_head_token_num: int, skip_request_num: int) -> np.ndarray:
     """Gaps between events, without the first of each request and without the first requests. Shape (gaps,)."""
     requests = metrics.succeeded(log)[skip_request_num:]

@@ -9,11 +9,12 @@ window lies between them.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from servebench import commandline, curves, figures, selection
@@ -50,14 +51,20 @@ def running(requests: list[Span]) -> tuple[np.ndarray, np.ndarray]:
     return np.array([at for at, _ in changes]), np.cumsum([step for _, step in changes])
 
 
+def draw_lines(ax: Axes, row: np.ndarray, start: np.ndarray, end: np.ndarray, **look: Any) -> None:
+    """hlines() takes four times as long, since it allows for times that are masked."""
+    ends = [np.column_stack([at, row]) for at in (start, end)]
+    ax.add_collection(LineCollection(np.stack(ends, axis=1), **look))
+
+
 def draw_requests(ax: Axes, requests: list[Span]) -> None:
     row = np.arange(len(requests))
     sent, first, last, failed = (np.array(column) for column in zip(*requests, strict=True))
     look = {"linewidth": max(0.4, min(3.0, 160 / len(requests)))}
-    ax.hlines(row, sent, first, color=WAITING, label="waiting for the first token", **look)
-    ax.hlines(row, first, last, color=GENERATING, label="generating", **look)
+    draw_lines(ax, row, sent, first, color=WAITING, label="waiting for the first token", **look)
+    draw_lines(ax, row, first, last, color=GENERATING, label="generating", **look)
     if failed.any():
-        ax.hlines(row[failed], sent[failed], last[failed], color=FAILED, **look)
+        draw_lines(ax, row[failed], sent[failed], last[failed], color=FAILED, **look)
         ax.plot(last[failed], row[failed], "x", color=FAILED, label="failed")
     ax.margins(y=0.02)
 

@@ -25,11 +25,15 @@ def add(ax: Axes, text: str, at: tuple[float, float], kind: str = LABEL) -> None
     ax.annotate(text, at, (0, 9), textcoords="offset points", ha="center", va="center", fontsize=8, gid=kind)
 
 
+def of(ax: Axes) -> list[Annotation]:
+    """The labels of the axes."""
+    return [text for text in ax.texts if isinstance(text, Annotation) and text.get_gid()]
+
+
 def place(ax: Axes) -> None:
     """Move every label of the axes; warnings choose first, then the last point of a curve before the first."""
-    labels = [text for text in reversed(ax.texts) if isinstance(text, Annotation) and text.get_gid()]
     drawn, placed = _drawn(ax), np.empty((0, 4))
-    for label in sorted(labels, key=lambda label: label.get_gid() != WARNING):
+    for label in sorted(reversed(of(ax)), key=lambda label: label.get_gid() != WARNING):
         warning = label.get_gid() == WARNING
         boxes = _boxes(ax, label, DISTANCES_PT if warning else DISTANCES_PT[:2])
         costs = {

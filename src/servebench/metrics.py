@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def once_a_log(of_log: Callable[Concatenate[Log, P], T]) -> Callable[Concatenate[Log, P], T]:
-    """What takes every token of a log is worked out once, and kept with it: many ask for it."""
+    """What takes every request or token of a log is worked out once, and kept with it: many ask for it."""
 
     @wraps(of_log)
     def kept(log: Log, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -185,6 +185,7 @@ def ended_in_window(log: Log) -> Iterable[Result]:
             yield r
 
 
+@once_a_log
 def request_throughput(log: Log) -> float | None:
     """Requests completed in the window / its length, requests/s."""
     length = window_s(log)

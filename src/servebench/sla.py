@@ -43,6 +43,7 @@ Met = Callable[[Log], np.ndarray]
 # Definitions.
 
 
+@once_a_log
 def meets_prompt(log: Log, tokens_per_s: float = PROMPT_RATE) -> np.ndarray:
     """FastGen: the first token within prompt_tokens / rate."""
     prompts = np.array([r.prompt_tokens for r in metrics.succeeded(log)])
