@@ -3,8 +3,8 @@
 
     python src/plot_cdf.py --backend vllm fastgen --filter num_clients=16
 
-One figure a model, server, pair of lengths and load; one curve a backend, over all of its runs, with each run thin
-behind it. A failed request never ends, so where some failed a curve does not reach 100 %.
+One figure a model, server and pair of lengths, of the highest load; one curve a backend, over all of its runs, with
+each run thin behind it. A failed request never ends, so where some failed a curve does not reach 100 %.
 """
 
 from __future__ import annotations
@@ -59,8 +59,10 @@ def draw(ax: Axes, all_series: list[Series], samples: Samples) -> None:
 
 
 def main() -> None:
-    args = figures.parser(__doc__, "cdf").parse_args()
-    for group in curves.groups(args, (*selection.CONFIGURATION, selection.LOAD)):
+    parser = figures.parser(__doc__, "cdf")
+    curves.add_every_load(parser)
+    args = parser.parse_args()
+    for group in curves.groups(args, selection.CONFIGURATION, one_of=(selection.LOAD,)):
         with figures.page(args, group) as figure:
             figure.set_size_inches(8.0, 5.6)
             for ax, (label, samples) in zip(figure.subplots(2, 2).flat, PANELS.items(), strict=True):

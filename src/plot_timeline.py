@@ -3,7 +3,7 @@
 
     python src/plot_timeline.py --backend vllm --filter num_clients=8
 
-One figure a run, a column a backend. Ramp and drain, which no throughput is taken from, are shaded; the steady
+One figure a model, server and pair of lengths, of the first run at the highest load; a column a backend. Ramp and drain, which no throughput is taken from, are shaded; the steady
 window lies between them.
 """
 
@@ -104,8 +104,11 @@ def columns(figure: Figure, all_series: list[Series]) -> None:
 
 
 def main() -> None:
-    args = figures.parser(__doc__, "timeline").parse_args()
-    for group in curves.groups(args, (*selection.CONFIGURATION, selection.LOAD, selection.REPETITION)):
+    parser = figures.parser(__doc__, "timeline")
+    curves.add_every_load(parser)
+    args = parser.parse_args()
+    one_of = (selection.LOAD, selection.REPETITION)
+    for group in curves.groups(args, selection.CONFIGURATION, one_of=one_of):
         with figures.page(args, group) as figure:
             columns(figure, group.series)
 

@@ -213,7 +213,7 @@ def test_a_taken_port_is_refused_before_anything_starts(benchmark: Benchmark, re
 def test_a_prompt_longer_than_the_context_is_refused(benchmark: Benchmark) -> None:
     words = ["--mean_prompt_length", 9000, "--max_prompt_length", 9000]
     code, _, err = benchmark("--backend", "llamacpp", "--model", SMOLLM2, *words)
-    assert_refused(code, err, "8192 tokens of context")
+    assert_refused(code, err, "8192 tokens of the model's context")
 
 
 def assert_refused(code: int, err: str, reason: str) -> None:

@@ -114,12 +114,12 @@ def test_a_replica_each_is_asked(benchmark: Benchmark, results: Path) -> None:
 
 def test_a_router_stands_before_the_replicas(benchmark: Benchmark, results: Path) -> None:
     load = ["--num_replicas", 2, "--router", "--num_clients", 4, "--num_requests", 12]
-    code, out, err = benchmark(*LLAMACPP, *load)
+    code, out, err = benchmark(*VLLM, *load)
     assert code == 0, out + err
     log = logs(results)[4]
     assert len(metrics.succeeded(log)) == 12 and len(log.server_facts.urls) == 1
     assert ["vllm-router" in command for command in log.server_facts.commands] == [False, False, True]
-    asked = [Path(file).read_text().count("launch_slot_") for file in log.server_facts.log_files[:2]]
+    asked = [Path(file).read_text().count("POST /v1/completions") for file in log.server_facts.log_files[:2]]
     assert min(asked) > 0, "each replica was asked"
 
 

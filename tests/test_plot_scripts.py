@@ -41,8 +41,8 @@ def options(logs: Path, *words: object) -> argparse.Namespace:
         ("plot_tp_sizes", "tp_sizes", 2),
         ("plot_pareto", "pareto", 1),
         ("plot_load_percentiles", "load_percentiles", 3),
-        ("plot_cdf", "cdf", 9),
-        ("plot_timeline", "timeline", 9),
+        ("plot_cdf", "cdf", 3),
+        ("plot_timeline", "timeline", 3),
     ],
 )
 def test_scripts_run_as_the_readme_says(logs: Path, script: str, folder: str, figures_drawn: int) -> None:

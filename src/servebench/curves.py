@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, cycle
 from pathlib import Path
@@ -84,16 +84,29 @@ class PlotConfig(msgspec.Struct, frozen=True, omit_defaults=True):
     y_max: float | None = None
 
 
+def add_every_load(parser: argparse.ArgumentParser) -> None:
+    what = "a figure a load [the highest load alone; --filter chooses another]"
+    parser.add_argument("--every_load", action="store_true", help=what)
+
+
 def groups(
-    args: argparse.Namespace, same: Iterable[Trait], by: Trait | None = None, over: Trait | None = None
+    args: argparse.Namespace,
+    same: tuple[Trait, ...],
+    by: Trait | None = None,
+    over: Trait | None = None,
+    one_of: tuple[Trait, ...] = (),
 ) -> Iterator[Group]:
     """The figures of a script: logs that have the traits `same` in common, a curve a folder (and a value of `by`).
 
-    Those whose logs do not differ in `over` are left out. Requests are read figure by figure.
+    Those whose logs do not differ in `over` are left out. Of logs that differ in `one_of` (the load, the run) a
+    figure shows one: of the highest load, unless `--every_load` has a figure for each. Requests are read figure by
+    figure.
     """
-    found, traits = selection.chosen(args), tuple(same)
+    found, traits = selection.chosen(args), (*same, *one_of)
     looks = _looks(list(found))
     keys = _keys([entry.head for entry in chain(*found.values())], traits, over)
+    if one_of and not args.every_load:
+        keys = _heaviest(keys, len(same))
     if args.max_figures and len(keys) > args.max_figures:
         print(f"the first {args.max_figures} of {len(keys)} figures (--max_figures)", file=sys.stderr)
     for key in keys[: args.max_figures]:
@@ -114,6 +127,16 @@ def _keys(logs: list[Log], traits: tuple[Trait, ...], over: Trait | None) -> lis
         what = over.in_title.format("").strip()
         print(f"nothing to draw: no logs that differ in {what} alone; measure more of them", file=sys.stderr)
     return keys
+
+
+def _heaviest(keys: list[tuple[Any, ...]], common: int) -> list[tuple[Any, ...]]:
+    """Of keys that are equal in so many traits, that of the highest load (the next trait), of its first run."""
+    heaviest: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+    for key in keys:
+        best = heaviest.setdefault(key[:common], key)
+        if key[common] > best[common]:
+            heaviest[key[:common]] = key
+    return list(heaviest.values())
 
 
 def _key(log: Log, traits: tuple[Trait, ...]) -> tuple[Any, ...]:
