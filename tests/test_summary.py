@@ -133,6 +133,8 @@ def test_a_queue_in_the_server_shows_between_points() -> None:
     (said,) = advice.of_sweep([loaded(16, 6.0), loaded(1, 0.5), loaded(4, 1.0)])
     assert "1 to 16 clients" in said and "12.0-fold" in said and "--max_ragged_batch_size" in said
     assert advice.of_sweep([loaded(1, 0.5), loaded(16, 1.0)]) == []
+    at_a_rate = make_log(loaded(1, 0.5).results, (0.0, 20.0), request_rate=1.0)  # its num_clients says nothing
+    assert advice.of_sweep([loaded(16, 6.0), at_a_rate]) == []
 
 
 def test_the_table_of_a_folder_is_shown_again(tmp_path: Path) -> None:
