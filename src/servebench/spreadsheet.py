@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import argparse
 import csv
-import sys
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from servebench import columns, gathering, metrics, records, stats, steady
-from servebench.records import InputError, Log
+from servebench import columns, commandline, gathering, metrics, records, stats, steady
+from servebench.records import Log
 from servebench.sla import Sla, parse
 
 # What is given with its interval when a point has several runs.
@@ -79,22 +78,18 @@ def write(folder: Path, slas: Sequence[Sla] = ()) -> tuple[Path, int]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("results"), help="folder of logs [results]")
+    parser = commandline.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "folder", type=commandline.folder, nargs="?", default="results", help="folder of logs [results]"
+    )
     parser.add_argument(
         "--sla", nargs="+", default=[], metavar="SLA", help="as in servebench.summary: columns more"
     )
     args = parser.parse_args()
-    if not args.folder.is_dir():
-        raise InputError(f"{args.folder} is not a folder; give one that run_benchmark.py wrote to")
     file, points = write(args.folder, [parse(name) for name in args.sla])
     print(f"{file}: {points} points")
     return 0 if points else 1
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except InputError as error:
-        print(f"spreadsheet: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    commandline.run(main)

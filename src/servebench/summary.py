@@ -8,14 +8,13 @@ shows the table and the warnings of a folder's logs again, with the requests/s t
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from tabulate import tabulate
 
-from servebench import advice, columns, defaults, gathering, metrics, records, stats, steady
+from servebench import advice, columns, commandline, defaults, gathering, metrics, records, stats, steady
 from servebench.arguments import Settings
 from servebench.records import InputError, Log, Quality, Result, RunConfig
 from servebench.search import conclusions
@@ -257,8 +256,10 @@ def report(logs: list[Log], slas: Sequence[Sla] = ()) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("results"), help="folder of logs [results]")
+    parser = commandline.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "folder", type=commandline.folder, nargs="?", default="results", help="folder of logs [results]"
+    )
     parser.add_argument(
         "--sla", nargs="+", default=[], metavar="SLA", help="fastgen-4, mlperf-llama2-70b, ttft=2,tpot=0.1"
     )
@@ -275,8 +276,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except InputError as error:
-        print(f"summary: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    commandline.run(main)
