@@ -11,6 +11,8 @@ from servebench.records import InputError
 from servebench.workload import datasets
 from servebench.workload.lengths import parse_scenario
 
+FEWEST_RUNS, MOST_RUNS = 3, 10  # of a point with --target_ci
+
 
 def prefix(text: str) -> tuple[int, int]:
     """An argparse type: `TOKENS:GROUPS`."""
@@ -158,7 +160,11 @@ def _excluded(args: argparse.Namespace) -> dict[str, bool]:
     rate, trace, dataset, turns = args.request_rate, args.trace_speed, args.dataset, args.multi_turn
     open_loop, search = bool(rate or trace), bool(args.find_max or args.find_peak)
     given = {name for name in ("mean_prompt_length", "mean_max_new_tokens") if getattr(args, name)}
+    bounds = args.min_runs is not None or args.max_runs is not None
     return {
+        "--calibrate measures clients, not rates; leave the open loop out": open_loop and args.calibrate,
+        "--calibrate has no plan to show; leave --dry_run out": args.dry_run and args.calibrate,
+        "--min_runs and --max_runs are bounds of --target_ci; give that": bounds and not args.target_ci,
         "--num_clients and an open loop exclude each other; leave one of them out": open_loop
         and bool(args.num_clients),
         "--request_rate and --trace_speed exclude each other; leave one of them out": bool(rate and trace),
@@ -174,6 +180,8 @@ def _excluded(args: argparse.Namespace) -> dict[str, bool]:
         "--multi_turn waits for answers, which an open loop does not; give --num_clients": turns and open_loop,
         "--think_time lies between the requests of a conversation; give --multi_turn": bool(args.think_time)
         and not turns,
+        "--dataset has prompts of its own; leave --mean_prompt_length out": bool(args.mean_prompt_length)
+        and bool(dataset),
         "--scenario gives lengths that --dataset gives too; leave it out": bool(args.scenario and dataset),
         "--scenario gives lengths itself; leave out the means": bool(args.scenario and given),
         "--scenario has a distribution of its own; leave out --length_distribution": bool(args.scenario)
@@ -195,3 +203,5 @@ def complete(given: dict[str, Any]) -> None:
     """Fill in what follows from the options themselves. Raises InputError when the dataset cannot be read."""
     given["dataset_sha256"] = datasets.sha256_of(given["dataset"]) if given["dataset"] else ""
     given["burstiness"] = 1.0 if given["burstiness"] is None else given["burstiness"]
+    given["max_runs"] = given["max_runs"] or MOST_RUNS
+    given["min_runs"] = given["min_runs"] or min(FEWEST_RUNS, given["max_runs"])

@@ -123,8 +123,8 @@ def _load_options(group: argparse._ArgumentGroup) -> None:
     add("--target_ci", type=percentage, metavar="SHARE",
         help="5%% or 0.05; instead of --runs: runs of a point until the 95%% intervals of request throughput "
              "and mean E2E latency are within this of their means [off]")  # fmt: skip
-    add("--min_runs", type=number(int, 2), default=3, metavar="N", help="least runs with --target_ci [3]")
-    add("--max_runs", type=number(int, 2), default=10, metavar="N", help="most runs with --target_ci [10]")
+    add("--min_runs", type=number(int, 2), metavar="N", help="least runs with --target_ci [3]")
+    add("--max_runs", type=number(int, 2), metavar="N", help="most runs with --target_ci [10]")
     add("--warmup", type=number(int, 0), metavar="N",
         help="uncounted requests before: of each client [1]; open loop: of all [a tenth]")  # fmt: skip
     add("--num_workers", type=COUNT, metavar="N", help="client processes [by cores and clients]")
