@@ -203,8 +203,8 @@ def _weakness(runs: list[Log], of_request: OfRequest, q: int) -> str:
     return "~" if any(len(sample) and not stats.carries(sample, q) for sample in samples) else ""
 
 
-def plan_table(plan: Plan) -> str:
-    """The plan: one row a server, then what it adds up to."""
+def plan_table(plan: Plan, settings: Settings) -> str:
+    """The plan: one row a server; of a search only where it begins is known."""
     rows = []
     for server, points in plan:
         todo = [p for p in points if p.pending]
@@ -221,7 +221,9 @@ def plan_table(plan: Plan) -> str:
         rows.append([*row, sum(p.run.num_requests + p.run.num_clients * (p.run.warmup + 1) for p in todo)])
     header = ["backend", "tp", "batch", "repl", "prompt", "gen", "load", "points", "runs"]
     header += ["done", "failed before", "other settings", "to run", "requests (about)"]
-    return tabulate(rows, header)
+    searches = settings.find_max or settings.find_peak
+    more = "\nthe first point of each search; what it finds says how it goes on" if searches else ""
+    return tabulate(rows, header) + more
 
 
 def _set(values: object) -> str:
