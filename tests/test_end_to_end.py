@@ -20,8 +20,8 @@ import pytest
 from conftest import MODELS, ROOT, ours, readlink
 
 from servebench import metrics, records
-from servebench.launch import free_ports
-from servebench.records import Log
+from servebench.launch import first_ports, free_ports
+from servebench.records import Log, ServerConfig
 
 Benchmark = Callable[..., tuple[int, str, str]]
 Driver = Callable[..., "subprocess.Popen[str]"]
@@ -91,6 +91,15 @@ def test_a_sweep_on_vllm(benchmark: Benchmark, results: Path) -> None:
         assert all(r.generated_tokens == r.max_new_tokens == sum(r.event_tokens) for r in done)
         assert not any(r.cached_tokens for r in done)
     assert measured[1].server_facts.engine.startswith("vllm ")
+
+
+def test_replicas_have_ports_of_their_own() -> None:
+    """Drawn one by one, two of them could be the same before either server listens."""
+    replicas = ServerConfig(backend="vllm", model="m", num_replicas=16)
+    first, *rest = first_ports(replicas, None)
+    assert rest == list(range(first + 1, first + 16))
+    deployment = ServerConfig(backend="fastgen", model="m", num_replicas=16)
+    assert first_ports(deployment, 9000) == [9000]
 
 
 @engine
