@@ -229,7 +229,7 @@ def _check_search(settings: Settings) -> None:
     """A search goes by what answers tell."""
     limits = parse_limits(settings.find_max) if settings.find_max else ()
     if not settings.stream and (settings.find_peak or any(limit.metric != "e2e" for limit in limits)):
-        raise InputError("an answer that comes whole has no TTFT or TPOT to search by; limit the e2e of --find_max")
+        raise InputError("whole answers have no TTFT or TPOT to search by; give --find_max limits of e2e")
 
 
 def _check_endpoint(settings: Settings) -> None:

@@ -36,7 +36,7 @@ def add_open_loop(group: argparse._ArgumentGroup) -> None:
         "--arrival",
         choices=["poisson", "constant", "gamma"],
         default="poisson",
-        help="gaps between them [%(default)s]",
+        help="gaps between them, around 1/R [%(default)s]",
     )
     add(
         "--burstiness",
@@ -63,13 +63,6 @@ def add_open_loop(group: argparse._ArgumentGroup) -> None:
         default=[],
         metavar="X",
         help="send the trace of --dataset at its own times, X times as fast",
-    )
-    add(
-        "--probe_rate",
-        type=number(float, 0),
-        default=0.0,
-        metavar="R",
-        help="short requests/s beside any load, reported apart: what a stranger feels [0]",
     )
 
 
@@ -135,7 +128,7 @@ def add_requests(group: argparse._ArgumentGroup) -> None:
         type=number(float, 0),
         default=0.0,
         metavar="S",
-        help="from an answer to the conversation's next request, in s [0]",
+        help="pause between an answer and the conversation's next request, in s [0]",
     )
 
 

@@ -111,7 +111,7 @@ def _lengths(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _loads(settings: Settings) -> list[dict[str, Any]]:
-    """Clients, request rates, or speeds of a trace: one of them is what is swept. A search begins with the least."""
+    """Clients, request rates, or speeds of a trace: one of them is swept. A search begins with the least."""
     if settings.find_max or settings.find_peak:
         return [_least_load(settings)]
     if settings.request_rate:
