@@ -79,6 +79,18 @@ def test_slas_are_columns() -> None:
     assert cells(text)[11:14] == ["1.00", "0.00", "0.00"]
 
 
+def test_kinds_of_requests_with_the_same_means_are_told_apart() -> None:
+    text = summary.table([point(), point(scenario="D(2600,60)"), point(dataset="chats.json")])
+    rows = [cells(text, row) for row in range(3)]
+    assert [row[0] for row in rows] == ["2600", "D(2600,60)", "chats"], "one has lengths, the others a name"
+
+
+def test_an_overloaded_point_is_marked() -> None:
+    text = summary.table([point(request_rate=1.0, overloaded=True)])
+    assert cells(text)[-1] == "ok, overloaded" and "grew all through" in text
+    assert "overloaded" not in summary.table([point(request_rate=1.0)])
+
+
 def test_a_failed_point_is_a_row_too() -> None:
     failed = records.Log(**{f: getattr(point(), f) for f in Log.__struct_fields__} | {"status": "failed"})
     assert "point failed" in summary.table([failed])

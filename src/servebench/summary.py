@@ -41,11 +41,15 @@ def show(value: float | None, digits: int = 3) -> str:
 
 def name_of(log: Log) -> str:
     run, server = log.run, log.server
-    what = f"prompt {run.mean_prompt_length}  gen {run.mean_max_new_tokens}"
-    what = Path(run.dataset).stem if run.dataset else run.scenario or what
+    what = requests_of(run) or f"prompt {run.mean_prompt_length}  gen {run.mean_max_new_tokens}"
     again = f"  run {run.repetition + 1}" if run.repetition else ""
     load = f"{run.load[0]} {load_of(run)}"
     return f"{server.backend} tp{server.tp_size} x{server.num_replicas}  {what}  {load}{again}"
+
+
+def requests_of(run: RunConfig) -> str:
+    """The dataset or the scenario that they are of; nothing where the mean lengths say it."""
+    return Path(run.dataset).stem if run.dataset else run.scenario
 
 
 def load_of(run: RunConfig) -> str:
@@ -129,6 +133,7 @@ def table(logs: list[Log], slas: Sequence[Sla] = ()) -> str:
 NOTES = {
     "(±": "(±) from the batches of a single run; several runs (--runs 5) know it better",
     "~": "~ fewer effective samples than this percentile needs (p50: 11, p90: 64)",
+    "overloaded": "overloaded: requests in flight grew all through; latencies only say how long it took",
     "?": "? not stationary, so without an interval: longer runs (--num_requests) or less load",
 }
 
@@ -137,16 +142,16 @@ def _identities(logs: list[Log]) -> tuple[str, list[str], list[list[str]]]:
     """What tells the points apart: (words for what is the same in all, names of the rest, its values a log)."""
     all_of = [_identity(log) for log in logs]
     names = [name for name in all_of[0] if name == "load" or len({i[name] for i in all_of}) > 1]
-    common = ", ".join(f"{name} {value}" for name, value in all_of[0].items() if name not in names)
+    common = ", ".join(f"{name} {value}" for name, value in all_of[0].items() if value and name not in names)
     return common, names, [[identity[name] for name in names] for identity in all_of]
 
 
 def _identity(log: Log) -> dict[str, str]:
-    server, run = log.server, log.run
-    sizes = {"tp": server.tp_size, "batch": server.max_ragged_batch_size, "replicas": server.num_replicas}
-    lengths = {"prompt": run.mean_prompt_length, "gen": run.mean_max_new_tokens, "load": load_of(run)}
-    names = {"backend": server.backend, "model": records.model_label(server.model)}
-    return {name: str(value) for name, value in (names | sizes | lengths).items()}
+    server, run, kind = log.server, log.run, requests_of(log.run)
+    told = {"backend": server.backend, "model": records.model_label(server.model), "tp": server.tp_size}
+    told |= {"batch": server.max_ragged_batch_size, "replicas": server.num_replicas, "requests": kind}
+    told |= {"prompt": "" if kind else run.mean_prompt_length, "gen": "" if kind else run.mean_max_new_tokens}
+    return {name: str(value) for name, value in (told | {"load": load_of(run)}).items()}
 
 
 def _row(runs: list[Log], slas: Sequence[Sla]) -> list[str]:
@@ -166,6 +171,7 @@ def _row(runs: list[Log], slas: Sequence[Sla]) -> list[str]:
     window = show(sum(metrics.window_s(log) or 0 for log in good))
     verdicts = [log.quality.verdict.partition(":")[0] for log in good]
     worst = next((verdict for verdict in verdicts if verdict != "ok"), "ok")
+    worst += ", overloaded" if any(log.quality.overloaded for log in good) else ""
     return [str(len(good)), *cells, f"{counted - done}/{counted}", window, worst]
 
 
@@ -210,7 +216,8 @@ def plan_table(plan: Plan, settings: Settings) -> str:
         todo = [p for p in points if p.pending]
         states = {state: sum(p.state == state for p in points) for state in ("done", "failed", "superseded")}
         row = [server.backend, server.tp_size, server.max_ragged_batch_size, server.num_replicas]
-        row += [_set(p.run.mean_prompt_length for p in points), _set(p.run.mean_max_new_tokens for p in points)]
+        row += [_set(Path(p.run.dataset).stem or p.run.mean_prompt_length for p in points)]
+        row += [_set(p.run.mean_max_new_tokens for p in points)]
         row += [" ".join(dict.fromkeys(load_of(p.run) for p in points))]
         row += [
             len({gathering.point_key(server, p.run) for p in points}),
