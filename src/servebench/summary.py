@@ -148,10 +148,11 @@ def _identities(logs: list[Log]) -> tuple[str, list[str], list[list[str]]]:
 
 def _identity(log: Log) -> dict[str, str]:
     server, run, kind = log.server, log.run, requests_of(log.run)
-    told = {"backend": server.backend, "model": records.model_label(server.model), "tp": server.tp_size}
-    told |= {"batch": server.max_ragged_batch_size, "replicas": server.num_replicas, "requests": kind}
-    told |= {"prompt": "" if kind else run.mean_prompt_length, "gen": "" if kind else run.mean_max_new_tokens}
-    return {name: str(value) for name, value in (told | {"load": load_of(run)}).items()}
+    lengths = ("", "") if kind else (run.mean_prompt_length, run.mean_max_new_tokens)
+    told: dict[str, object] = {"backend": server.backend, "model": records.model_label(server.model)}
+    told |= {"tp": server.tp_size, "batch": server.max_ragged_batch_size, "replicas": server.num_replicas}
+    told |= {"requests": kind, "prompt": lengths[0], "gen": lengths[1], "load": load_of(run)}
+    return {name: str(value) for name, value in told.items()}
 
 
 def _row(runs: list[Log], slas: Sequence[Sla]) -> list[str]:
