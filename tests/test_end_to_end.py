@@ -19,9 +19,9 @@ import psutil
 import pytest
 from conftest import MODELS, ROOT, ours, readlink
 
-from servebench import metrics, records
+from servebench import metrics, records, standing
 from servebench.launch import first_ports, free_ports
-from servebench.records import Log, ServerConfig
+from servebench.records import InputError, Log, ServerConfig
 
 Benchmark = Callable[..., tuple[int, str, str]]
 Driver = Callable[..., "subprocess.Popen[str]"]
@@ -271,6 +271,11 @@ def test_a_dry_run_needs_nothing_and_leaves_nothing(
     assert (code, err) == (0, "")
     assert len(re.findall(r"^vllm ", out, re.MULTILINE)) == 2
     assert not results.exists()
+
+
+def test_a_standing_server_keeps_no_headers_in_its_file() -> None:
+    with pytest.raises(InputError, match="go with requests"):
+        standing.start(["--backend", "vllm", "--extra_headers", "Authorization:secret"])
 
 
 def test_a_key_reaches_no_file_and_no_process_list(

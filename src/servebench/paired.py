@@ -44,6 +44,7 @@ def main() -> int:
     parser.add_argument("a", metavar='"OPTIONS OF A"')
     parser.add_argument("b", metavar='"OPTIONS OF B"')
     parser.add_argument("--runs", type=commandline.COUNT, default=6, metavar="N", help="of each [6]")
+    arguments.hide_keys()
     args, common = parser.parse_known_args()
     a, b = ([*common, *shlex.split(own)] for own in (args.a, args.b))
     folders = [results_of(a), results_of(b)]
