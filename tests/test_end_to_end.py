@@ -19,7 +19,7 @@ import psutil
 import pytest
 from conftest import MODELS, ROOT, ours, readlink
 
-from servebench import metrics, records, standing
+from servebench import metrics, preflight, records, standing
 from servebench.launch import first_ports, free_ports
 from servebench.records import InputError, Log, ServerConfig
 
@@ -100,6 +100,11 @@ def test_replicas_have_ports_of_their_own() -> None:
     assert rest == list(range(first + 1, first + 16))
     deployment = ServerConfig(backend="fastgen", model="m", num_replicas=16)
     assert first_ports(deployment, 9000) == [9000]
+
+
+def test_ports_beyond_the_highest_are_refused() -> None:
+    with pytest.raises(InputError, match="--port 65535 and 1 behind it"):
+        preflight.check_ports(65535, 2)
 
 
 @engine
