@@ -89,7 +89,6 @@ def test_a_bad_value_is_one_line_and_status_2(
         (["--calibrate", "--dry_run"], "leave --dry_run out"),
         ([*VLLM, "--find_max", "e2e_p99<2s,ttft_p99<1s", "--no_stream"], "no TTFT or TPOT"),
         ([*VLLM, "--find_peak", "--no_stream"], "no TTFT or TPOT"),
-        ([*VLLM, "--dataset", __file__, "--mean_prompt_length", "9"], "prompts of its own"),
         ([*VLLM, "--engine_args", "'open"], "--engine_args"),
         ([*VLLM, "--request_rate", "1", "--num_clients", "2"], "exclude each other"),
         ([*VLLM, "--request_rate", "1", "--trace_speed", "2"], "exclude each other"),

@@ -173,8 +173,6 @@ def _excluded(args: argparse.Namespace) -> dict[str, bool]:
         "--multi_turn waits for answers, which an open loop does not; give --num_clients": turns and open_loop,
         "--think_time lies between the requests of a conversation; give --multi_turn": bool(args.think_time)
         and not turns,
-        "--dataset has prompts of its own; leave --mean_prompt_length out": bool(args.mean_prompt_length)
-        and bool(dataset),
         "--scenario gives lengths that --dataset gives too; leave it out": bool(args.scenario and dataset),
         "--scenario gives lengths itself; leave out the means": bool(args.scenario and given),
         "--scenario has a distribution of its own; leave out --length_distribution": bool(args.scenario)
