@@ -29,7 +29,7 @@ def main() -> int:
 def run(settings: arguments.Settings) -> int:
     """Plan, measure what is pending, save each log before anything else can fail, show all of the plan's logs."""
     plan = sweep.make_plan(settings)
-    print(summary.plan_table(plan))
+    print(summary.plan_table(plan, settings))
     if settings.dry_run:
         return 0
     preflight(settings, plan)

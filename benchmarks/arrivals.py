@@ -14,15 +14,12 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import msgspec
 import numpy as np
 from tabulate import tabulate
 
-from servebench.calibrate import completion_body
+from servebench.calibrate import GAP_S, completion_body, reference_server
 from servebench.load.dealing import Target
 from servebench.load.fleet import run_load
 from servebench.metrics import schedule_wait_s
@@ -48,7 +45,10 @@ def row(arrival: str, rate: float, workers: int) -> list[object]:
     run = RunConfig(request_rate=rate, arrival=arrival, num_requests=requests, warmup=round(rate))  # type: ignore[arg-type]
     ask = [Request("word " * 8, 8, 1)]
     workload = Workload(ask * requests, ask * 256, draw_schedule(run))
-    with tempfile.TemporaryDirectory() as folder, server(Path(folder), "--ttft", "0.002") as (url, records):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        reference_server(Path(folder), GAP_S, "--ttft", "0.002") as (url, records),
+    ):
         target = Target([f"{url}/v1/completions"], {}, completion_body, lambda: None)
         outcome = run_load(run, workload, target, Path(folder) / "parts", workers)
         arrived = np.sort([ns for name, ns, _ in records() if int(name.rpartition("-")[2]) < requests]) / 1e9
@@ -68,62 +68,17 @@ def row(arrival: str, rate: float, workers: int) -> list[object]:
     ]
 
 
-@contextmanager
-def server(folder: Path, *options: str) -> Iterator[tuple[str, object]]:
-    """Its URL, and a function that ends it and gives its record: [X-Request-Id, kernel stamp, sends] a request."""
-    command = [
-        sys.executable,
-        "-m",
-        "servebench.reference_server",
-        "--port",
-        "0",
-        "--record",
-        str(folder / "truth"),
-    ]
-    process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
-    assert process.stdout
-
-    def records() -> list[list[object]]:
-        process.terminate()
-        process.wait(60)
-        return [entry for path in folder.glob("truth.*") for entry in msgspec.json.decode(path.read_bytes())]
-
-    try:
-        yield process.stdout.readline().strip(), records
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-
-
 def search() -> None:
     """Twice, as a user types it: 5 places of 50 ms are 100 requests/s."""
     models = Path(os.environ.get("SERVEBENCH_MODELS", ROOT / ".models"))
     for again in range(2):
         with (
             tempfile.TemporaryDirectory() as folder,
-            server(Path(folder), "--ttft", "0.05", "--slots", "5") as (url, _),
+            reference_server(Path(folder), GAP_S, "--slots", "5") as (url, _),
         ):
-            words = [
-                "--backend",
-                "openai",
-                "--openai_api_url",
-                url,
-                "--tokenizer",
-                str(models / "SmolLM2-135M-Instruct"),
-                "--model",
-                "m",
-            ]
-            words += [
-                "--scenario",
-                "D(16,1)",
-                "--request_rate",
-                "10",
-                "--num_requests",
-                "600",
-                "--seed",
-                str(again),
-            ]
+            words = ["--backend", "openai", "--openai_api_url", url, "--model", "m", "--scenario", "D(16,1)"]
+            words += ["--tokenizer", str(models / "SmolLM2-135M-Instruct"), "--seed", str(again)]
+            words += ["--request_rate", "10", "--num_requests", "600"]
             words += ["--arrival", "constant", "--find_max", "e2e_p90<200ms", "--out_json_dir", folder]
             command = [sys.executable, str(ROOT / "run_benchmark.py"), *words]
             said = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -158,9 +158,11 @@ def test_a_metric_that_does_not_exist_is_one_line(folders: list[str]) -> None:
 
 
 def test_an_empty_folder_is_one_line(folders: list[str], tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "servebench.compare", folders[0], str(tmp_path / "none")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2 and "no measured points" in done.stderr and done.stderr.count("\n") == 1
+    (tmp_path / "empty").mkdir()
+    for other, reason in (("empty", "no measured points"), ("none", "is not a folder")):
+        command = [sys.executable, "-m", "servebench.compare", folders[0], str(tmp_path / other)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 2 and reason in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_two_backends_are_measured_in_turn_with_the_same_prompts(

@@ -19,9 +19,9 @@ import psutil
 import pytest
 from conftest import MODELS, ROOT, ours, readlink
 
-from servebench import metrics, records
-from servebench.launch import free_ports
-from servebench.records import Log
+from servebench import metrics, preflight, records, standing
+from servebench.launch import first_ports, free_ports
+from servebench.records import InputError, Log, ServerConfig
 
 Benchmark = Callable[..., tuple[int, str, str]]
 Driver = Callable[..., "subprocess.Popen[str]"]
@@ -91,6 +91,20 @@ def test_a_sweep_on_vllm(benchmark: Benchmark, results: Path) -> None:
         assert all(r.generated_tokens == r.max_new_tokens == sum(r.event_tokens) for r in done)
         assert not any(r.cached_tokens for r in done)
     assert measured[1].server_facts.engine.startswith("vllm ")
+
+
+def test_replicas_have_ports_of_their_own() -> None:
+    """Drawn one by one, two of them could be the same before either server listens."""
+    replicas = ServerConfig(backend="vllm", model="m", num_replicas=16)
+    first, *rest = first_ports(replicas, None)
+    assert rest == list(range(first + 1, first + 16))
+    deployment = ServerConfig(backend="fastgen", model="m", num_replicas=16)
+    assert first_ports(deployment, 9000) == [9000]
+
+
+def test_ports_beyond_the_highest_are_refused() -> None:
+    with pytest.raises(InputError, match="--port 65535 and 1 behind it"):
+        preflight.check_ports(65535, 2)
 
 
 @engine
@@ -265,6 +279,11 @@ def test_a_dry_run_needs_nothing_and_leaves_nothing(
     assert (code, err) == (0, "")
     assert len(re.findall(r"^vllm ", out, re.MULTILINE)) == 2
     assert not results.exists()
+
+
+def test_a_standing_server_keeps_no_headers_in_its_file() -> None:
+    with pytest.raises(InputError, match="go with requests"):
+        standing.start(["--backend", "vllm", "--extra_headers", "Authorization:secret"])
 
 
 def test_a_key_reaches_no_file_and_no_process_list(

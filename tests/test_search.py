@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from conftest import make_log, make_result
 
-from servebench import arguments, search, sweep
+from servebench import arguments, search, summary, sweep
 from servebench.limits import Limit, decide, parse_limits, requests_needed
 from servebench.records import InputError, Log, RunConfig, ServerConfig
 from servebench.stats import wilson_interval
@@ -72,6 +72,14 @@ def test_a_server_that_meets_no_limit_is_said_to(searched) -> None:  # type: ign
     points, found = searched(capacity(0), "--num_clients", "8", "--find_max", "e2e_p90<1s")
     assert "no load meets e2e_p90<1s, not even 1 clients" in found
     assert len(points) == 8, "8, 4, 2 and 1 clients, each twice: one bad run is not believed"
+
+
+def test_the_plan_of_a_search_is_where_it_begins() -> None:
+    words = ["--backend", "vllm", "--dry_run", "--num_clients", "8", "4", "16", "--find_max", "e2e_p90<1s"]
+    settings = arguments.parse(words)
+    ((_, points),) = plan = sweep.make_plan(settings)
+    assert {point.run.num_clients for point in points} == {4}
+    assert "the first point of each search" in summary.plan_table(plan, settings)
 
 
 def test_a_search_measures_nothing_twice(searched) -> None:  # type: ignore[no-untyped-def]

@@ -37,6 +37,19 @@ def test_a_point_is_a_row(tmp_path: Path) -> None:
     assert first["log"].startswith("vllm/meta-llama_Llama-2-7b-hf-tp1")
 
 
+def test_a_row_says_what_was_asked(tmp_path: Path) -> None:
+    result = make_result(0, 0.0, [0.5, 0.6])
+    for asked in ({"request_rate": 2.5, "scenario": "D(9,2)"}, {"trace_speed": 2.0, "dataset": "azure.csv"}):
+        log = make_log([result], (0.0, 1.0), **asked)
+        records.save(log, tmp_path / "vllm" / records.log_name(log.server, log.run))
+    _, _, rows = write(tmp_path)
+    names = ("num_clients", "request_rate_per_s", "trace_speed", "scenario", "dataset")
+    assert [[row[name] for name in names] for row in rows] == [
+        ["", "2.5", "", "D(9,2)", ""],
+        ["", "", "2.0", "", "azure.csv"],
+    ]
+
+
 def test_what_is_no_log_is_named_and_left_out(tmp_path: Path) -> None:
     (tmp_path / "vllm").mkdir()
     (tmp_path / "vllm" / "m-clients1.json").write_text("{}")

@@ -79,6 +79,18 @@ def test_slas_are_columns() -> None:
     assert cells(text)[11:14] == ["1.00", "0.00", "0.00"]
 
 
+def test_kinds_of_requests_with_the_same_means_are_told_apart() -> None:
+    text = summary.table([point(), point(scenario="D(2600,60)"), point(dataset="chats.json")])
+    rows = [cells(text, row) for row in range(3)]
+    assert [row[0] for row in rows] == ["2600", "D(2600,60)", "chats"], "one has lengths, the others a name"
+
+
+def test_an_overloaded_point_is_marked() -> None:
+    text = summary.table([point(request_rate=1.0, overloaded=True)])
+    assert cells(text)[-1] == "ok, overloaded" and "grew all through" in text
+    assert "overloaded" not in summary.table([point(request_rate=1.0)])
+
+
 def test_a_failed_point_is_a_row_too() -> None:
     failed = records.Log(**{f: getattr(point(), f) for f in Log.__struct_fields__} | {"status": "failed"})
     assert "point failed" in summary.table([failed])
@@ -133,6 +145,8 @@ def test_a_queue_in_the_server_shows_between_points() -> None:
     (said,) = advice.of_sweep([loaded(16, 6.0), loaded(1, 0.5), loaded(4, 1.0)])
     assert "1 to 16 clients" in said and "12.0-fold" in said and "--max_ragged_batch_size" in said
     assert advice.of_sweep([loaded(1, 0.5), loaded(16, 1.0)]) == []
+    at_a_rate = make_log(loaded(1, 0.5).results, (0.0, 20.0), request_rate=1.0)  # its num_clients says nothing
+    assert advice.of_sweep([loaded(16, 6.0), at_a_rate]) == []
 
 
 def test_the_table_of_a_folder_is_shown_again(tmp_path: Path) -> None:

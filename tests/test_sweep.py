@@ -26,21 +26,10 @@ def done(point: sweep.Point, **changes: object) -> None:
     sweep.save(point, msgspec.structs.replace(log, **fields))
 
 
-def test_every_combination_is_one_point(plan_of) -> None:  # type: ignore[no-untyped-def]
-    plan = plan_of(
-        "--tp_size",
-        "1",
-        "2",
-        "--num_replicas",
-        "1",
-        "4",
-        "--mean_prompt_length",
-        "10",
-        "20",
-        "--num_clients",
-        "1",
-        "8",
-    )
+def test_every_combination_is_one_point() -> None:
+    words = "--backend vllm --dry_run --tp_size 1 2 --num_replicas 1 4"
+    words += " --mean_prompt_length 10 20 --mean_max_new_tokens 5 --num_clients 1 8"
+    plan = sweep.make_plan(arguments.parse(words.split()))
     assert [(s.tp_size, s.num_replicas) for s, _ in plan] == [(1, 1), (1, 4), (2, 1), (2, 4)]
     assert [(p.run.mean_prompt_length, p.run.num_clients) for p in plan[0][1]] == [
         (10, 1),

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import groupby
 
-from servebench import gathering, metrics, records, stats, steady
+import msgspec
+
+from servebench import gathering, metrics, stats, steady
 from servebench.records import Log, Result
 
 LATE_TOKENS_SHARE = 0.02
@@ -85,16 +87,16 @@ def _window(log: Log) -> Iterator[str]:
 
 
 def of_sweep(logs: list[Log]) -> list[str]:
-    """Warnings that take several points: where requests wait in the server's queue."""
-    measured = [log for log in logs if log.status == "ok" and log.run.stream]
+    """Warnings that take several points: where requests of more clients wait in the server's queue."""
+    measured = [log for log in logs if log.status == "ok" and log.run.stream and not log.run.open_loop]
     ordered = sorted(measured, key=lambda log: (_without_clients(log), log.run.num_clients))
     return [words for _, group in groupby(ordered, _without_clients) for words in _queueing(list(group))]
 
 
-def _without_clients(log: Log) -> tuple[bytes, int, int]:
+def _without_clients(log: Log) -> bytes:
     """What the points of one curve have in common."""
-    run = log.run
-    return gathering.point_key(log.server, records.RunConfig()), run.mean_prompt_length, run.mean_max_new_tokens
+    run = msgspec.structs.replace(log.run, num_clients=1, num_requests=1, warmup=0)
+    return gathering.point_key(log.server, run)
 
 
 def _queueing(curve: list[Log]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from servebench import defaults, load_options
 from servebench.backends import BACKENDS, openai
+from servebench.limits import parse_limits
 from servebench.options import build_parser
 from servebench.records import InputError
 
@@ -138,12 +139,14 @@ def _take_azure(args: argparse.Namespace, given: dict[str, Any]) -> None:
     missing = [f"--{name}" for name in wanted if not there[name]]
     if missing:
         raise InputError(f"--backend aml needs {', '.join(missing)} too")
-    if urlsplit(args.aml_api_url).scheme not in ("http", "https"):
-        raise InputError(
-            f"--aml_api_url {args.aml_api_url} is not a URL; give https://HOST/score or https://HOST/v1"
-        )
+    _check_url("aml_api_url", args.aml_api_url, "https://HOST/score or https://HOST/v1")
     given["api"] = openai.api_of(args.aml_api_url, given["api"])
     given["stream"] = given["stream"] and given["api"] != "score"
+
+
+def _check_url(option: str, url: str, wanted: str) -> None:
+    if not url.startswith(("http://", "https://")) or not urlsplit(url).hostname:
+        raise InputError(f"--{option} {url} is not a URL; give {wanted}")
 
 
 def _engine_args_joined(argv: Sequence[str]) -> list[str]:
@@ -183,6 +186,7 @@ def check(settings: Settings) -> None:
     """Cross-checks between options."""
     _check_endpoint(settings)
     _check_server(settings)
+    _check_search(settings)
     of_means = not (settings.scenario or settings.dataset)
     if of_means and min(settings.mean_prompt_length) > settings.max_prompt_length:
         raise InputError(
@@ -192,13 +196,21 @@ def check(settings: Settings) -> None:
     if settings.target_ci and settings.runs > 1:
         raise InputError("--runs fixes the number of runs and --target_ci finds it; give one of them")
     if settings.min_runs > settings.max_runs:
-        raise InputError(f"--min_runs {settings.min_runs} is more than --max_runs {settings.max_runs}")
+        raise InputError(
+            f"--min_runs {settings.min_runs} is more than --max_runs {settings.max_runs}; raise the latter"
+        )
 
 
 def _check_server(settings: Settings) -> None:
     """Options of servers that we start, and that not every backend has."""
     backend = BACKENDS[settings.backend]
     starts = bool(backend.launch) and not settings.client_only
+    for name in () if starts else ("tp_size", "max_ragged_batch_size", "num_replicas"):
+        values = getattr(settings, name)
+        if len(values) > 1:
+            raise InputError(f"--{name} {' '.join(map(str, values))}: a server that runs has but one; say which")
+    if settings.gpus and not starts:
+        raise InputError("--gpus is for servers that are started, and this one runs already; leave it out")
     if settings.fp6 and settings.backend != "fastgen":
         raise InputError(f"--fp6 is DeepSpeed's; --backend {settings.backend} does not have it, leave it out")
     if settings.router and (not starts or backend.ports):
@@ -213,7 +225,16 @@ def _check_server(settings: Settings) -> None:
         )
 
 
+def _check_search(settings: Settings) -> None:
+    """A search goes by what answers tell."""
+    limits = parse_limits(settings.find_max) if settings.find_max else ()
+    if not settings.stream and (settings.find_peak or any(limit.metric != "e2e" for limit in limits)):
+        raise InputError("whole answers have no TTFT or TPOT to search by; give --find_max limits of e2e")
+
+
 def _check_endpoint(settings: Settings) -> None:
+    for url in settings.openai_api_url:
+        _check_url("openai_api_url", url, "http://HOST:PORT/v1")
     if settings.backend == "openai" and not settings.openai_api_url:
         raise InputError(
             "--backend openai measures a running server; say which: --openai_api_url http://HOST:PORT/v1"

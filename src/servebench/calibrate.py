@@ -104,9 +104,9 @@ def completion_body(ask: Request) -> bytes:
 
 
 @contextmanager
-def reference_server(folder: Path, gap_s: float) -> Iterator[tuple[str, Callable[[], list[Sent]]]]:
-    """Yields its URL, and a function that ends it and gives its record."""
-    options = ["--port", "0", "--ttft", TTFT_S, "--gap", gap_s, "--record", folder / "truth"]
+def reference_server(folder: Path, gap_s: float, *more: str) -> Iterator[tuple[str, Callable[[], list[Sent]]]]:
+    """Yields its URL, and a function that ends it and gives its record. Of its options the last word counts."""
+    options = ["--port", "0", "--ttft", TTFT_S, "--gap", gap_s, "--record", folder / "truth", *more]
     command = [sys.executable, "-m", "servebench.reference_server", *map(str, options)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import operator
 import re
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -25,7 +24,7 @@ from typing import Any
 import msgspec
 from tabulate import tabulate
 
-from servebench import columns, gathering, records, stats, steady
+from servebench import columns, commandline, gathering, records, stats, steady
 from servebench.records import InputError, Log
 from servebench.sla import Sla, parse
 from servebench.stats import Interval
@@ -235,10 +234,10 @@ def load(folder: Path) -> Runs:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = commandline.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("a", type=Path, help="folder of logs")
-    add("b", type=Path, help="another")
+    add("a", type=commandline.folder, help="folder of logs")
+    add("b", type=commandline.folder, help="another")
     add("--paired", action="store_true", help="take runs of the same number as pairs")
     add(
         "--sla",
@@ -278,8 +277,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except InputError as error:
-        print(f"compare: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    commandline.run(main)

@@ -143,9 +143,10 @@ def router(urls: Sequence[str], port: int) -> Launch:
 
 
 def first_ports(config: ServerConfig, asked: int | None) -> list[int]:
-    """The first port of every launch: from the one that was asked for on, else free ones."""
+    """The first port of every launch, one after the other: from the one that was asked for on, else free ones."""
     launches, each = BACKENDS[config.backend].launches(config)
-    return [asked + i * each if asked else free_ports(each) for i in range(launches)]
+    first = asked or free_ports(launches * each)
+    return [first + i * each for i in range(launches)]
 
 
 def free_ports(n: int) -> int:

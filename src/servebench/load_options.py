@@ -11,6 +11,8 @@ from servebench.records import InputError
 from servebench.workload import datasets
 from servebench.workload.lengths import parse_scenario
 
+FEWEST_RUNS, MOST_RUNS = 3, 10  # of a point with --target_ci
+
 
 def prefix(text: str) -> tuple[int, int]:
     """An argparse type: `TOKENS:GROUPS`."""
@@ -34,7 +36,7 @@ def add_open_loop(group: argparse._ArgumentGroup) -> None:
         "--arrival",
         choices=["poisson", "constant", "gamma"],
         default="poisson",
-        help="gaps between them [%(default)s]",
+        help="gaps between them, around 1/R [%(default)s]",
     )
     add(
         "--burstiness",
@@ -61,13 +63,6 @@ def add_open_loop(group: argparse._ArgumentGroup) -> None:
         default=[],
         metavar="X",
         help="send the trace of --dataset at its own times, X times as fast",
-    )
-    add(
-        "--probe_rate",
-        type=number(float, 0),
-        default=0.0,
-        metavar="R",
-        help="short requests/s beside any load, reported apart: what a stranger feels [0]",
     )
 
 
@@ -133,7 +128,7 @@ def add_requests(group: argparse._ArgumentGroup) -> None:
         type=number(float, 0),
         default=0.0,
         metavar="S",
-        help="from an answer to the conversation's next request, in s [0]",
+        help="pause between an answer and the conversation's next request, in s [0]",
     )
 
 
@@ -158,7 +153,11 @@ def _excluded(args: argparse.Namespace) -> dict[str, bool]:
     rate, trace, dataset, turns = args.request_rate, args.trace_speed, args.dataset, args.multi_turn
     open_loop, search = bool(rate or trace), bool(args.find_max or args.find_peak)
     given = {name for name in ("mean_prompt_length", "mean_max_new_tokens") if getattr(args, name)}
+    bounds = args.min_runs is not None or args.max_runs is not None
     return {
+        "--calibrate measures clients, not rates; leave the open loop out": open_loop and args.calibrate,
+        "--calibrate has no plan to show; leave --dry_run out": args.dry_run and args.calibrate,
+        "--min_runs and --max_runs are bounds of --target_ci; give that": bounds and not args.target_ci,
         "--num_clients and an open loop exclude each other; leave one of them out": open_loop
         and bool(args.num_clients),
         "--request_rate and --trace_speed exclude each other; leave one of them out": bool(rate and trace),
@@ -195,3 +194,5 @@ def complete(given: dict[str, Any]) -> None:
     """Fill in what follows from the options themselves. Raises InputError when the dataset cannot be read."""
     given["dataset_sha256"] = datasets.sha256_of(given["dataset"]) if given["dataset"] else ""
     given["burstiness"] = 1.0 if given["burstiness"] is None else given["burstiness"]
+    given["max_runs"] = given["max_runs"] or MOST_RUNS
+    given["min_runs"] = given["min_runs"] or min(FEWEST_RUNS, given["max_runs"])

@@ -83,13 +83,16 @@ def _server_options(group: argparse._ArgumentGroup) -> None:
     add("--max_ragged_batch_size", nargs="+", type=COUNT, default=[768], metavar="N",
         help="most sequences that the engine may batch [768]")  # fmt: skip
     add("--fp6", action="store_true", help="quantise the weights to 6 bits (fastgen)")
-    add("--engine_args", default="", metavar='"..."', help="passed on to the engine's own command line")
+    add("--engine_args", default="", metavar='"..."', help="further words of the engine's own command line")
     add("--gpus", nargs="+", type=number(int, 0), default=[], metavar="N",
-        help="GPUs to start servers on, dealt in this order [those visible]")  # fmt: skip
-    add("--router", action="store_true", help="put vllm-router before the replicas [the client deals]")
+        help="GPUs to start servers on, dealt to the replicas in this order [those visible]")  # fmt: skip
+    add("--router", action="store_true",
+        help="put vllm-router before the replicas, on the next port [the client deals]")  # fmt: skip
     add("--deployment_name", metavar="NAME", help="name of the deployment (aml: which one; fastgen: as you like)")
-    add("--port", type=number(int, 1, 65535), metavar="N", help="port of the first replica [a free one]")
-    add("--server_timeout", type=SECONDS, default=1800.0, metavar="S", help="longest start, in s [1800]")
+    add("--port", type=number(int, 1, 65535), metavar="N",
+        help="port of the first replica, or with --client_only of the server [a free one]")  # fmt: skip
+    add("--server_timeout", type=SECONDS, default=1800.0, metavar="S",
+        help="a server that takes longer to start has failed, in s [1800]")  # fmt: skip
 
 
 def _endpoint_options(group: argparse._ArgumentGroup) -> None:
@@ -106,10 +109,11 @@ def _endpoint_options(group: argparse._ArgumentGroup) -> None:
         metavar="URL",
         help="base URL(s) of OpenAI-compatible servers",
     )
-    add("--openai_api_key", metavar="KEY", help="its key [$OPENAI_API_KEY]")
+    add("--openai_api_key", metavar="KEY", help="their key [$OPENAI_API_KEY]")
     add("--aml_api_url", metavar="URL", help="URL of an Azure ML endpoint")
     add("--aml_api_key", metavar="KEY", help="its key [$AML_API_KEY]")
-    add("--api", choices=["completions", "chat"], default="completions", help="OpenAI dialect [%(default)s]")
+    add("--api", choices=["completions", "chat"], default="completions",
+        help="OpenAI's API to use (fastgen has its own) [%(default)s]")  # fmt: skip
 
 
 def _load_options(group: argparse._ArgumentGroup) -> None:
@@ -117,14 +121,14 @@ def _load_options(group: argparse._ArgumentGroup) -> None:
     add("--num_clients", nargs="+", type=COUNT, metavar="N",
         help="clients, each sends its next request when its last ended [1 2 4 6 8 12 ... 32]")  # fmt: skip
     add("--num_requests", type=COUNT, metavar="N",
-        help="counted requests a point [4 x clients + 32; open loop: 30 s, 100 at least]")  # fmt: skip
+        help="counted requests a point [4 x clients + 32; open loop: those of 30 s, 100 at least]")  # fmt: skip
     add("--runs", type=COUNT, default=1, metavar="N",
         help="runs of every point, each with fresh requests, all points once before any again [1]")  # fmt: skip
     add("--target_ci", type=percentage, metavar="SHARE",
         help="5%% or 0.05; instead of --runs: runs of a point until the 95%% intervals of request throughput "
              "and mean E2E latency are within this of their means [off]")  # fmt: skip
-    add("--min_runs", type=number(int, 2), default=3, metavar="N", help="least runs with --target_ci [3]")
-    add("--max_runs", type=number(int, 2), default=10, metavar="N", help="most runs with --target_ci [10]")
+    add("--min_runs", type=number(int, 2), metavar="N", help="fewest runs with --target_ci [3]")
+    add("--max_runs", type=number(int, 2), metavar="N", help="most runs with --target_ci [10]")
     add("--warmup", type=number(int, 0), metavar="N",
         help="uncounted requests before: of each client [1]; open loop: of all [a tenth]")  # fmt: skip
     add("--num_workers", type=COUNT, metavar="N", help="client processes [by cores and clients]")
@@ -133,10 +137,12 @@ def _load_options(group: argparse._ArgumentGroup) -> None:
         type=SECONDS,
         default=600.0,
         metavar="S",
-        help="a longer request fails, in s [600]",
+        help="a request that takes longer fails, in s [600]",
     )
     add("--max_retries", type=number(int, 0), default=0, metavar="N",
         help="times a request is sent again after 429, 5xx or a broken connection; all count [0]")  # fmt: skip
+    add("--probe_rate", type=number(float, 0), default=0.0, metavar="R",
+        help="short requests/s beside the load, reported apart: what a stranger feels [0]")  # fmt: skip
 
 
 def _sampling_options(group: argparse._ArgumentGroup) -> None:
@@ -167,8 +173,8 @@ def _sampling_options(group: argparse._ArgumentGroup) -> None:
     )
     add("--stream", dest="stream", action="store_true", default=True, help="ask for streamed tokens [yes]")
     add("--no_stream", dest="stream", action="store_false", help="ask for whole answers: E2E latency only")
-    add("--temperature", type=number(float, 0), default=1.0, metavar="X", help="[1.0]")
-    add("--top_p", type=SHARE, default=0.9, metavar="X", help="[0.9]")
+    add("--temperature", type=number(float, 0), default=1.0, metavar="X", help="of sampling; 0 is greedy [1.0]")
+    add("--top_p", type=SHARE, default=0.9, metavar="X", help="share of likely tokens to sample from [0.9]")
     add(
         "--respect_eos",
         action="store_true",
@@ -178,13 +184,14 @@ def _sampling_options(group: argparse._ArgumentGroup) -> None:
         help="further fields of every request, as a JSON object; they win over ours [{}]")  # fmt: skip
     add("--extra_headers", nargs="+", type=header, default=[], metavar="NAME:VALUE",
         help="further headers of every request; they are not logged")  # fmt: skip
-    add("--seed", type=number(int, 0), default=0, metavar="N", help="of lengths and texts [0]")
+    add("--seed", type=number(int, 0), default=0, metavar="N",
+        help="of lengths, texts and times; the same asks for the same [0]")  # fmt: skip
 
 
 def _output_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--out_json_dir", type=Path, default=Path("results"), metavar="DIR", help="where logs go [results]")
-    add("--overwrite_results", action="store_true", help="measure again what was measured")
+    add("--overwrite_results", action="store_true", help="measure again what was measured with these settings")
     add("--on_error", choices=["continue", "stop"], default="continue",
         help="after a failed point go on with the next, or end [%(default)s]")  # fmt: skip
     add("--dry_run", action="store_true", help="show the plan and end")

@@ -15,8 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from servebench import arguments
-from servebench.commandline import COUNT
+from servebench import arguments, commandline
 from servebench.records import InputError
 
 DRIVER = Path(__file__).parents[2] / "run_benchmark.py"
@@ -39,12 +38,13 @@ def results_of(words: list[str]) -> Path:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
+    parser = commandline.Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("a", metavar='"OPTIONS OF A"')
     parser.add_argument("b", metavar='"OPTIONS OF B"')
-    parser.add_argument("--runs", type=COUNT, default=6, metavar="N", help="of each [6]")
+    parser.add_argument("--runs", type=commandline.COUNT, default=6, metavar="N", help="of each [6]")
+    arguments.hide_keys()
     args, common = parser.parse_known_args()
     a, b = ([*common, *shlex.split(own)] for own in (args.a, args.b))
     folders = [results_of(a), results_of(b)]
@@ -56,8 +56,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except InputError as error:
-        print(f"paired: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    commandline.run(main)

@@ -15,6 +15,8 @@ from servebench.records import InputError, ServerConfig
 from servebench.sweep import Plan, Point
 from servebench.workload import replay
 
+HIGHEST_PORT = 65535
+
 
 def preflight(settings: Settings, plan: Plan) -> None:
     check_model(settings)
@@ -104,6 +106,8 @@ def check_program(launch: Launch) -> None:
 
 
 def check_ports(first: int, n: int) -> None:
+    if first + n - 1 > HIGHEST_PORT:
+        raise InputError(f"--port {first} and {n - 1} behind it are more than there are; give a lower one")
     taken = [port for port in range(first, first + n) if not is_free(port)]
     if taken:
         which = f"port {taken[0]} of --port {first} to {first + n - 1}" if n > 1 else f"--port {first}"

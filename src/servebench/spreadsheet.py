@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import argparse
 import csv
-import sys
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from servebench import columns, gathering, metrics, records, stats, steady
-from servebench.records import InputError, Log
+from servebench import columns, commandline, gathering, metrics, records, stats, steady
+from servebench.records import Log
 from servebench.sla import Sla, parse
 
 # What is given with its interval when a point has several runs.
@@ -41,6 +40,10 @@ def row(runs: list[Log], slas: Sequence[Sla] = ()) -> dict[str, Cell]:
         "mean_max_new_tokens": run.mean_max_new_tokens,
         "num_clients": None if run.open_loop else run.num_clients,
         "request_rate_per_s": run.request_rate,
+        "trace_speed": run.trace_speed,
+        "scenario": run.scenario or None,
+        "dataset": run.dataset or None,
+        "probe_rate_per_s": run.probe_rate or None,
         "status": good[0].status,
         "runs": len(good),
         "requests": len(counted),
@@ -79,22 +82,18 @@ def write(folder: Path, slas: Sequence[Sla] = ()) -> tuple[Path, int]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("results"), help="folder of logs [results]")
+    parser = commandline.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "folder", type=commandline.folder, nargs="?", default="results", help="folder of logs [results]"
+    )
     parser.add_argument(
         "--sla", nargs="+", default=[], metavar="SLA", help="as in servebench.summary: columns more"
     )
     args = parser.parse_args()
-    if not args.folder.is_dir():
-        raise InputError(f"{args.folder} is not a folder; give one that run_benchmark.py wrote to")
     file, points = write(args.folder, [parse(name) for name in args.sla])
     print(f"{file}: {points} points")
     return 0 if points else 1
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except InputError as error:
-        print(f"spreadsheet: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    commandline.run(main)

@@ -51,6 +51,8 @@ class Standing(msgspec.Struct, frozen=True):
 
 def start(words: list[str]) -> int:
     settings = arguments.parse(words)
+    if settings.extra_headers:  # they may be secrets, and words are kept in servers.json
+        raise InputError("--extra_headers go with requests; give them to run_benchmark.py")
     (config, _), *_ = make_plan(settings)
     check_model(settings)
     check_results_folder(settings.out_json_dir)

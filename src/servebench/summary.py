@@ -8,14 +8,13 @@ shows the table and the warnings of a folder's logs again, with the requests/s t
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from tabulate import tabulate
 
-from servebench import advice, columns, defaults, gathering, metrics, records, stats, steady
+from servebench import advice, columns, commandline, defaults, gathering, metrics, records, stats, steady
 from servebench.arguments import Settings
 from servebench.records import InputError, Log, Quality, Result, RunConfig
 from servebench.search import conclusions
@@ -42,11 +41,15 @@ def show(value: float | None, digits: int = 3) -> str:
 
 def name_of(log: Log) -> str:
     run, server = log.run, log.server
-    what = f"prompt {run.mean_prompt_length}  gen {run.mean_max_new_tokens}"
-    what = Path(run.dataset).stem if run.dataset else run.scenario or what
+    what = requests_of(run) or f"prompt {run.mean_prompt_length}  gen {run.mean_max_new_tokens}"
     again = f"  run {run.repetition + 1}" if run.repetition else ""
     load = f"{run.load[0]} {load_of(run)}"
     return f"{server.backend} tp{server.tp_size} x{server.num_replicas}  {what}  {load}{again}"
+
+
+def requests_of(run: RunConfig) -> str:
+    """The dataset or the scenario that they are of; nothing where the mean lengths say it."""
+    return Path(run.dataset).stem if run.dataset else run.scenario
 
 
 def load_of(run: RunConfig) -> str:
@@ -130,6 +133,7 @@ def table(logs: list[Log], slas: Sequence[Sla] = ()) -> str:
 NOTES = {
     "(±": "(±) from the batches of a single run; several runs (--runs 5) know it better",
     "~": "~ fewer effective samples than this percentile needs (p50: 11, p90: 64)",
+    "overloaded": "overloaded: requests in flight grew all through; latencies only say how long it took",
     "?": "? not stationary, so without an interval: longer runs (--num_requests) or less load",
 }
 
@@ -138,16 +142,17 @@ def _identities(logs: list[Log]) -> tuple[str, list[str], list[list[str]]]:
     """What tells the points apart: (words for what is the same in all, names of the rest, its values a log)."""
     all_of = [_identity(log) for log in logs]
     names = [name for name in all_of[0] if name == "load" or len({i[name] for i in all_of}) > 1]
-    common = ", ".join(f"{name} {value}" for name, value in all_of[0].items() if name not in names)
+    common = ", ".join(f"{name} {value}" for name, value in all_of[0].items() if value and name not in names)
     return common, names, [[identity[name] for name in names] for identity in all_of]
 
 
 def _identity(log: Log) -> dict[str, str]:
-    server, run = log.server, log.run
-    sizes = {"tp": server.tp_size, "batch": server.max_ragged_batch_size, "replicas": server.num_replicas}
-    lengths = {"prompt": run.mean_prompt_length, "gen": run.mean_max_new_tokens, "load": load_of(run)}
-    names = {"backend": server.backend, "model": records.model_label(server.model)}
-    return {name: str(value) for name, value in (names | sizes | lengths).items()}
+    server, run, kind = log.server, log.run, requests_of(log.run)
+    lengths = ("", "") if kind else (run.mean_prompt_length, run.mean_max_new_tokens)
+    told: dict[str, object] = {"backend": server.backend, "model": records.model_label(server.model)}
+    told |= {"tp": server.tp_size, "batch": server.max_ragged_batch_size, "replicas": server.num_replicas}
+    told |= {"requests": kind, "prompt": lengths[0], "gen": lengths[1], "load": load_of(run)}
+    return {name: str(value) for name, value in told.items()}
 
 
 def _row(runs: list[Log], slas: Sequence[Sla]) -> list[str]:
@@ -167,6 +172,7 @@ def _row(runs: list[Log], slas: Sequence[Sla]) -> list[str]:
     window = show(sum(metrics.window_s(log) or 0 for log in good))
     verdicts = [log.quality.verdict.partition(":")[0] for log in good]
     worst = next((verdict for verdict in verdicts if verdict != "ok"), "ok")
+    worst += ", overloaded" if any(log.quality.overloaded for log in good) else ""
     return [str(len(good)), *cells, f"{counted - done}/{counted}", window, worst]
 
 
@@ -204,14 +210,15 @@ def _weakness(runs: list[Log], of_request: OfRequest, q: int) -> str:
     return "~" if any(len(sample) and not stats.carries(sample, q) for sample in samples) else ""
 
 
-def plan_table(plan: Plan) -> str:
-    """The plan: one row a server, then what it adds up to."""
+def plan_table(plan: Plan, settings: Settings) -> str:
+    """The plan: one row a server; of a search only where it begins is known."""
     rows = []
     for server, points in plan:
         todo = [p for p in points if p.pending]
         states = {state: sum(p.state == state for p in points) for state in ("done", "failed", "superseded")}
         row = [server.backend, server.tp_size, server.max_ragged_batch_size, server.num_replicas]
-        row += [_set(p.run.mean_prompt_length for p in points), _set(p.run.mean_max_new_tokens for p in points)]
+        row += [_set(Path(p.run.dataset).stem or p.run.mean_prompt_length for p in points)]
+        row += [_set(p.run.mean_max_new_tokens for p in points)]
         row += [" ".join(dict.fromkeys(load_of(p.run) for p in points))]
         row += [
             len({gathering.point_key(server, p.run) for p in points}),
@@ -222,7 +229,9 @@ def plan_table(plan: Plan) -> str:
         rows.append([*row, sum(p.run.num_requests + p.run.num_clients * (p.run.warmup + 1) for p in todo)])
     header = ["backend", "tp", "batch", "repl", "prompt", "gen", "load", "points", "runs"]
     header += ["done", "failed before", "other settings", "to run", "requests (about)"]
-    return tabulate(rows, header)
+    searches = settings.find_max or settings.find_peak
+    more = "\nthe first point of each search; what it finds says how it goes on" if searches else ""
+    return tabulate(rows, header) + more
 
 
 def _set(values: object) -> str:
@@ -257,8 +266,10 @@ def report(logs: list[Log], slas: Sequence[Sla] = ()) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("results"), help="folder of logs [results]")
+    parser = commandline.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "folder", type=commandline.folder, nargs="?", default="results", help="folder of logs [results]"
+    )
     parser.add_argument(
         "--sla", nargs="+", default=[], metavar="SLA", help="fastgen-4, mlperf-llama2-70b, ttft=2,tpot=0.1"
     )
@@ -275,8 +286,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except InputError as error:
-        print(f"summary: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    commandline.run(main)

@@ -111,12 +111,20 @@ def _lengths(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _loads(settings: Settings) -> list[dict[str, Any]]:
-    """Clients, request rates, or speeds of a trace: one of them is what is swept."""
+    """Clients, request rates, or speeds of a trace: one of them is swept. A search begins with the least."""
+    if settings.find_max or settings.find_peak:
+        return [_least_load(settings)]
     if settings.request_rate:
         return [rate_load(settings, rate) for rate in settings.request_rate]
     if settings.trace_speed:
         return [rate_load(settings, None) | {"trace_speed": speed} for speed in settings.trace_speed]
     return [clients_load(settings, clients) for clients in settings.num_clients]
+
+
+def _least_load(settings: Settings) -> dict[str, Any]:
+    if settings.request_rate:
+        return rate_load(settings, min(settings.request_rate))
+    return clients_load(settings, min(settings.num_clients))
 
 
 def scenario_lengths(scenario: str) -> dict[str, Any]:
