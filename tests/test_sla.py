@@ -116,3 +116,11 @@ def test_presets() -> None:
 def test_what_is_no_sla_is_refused(name: str) -> None:
     with pytest.raises(InputError, match="is no SLA; give ttft="):
         sla.parse(name)
+
+
+def test_answers_that_came_whole_do_not_tell_when_tokens_came() -> None:
+    whole = make_log(
+        [make_result(i, i, [0.5], event_tokens=[4], generated_tokens=4) for i in range(4)], (0, 5), stream=False
+    )
+    assert sla.parse("fastgen-4").throughput(whole) is None and sla.parse("ttft=1").throughput(whole) is None
+    assert sla.parse("e2e=1").throughput(whole) == pytest.approx(4 / 5)

@@ -49,7 +49,7 @@ def values(log: Log, slas: Sequence[Sla] = ()) -> Values:
     for name, of_request in FROM_SCHEDULE.items():
         found |= _spread(name, metrics.each(log, of_request))
     for agreed in slas:
-        found[f"effective_throughput[{agreed.name}]_per_s"] = sla.effective_throughput(log, agreed.met)
+        found[f"effective_throughput[{agreed.name}]_per_s"] = agreed.throughput(log)
         if agreed.limits:
             found[f"fluidity_index[{agreed.name}]"] = sla.fluidity_index(log, *agreed.limits)
     return found

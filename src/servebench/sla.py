@@ -149,6 +149,11 @@ class Sla:
     name: str
     met: Met
     limits: tuple[float, float] | None = None
+    of_tokens: bool = True  # it asks when tokens came, which answers that came whole do not tell
+
+    def throughput(self, log: Log) -> float | None:
+        """Requests/s that succeed and meet it. None where the log cannot tell."""
+        return None if self.of_tokens and not log.run.stream else effective_throughput(log, self.met)
 
 
 def parse(name: str) -> Sla:
@@ -173,4 +178,4 @@ def _fastgen(name: str, rate: float) -> Sla:
 
 def _limits(name: str, limits: dict[str, float]) -> Sla:
     both = (limits["ttft"], limits["tpot"]) if {"ttft", "tpot"} <= limits.keys() else None
-    return Sla(name, lambda log: meets_limits(log, **limits), both)
+    return Sla(name, lambda log: meets_limits(log, **limits), both, of_tokens=limits.keys() != {"e2e"})

@@ -18,7 +18,7 @@ from servebench import advice, columns, commandline, defaults, gathering, metric
 from servebench.arguments import Settings
 from servebench.records import InputError, Log, Quality, Result, RunConfig
 from servebench.search import conclusions
-from servebench.sla import Sla, effective_throughput, parse
+from servebench.sla import Sla, parse
 from servebench.sweep import Plan
 
 OfRequest = Callable[[Result], float | None]
@@ -166,7 +166,7 @@ def _row(runs: list[Log], slas: Sequence[Sla]) -> list[str]:
     ]
     for name, of_request in zip(columns.LATENCIES, LATENCIES.values(), strict=True):
         cells += [_median(good, of_request, settled, batches.get(f"{name}_p50_s")), _p90(good, of_request)]
-    cells += [_known(good, _meeting(agreed), settled, None) for agreed in slas]
+    cells += [_known(good, agreed.throughput, settled, None) for agreed in slas]
     counted = sum(len(metrics.measured(log)) for log in good)
     done = sum(len(metrics.succeeded(log)) for log in good)
     window = show(sum(metrics.window_s(log) or 0 for log in good))
@@ -174,10 +174,6 @@ def _row(runs: list[Log], slas: Sequence[Sla]) -> list[str]:
     worst = next((verdict for verdict in verdicts if verdict != "ok"), "ok")
     worst += ", overloaded" if any(log.quality.overloaded for log in good) else ""
     return [str(len(good)), *cells, f"{counted - done}/{counted}", window, worst]
-
-
-def _meeting(agreed: Sla) -> Callable[[Log], float | None]:
-    return lambda log: effective_throughput(log, agreed.met)
 
 
 def _known(
