@@ -27,15 +27,12 @@ def draw(axes: Sequence[Axes], all_series: list[Series]) -> None:
     for series in all_series:
         figures.draw_curve(axes[0], series, selection.load_of, latency_s)
         figures.draw_curve(axes[1], series, selection.load_of, metrics.tflops_per_gpu)
-    if not any(series.placed(selection.load_of, metrics.tflops_per_gpu) for series in all_series):
-        words = "the model's name does not\ntell its parameters"
-        axes[1].text(0.5, 0.5, words, ha="center", transform=axes[1].transAxes)
     load_axis = selection.load_axis(all_series[0].points[0].log)
     axes[0].set(xlabel=load_axis, ylabel="Mean E2E latency (s)")
     axes[1].set(xlabel=load_axis, ylabel="TFLOP/s per GPU")
     for ax in axes:
         figures.counted_from_zero(ax)
-    if not axes[1].has_data():
+    if not any(series.placed(selection.load_of, metrics.tflops_per_gpu) for series in all_series):
         why = "the model's name does not\ntell its parameters"
         axes[1].text(0.5, 0.5, why, ha="center", transform=axes[1].transAxes)
 
