@@ -15,7 +15,7 @@ import yaml
 from matplotlib.colors import is_color_like
 from matplotlib.lines import Line2D
 
-from servebench import selection
+from servebench import gathering, selection
 from servebench.records import InputError, Log
 from servebench.selection import Entry, Point, Trait
 from servebench.stats import Interval
@@ -151,7 +151,7 @@ def _title(said: list[tuple[Trait, Any]]) -> str:
 
 def _curves(look: Series, some: list[Entry], by: Trait | None) -> list[Series]:
     """The curves of one folder: one, or one a value of `by` with a line style of its own."""
-    logs = [log for _, log in selection.read(entry.path for entry in some)]
+    logs = [log for _, log in gathering.read(entry.path for entry in some)]
     if by is None:
         return [replace(look, points=selection.points_of(logs))]
     values = sorted({by.of(log) for log in logs})

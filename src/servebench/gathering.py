@@ -21,12 +21,16 @@ def load_folder(folder: Path) -> Iterator[tuple[Path, Log]]:
     Files that are none are named and left out.
     """
     found = [path for path in (*folder.glob("*.json"), *folder.glob("*/*.json")) if POINT(path.name)]
-    for path in sorted(found, key=_numbers_by_size):
-        if path.parent.name != "superseded":
-            try:
-                yield path, records.load(path)
-            except LogError as error:
-                print(f"left out: {error}", file=sys.stderr)
+    return read(sorted((path for path in found if path.parent.name != "superseded"), key=_numbers_by_size))
+
+
+def read(paths: Iterable[Path], requests: bool = True) -> Iterator[tuple[Path, Log]]:
+    """Logs one by one; files that are none are named and left out."""
+    for path in paths:
+        try:
+            yield path, records.load(path, requests)
+        except LogError as error:
+            print(f"left out: {error}", file=sys.stderr)
 
 
 def _numbers_by_size(path: Path) -> list[str]:

@@ -22,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from servebench import advice, commandline, selection, spreadsheet
+from servebench import advice, commandline, gathering, selection, spreadsheet
 from servebench.gathering import point_of
 from servebench.records import InputError, Log, model_label
 from servebench.report_html import Drawing, page
@@ -65,7 +65,7 @@ def read(folder: Path) -> list[list[Reading]]:
     points: dict[tuple[Any, ...], list[Reading]] = {}
     found = [entry for place in selection.folders(folder) for entry in selection.entries(place)]
     found.sort(key=lambda entry: (entry.path.parent.name, *order(entry.head)))
-    for path, log in selection.read(entry.path for entry in found):
+    for path, log in gathering.read(entry.path for entry in found):
         run = reading(str(path.relative_to(folder)), path.parent.name, log)
         points.setdefault((path.parent.name, *point_of(log)), []).append(run)
     return list(points.values())

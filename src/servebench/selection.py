@@ -17,14 +17,12 @@ import msgspec
 
 from servebench import metrics, stats
 from servebench.commandline import folder
-from servebench.gathering import by_point
+from servebench.gathering import by_point, read
 from servebench.records import (
     InputError,
     Log,
-    LogError,
     RunConfig,
     ServerConfig,
-    load,
     model_label,
     workload_label,
 )
@@ -165,15 +163,6 @@ def entries(place: Path) -> Iterator[Entry]:
     paths = sorted(place.glob("*.json"))
     for path, log in read(paths, requests=False):
         yield Entry(path, msgspec.structs.replace(log, results=[]))
-
-
-def read(paths: Iterable[Path], requests: bool = True) -> Iterator[tuple[Path, Log]]:
-    """Logs one by one; files that are none are named and left out."""
-    for path in paths:
-        try:
-            yield path, load(path, requests)
-        except LogError as error:
-            print(f"left out: {error}", file=sys.stderr)
 
 
 def _wanted(log: Log, args: argparse.Namespace) -> bool:
