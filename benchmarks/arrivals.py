@@ -29,7 +29,13 @@ from servebench.workload.arrivals import draw_schedule
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 20
-CASES = [("poisson", 1000.0, 1), ("poisson", 1000.0, 2), ("poisson", 1000.0, 4), ("constant", 1000.0, 1)]
+CASES = [
+    ("poisson", 1000.0, 1),
+    ("poisson", 1000.0, 2),
+    ("poisson", 1000.0, 4),
+    ("constant", 200.0, 1),
+    ("constant", 1000.0, 1),
+]
 CASES += [("poisson", 2000.0, 1), ("poisson", 2000.0, 2)]
 
 

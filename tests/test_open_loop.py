@@ -86,6 +86,22 @@ def test_a_server_below_the_offered_rate_is_marked_overloaded(load: Callable[...
     assert any("overloaded" in warning for warning in advice.of_point(log))
 
 
+def test_a_point_after_an_overload_begins_at_a_server_that_is_at_rest(
+    benchmark: Benchmark, reference: Callable[..., str], tokenizer_dir: Path, results: Path
+) -> None:
+    """The reference server works off what nobody waits for any more: it does 50 a second."""
+    url = reference("--ttft", "0.02", "--gap", "0", "--slots", "1")
+    where = ["--backend", "openai", "--openai_api_url", url, "--model", "m", "--tokenizer", tokenizer_dir]
+    what = ["--scenario", "D(16,1)", "--arrival", "constant", "--num_requests", 120, "--find_max", "e2e_p90<0.5s"]
+    code, out, err = benchmark(*where, *what, "--request_rate", 160, "--warmup", 0)
+    assert code == 0, out + err
+    logs = [records.load(path) for path in (results / "openai").glob("*.json")]
+    first, *rest = sorted(logs, key=lambda log: -(log.run.request_rate or 0))
+    assert first.quality.overloaded and rest[-1].run.request_rate < 50
+    for log in (log for log in rest if (log.run.request_rate or 0) < 45):
+        assert max(metrics.e2e_s(r) or 9.0 for r in metrics.measured(log)) < 0.5
+
+
 def test_a_server_that_keeps_up_is_not_overloaded(load: Callable[..., Log]) -> None:
     what = ["--request_rate", 50, "--num_requests", 200, *ONE_TOKEN]
     assert not load("--ttft 0.01 --gap 0 --slots 2", *what).quality.overloaded

@@ -8,22 +8,29 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from datetime import datetime, timezone
 from itertools import accumulate, pairwise
+from typing import Any
 
 import msgspec
 from tokenizers import Tokenizer
 
-from servebench import __version__
+from servebench import __version__, metrics
 from servebench.arguments import Settings
 from servebench.launch import ServerFailed
 from servebench.load.fleet import default_workers, run_load
 from servebench.prefix_cache import hit_rate
 from servebench.preflight import model_context
-from servebench.records import Log, Result, ServerConfig, ServerFacts
+from servebench.records import Log, Result, RunConfig, ServerConfig, ServerFacts
 from servebench.search import points_to_measure
 from servebench.server import Server, running_server
 from servebench.stopping import why_stop
 from servebench.sweep import Plan, Point, runs_before
 from servebench.workload import build_workload
+
+ONE_BY_ONE: dict[str, Any] = {"num_clients": 1, "num_requests": 2, "warmup": 0, "stop_when_overloaded": False}
+ONE_BY_ONE |= dict.fromkeys(("request_rate", "trace_speed", "ramp_from", "max_concurrency"))
+ONE_BY_ONE |= {"probe_rate": 0.0, "multi_turn": False}
+AT_REST = 1.5  # ratio of two requests' latencies up to which the first had nothing to wait for
+RESTS, FRESH = 10, 10_000  # times that it is tried, and the first repetition, which no point has
 
 
 def measure_plan(plan: Plan, settings: Settings, tokenizer: Tokenizer) -> Iterator[tuple[Point, Log]]:
@@ -45,12 +52,30 @@ def measure(
         try:
             with running_server(config, settings, settings.out_json_dir / config.backend) as server:
                 while point and server.alive():
-                    yield point, measure_point(point, server, settings, tokenizer)
+                    log = measure_point(point, server, settings, tokenizer)
+                    yield point, log
                     point = next(pending, None)
+                    if point and log.quality.overloaded:
+                        let_it_rest(server, log.run, point, tokenizer)
         except ServerFailed as failure:  # it does not start, so none of its points can be measured
             while point:
                 yield point, not_measured(point, f"the server did not start: {failure}", failure.log_tail)
                 point = next(pending, None)
+
+
+def let_it_rest(server: Server, run: RunConfig, point: Point, tokenizer: Tokenizer) -> None:
+    """After an overload: requests one after the other, until the first takes no longer than the second.
+
+    Not every server drops requests that nobody waits for any more; the next point would queue behind them.
+    """
+    for attempt in range(RESTS):
+        repetition = FRESH + attempt  # so that the next point finds none of these prompts in a cache
+        alone = msgspec.structs.replace(run, **ONE_BY_ONE, repetition=repetition)
+        workload = build_workload(alone, tokenizer, server.context)
+        outcome = run_load(alone, workload, server.target(alone), point.path.with_suffix(".parts"), 1)
+        took = [metrics.e2e_s(r) or 0.0 for r in outcome.results if r.phase == "measured" and not r.error]
+        if len(took) < 2 or took[0] <= AT_REST * took[1]:
+            return
 
 
 def enough(point: Point, points: list[Point], settings: Settings, log: Log | None = None) -> str | None:

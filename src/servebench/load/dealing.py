@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from servebench.records import RunConfig
 from servebench.workload import Request, Schedule, Workload
 
 PROBE_SPAN_S = 3600.0  # after which the times of probes come again
+AWAKE_NS = 2_000_000  # before an arrival, where cores are free: a sleeper is now and then woken 1 to 3 ms late
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,14 @@ def _open_share(
     most = run.max_concurrency
     mine = None if most is None else most // workers + (n < most % workers)
     warmup, counting, hold = (_ns(part[(n - start) % workers :: workers]) for start, part in _parts(schedule))
-    pace = Pace(warmup, counting, hold, hold_span_ns=round(schedule.hold_span_s * 1e9), most_in_flight=mine)
+    pace = Pace(
+        warmup,
+        counting,
+        hold,
+        hold_span_ns=round(schedule.hold_span_s * 1e9),
+        most_in_flight=mine,
+        awake_ns=AWAKE_NS if workers <= len(os.sched_getaffinity(0)) // 2 else 0,
+    )
     connected = min(SPARE_CONNECTIONS * servers, mine or SPARE_CONNECTIONS * servers)
     clients = [(n + workers * i, i % servers) for i in range(connected)]
     jobs = counted[(n - schedule.warmup) % workers :: workers]

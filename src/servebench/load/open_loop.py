@@ -79,9 +79,14 @@ class OpenLoop:
         self.start_ns = self.start_ns or self.worker.shared[START]
         if not (self.start_ns and self.next):
             return HOUSEKEEPING_S
-        wait_s = (self.start_ns + self.next.at_ns - time_ns()) / 1e9
-        if wait_s > 0:
-            select.select([self.worker.epoll], (), (), min(wait_s, HOUSEKEEPING_S))
+        begun_ns, due_ns = time_ns(), self.start_ns + self.next.at_ns
+        epoll = [self.worker.epoll]
+        if (sleep_ns := due_ns - self.pace.awake_ns - begun_ns) > 0:
+            select.select(epoll, (), (), min(sleep_ns / 1e9, HOUSEKEEPING_S))
+            return 0
+        while time_ns() < due_ns and not select.select(epoll, (), (), 0)[0]:
+            pass
+        self.worker.awake_ns += time_ns() - begun_ns
         return 0
 
     def start_due(self, reads: int) -> None:

@@ -39,6 +39,7 @@ class Pace(msgspec.Struct, frozen=True):
     hold_span_ns: int  # after which those of hold_ns come again
     most_in_flight: int | None  # more requests wait
     phase: Phase | None = None  # of all requests, whatever their time
+    awake_ns: int = 0  # before each of them, that its worker spends without sleep
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -64,7 +65,7 @@ class Task(msgspec.Struct, frozen=True):
 class Report(msgspec.Struct, frozen=True):
     """What a worker says of itself at its end, over the measured phase."""
 
-    cpu_s: float
+    cpu_s: float  # without that of waiting awake
     wall_s: float
     send_late_ns: list[int]
     unstamped_reads: int

@@ -71,6 +71,7 @@ class Worker:
         self.lag_ns, self.send_late_ns = array("q"), array("q")
         self.unstamped = 0
         self.measuring_since: tuple[int, int] | None = None
+        self.awake_ns = 0  # of waiting without sleep, which is no work
         self.parent = os.getppid()
         self.loop = self._make_loop()
 
@@ -125,7 +126,7 @@ class Worker:
         if phase >= MEASURE and not self.measuring_since:
             self.measuring_since = (time_ns(), process_time_ns())
             del self.lag_ns[:]  # in place: readers hold on to it
-            self.unstamped = 0
+            self.unstamped = self.awake_ns = 0
         for probe in self.probes:
             if probe.route.reuse is None and now_ns > probe.end_ns:
                 probe.decide(stays_open=True)
@@ -152,7 +153,7 @@ class Worker:
     def _report(self) -> Report:
         since, cpu = self.measuring_since or (time_ns(), process_time_ns())
         return Report(
-            cpu_s=(process_time_ns() - cpu) / 1e9,
+            cpu_s=max(0, process_time_ns() - cpu - self.awake_ns) / 1e9,
             wall_s=(time_ns() - since) / 1e9,
             send_late_ns=self.send_late_ns.tolist(),
             unstamped_reads=self.unstamped,
