@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from servebench.records import InputError, RunConfig
-from servebench.workload import build_workload, load_tokenizer
+from servebench.workload import build, build_workload, kept, load_tokenizer
 from servebench.workload.lengths import lengths_of, parse_scenario
 from servebench.workload.tokens import exact_texts, plain_words
 
@@ -35,6 +37,49 @@ def test_the_seed_and_the_point_decide(tokenizer_dir: Path) -> None:
 
     assert sha() == sha()
     assert len({sha(), sha(seed=1), sha(repetition=1), sha(num_clients=3), sha(mean_max_new_tokens=9)}) == 5
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache that even few tokens are worth a place in."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(kept, "WORTH", 100)
+    return tmp_path / "servebench"
+
+
+def test_requests_are_made_once_and_read_from_then_on(
+    cache: Path, tokenizer_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer, run = load_tokenizer(str(tokenizer_dir)), RunConfig(mean_prompt_length=20, num_requests=10)
+    made = build_workload(run, tokenizer, None)
+    (file,) = cache.iterdir()
+    monkeypatch.setattr(build, "made_up", None)
+    assert build_workload(run, tokenizer, None) == made
+    with pytest.raises(TypeError):  # another seed, other requests
+        build_workload(msgspec.structs.replace(run, seed=1), tokenizer, None)
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(TypeError):  # what cannot be read is made anew
+        build_workload(run, tokenizer, None)
+
+
+def test_the_oldest_requests_make_room(cache: Path, tokenizer_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer, run = load_tokenizer(str(tokenizer_dir)), RunConfig(mean_prompt_length=20, num_requests=10)
+    for seed in range(3):
+        build_workload(msgspec.structs.replace(run, seed=seed), tokenizer, None)
+        for file in cache.iterdir():
+            os.utime(file, (file.stat().st_atime, file.stat().st_mtime - 10))
+    first, second, third = sorted(cache.iterdir(), key=lambda file: file.stat().st_mtime)
+    monkeypatch.setattr(kept, "MOST_BYTES", int(2.5 * third.stat().st_size))
+    build_workload(msgspec.structs.replace(run, seed=3), tokenizer, None)
+    assert not first.exists() and not second.exists() and third.exists() and len(list(cache.iterdir())) == 2
+
+
+def test_few_requests_leave_nothing_on_disk(
+    tokenizer_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    build_workload(RunConfig(), load_tokenizer(str(tokenizer_dir)), None)
+    assert not list(tmp_path.iterdir())
 
 
 def test_lengths_follow_mean_and_deviation(tokenizer_dir: Path) -> None:

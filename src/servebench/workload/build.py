@@ -8,6 +8,7 @@ from tokenizers import Tokenizer
 from servebench.records import RunConfig
 from servebench.workload import replay
 from servebench.workload.arrivals import draw_schedule, trace_schedule
+from servebench.workload.kept import kept
 from servebench.workload.requests import Request, Workload
 from servebench.workload.synthetic import made_up, of_lengths, probes
 
@@ -19,12 +20,13 @@ def build_workload(run: RunConfig, tokenizer: Tokenizer, context: int | None) ->
 
     `context` is the most tokens that the model takes, prompt and generation together. Raises InputError.
     """
-    rng = _stream(run, REQUESTS)
+    rng, times_s = _stream(run, REQUESTS), None
     if run.dataset:
         counted, times_s = replay.requests(run, tokenizer, context, rng)
+        spare = _like(counted, run, tokenizer, context, rng)
     else:
-        counted, times_s = made_up(run, tokenizer, context, rng, run.num_requests), None
-    spare = _spare(run, tokenizer, context, rng, counted)
+        n = [run.num_requests, _spares(run)]
+        counted, spare = kept(run, tokenizer, context, lambda: _made_up(n, run, tokenizer, context, rng))
     schedule = draw_schedule(run) if run.request_rate else None
     if times_s is not None and run.trace_speed:
         schedule = trace_schedule(times_s, run)
@@ -39,13 +41,22 @@ def _stream(run: RunConfig, which: int) -> np.random.Generator:
     return np.random.default_rng([run.seed, run.repetition, which, *point])
 
 
-def _spare(
-    run: RunConfig, tokenizer: Tokenizer, context: int | None, rng: np.random.Generator, counted: list[Request]
+def _spares(run: RunConfig) -> int:
+    """How many requests there are to keep the server under load, in turn."""
+    return run.warmup + max(64, run.num_requests // 4) if run.open_loop else run.num_clients * (run.warmup + 3)
+
+
+def _made_up(
+    numbers: list[int], run: RunConfig, tokenizer: Tokenizer, context: int | None, rng: np.random.Generator
+) -> tuple[list[Request], list[Request]]:
+    counted, spare = (made_up(run, tokenizer, context, rng, n) for n in numbers)
+    return counted, spare
+
+
+def _like(
+    counted: list[Request], run: RunConfig, tokenizer: Tokenizer, context: int | None, rng: np.random.Generator
 ) -> list[Request]:
-    """Always made up, with the lengths of the dataset where there is one: its texts are kept for counting."""
-    n = run.warmup + max(64, run.num_requests // 4) if run.open_loop else run.num_clients * (run.warmup + 3)
-    if not run.dataset:
-        return made_up(run, tokenizer, context, rng, n)
-    like = rng.integers(len(counted), size=n)
+    """Spare requests, made up with the lengths of the dataset: its texts are kept for counting."""
+    like = rng.integers(len(counted), size=_spares(run))
     lengths = np.array([[r.prompt_tokens, r.max_new_tokens] for r in counted])
     return of_lengths(run, tokenizer, context, rng, lengths[like])
