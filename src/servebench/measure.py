@@ -56,14 +56,14 @@ def measure(
                     yield point, log
                     point = next(pending, None)
                     if point and log.quality.overloaded:
-                        let_it_rest(server, log.run, point, tokenizer)
+                        let_it_rest(server, log.run, point, settings, tokenizer)
         except ServerFailed as failure:  # it does not start, so none of its points can be measured
             while point:
                 yield point, not_measured(point, f"the server did not start: {failure}", failure.log_tail)
                 point = next(pending, None)
 
 
-def let_it_rest(server: Server, run: RunConfig, point: Point, tokenizer: Tokenizer) -> None:
+def let_it_rest(server: Server, run: RunConfig, point: Point, settings: Settings, tokenizer: Tokenizer) -> None:
     """After an overload: requests one after the other, until the first takes no longer than the second.
 
     Not every server drops requests that nobody waits for any more; the next point would queue behind them.
@@ -71,7 +71,7 @@ def let_it_rest(server: Server, run: RunConfig, point: Point, tokenizer: Tokeniz
     for attempt in range(RESTS):
         repetition = FRESH + attempt  # so that the next point finds none of these prompts in a cache
         alone = msgspec.structs.replace(run, **ONE_BY_ONE, repetition=repetition)
-        workload = build_workload(alone, tokenizer, server.context)
+        workload = build_workload(alone, tokenizer, context_of(server, settings))
         outcome = run_load(alone, workload, server.target(alone), point.path.with_suffix(".parts"), 1)
         took = [metrics.e2e_s(r) or 0.0 for r in outcome.results if r.phase == "measured" and not r.error]
         if len(took) < 2 or took[0] <= AT_REST * took[1]:
@@ -89,8 +89,7 @@ def enough(point: Point, points: list[Point], settings: Settings, log: Log | Non
 def measure_point(point: Point, server: Server, settings: Settings, tokenizer: Tokenizer) -> Log:
     """Put one load on the server and write down what came of it, also when it failed midway."""
     run, started_at = point.run, _now()
-    known = [tokens for tokens in (server.context, model_context(settings.model)) if tokens]
-    context = min(known, default=None)
+    context = context_of(server, settings)
     if context and not run.dataset and run.mean_prompt_length + run.mean_max_new_tokens > context:
         return not_measured(point, f"prompt and generation exceed the {context} tokens of context that it serves")
     server.empty_cache()
@@ -115,6 +114,11 @@ def measure_point(point: Point, server: Server, settings: Settings, tokenizer: T
         results=results,
         probes=[_count_tokens(r, tokenizer) for r in outcome.probes],
     )
+
+
+def context_of(server: Server, settings: Settings) -> int | None:
+    """The most tokens that server and model take, prompt and generation together, if any of them says so."""
+    return min((n for n in (server.context, model_context(settings.model)) if n), default=None)
 
 
 def not_measured(point: Point, why: str, log_tail: str = "") -> Log:
