@@ -225,10 +225,15 @@ def save(log: Log, path: Path) -> None:
         b'"probes": [],\n  "results": []\n}'
     )
     text += b'"probes": [%b],\n  "results": [%b]\n}\n' % (_rows(log.probes), _rows(log.results))
+    write_whole(path, text)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """The file is there with all of data or as it was before, whatever happens meanwhile. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_suffix(f".tmp{os.getpid()}")
     with scratch.open("wb") as file:
-        file.write(text)
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
     scratch.replace(path)

@@ -11,7 +11,6 @@ What was started is kept in servers.json beside the logs; only that is ever stop
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from contextlib import ExitStack
 from datetime import datetime
@@ -24,7 +23,7 @@ from tabulate import tabulate
 from servebench import arguments
 from servebench.launch import ServerFailed, launch_replicas, urls_of
 from servebench.preflight import check_launch, check_model, check_results_folder
-from servebench.records import InputError
+from servebench.records import InputError, write_whole
 from servebench.sessions import end_session
 from servebench.signals import ends_on_signals
 from servebench.sweep import make_plan
@@ -104,9 +103,7 @@ def _read(file: Path) -> list[Standing]:
 
 
 def _write(file: Path, servers: list[Standing]) -> None:
-    scratch = file.with_suffix(f".tmp{os.getpid()}")
-    scratch.write_bytes(msgspec.json.format(msgspec.json.encode(servers)))
-    scratch.replace(file)
+    write_whole(file, msgspec.json.format(msgspec.json.encode(servers)))
 
 
 def run(verb: str, words: list[str]) -> int:

@@ -25,8 +25,10 @@ def build_workload(run: RunConfig, tokenizer: Tokenizer, context: int | None) ->
         counted, times_s = replay.requests(run, tokenizer, context, rng)
         spare = _like(counted, run, tokenizer, context, rng)
     else:
-        n = [run.num_requests, _spares(run)]
-        counted, spare = kept(run, tokenizer, context, lambda: _made_up(n, run, tokenizer, context, rng))
+        numbers = (run.num_requests, _spares(run))
+        counted, spare = kept(
+            run, tokenizer, context, lambda: [made_up(run, tokenizer, context, rng, n) for n in numbers]
+        )
     schedule = draw_schedule(run) if run.request_rate else None
     if times_s is not None and run.trace_speed:
         schedule = trace_schedule(times_s, run)
@@ -44,13 +46,6 @@ def _stream(run: RunConfig, which: int) -> np.random.Generator:
 def _spares(run: RunConfig) -> int:
     """How many requests there are to keep the server under load, in turn."""
     return run.warmup + max(64, run.num_requests // 4) if run.open_loop else run.num_clients * (run.warmup + 3)
-
-
-def _made_up(
-    numbers: list[int], run: RunConfig, tokenizer: Tokenizer, context: int | None, rng: np.random.Generator
-) -> tuple[list[Request], list[Request]]:
-    counted, spare = (made_up(run, tokenizer, context, rng, n) for n in numbers)
-    return counted, spare
 
 
 def _like(

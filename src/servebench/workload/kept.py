@@ -11,24 +11,21 @@ from pathlib import Path
 import msgspec
 from tokenizers import Tokenizer
 
-from servebench.records import RunConfig
+from servebench.records import RunConfig, write_whole
 from servebench.workload.lengths import lengths_of
 from servebench.workload.requests import Request
 
 WORTH = 5_000_000  # prompt tokens from which on they are kept; making so many takes half a second
 MOST_BYTES = 1 << 30  # of all that is kept; the oldest make room
-Requests = tuple[list[Request], list[Request]]  # counted and spare ones
-
-
-def folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "servebench"
+Requests = list[list[Request]]  # counted and spare ones
 
 
 def kept(run: RunConfig, tokenizer: Tokenizer, context: int | None, make: Callable[[], Requests]) -> Requests:
     """What make() gives, from disk if it was kept. A cache that cannot be read or written does not matter."""
     if run.num_requests * lengths_of(run)[0].mean < WORTH:
         return make()
-    path = folder() / f"{_key(run, tokenizer, context)}.msgpack"
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    path = caches / "servebench" / f"{_key(run, tokenizer, context)}.msgpack"
     with suppress(OSError, msgspec.MsgspecError):
         found: Requests = msgspec.msgpack.decode(path.read_bytes(), type=Requests)
         path.touch()
@@ -49,10 +46,7 @@ def _key(run: RunConfig, tokenizer: Tokenizer, context: int | None) -> str:
 
 
 def _keep(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_bytes(data)
-    part.replace(path)
+    write_whole(path, data)
     room = MOST_BYTES
     for file in sorted(path.parent.glob("*.msgpack"), key=lambda file: -file.stat().st_mtime):
         room -= file.stat().st_size
