@@ -35,8 +35,9 @@ CASES = [
     ("poisson", 1000.0, 4),
     ("constant", 200.0, 1),
     ("constant", 1000.0, 1),
+    ("poisson", 2000.0, 1),
+    ("poisson", 2000.0, 2),
 ]
-CASES += [("poisson", 2000.0, 1), ("poisson", 2000.0, 2)]
 
 
 def main() -> None:

@@ -26,9 +26,8 @@ from servebench.stopping import why_stop
 from servebench.sweep import Plan, Point, runs_before
 from servebench.workload import build_workload
 
-ONE_BY_ONE: dict[str, Any] = {"num_clients": 1, "num_requests": 2, "warmup": 0, "stop_when_overloaded": False}
-ONE_BY_ONE |= dict.fromkeys(("request_rate", "trace_speed", "ramp_from", "max_concurrency"))
-ONE_BY_ONE |= {"probe_rate": 0.0, "multi_turn": False}
+ONE_BY_ONE: dict[str, Any] = {"num_clients": 1, "num_requests": 2, "warmup": 0, "probe_rate": 0.0}
+ONE_BY_ONE |= {"request_rate": None, "trace_speed": None, "max_concurrency": None, "multi_turn": False}
 AT_REST = 1.5  # ratio of two requests' latencies up to which the first had nothing to wait for
 RESTS, FRESH = 10, 10_000  # times that it is tried, and the first repetition, which no point has
 

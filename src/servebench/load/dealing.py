@@ -31,6 +31,11 @@ class Target:
     check: Callable[[], None]  # raises PointFailed when the server is no longer there
 
 
+def roomy_workers() -> int:
+    """Load processes that have two cores each, since the server may need one of them."""
+    return len(os.sched_getaffinity(0)) // 2
+
+
 def deal(run: RunConfig, workload: Workload, target: Target, folder: Path, workers: int) -> list[Task]:
     """A task for each worker, round robin, and one more for the probes beside the load."""
     everything = _jobs([*workload.counted, *workload.spare], target)
@@ -109,7 +114,7 @@ def _open_share(
         hold,
         hold_span_ns=round(schedule.hold_span_s * 1e9),
         most_in_flight=mine,
-        awake_ns=AWAKE_NS if workers <= len(os.sched_getaffinity(0)) // 2 else 0,
+        awake_ns=AWAKE_NS if workers <= roomy_workers() else 0,
     )
     connected = min(SPARE_CONNECTIONS * servers, mine or SPARE_CONNECTIONS * servers)
     clients = [(n + workers * i, i % servers) for i in range(connected)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import subprocess
 import sys
@@ -19,7 +18,7 @@ import psutil
 from tqdm import tqdm
 
 from servebench.load import protocol
-from servebench.load.dealing import Target, deal
+from servebench.load.dealing import Target, deal, roomy_workers
 from servebench.load.protocol import Report, Task
 from servebench.quality import Evidence, growing, judge
 from servebench.records import Quality, Result, RunConfig, read_parts
@@ -48,10 +47,9 @@ class Outcome:
 
 
 def default_workers(num_clients: int, request_rate: float = 0.0) -> int:
-    """One for each two cores (the server may need the others), no more than there is work for."""
-    cores = len(os.sched_getaffinity(0))
+    """As many as have room, no more than there is work for."""
     work = max(num_clients, math.ceil(request_rate))
-    return max(1, min(work, cores // 2, max(4, -(-work // 128))))
+    return max(1, min(work, roomy_workers(), max(4, -(-work // 128))))
 
 
 def run_load(run: RunConfig, workload: Workload, target: Target, folder: Path, workers: int) -> Outcome:

@@ -80,11 +80,10 @@ class OpenLoop:
         if not (self.start_ns and self.next):
             return HOUSEKEEPING_S
         begun_ns, due_ns = time_ns(), self.start_ns + self.next.at_ns
-        epoll = [self.worker.epoll]
         if (sleep_ns := due_ns - self.pace.awake_ns - begun_ns) > 0:
-            select.select(epoll, (), (), min(sleep_ns / 1e9, HOUSEKEEPING_S))
+            select.select([self.worker.epoll], (), (), min(sleep_ns / 1e9, HOUSEKEEPING_S))
             return 0
-        while time_ns() < due_ns and not select.select(epoll, (), (), 0)[0]:
+        while time_ns() < due_ns and not self.worker.epoll.poll(0, 1):
             pass
         self.worker.awake_ns += time_ns() - begun_ns
         return 0
