@@ -51,8 +51,12 @@ DICTIONARY += [b'"usage": null', b'{"choices": [null]}', b'"completion_tokens": 
 def mutated(rng: random.Random) -> bytes:
     if rng.random() < 0.05:
         return rng.randbytes(rng.randint(1, 300))
-    data = bytearray(rng.choice(GOOD))
-    for _ in range(rng.randint(1, 5)):
+    return damaged(rng.choice(GOOD), rng, rng.randint(1, 5))
+
+
+def damaged(good: bytes, rng: random.Random, times: int) -> bytes:
+    data = bytearray(good)
+    for _ in range(times):
         at, span = rng.randrange(len(data) + 1), rng.randint(1, 40)
         what = rng.randrange(5)
         if what == 0:
@@ -100,3 +104,18 @@ def test_whatever_comes_is_read_or_named(batch: int) -> None:
             assert reading.piece == sorted(reading.piece), parts
             assert all(0 <= at < len(parts) for at in reading.piece), parts
             assert all(tokens >= 0 for tokens in reading.tokens), parts
+
+
+@pytest.mark.parametrize("batch", range(BATCHES))
+def test_what_is_skimmed_reads_as_what_is_parsed(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(batch)
+    for _ in range(1000):
+        chunks = [chunk(rng.choice(SSE[:2] * 4 + SSE + DELTAS)) for _ in range(rng.randint(1, 9))]
+        parts = [rng.choice([HEAD, HEAD + chunk(text("first"))]), *chunks, chunk(SSE[-1]) + b"0\r\n\r\n"]
+        if rng.random() < 0.7:
+            at = rng.randrange(len(parts))
+            parts[at] = damaged(parts[at], rng, 1) or b"x"
+        skimmed = answers.read(fed(parts)[0], "events")
+        with monkeypatch.context() as patch:
+            patch.setattr(Answer, "skim", lambda answer: [])
+            assert skimmed == answers.read(fed(parts)[0], "events"), parts

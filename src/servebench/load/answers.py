@@ -78,6 +78,8 @@ class Reading(NamedTuple):
 def read(answer: Answer | Http2Answer, form: Form) -> Reading:
     """The meaning of an answer, complete or cut off."""
     broken = None
+    skimmed = answer.skim() if form == "events" and isinstance(answer, Answer) else []
+    first = len(answer.body) if skimmed else 0
     try:
         answer.frame()
     except HttpError as error:
@@ -89,7 +91,10 @@ def read(answer: Answer | Http2Answer, form: Form) -> Reading:
     whole = b"" if streamed and answer.status == 200 else b"".join(data for data, _ in answer.body)
     if answer.status and answer.status != 200:
         return _failed(f"HTTP {answer.status}: {_shown(whole)}")
-    payloads = sse.split(answer.body) if streamed else [(whole, answer.body[-1][1])] if whole else []
+    if streamed:
+        payloads = [*sse.split(answer.body[:first]), *skimmed, *sse.split(answer.body[first:])]
+    else:
+        payloads = [(whole, answer.body[-1][1])] if whole else []
     reading = (_scored if form == "score" else _meaning)(payloads, answer.complete)
     return reading._replace(error=broken) if broken else reading
 

@@ -45,7 +45,6 @@ class Client:
         self.attempt_ns = self.first_sent_ns = self.retry_at_ns = 0
         self.resent = self.retries = self.acked_before = 0
         self.connection_used = False
-        self.queued = False  # for its next request
 
     # Connecting, always before a request is sent and outside of its latency.
 

@@ -27,6 +27,7 @@ class ClosedLoop:
     def __init__(self, worker: Worker, routes: list[Route]) -> None:
         self.worker, self.task = worker, worker.task
         self.clients = [Client(number, server, routes[server], worker) for number, server in self.task.clients]
+        self.waiting = dict.fromkeys(self.clients)  # for a connection, a pause to end, the warm-up to begin
         self.counted = deque(self.task.counted)
         self.turns: dict[int, deque[Job]] = {client.number: deque() for client in self.clients}
         self.warmed_of = dict.fromkeys(self.turns, 0)
@@ -38,23 +39,21 @@ class ClosedLoop:
 
     def start_due(self, reads: int) -> None:
         """Send what is due, after a pass of so many reads."""
-        for _ in range(min(len(self.starts), max(STARTS_AT_ONCE, reads // 8))):
-            self._deal(*self.starts.popleft())
+        if self.starts:
+            for _ in range(min(len(self.starts), max(STARTS_AT_ONCE, reads // 8))):
+                self._deal(*self.starts.popleft())
 
     def keep_house(self, now_ns: int, phase: int) -> None:
         """Connect a few, deal to those who wait."""
-        connecting = sum(c.state in (State.CONNECTING, State.HANDSHAKING) for c in self.clients)
-        for client in self.clients:
-            if client.job or client.queued or now_ns < client.pause_until_ns:
-                continue
-            if phase >= WARM_UP:
-                self._queue(client, due_ns=now_ns)
-            elif client.state is State.CLOSED and connecting < CONNECTS_AT_ONCE:
-                connecting += 1
-                client.open()
-
-    def in_flight(self) -> int:
-        return sum(c.job is not None for c in self.clients)
+        rested = [c for c in self.waiting if now_ns >= c.pause_until_ns]
+        if phase >= WARM_UP:
+            for client in rested:
+                del self.waiting[client]
+                self.starts.append((client, now_ns))
+            return
+        connecting = sum(c.state in (State.CONNECTING, State.HANDSHAKING) for c in self.waiting)
+        for client in [c for c in rested if c.state is State.CLOSED][: CONNECTS_AT_ONCE - connecting]:
+            client.open()
 
     def never_sent(self) -> Iterator[Exchange]:
         """Requests that should have left: none, since all wait for their clients."""
@@ -65,18 +64,16 @@ class ClosedLoop:
         self.warmed_of[client.number] += 1
         if self.warmed_of[client.number] == self.task.warmup:
             self.worker.add(WARMED, 1)
-        if not exchange.error:
-            end_ns = exchange.answer.pieces[-1].stamp_ns
-            turns = self.turns[client.number]
-            if turns and turns[0].think_ns:
-                client.pause_until_ns = end_ns + turns[0].think_ns
-            else:
-                self._queue(client, due_ns=end_ns)
+        turns = self.turns[client.number]
+        think_ns = turns[0].think_ns if turns else 0
+        if exchange.error:
+            self.waiting[client] = None
+        elif think_ns:
+            client.pause_until_ns = exchange.answer.pieces.stamp_ns[-1] + think_ns
+            self.waiting[client] = None
+        else:
+            self.starts.append((client, exchange.answer.pieces.stamp_ns[-1]))
         return exchange.late_ns
-
-    def _queue(self, client: Client, due_ns: int) -> None:
-        client.queued = True
-        self.starts.append((client, due_ns))
 
     def _deal(self, client: Client, due_ns: int) -> None:
         """The next request: a counted one while there are any and counting has begun, else a spare one."""
@@ -88,7 +85,6 @@ class ClosedLoop:
             job = turns.popleft() if turns else self._next_conversation(turns)
         else:
             job = self.worker.spare_job()
-        client.queued = False
         client.start(job, phase, due_ns)
 
     def _next_conversation(self, turns: deque[Job]) -> Job:

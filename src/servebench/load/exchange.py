@@ -33,8 +33,8 @@ def to_result(exchange: Exchange, form: answers.Form, cancelled: bool = False) -
     """A finished exchange as the log keeps it."""
     job, sent_ns = exchange.job, exchange.sent_ns
     reading = answers.read(exchange.answer, form)
-    pieces, at = exchange.answer.pieces, reading.piece
-    merged = [(i, pieces[p].floor_ns - sent_ns) for i, p in enumerate(at[:-1]) if at[i + 1] == p]
+    stamps, floors, at = exchange.answer.pieces.stamp_ns, exchange.answer.pieces.floor_ns, reading.piece
+    merged = [(i, floors[p] - sent_ns) for i, p in enumerate(at[:-1]) if at[i + 1] == p]
     usage = reading.usage
     details = usage.prompt_tokens_details if usage else None
     error = exchange.error or (None if cancelled else reading.error)
@@ -52,7 +52,7 @@ def to_result(exchange: Exchange, form: answers.Form, cancelled: bool = False) -
         cached_tokens=details.cached_tokens if details else None,
         scheduled_ns=job.scheduled_ns,
         sent_ns=sent_ns,
-        event_ns=[pieces[p].stamp_ns - sent_ns for p in at],
+        event_ns=[stamps[p] - sent_ns for p in at],
         event_tokens=reading.tokens,
         merged=[(i, max(0, floor)) for i, floor in merged],
         texts=reading.texts if reading.token_source == "events" else [],

@@ -10,7 +10,8 @@ from itertools import accumulate
 
 import httptools
 
-from servebench.load.wire import Endpoint, Piece
+from servebench.load import sse
+from servebench.load.wire import Endpoint, Piece, Pieces
 
 
 class HttpError(Exception):
@@ -45,7 +46,7 @@ class Answer:
     """One HTTP answer. `pieces` came over the wire; `body` has (body bytes, index of the piece they ended in)."""
 
     def __init__(self) -> None:
-        self.pieces: list[Piece] = []
+        self.pieces = Pieces()
         self.body: list[tuple[bytes, int]] = []
         self.complete = self.chunked = False
         self.status = 0
@@ -58,7 +59,7 @@ class Answer:
 
     def add(self, piece: Piece) -> bool:
         """Keep a piece; True when the answer is complete with it. Raises HttpError."""
-        self.pieces.append(piece)
+        self.pieces.add(piece)
         data = piece.data
         if self.chunked and len(data) >= 5:
             if not data.endswith(b"\r\n\r\n"):
@@ -68,12 +69,32 @@ class Answer:
         self.frame()
         return self.complete
 
+    def skim(self) -> list[sse.Part]:
+        """The events of pieces that the parser has not seen and now need not see; `frame` does the rest.
+
+        Only where that changes nothing: after a whole event, and not the last piece.
+        """
+        if self.status != 200 or not self._between_events():
+            return []
+        texts = self.pieces.data[self._framed : -1]
+        first, events = self._framed, sse.plain(texts)
+        self._framed += len(events)
+        return list(zip(events, range(first, self._framed), strict=True))
+
+    def _between_events(self) -> bool:
+        """Did what the parser has seen end with the head, or with a chunk that ended an event?"""
+        seen = self.pieces.data[self._framed - 1]
+        if not self.body:
+            return self.chunked and seen.endswith(b"\r\n\r\n")
+        last, _ = self.body[-1]
+        return self.chunked and last.endswith(b"\n\n") and seen.endswith(last + b"\r\n")
+
     def frame(self) -> None:
         """Parse what was kept, and find out which piece each part of the body ended in.
 
         Raises HttpError; what came before the fault is in `body` then.
         """
-        texts = [data for data, _, _, _ in self.pieces[self._framed :]]
+        texts = self.pieces.data[self._framed :]
         if not texts:
             return
         ends, raw = list(accumulate(map(len, texts))), b"".join(texts)
@@ -114,7 +135,7 @@ class Answer:
         if name == b"retry-after":
             self.retry_after = value.strip()
         self._sized |= name == b"content-length"
-        self.chunked |= name == b"transfer-encoding" and b"chunked" in value.lower()
+        self.chunked |= name == b"transfer-encoding" and value.lower().split(b",")[-1].strip() == b"chunked"
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()

@@ -25,7 +25,7 @@ from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 
 from servebench.load.http import HttpError
-from servebench.load.wire import Endpoint, Piece
+from servebench.load.wire import Endpoint, Piece, Pieces
 
 WIDEST_WINDOW = 2**31 - 1
 FRAME_HEAD, DATA_FRAME, END_STREAM = 9, 0, 1  # RFC 9113: length (3 bytes), type, flags, stream (4)
@@ -117,7 +117,7 @@ class Http2Answer:
 
     def __init__(self, http: Http2) -> None:
         self.http = http
-        self.pieces: list[Piece] = []
+        self.pieces = Pieces()
         self.body: list[tuple[bytes, int]] = []
         self.complete, self.status = False, 0
         self._framed = 0  # pieces that h2 has seen
@@ -125,7 +125,7 @@ class Http2Answer:
 
     def add(self, piece: Piece) -> bool:
         """Keep a piece; True when the answer is complete with it. Raises HttpError."""
-        self.pieces.append(piece)
+        self.pieces.add(piece)
         kind = frames(piece.data) if self._aligned else "broken"
         self._aligned = kind != "broken"
         if kind != "data":
@@ -136,7 +136,7 @@ class Http2Answer:
         """Give h2 what it has not seen; note with which piece each part of the body came. Raises HttpError."""
         for at in range(self._framed, len(self.pieces)):
             self._framed = at + 1
-            for event in self.http.receive(self.pieces[at].data):
+            for event in self.http.receive(self.pieces.data[at]):
                 self._note(event, at)
 
     def _note(self, event: Event, at: int) -> None:

@@ -22,7 +22,7 @@ from servebench.load.client import Client
 from servebench.load.closed_loop import CONNECTS_AT_ONCE, HOUSEKEEPING_S
 from servebench.load.exchange import Exchange
 from servebench.load.http import Answer
-from servebench.load.protocol import SPARE_CONNECTIONS, START, Job, Pace
+from servebench.load.protocol import IN_FLIGHT, SPARE_CONNECTIONS, START, Job, Pace
 from servebench.load.route import Route
 from servebench.load.wire import State
 from servebench.records import Phase
@@ -126,7 +126,8 @@ class OpenLoop:
         return client
 
     def keep_house(self, now_ns: int, phase: int) -> None:
-        """Keep connections open for the requests to come."""
+        """Keep connections open for the requests to come, and say how many are in flight."""
+        self.worker.count(IN_FLIGHT, sum(self.busy) + len(self.waiting))
         connecting = sum(c.state in (State.CONNECTING, State.HANDSHAKING) for c in self.clients)
         for server, free in enumerate(self.free):
             room = max(0, self.most - sum(self.busy))
@@ -140,9 +141,6 @@ class OpenLoop:
                 ):
                     connecting += 1
                     client.open()
-
-    def in_flight(self) -> int:
-        return sum(self.busy) + len(self.waiting)
 
     def never_sent(self) -> Iterator[Exchange]:
         """Counted requests that still wait, when the point is stopped."""
@@ -158,5 +156,5 @@ class OpenLoop:
         self.busy[client.server] -= 1
         self.free[client.server].append(client)
         if len(self.waiting) > len(self.freed_ns):
-            self.freed_ns.append(exchange.answer.pieces[-1].stamp_ns if not exchange.error else time_ns())
+            self.freed_ns.append(exchange.answer.pieces.stamp_ns[-1] if not exchange.error else time_ns())
         return exchange.sent_ns - client.due_ns

@@ -8,6 +8,21 @@ from itertools import accumulate
 Part = tuple[bytes, int]  # bytes, and the index of the piece that they came with
 
 
+def plain(texts: list[bytes]) -> list[bytes]:
+    """The data of each piece up to the first that is not just one HTTP chunk with one event of one `data: ` line.
+
+    Nearly every piece is that, and the general way, the parser's and then `split`, takes three times as long.
+    """
+    found = []
+    for text in texts:
+        size, _, rest = text.partition(b"\r\ndata: ")
+        if rest[-4:] != b"\n\n\r\n" or b"%x" % (len(rest) + 4) != size:
+            break
+        found.append(rest[:-4])
+    joined = b"".join(found)
+    return found if all(found) and b"\n" not in joined and b"\r" not in joined else []
+
+
 def split(parts: list[Part]) -> list[Part]:
     """(data, index of the piece in which the event became whole) of every event that has data.
 
@@ -16,7 +31,7 @@ def split(parts: list[Part]) -> list[Part]:
     """
     events: list[Part] = []
     for i, (data, at) in enumerate(parts):
-        if data[:6] != b"data: " or data[-2:] != b"\n\n" or data.find(b"\n") != len(data) - 2:
+        if data[:6] != b"data: " or data[-2:] != b"\n\n" or not 6 < data.find(b"\n") == len(data) - 2:
             return [*events, *_split(parts[i:])]
         events.append((data[6:-2], at))  # one plain event in a part, as nearly all of them are
     return events

@@ -12,6 +12,7 @@ import os
 import socket
 import ssl
 import struct
+from array import array
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -33,6 +34,25 @@ class Piece(NamedTuple):
     stamp_ns: int
     floor_ns: int
     stamped: bool
+
+
+class Pieces:
+    """The pieces of one answer in columns, since an object for each would cost memory, and time with it.
+
+    `stamp_ns` and `floor_ns` hold int64, one of each a piece.
+    """
+
+    def __init__(self) -> None:
+        self.data: list[bytes] = []
+        self.stamp_ns, self.floor_ns = array("q"), array("q")
+
+    def add(self, piece: Piece) -> None:
+        self.data.append(piece.data)
+        self.stamp_ns.append(piece.stamp_ns)
+        self.floor_ns.append(piece.floor_ns)
+
+    def __len__(self) -> int:
+        return len(self.data)
 
 
 class State(Enum):
