@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from servebench.load import retry
 from servebench.load.exchange import Exchange
-from servebench.load.fast import fast_reader
+from servebench.load.fast import stream
 from servebench.load.http import Answer, HttpError
 from servebench.load.route import Route
 from servebench.load.wire import (
@@ -143,8 +143,9 @@ class Client:
 
     def _read_on(self, connection: Connection) -> None:
         """Read the rest of the answer in the fast way, unless this read may have left something unread."""
-        way = self.on_ready if connection.behind_ns else fast_reader(self, connection)
-        self.worker.watch(connection, select.EPOLLIN, way)
+        self.worker.watch(connection, select.EPOLLIN, self.on_ready)
+        if not connection.behind_ns:
+            self.worker.streams[connection.sock.fileno()] = stream(self, connection)
 
     def _go_on(self, floor_ns: int) -> None:
         """The rest of what a ready socket can mean: connecting, sending, a close by the server."""

@@ -24,7 +24,7 @@ from time import process_time_ns, time_ns
 
 import msgspec
 
-from servebench.load import wire
+from servebench.load import fast, wire
 from servebench.load.client import Client
 from servebench.load.closed_loop import HOUSEKEEPING_S, ClosedLoop
 from servebench.load.exchange import Exchange, to_result
@@ -64,6 +64,7 @@ class Worker:
         self.part = (folder / f"part-{task.number}.jsonl").open("wb")
         self.epoll = select.epoll()
         self.watched: dict[int, Callable[[int], None]] = {}  # by fd: what to call with the floor when it is ready
+        self.streams: dict[int, fast.Stream] = {}  # by fd, before `watched`: answers to read in the fast way
         self.probes: list[Probe] = []
         self.masks: dict[int, int] = {}
         self.spares = 0
@@ -100,14 +101,12 @@ class Worker:
     def run(self) -> None:
         """Connect, then serve the sockets until the parent says stop."""
         floor_ns = housekeeping_ns = 0
-        watched, patience_s, start_due = self.watched, self.loop.patience_s, self.loop.start_due
+        streams, watched, note_lag = self.streams, self.watched, self.lag_ns.append
+        patience_s, start_due = self.loop.patience_s, self.loop.start_due
         while self.shared[PHASE] != STOP:
             before_ns = time_ns()
             ready = self.epoll.poll(0 if self.backlog else patience_s(), READY_AT_ONCE)
-            for fd, _ in ready:
-                on_ready = watched.get(fd)
-                if on_ready:
-                    on_ready(floor_ns)
+            fast.read(ready, streams, watched, floor_ns, note_lag)
             if len(ready) < READY_AT_ONCE:
                 floor_ns = before_ns  # else there may be sockets that were ready by then and not reported
             start_due(len(ready))
@@ -192,12 +191,14 @@ class Worker:
         elif known != mask:
             self.epoll.modify(fd, mask)
         self.masks[fd], self.watched[fd] = mask, on_ready
+        self.streams.pop(fd, None)
 
     def forget(self, connection: Connection) -> None:
         fd = connection.sock.fileno()
         if self.masks.pop(fd, None) is not None:
             self.epoll.unregister(fd)
             del self.watched[fd]
+            self.streams.pop(fd, None)
 
     def probe(self, route: Route, connection: Connection) -> None:
         """Watch what becomes of this connection; one of each server is enough."""
