@@ -159,3 +159,15 @@ def test_the_table_of_a_folder_is_shown_again(tmp_path: Path) -> None:
     assert [cells(done.stdout, row)[0] for row in (0, 1)] == ["8", "16"]
     refused = subprocess.run([*command[:-1], "nonsense"], capture_output=True, text=True)
     assert refused.returncode == 2 and "is no SLA" in refused.stderr and refused.stderr.count("\n") == 1
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
+    log = point()
+    records.save(log, tmp_path / "vllm" / records.log_name(log.server, log.run))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "servebench.summary", str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout and process.stderr
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait() == 1
+    process.stderr.close()
