@@ -35,6 +35,7 @@ def draw(axes: Sequence[Axes], all_series: list[Series]) -> None:
     if not any(series.placed(selection.load_of, metrics.tflops_per_gpu) for series in all_series):
         why = "the model's name does not\ntell its parameters"
         axes[1].text(0.5, 0.5, why, ha="center", transform=axes[1].transAxes)
+        axes[1].set(xticks=[], yticks=[])
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
-from servebench import records, report
+from servebench import records, report, report_table, spreadsheet
 from servebench.records import Log
 
 EVIL = "</pre><script>document.title = 'owned'</script><img src=x onerror='document.title=1'>&amp;\""
@@ -224,3 +224,14 @@ def test_a_script_that_fails_is_said_in_its_place(logs: Path, tmp_path: Path) ->
     args = report.parser().parse_args([str(logs)])
     drawing = report.draw(args, tmp_path, script)
     assert (drawing.script, drawing.figures, drawing.said) == ("plot_broken.py", {}, "no <ink>\n")
+
+
+def test_what_is_offered_and_an_overload_are_told_apart() -> None:
+    runs = []
+    for scenario in ("", "D(2600,60)"):
+        log = make_log([make_result(0, 0, [1.0])], (0, 10), request_rate=1.0, overloaded=True, scenario=scenario)
+        runs.append([report_table.Reading("x", log, spreadsheet.row([log]), [])])
+    page = report_table.table(runs)
+    assert "<button>scenario</button>" in page and "<button>dataset</button>" not in page
+    assert page.count("ok, overloaded") == 2 and page.count("D(2600,60)") == 1
+    assert "dataset" not in report_table.common(runs) and "prompt 2600" in report_table.common(runs)

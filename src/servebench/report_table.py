@@ -20,7 +20,10 @@ CONFIGURATION = {
     "max_ragged_batch_size": "batch",
     "mean_prompt_length": "prompt",
     "mean_max_new_tokens": "generation",
+    "scenario": "scenario",
+    "dataset": "dataset",
 }
+WORDS = ("backend", "model", "scenario", "dataset")
 NUMBERS = {  # column of the spreadsheet: its words here
     "request_throughput_per_s": "requests/s",
     "output_token_throughput_per_s": "output tokens/s",
@@ -72,8 +75,9 @@ def _differing(points: list[Runs]) -> list[str]:
 
 
 def common(points: list[Runs]) -> str:
-    same = [name for name in CONFIGURATION if name not in _differing(points)]
-    return escape(", ".join(f"{CONFIGURATION[name]} {points[0][0].row[name]}" for name in same))
+    row, differing = points[0][0].row, _differing(points)
+    same = [name for name in CONFIGURATION if name not in differing and row[name] is not None]
+    return escape(", ".join(f"{CONFIGURATION[name]} {row[name]}" for name in same))
 
 
 def _columns(points: list[Runs]) -> list[Column]:
@@ -88,12 +92,13 @@ def _columns(points: list[Runs]) -> list[Column]:
 
 
 def _configured(name: str) -> Column:
-    numeric = name not in ("backend", "model")
-    return Column(
-        CONFIGURATION[name],
-        lambda runs: (escape(str(runs[0].row[name])), float(str(runs[0].row[name])) if numeric else None),
-        numeric,
-    )
+    numeric = name not in WORDS
+
+    def cell(runs: Runs) -> tuple[str, float | None]:
+        value = runs[0].row[name]
+        return escape("-" if value is None else str(value)), float(str(value)) if numeric else None
+
+    return Column(CONFIGURATION[name], cell, numeric)
 
 
 def _load(runs: Runs) -> tuple[str, float]:
@@ -127,8 +132,10 @@ def _failures(runs: Runs) -> tuple[str, float]:
 
 
 def _client(runs: Runs) -> tuple[str, None]:
-    verdicts = dict.fromkeys(run.log.quality.verdict.partition(":")[0] for run in runs)
-    return escape(", ".join(verdicts)), None
+    said = dict.fromkeys(run.log.quality.verdict.partition(":")[0] for run in runs)
+    if any(run.log.quality.overloaded for run in runs):
+        said["overloaded"] = None
+    return escape(", ".join(said)), None
 
 
 def _row(number: int, runs: Runs, columns: list[Column]) -> str:
