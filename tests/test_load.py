@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import select
+import socket
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import errors
 
 from servebench import metrics, records
+from servebench.load import fast
+from servebench.load.wire import Piece
 from servebench.records import Log
 
 Benchmark = Callable[..., tuple[int, str, str]]
@@ -154,3 +159,15 @@ def test_extra_fields_and_headers_reach_the_server(load: Callable[..., Log]) -> 
     log = load("--key sesame", *extra)
     assert all(r.generated_tokens == 3 for r in metrics.succeeded(log)) and not errors(log)
     assert log.run.extra_body == {"max_tokens": 3}
+
+
+def test_a_read_that_the_kernel_did_not_stamp_is_noted_as_such() -> None:
+    noted: list[Piece] = []
+    taken: list[Piece] = []
+    client = SimpleNamespace(worker=SimpleNamespace(note_lag=noted.append), take=taken.append)
+    ours, theirs = socket.socketpair()  # nobody asked this one for stamps
+    stream = (ours.recvmsg, list[bytes]().append, list[int]().append, list[int]().append, client)
+    with ours, theirs:
+        theirs.send(b"5\r\nhello\r\n")
+        fast.read([(ours.fileno(), select.EPOLLIN)], {ours.fileno(): stream}, {}, 7, lambda lag_ns: None)
+    assert noted == taken and [(p.data, p.floor_ns, p.stamped) for p in taken] == [(b"5\r\nhello\r\n", 7, False)]

@@ -22,6 +22,7 @@ Stream = tuple[
 
 
 def stream(client: Client, connection: Connection) -> Stream:
+    """What `read` needs for the rest of this client's answer."""
     pieces = client.answer.pieces
     columns = pieces.data.append, pieces.stamp_ns.append, pieces.floor_ns.append
     return connection.sock.recvmsg, *columns, client
@@ -54,7 +55,10 @@ def read(
             client.lost(error)
             continue
         if not control:  # the end, or a kernel that does not stamp
-            client.take(Piece(data, time_ns(), floor_ns, False))
+            piece = Piece(data, time_ns(), floor_ns, False)
+            if data:
+                client.worker.note_lag(piece)
+            client.take(piece)
             continue
         seconds, ns = unpack_timespec(control[0][2])
         stamp_ns = seconds * 1_000_000_000 + ns
