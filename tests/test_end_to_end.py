@@ -232,6 +232,13 @@ def test_a_prompt_longer_than_the_context_is_refused(benchmark: Benchmark) -> No
     assert_refused(code, err, "8192 tokens of the model's context")
 
 
+@pytest.mark.parametrize("words", [["--tp_size", 1, 2], ["--gpus", "0"]])
+def test_what_llamacpp_cannot_do_is_refused(benchmark: Benchmark, tmp_path: Path, words: list[object]) -> None:
+    (tmp_path / "model.gguf").touch()
+    code, _, err = benchmark("--backend", "llamacpp", "--model", tmp_path / "model.gguf", *words)
+    assert_refused(code, err, "llama.cpp runs on the CPU here")
+
+
 def assert_refused(code: int, err: str, reason: str) -> None:
     """One line, status 2."""
     assert code == 2, err

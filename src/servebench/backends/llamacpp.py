@@ -17,6 +17,9 @@ def version() -> str:
 
 
 def launch(config: ServerConfig, port: int, replica: int) -> Launch:
+    if config.tp_size > 1 or config.gpus:
+        given = f"--tp_size {config.tp_size}" if config.tp_size > 1 else "--gpus"
+        raise InputError(f"{given}: llama.cpp runs on the CPU here, each replica in one process; leave it out")
     home = engine_home("llamacpp")
     slots = min(config.max_ragged_batch_size, MOST_SLOTS)
     command = [str(home / "bin/python"), str(REPOSITORY / "engines/llamacpp_server.py")]
