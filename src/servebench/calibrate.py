@@ -208,7 +208,7 @@ def draw(ax: Axes, rows: list[Calibration]) -> None:
         bad = [(c, e) for c, e, row in zip(clients, errors, rows, strict=True) if row.quality.verdict != "ok"]
         if bad:
             ax.plot(*zip(*bad, strict=True), marker, color=color, markerfacecolor="white", zorder=3)
-    ax.axhline(TOLERANCE * 100, color="#999999", linestyle=":")
+    ax.axhline(TOLERANCE * 100, color="#999999", linestyle=":", label="tolerance")
     ax.set(xscale="log", yscale="log", xlabel="Clients", ylabel="Error of the measured value (%)")
     ax.set_title(f"Client against the reference server: TTFT {TTFT_S * 1e3:g} ms, gap {rows[0].gap_s * 1e3:g} ms")
-    ax.legend()
+    ax.legend(frameon=True, framealpha=1, edgecolor="none")  # no line goes through its words
