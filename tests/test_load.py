@@ -14,7 +14,10 @@ from conftest import errors
 
 from servebench import metrics, records
 from servebench.load import fast
-from servebench.load.wire import Piece
+from servebench.load.client import Client
+from servebench.load.http import Http1
+from servebench.load.route import Route
+from servebench.load.wire import Endpoint, Piece
 from servebench.records import Log
 
 Benchmark = Callable[..., tuple[int, str, str]]
@@ -163,11 +166,15 @@ def test_extra_fields_and_headers_reach_the_server(load: Callable[..., Log]) -> 
 
 def test_a_read_that_the_kernel_did_not_stamp_is_noted_as_such() -> None:
     noted: list[Piece] = []
-    taken: list[Piece] = []
-    client = SimpleNamespace(worker=SimpleNamespace(note_lag=noted.append), take=taken.append)
+    endpoint = Endpoint.of("http://127.0.0.1:1")
+    route = Route(endpoint, None, lambda: Http1(endpoint, {}))
+    client = Client(0, 0, route, SimpleNamespace(note_lag=noted.append))
+    client.answer.add(Piece(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", 1, 0, True))
     ours, theirs = socket.socketpair()  # nobody asked this one for stamps
-    stream = (ours.recvmsg, list[bytes]().append, list[int]().append, list[int]().append, client)
     with ours, theirs:
         theirs.send(b"5\r\nhello\r\n")
-        fast.read([(ours.fileno(), select.EPOLLIN)], {ours.fileno(): stream}, {}, 7, lambda lag_ns: None)
-    assert noted == taken and [(p.data, p.floor_ns, p.stamped) for p in taken] == [(b"5\r\nhello\r\n", 7, False)]
+        streams = {ours.fileno(): fast.stream(client, SimpleNamespace(sock=ours))}
+        fast.read([(ours.fileno(), select.EPOLLIN)], streams, {}, 7, lambda lag_ns: None)
+    (piece,), kept = noted, client.answer.pieces
+    assert (piece.data, piece.floor_ns, piece.stamped) == (b"5\r\nhello\r\n", 7, False)
+    assert (kept.data[-1], kept.stamp_ns[-1], kept.floor_ns[-1]) == piece[:3]

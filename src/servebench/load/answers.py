@@ -77,8 +77,8 @@ class Reading(NamedTuple):
 
 def read(answer: Answer | Http2Answer, form: Form) -> Reading:
     """The meaning of an answer, complete or cut off."""
-    broken = None
-    skimmed = answer.skim() if form == "events" and isinstance(answer, Answer) else []
+    broken, streamed = None, form == "events"
+    skimmed = answer.skim() if streamed and isinstance(answer, Answer) else []
     first = len(answer.body) if skimmed else 0
     try:
         answer.frame()
@@ -87,7 +87,6 @@ def read(answer: Answer | Http2Answer, form: Form) -> Reading:
     if form == "mii":
         reading = _replied(answer.body)
         return reading._replace(error=broken) if broken else reading
-    streamed = form == "events"
     whole = b"" if streamed and answer.status == 200 else b"".join(data for data, _ in answer.body)
     if answer.status and answer.status != 200:
         return _failed(f"HTTP {answer.status}: {_shown(whole)}")

@@ -186,11 +186,11 @@ class Client:
         except OSError as error:
             self.lost(error)
             return
-        if piece.data:
-            self.worker.note_lag(piece)
         self.take(piece)
 
     def take(self, piece: Piece) -> None:
+        if piece.data:
+            self.worker.note_lag(piece)
         try:
             if not piece.data:
                 self._closed_by_server()

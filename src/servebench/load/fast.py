@@ -55,15 +55,12 @@ def read(
             client.lost(error)
             continue
         if not control:  # the end, or a kernel that does not stamp
-            piece = Piece(data, time_ns(), floor_ns, False)
-            if data:
-                client.worker.note_lag(piece)
-            client.take(piece)
+            client.take(Piece(data, time_ns(), floor_ns, False))
             continue
         seconds, ns = unpack_timespec(control[0][2])
         stamp_ns = seconds * 1_000_000_000 + ns
-        note_lag(time_ns() - stamp_ns)
         if 5 <= len(data) < READ_SIZE and data[-4:] != b"\r\n\r\n":  # not the end, as Answer.add has it
+            note_lag(time_ns() - stamp_ns)
             keep(data)
             keep_stamp(stamp_ns)
             keep_floor(floor_ns)

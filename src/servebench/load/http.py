@@ -74,7 +74,7 @@ class Answer:
 
         Only where that changes nothing: after a whole event, and not the last piece.
         """
-        if self.status != 200 or not self._between_events():
+        if not (self.chunked and self.status == 200 and self._between_events()):
             return []
         texts = self.pieces.data[self._framed : -1]
         first, events = self._framed, sse.plain(texts)
@@ -85,9 +85,9 @@ class Answer:
         """Did what the parser has seen end with the head, or with a chunk that ended an event?"""
         seen = self.pieces.data[self._framed - 1]
         if not self.body:
-            return self.chunked and seen.endswith(b"\r\n\r\n")
+            return seen.endswith(b"\r\n\r\n")
         last, _ = self.body[-1]
-        return self.chunked and last.endswith(b"\n\n") and seen.endswith(last + b"\r\n")
+        return last.endswith(b"\n\n") and seen.endswith(last + b"\r\n")
 
     def frame(self) -> None:
         """Parse what was kept, and find out which piece each part of the body ended in.

@@ -62,9 +62,9 @@ def _with_plain_newlines(texts: list[bytes]) -> list[bytes]:
         texts = [texts[0].removeprefix(b"\xef\xbb\xbf"), *texts[1:]]
     if not any(b"\r" in text for text in texts):
         return texts
-    plain, after_cr = [], False
+    given, after_cr = [], False
     for text in texts:
         rest = text.removeprefix(b"\n") if after_cr else text
         after_cr = text.endswith(b"\r") if text else after_cr
-        plain.append(rest.replace(b"\r\n", b"\n").replace(b"\r", b"\n"))
-    return plain
+        given.append(rest.replace(b"\r\n", b"\n").replace(b"\r", b"\n"))
+    return given
