@@ -45,6 +45,11 @@ def e2e_s(r: Result) -> float:
     return r.event_ns[-1] / 1e9
 
 
+def end_ns(r: Result) -> int:
+    """When the request ended (ns of CLOCK_REALTIME): its last content event, or the time that it was given up."""
+    return r.sent_ns + (r.ended_ns if r.ended_ns is not None else r.event_ns[-1] if r.event_ns else 0)
+
+
 def schedule_wait_s(r: Result) -> float:
     """Open loop: sent - scheduled, which every latency from schedule has on top of that from send. Else 0."""
     return 0.0 if r.scheduled_ns is None else (r.sent_ns - r.scheduled_ns) / 1e9
@@ -251,10 +256,7 @@ def interactivity(log: Log) -> np.ndarray:
 def lifetimes_ns(results: list[Result], window_ns: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """When each request was sent and ended; one that was cancelled was in flight to the end of the window."""
     sent = [r.sent_ns for r in results]
-    ended = [
-        window_ns[1] if r.finish_reason == "cancelled" else r.sent_ns + (r.event_ns[-1] if r.event_ns else 0)
-        for r in results
-    ]
+    ended = [window_ns[1] if r.finish_reason == "cancelled" else end_ns(r) for r in results]
     return np.array(sent, dtype=np.int64), np.array(ended, dtype=np.int64)
 
 

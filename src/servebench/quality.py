@@ -73,10 +73,9 @@ def _percentile(values: np.ndarray, q: float) -> float | None:
 def outstanding(results: list[Result], window_ns: tuple[int, int]) -> np.ndarray:
     """Requests that should have left and have not ended, at LOOKS moments of the window. Shape (LOOKS,)."""
     arrived = np.sort([r.sent_ns if r.scheduled_ns is None else r.scheduled_ns for r in results])
-    ended = np.sort([r.sent_ns + r.event_ns[-1] for r in results if r.event_ns and r.finish_reason != "cancelled"])
-    failed = np.sort([r.sent_ns for r in results if not r.event_ns and r.finish_reason != "cancelled"])
+    ended = np.sort([metrics.end_ns(r) for r in results if r.finish_reason != "cancelled"])
     at = np.linspace(*window_ns, LOOKS)
-    return np.asarray(sum(sign * np.searchsorted(x, at) for sign, x in ((1, arrived), (-1, ended), (-1, failed))))
+    return np.asarray(np.searchsorted(arrived, at) - np.searchsorted(ended, at))
 
 
 def growing(in_flight: np.ndarray, arrivals: int, strictness: float = 1.0) -> bool:

@@ -119,12 +119,15 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
     max_new_tokens: int  # asked for
     generated_tokens: int  # achieved
     token_source: str  # where the counts come from: "usage", "token_ids", "events", ...
+    reasoning_tokens: int | None = None  # of generated_tokens, if the server says so; hidden ones are in no event
     cached_tokens: int | None = None  # prompt tokens that the server found in its prefix cache, if it says so
     scheduled_ns: int | None = None  # when it should have left (open loop)
     sent_ns: int  # just before its last byte was handed to the kernel
     event_ns: Sequence[int]  # arrival of every event that carries content, ns after sent_ns
     event_tokens: Sequence[int]  # tokens in each of them
     merged: list[tuple[int, int]] = []  # (event index, earliest ns): event_ns is an upper bound for these
+    first_answer_event: int | None = 0  # index of the first event that is not reasoning; None: there was none
+    ended_ns: int | None = None  # when a request without a whole answer was given up, ns after sent_ns
     texts: list[str] = []  # what each event said; kept only until tokens are counted, where the server counts none
     finish_reason: str | None = None  # the server's word, or "cancelled" when the point had ended
     status: int = 0  # HTTP status, 0 when no answer came

@@ -281,7 +281,7 @@ class Client:
 
     def _exchange(self, job: Job, error: str | None) -> Exchange:
         sent_ns = self.first_sent_ns or self.sent_ns
-        times = (self.late_ns, sent_ns, self.connect_ns)
+        times = (self.late_ns, sent_ns, time_ns(), self.connect_ns)
         return Exchange(
             job, self.phase, self.number, self.server, *times, self.resent, self.retries, self.answer, error
         )

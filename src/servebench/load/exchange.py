@@ -22,6 +22,7 @@ class Exchange(NamedTuple):
     server: int
     late_ns: int
     sent_ns: int
+    ended_ns: int  # of a request without a whole answer: when it was given up
     connect_ns: int
     resent: int
     retries: int
@@ -57,6 +58,7 @@ def to_result(exchange: Exchange, form: answers.Form, cancelled: bool = False) -
         merged=[(i, max(0, floor)) for i, floor in merged],
         texts=reading.texts if reading.token_source == "events" else [],
         finish_reason="cancelled" if cancelled else reading.finish_reason,
+        ended_ns=max(0, exchange.ended_ns - sent_ns) if error or cancelled else None,
         status=exchange.answer.status,
         connect_ns=exchange.connect_ns,
         resent=exchange.resent,

@@ -149,7 +149,9 @@ class OpenLoop:
                 at_ns = self.start_ns + arrival.at_ns
                 job = msgspec.structs.replace(arrival.job, scheduled_ns=at_ns)
                 client = self.clients[0]
-                yield Exchange(job, arrival.phase, client.number, 0, 0, at_ns, 0, 0, 0, Answer(), "cancelled")
+                yield Exchange(
+                    job, arrival.phase, client.number, 0, 0, at_ns, time_ns(), 0, 0, 0, Answer(), "cancelled"
+                )
 
     def ended(self, client: Client, exchange: Exchange) -> int:
         """Free a client whose request ended. Returns how late the request was, ns, its wait for a place apart."""
