@@ -4,24 +4,52 @@ from __future__ import annotations
 
 import pytest
 
-from servebench import arguments
+from servebench import arguments, defaults
 from servebench.backends import openai
 from servebench.load import mii
 from servebench.records import InputError
 
 VLLM = ["--backend", "vllm"]
+TWO_URLS = ["--openai_api_url", "http://a/v1", "http://b/v1"]
 
 
 def test_defaults_are_the_models_own() -> None:
-    settings = arguments.parse([*VLLM, "--model", "meta-llama/Llama-13b-hf"])
+    settings = arguments.parse([*VLLM, "--model", "meta-llama/Llama-2-13b-hf"])
     assert settings.tp_size == (1, 2, 4)
     assert settings.mean_prompt_length == (1200, 2600)
     assert settings.num_clients == (1, 2, 4, 6, 8, 12, 16, 20, 24, 28, 32)
 
 
 def test_the_command_line_overrides_them() -> None:
-    settings = arguments.parse([*VLLM, "--model", "meta-llama/Llama-13b-hf", "--tp_size", "1", "2"])
+    settings = arguments.parse([*VLLM, "--model", "meta-llama/Llama-2-13b-hf", "--tp_size", "1", "2"])
     assert settings.tp_size == (1, 2)
+
+
+@pytest.mark.parametrize("name", ["meta-llama/Llama-13b-hf", "meta-llama/llama-13B-hf"])
+def test_the_specs_short_name_is_measured_as_the_hubs(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = arguments.parse([*VLLM, "--model", name])
+    assert settings.model == settings.tokenizer == "meta-llama/Llama-2-13b-hf"
+    assert settings.tp_size == (1, 2, 4)
+    assert f"--model {name}: measured as meta-llama/Llama-2-13b-hf" in capsys.readouterr().err
+
+
+def test_a_models_defaults_are_found_whatever_the_case_of_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = arguments.parse([*VLLM, "--model", "Tiiuae/falcon-40b"])
+    assert (settings.model, settings.tp_size, settings.max_prompt_length) == ("Tiiuae/falcon-40b", (2, 4), 2000)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("model", defaults.MODELS)
+def test_the_defaults_fit_the_models_context(model: str) -> None:
+    contexts = {"meta-llama": 4096, "tiiuae": 2048, "microsoft": 2048, "mistralai": 32768}
+    asked, context = defaults.MODELS[model], contexts[model.partition("/")[0]]
+    assert max(asked.mean_prompt_length) + max(asked.mean_max_new_tokens) <= context
+    assert max(asked.mean_prompt_length) < asked.max_prompt_length < context
+
+
+def test_clients_per_replica_leave_no_clients_of_another_number() -> None:
+    settings = arguments.parse([*VLLM, "--num_replicas", "1", "2", "--clients_per_replica", "16"])
+    assert (settings.clients_per_replica, settings.num_clients) == ((16,), ())
 
 
 def test_values_given_twice_count_once() -> None:
@@ -99,6 +127,11 @@ def test_a_bad_value_is_one_line_and_status_2(
         ([*VLLM, "--request_rate", "1", "2", "--ramp_from", "2"], "give another"),
         ([*VLLM, "--max_concurrency", "8"], "--num_clients"),
         ([*VLLM, "--request_rate", "1", "--num_requests", "1"], "give more"),
+        ([*VLLM, "--clients_per_replica", "4", "--num_clients", "8"], "leave --num_clients out"),
+        ([*VLLM, "--clients_per_replica", "4", "--request_rate", "1"], "exclude each other"),
+        ([*VLLM, "--clients_per_replica", "4", "--find_peak"], "leave the search out"),
+        (["--clients_per_replica", "4", "--calibrate"], "has one server"),
+        (["--clients_per_replica", "4", "--backend", "openai", *TWO_URLS], "give --num_replicas 2"),
         ([*VLLM, "--multi_turn"], "--dataset"),
         ([*VLLM, "--dataset", __file__, "--multi_turn", "--request_rate", "1"], "--num_clients"),
         ([*VLLM, "--think_time", "1"], "--multi_turn"),

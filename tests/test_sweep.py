@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
-from conftest import make_log
+from conftest import ROOT, make_log
 
-from servebench import arguments, sweep
+from servebench import arguments, records, sweep
 
 
 @pytest.fixture
@@ -38,6 +41,35 @@ def test_every_combination_is_one_point() -> None:
         (20, 8),
     ]
     assert len({p.path for _, points in plan for p in points}) == 16
+
+
+def test_clients_of_each_replica_are_counted_for_each_server() -> None:
+    words = "--backend vllm --dry_run --num_replicas 1 2 4 --mean_prompt_length 10 --mean_max_new_tokens 5"
+    plan = sweep.make_plan(arguments.parse([*words.split(), "--clients_per_replica", "16", "3"]))
+    loads = {server.num_replicas: [point.run.num_clients for point in points] for server, points in plan}
+    assert loads == {1: [16, 3], 2: [32, 6], 4: [64, 12]}
+    assert [point.run.num_requests for point in plan[2][1]] == [4 * 64 + 32, 4 * 12 + 32]
+    same = sweep.make_plan(arguments.parse([*words.split(), "--num_clients", "16", "32", "64"]))
+    assert {points[0].fingerprint for _, points in plan} <= {p.fingerprint for _, points in same for p in points}
+
+
+def test_the_figure_of_replicas_is_drawn_from_clients_per_replica(
+    benchmark: Callable[..., tuple[int, str, str]],
+    reference: Callable[..., str],
+    tokenizer_dir: Path,
+    results: Path,
+) -> None:
+    for replicas in (1, 2):
+        urls = [reference("--ttft", "0.02", "--gap", "0") for _ in range(replicas)]
+        where = ["--backend", "openai", "--model", "m", "--tokenizer", tokenizer_dir, "--openai_api_url", *urls]
+        lengths = ["--mean_prompt_length", 16, "--mean_max_new_tokens", 4]
+        code, out, err = benchmark(*where, *lengths, "--num_replicas", replicas, "--clients_per_replica", 3)
+        assert code == 0, out + err
+    logs = [records.load(path) for path in sorted((results / "openai").glob("*.json"))]
+    assert [(log.server.num_replicas, log.run.num_clients) for log in logs] == [(1, 3), (2, 6)]
+    script = [sys.executable, ROOT / "src/plot_repl_scale.py", "--log_dir", results, "--out_dir", results]
+    drawn = subprocess.run([*script, "--clients_per_replica", "3"], capture_output=True, text=True)
+    assert drawn.returncode == 0 and len(list(results.glob("*clients_per_replica3*.png"))) == 1, drawn.stderr
 
 
 def test_rates_and_scenarios_are_swept_and_named(plan_of) -> None:  # type: ignore[no-untyped-def]

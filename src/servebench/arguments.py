@@ -48,7 +48,8 @@ class Settings:
     max_prompt_length: int
     mean_max_new_tokens: tuple[int, ...]
     max_new_tokens_var: float
-    num_clients: tuple[int, ...]
+    num_clients: tuple[int, ...]  # none where there are clients_per_replica
+    clients_per_replica: tuple[int, ...]
     num_requests: int | None
     runs: int
     target_ci: float | None
@@ -115,7 +116,7 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
     """Raises SystemExit(2) for what argparse refuses, InputError for what only makes no sense together."""
     args = build_parser().parse_args(_engine_args_joined(sys.argv[1:] if argv is None else argv))
     given: dict[str, Any] = dict(vars(args))
-    given["model"] = args.model or defaults.DEFAULT_MODEL
+    given["model"] = _model(args.model or defaults.DEFAULT_MODEL)
     given["tokenizer"] = args.tokenizer or given["model"]
     _fill_in_model_defaults(given)
     given["openai_api_key"] = args.openai_api_key or os.environ.get("OPENAI_API_KEY", "")
@@ -158,16 +159,25 @@ def _engine_args_joined(argv: Sequence[str]) -> list[str]:
 
 
 def _fill_in_model_defaults(given: dict[str, Any]) -> None:
-    model = defaults.MODELS.get(str(given["model"]), defaults.ANY_MODEL)
+    model = defaults.of_model(given["model"])
     attached = given["client_only"] or given["backend"] in ("openai", "aml")
     sizes = model.tp_size[:1] if attached else model.tp_size  # a server that runs has but one
     given["tp_size"] = given["tp_size"] or sizes
     for name in ("mean_prompt_length", "mean_max_new_tokens"):
         given[name] = given[name] or getattr(model, name)
-    given["num_clients"] = given["num_clients"] or (
-        defaults.CALIBRATION_CLIENTS if given["calibrate"] else defaults.NUM_CLIENTS
-    )
+    if not given["clients_per_replica"]:
+        usual = defaults.CALIBRATION_CLIENTS if given["calibrate"] else defaults.NUM_CLIENTS
+        given["num_clients"] = given["num_clients"] or usual
     given["max_prompt_length"] = given["max_prompt_length"] or model.max_prompt_length
+
+
+def _model(name: str) -> str:
+    """A name that the hub does not have, but the original suite's documents do, stands for another."""
+    right = defaults.hub_name(name)
+    if right == name or Path(name).exists():
+        return name
+    print(f"--model {name}: measured as {right}, its name on the Hugging Face hub", file=sys.stderr)
+    return right
 
 
 def _split(engine_args: str) -> tuple[str, ...]:
@@ -216,6 +226,11 @@ def _check_server(settings: Settings) -> None:
     if settings.router and (not starts or backend.ports):
         raise InputError(
             f"--router stands before replicas that we start one by one; --backend {settings.backend} has none here"
+        )
+    if settings.clients_per_replica and len(settings.openai_api_url) > max(settings.num_replicas):
+        urls = len(settings.openai_api_url)
+        raise InputError(
+            f"--clients_per_replica counts --num_replicas; for {urls} URLs give --num_replicas {urls}"
         )
     wanted = max(settings.tp_size) * max(settings.num_replicas)
     if settings.gpus and len(settings.gpus) < wanted:

@@ -1,4 +1,4 @@
-"""What is benchmarked when the command line does not say. Data, no code.
+"""What is benchmarked when the command line does not say: data, and how it is looked up.
 
 Lengths and tensor parallel sizes are those of DeepSpeed-FastGen's published runs.
 """
@@ -24,7 +24,6 @@ _FALCON = ModelDefaults(mean_prompt_length=(1200, 1900), mean_max_new_tokens=(60
 
 MODELS = {
     "meta-llama/Llama-2-7b-hf": _LLAMA,
-    "meta-llama/Llama-13b-hf": replace(_LLAMA, tp_size=(1, 2, 4)),  # as the original suite writes it
     "meta-llama/Llama-2-13b-hf": replace(_LLAMA, tp_size=(1, 2, 4)),
     "meta-llama/Llama-2-70b-hf": replace(_LLAMA, tp_size=(4, 8)),
     "tiiuae/falcon-40B": replace(_FALCON, tp_size=(2, 4)),
@@ -33,6 +32,9 @@ MODELS = {
     "mistralai/Mixtral-8x7B-v0.1": replace(_LLAMA, tp_size=(4,)),
 }
 
+# As the original suite writes a model: as the hub does.
+ALIASES = {"meta-llama/Llama-13b-hf": "meta-llama/Llama-2-13b-hf"}
+
 DEFAULT_MODEL = "meta-llama/Llama-2-7b-hf"
 NUM_CLIENTS = (1, 2, 4, 6, 8, 12, 16, 20, 24, 28, 32)
 CALIBRATION_CLIENTS = (1, 16, 64, 256, 500, 1000)
@@ -40,6 +42,16 @@ CALIBRATION_CLIENTS = (1, 16, 64, 256, 500, 1000)
 
 WARMUP = 1  # requests of each client
 ARRIVALS_S = 30  # of an open loop's point
+
+
+def of_model(name: str) -> ModelDefaults:
+    """The hub finds models whatever the case of their names."""
+    return next((found for known, found in MODELS.items() if known.lower() == name.lower()), ANY_MODEL)
+
+
+def hub_name(model: str) -> str:
+    """The model's name on the hub, where people know it by another."""
+    return next((right for alias, right in ALIASES.items() if alias.lower() == model.lower()), model)
 
 
 def num_arrivals(request_rate: float) -> int:

@@ -153,6 +153,7 @@ def _excluded(args: argparse.Namespace) -> dict[str, bool]:
     rate, trace, dataset, turns = args.request_rate, args.trace_speed, args.dataset, args.multi_turn
     open_loop, search = bool(rate or trace), bool(args.find_max or args.find_peak)
     given = {name for name in ("mean_prompt_length", "mean_max_new_tokens") if getattr(args, name)}
+    per_replica = bool(args.clients_per_replica)
     bounds = args.min_runs is not None or args.max_runs is not None
     return {
         "--calibrate measures clients, not rates; leave the open loop out": open_loop and args.calibrate,
@@ -160,6 +161,12 @@ def _excluded(args: argparse.Namespace) -> dict[str, bool]:
         "--min_runs and --max_runs are bounds of --target_ci; give that": bounds and not args.target_ci,
         "--num_clients and an open loop exclude each other; leave one of them out": open_loop
         and bool(args.num_clients),
+        "--clients_per_replica says how many clients there are; leave --num_clients out": per_replica
+        and bool(args.num_clients),
+        "--clients_per_replica and an open loop exclude each other; leave one of them out": per_replica
+        and open_loop,
+        "--clients_per_replica fixes the load; leave the search out": per_replica and search,
+        "--calibrate has one server; leave --clients_per_replica out": per_replica and args.calibrate,
         "--request_rate and --trace_speed exclude each other; leave one of them out": bool(rate and trace),
         "--trace_speed sends a trace at its own times; give it with --dataset": bool(trace and not dataset),
         "--arrival is about the times of --request_rate; give that": args.arrival != "poisson" and not rate,

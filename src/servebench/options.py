@@ -22,8 +22,8 @@ EPILOG = """examples:
   python run_benchmark.py --backend aml --aml_api_url https://HOST/score --aml_api_key KEY \\
       --deployment_name NAME --model mistralai/Mixtral-8x7B-v0.1
 Options that take several values (tp_size, num_replicas, max_ragged_batch_size, mean_prompt_length,
-mean_max_new_tokens, scenario, num_clients, request_rate, trace_speed) are swept: every combination is one point
-and one log. A point that was measured before with the same settings is skipped.
+mean_max_new_tokens, scenario, num_clients, clients_per_replica, request_rate, trace_speed) are swept: every
+combination is one point and one log. A point that was measured before with the same settings is skipped.
 Exit status: 0 all points measured, 1 some failed, 2 bad input.
 """
 
@@ -118,8 +118,10 @@ def _endpoint_options(group: argparse._ArgumentGroup) -> None:
 
 def _load_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--num_clients", nargs="+", type=COUNT, metavar="N",
+    add("--num_clients", nargs="+", type=COUNT, default=[], metavar="N",
         help="clients, each sends its next request when its last ended [1 2 4 6 8 12 ... 32]")  # fmt: skip
+    add("--clients_per_replica", nargs="+", type=COUNT, default=[], metavar="N",
+        help="clients of each replica instead: N x --num_replicas of them, to see how replicas scale")  # fmt: skip
     add("--num_requests", type=COUNT, metavar="N",
         help="counted requests a point [4 x clients + 32; open loop: those of 30 s, 100 at least]")  # fmt: skip
     add("--runs", type=COUNT, default=1, metavar="N",

@@ -51,7 +51,8 @@ def make_plan(settings: Settings) -> Plan:
     Raises InputError when the engine is not installed, except for a plan that is only looked at.
     """
     return [
-        (server, [make_point(settings, server, run) for run in _runs(settings)]) for server in _servers(settings)
+        (server, [make_point(settings, server, run) for run in _runs(settings, server)])
+        for server in _servers(settings)
     ]
 
 
@@ -92,12 +93,12 @@ def _servers(settings: Settings) -> list[ServerConfig]:
     ]
 
 
-def _runs(settings: Settings) -> list[RunConfig]:
+def _runs(settings: Settings, server: ServerConfig) -> list[RunConfig]:
     same = {name: getattr(settings, name) for name in RunConfig.__struct_fields__ if name not in SWEPT}
     runs = range(settings.max_runs if settings.target_ci else settings.runs)
     return [
         RunConfig(**lengths, **load, max_prompt_length=settings.max_prompt_length, repetition=repetition, **same)
-        for repetition, lengths, load in product(runs, _lengths(settings), _loads(settings))
+        for repetition, lengths, load in product(runs, _lengths(settings), _loads(settings, server))
     ]
 
 
@@ -110,7 +111,7 @@ def _lengths(settings: Settings) -> list[dict[str, Any]]:
     return [scenario_lengths(scenario) for scenario in settings.scenario]
 
 
-def _loads(settings: Settings) -> list[dict[str, Any]]:
+def _loads(settings: Settings, server: ServerConfig) -> list[dict[str, Any]]:
     """Clients, request rates, or speeds of a trace: one of them is swept. A search begins with the least."""
     if settings.find_max or settings.find_peak:
         return [_least_load(settings)]
@@ -118,7 +119,8 @@ def _loads(settings: Settings) -> list[dict[str, Any]]:
         return [rate_load(settings, rate) for rate in settings.request_rate]
     if settings.trace_speed:
         return [rate_load(settings, None) | {"trace_speed": speed} for speed in settings.trace_speed]
-    return [clients_load(settings, clients) for clients in settings.num_clients]
+    of_replicas = [each * server.num_replicas for each in settings.clients_per_replica]
+    return [clients_load(settings, clients) for clients in of_replicas or settings.num_clients]
 
 
 def _least_load(settings: Settings) -> dict[str, Any]:
