@@ -55,22 +55,6 @@ def test_a_gpu_engine_is_refused_without_a_gpu(engine: str, without_gpu: dict[st
     assert not Path(without_gpu["SERVEBENCH_ENGINES"]).exists()
 
 
-def test_the_gpu_check_says_what_it_would_do(without_gpu: dict[str, str]) -> None:
-    before = sorted(ROOT.glob("results/*")), sorted(ROOT.glob("plots/*"))
-    ended = run("scripts/gpu_check.sh", "--dry_run", env=without_gpu)
-    assert (ended.returncode, ended.stderr) == (0, "")
-    plan = ended.stdout.splitlines()
-    assert plan[1:4] == ["engines/vllm.sh ", "engines/fastgen.sh ", "engines/llama_7b.sh "]
-    assert [line for line in plan if "run_benchmark.py --backend fastgen" in line]
-    assert (sorted(ROOT.glob("results/*")), sorted(ROOT.glob("plots/*"))) == before
-
-
-def test_the_gpu_check_wants_a_gpu(without_gpu: dict[str, str]) -> None:
-    ended = run("scripts/gpu_check.sh", env=without_gpu)
-    assert ended.returncode == 2
-    assert ended.stderr.startswith("gpu_check.sh: no NVIDIA driver here")
-
-
 def test_what_a_killed_server_started_is_ended(tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
