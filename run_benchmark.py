@@ -4,7 +4,17 @@
 python run_benchmark.py --backend vllm --num_clients 1 2 4 8        (-h explains every option)
 """
 
+import sys
 from contextlib import closing
+from pathlib import Path
+
+try:
+    import servebench  # first: it says what this Python lacks
+except ModuleNotFoundError:
+    sys.path.append(str(Path(__file__).resolve().parent / "src"))
+    import servebench
+
+    servebench.refuse_lacking(["servebench"])
 
 from tqdm import tqdm
 
@@ -35,10 +45,8 @@ def run(settings: arguments.Settings) -> int:
     preflight(settings, plan)
     tokenizer = load_tokenizer(settings.tokenizer)
     failed = False
-    with (
-        tqdm(total=sweep.num_pending(plan), desc="points", disable=None) as bar,
-        closing(measure_plan(plan, settings, tokenizer)) as measured,
-    ):
+    bar = tqdm(total=sweep.num_pending(plan), desc="points", disable=None)
+    with bar, closing(measure_plan(plan, settings, tokenizer)) as measured:
         for point, log in measured:
             sweep.save(point, log)
             bar.write(summary.line(log))

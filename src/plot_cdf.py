@@ -9,6 +9,8 @@ with each run thin behind it. A failed request never ends, so where some failed 
 
 from __future__ import annotations
 
+import servebench  # noqa: F401  # isort: skip  first: it says what this Python lacks
+
 from collections.abc import Callable
 from functools import partial
 

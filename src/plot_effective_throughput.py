@@ -9,6 +9,8 @@ more, by the moving average of the gaps between tokens (ema) or by their running
 
 from __future__ import annotations
 
+import servebench  # noqa: F401  # isort: skip  first: it says what this Python lacks
+
 import math
 from functools import partial
 

@@ -8,6 +8,8 @@ One figure a model, server, pair of lengths and number of clients. A percentile 
 
 from __future__ import annotations
 
+import servebench  # noqa: F401  # isort: skip  first: it says what this Python lacks
+
 from collections.abc import Callable
 from functools import partial
 

@@ -9,6 +9,8 @@ the requests of a run are too few to carry (P50 needs 11, P90 64, P99 662).
 
 from __future__ import annotations
 
+import servebench  # noqa: F401  # isort: skip  first: it says what this Python lacks
+
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial

@@ -9,6 +9,8 @@ points that no other of the same backend beats both ways; the others are faint.
 
 from __future__ import annotations
 
+import servebench  # noqa: F401  # isort: skip  first: it says what this Python lacks
+
 from matplotlib.axes import Axes
 
 from servebench import commandline, curves, figures, metrics, selection

@@ -8,6 +8,8 @@ The dotted line is what the smallest number of replicas would reach if it scaled
 
 from __future__ import annotations
 
+import servebench  # noqa: F401  # isort: skip  first: it says what this Python lacks
+
 from matplotlib.axes import Axes
 
 from servebench import commandline, curves, figures, metrics, selection

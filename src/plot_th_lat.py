@@ -8,6 +8,8 @@ One figure a model, server and pair of lengths; one curve a backend; one point a
 
 from __future__ import annotations
 
+import servebench  # noqa: F401  # isort: skip  first: it says what this Python lacks
+
 from matplotlib.axes import Axes
 
 from servebench import commandline, curves, figures, metrics, selection

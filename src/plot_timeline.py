@@ -9,6 +9,8 @@ drain, which no throughput is taken from, are shaded; the steady window lies bet
 
 from __future__ import annotations
 
+import servebench  # noqa: F401  # isort: skip  first: it says what this Python lacks
+
 from typing import Any, NamedTuple
 
 import numpy as np

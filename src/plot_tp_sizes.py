@@ -8,6 +8,8 @@ TFLOP/s per GPU = parameters x (prompt + generated tokens) x 2 x requests/s / GP
 
 from __future__ import annotations
 
+import servebench  # noqa: F401  # isort: skip  first: it says what this Python lacks
+
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
