@@ -7,7 +7,6 @@ import platform
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from datetime import datetime, timezone
-from itertools import accumulate, pairwise
 from typing import Any
 
 import msgspec
@@ -25,6 +24,7 @@ from servebench.server import Server, running_server
 from servebench.stopping import why_stop
 from servebench.sweep import Plan, Point, runs_before
 from servebench.workload import build_workload
+from servebench.workload.token_counts import with_token_counts
 
 ONE_BY_ONE: dict[str, Any] = {"num_clients": 1, "num_requests": 2, "warmup": 0, "probe_rate": 0.0}
 ONE_BY_ONE |= {"request_rate": None, "trace_speed": None, "max_concurrency": None, "multi_turn": False}
@@ -96,7 +96,7 @@ def measure_point(point: Point, server: Server, settings: Settings, tokenizer: T
     workers = settings.num_workers or default_workers(run.num_clients, run.request_rate or 0.0)
     before = server.cache_counters()
     outcome = run_load(run, workload, server.target(run), point.path.with_suffix(".parts"), workers)
-    results = [_count_tokens(r, tokenizer) for r in outcome.results]
+    results = with_token_counts(outcome.results, tokenizer)
     failure = outcome.failure or _nothing_succeeded(results)
     return Log(
         status="failed" if failure else "ok",
@@ -111,7 +111,7 @@ def measure_point(point: Point, server: Server, settings: Settings, tokenizer: T
         quality=outcome.quality,
         cache_hit_rate=hit_rate(before, server.cache_counters()),
         results=results,
-        probes=[_count_tokens(r, tokenizer) for r in outcome.probes],
+        probes=with_token_counts(outcome.probes, tokenizer),
     )
 
 
@@ -143,16 +143,6 @@ def _nothing_succeeded(results: list[Result]) -> str | None:
     counted = [r for r in results if r.phase == "measured"]
     errors = [r.error for r in counted if r.error]
     return f"every request failed, the first with: {errors[0]}" if errors and len(errors) == len(counted) else None
-
-
-def _count_tokens(result: Result, tokenizer: Tokenizer) -> Result:
-    """Where the server counted none, the tokenizer does: tokens up to each event, less those before."""
-    if not result.texts:
-        return result
-    so_far = [0, *(len(tokenizer.encode(t, add_special_tokens=False).ids) for t in accumulate(result.texts))]
-    tokens = [max(0, b - a) for a, b in pairwise(so_far)]
-    counted = {"event_tokens": tokens, "generated_tokens": sum(tokens), "token_source": "tokenizer"}
-    return msgspec.structs.replace(result, texts=[], **counted)
 
 
 def _this_client() -> dict[str, str | int | float]:
