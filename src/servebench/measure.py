@@ -17,13 +17,14 @@ from servebench.arguments import Settings
 from servebench.launch import ServerFailed
 from servebench.load.fleet import default_workers, run_load
 from servebench.prefix_cache import hit_rate
-from servebench.preflight import model_context
+from servebench.preflight import asks_hub
 from servebench.records import Log, Result, RunConfig, ServerConfig, ServerFacts
 from servebench.search import points_to_measure
 from servebench.server import Server, running_server
 from servebench.stopping import why_stop
 from servebench.sweep import Plan, Point, runs_before
 from servebench.workload import build_workload
+from servebench.workload.model_files import model_context
 from servebench.workload.token_counts import with_token_counts
 
 ONE_BY_ONE: dict[str, Any] = {"num_clients": 1, "num_requests": 2, "warmup": 0, "probe_rate": 0.0}
@@ -106,7 +107,8 @@ def measure_point(point: Point, server: Server, settings: Settings, tokenizer: T
         server=point.server,
         run=run,
         server_facts=msgspec.structs.replace(server.facts, log_tail=server.log_tail() if failure else ""),
-        client=_this_client() | {"workload_sha256": workload.sha256, "num_workers": workers},
+        client=_this_client()
+        | {"workload_sha256": workload.sha256, "workload_remark": workload.remark, "num_workers": workers},
         window_ns=outcome.window_ns,
         quality=outcome.quality,
         cache_hit_rate=hit_rate(before, server.cache_counters()),
@@ -117,7 +119,8 @@ def measure_point(point: Point, server: Server, settings: Settings, tokenizer: T
 
 def context_of(server: Server, settings: Settings) -> int | None:
     """The most tokens that server and model take, prompt and generation together, if any of them says so."""
-    return min((n for n in (server.context, model_context(settings.model)) if n), default=None)
+    said = (server.context, model_context(settings.model, asks_hub(settings)))
+    return min((n for n in said if n), default=None)
 
 
 def not_measured(point: Point, why: str, log_tail: str = "") -> Log:
