@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from servebench.preflight import cut_lengths
-from servebench.records import InputError, RunConfig
+from servebench.preflight import cut_lengths, remarks
+from servebench.records import InputError, RunConfig, ServerConfig
 from servebench.workload import build, build_workload, kept, load_tokenizer, model_files
 from servebench.workload.lengths import lengths_of, parse_scenario
 from servebench.workload.model_files import model_context
@@ -359,3 +359,10 @@ def test_probes_are_short_and_all_alike(tokenizer_dir: Path) -> None:
     run = RunConfig(mean_prompt_length=200, num_requests=3, probe_rate=1.0)
     workload = build_workload(run, load_tokenizer(str(tokenizer_dir)), None)
     assert {(r.prompt_tokens, r.max_new_tokens) for r in workload.probes} == {(16, 8)}
+
+
+def test_a_context_that_nobody_knows_is_said_once() -> None:
+    lines = list(remarks([(ServerConfig(backend="fastgen", model="org/none"), [])], None))
+    assert len(lines) == 1 and lines[0].startswith("the context of org/none is not known")
+    assert not list(remarks([(ServerConfig(backend="fastgen", model="org/none"), [])], 4096))
+    assert not list(remarks([(ServerConfig(backend="vllm", model="org/none"), [])], None))  # it says so itself
