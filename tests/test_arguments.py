@@ -110,6 +110,8 @@ def test_a_bad_value_is_one_line_and_status_2(
         ([*VLLM, "--client_only"], "--port"),
         ([*VLLM, "--openai_api_url", "http://x/v1"], "--client_only"),
         ([*VLLM, "--mean_prompt_length", "500", "--max_prompt_length", "100"], "--max_prompt_length"),
+        ([*VLLM, "--mean_prompt_length", "1200", "2600", "--max_prompt_length", "2000"], "2600 is more than"),
+        ([*VLLM, "--trace_format", "bailian"], "--trace_format says whose trace --dataset is"),
         ([*VLLM, "--client_only", "--port", "1", "--gpus", "0"], "--gpus is for servers that are started"),
         ([*VLLM, "--client_only", "--port", "1", "--tp_size", "1", "2"], "has but one"),
         (["--backend", "openai", "--openai_api_url", "localhost:8000/v1"], "is not a URL"),

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import processors
 
+from servebench import records
 from servebench.records import InputError, RunConfig
 from servebench.workload import Workload, build_workload, load_tokenizer
 from servebench.workload.datasets import read
+from servebench.workload.formats import ANSWER_TOKENS
 
 SAMPLES = Path(__file__).parent / "data/datasets"
 
@@ -110,7 +115,17 @@ def test_options_that_a_dataset_cannot_follow_are_refused(built) -> None:  # typ
     [
         ("", "no request in it"),
         ("{broken", "cannot be read"),
-        ('{"prompt": "a"}\n{"text": "b"}\n', "entry 2 is not understood"),
+        ('{"prompt": "a"}\n{"question": "b"}\n', "entry 2 is not understood.*its keys are question"),
+        ('{"prompt": "a"}\n{"input_length": 3, "output_length": 4}\n', "some entries have texts"),
+        ('{"prompt": [101, 102]}', "a list of token ids"),
+        ('{"prompt": ["a", "b"]}', "a list of texts"),
+        ('{"prompt": {"text": "a"}}', "an object"),
+        ('{"prompt": null}\n{"prompt": " "}', r"no request in it \(2 without text\)"),
+        ('{"prompt": "a", "max_tokens": "many"}', "max_tokens is 'many'"),
+        ('[{"conversations": [{"speaker": "a", "said": "b"}]}]', "no role and content, but speaker, said"),
+        ('{"messages": [{"role": "tool", "content": "x"}]}', "from 'tool'"),
+        ('{"input_length": 9, "output_length": 9, "session_id": 1, "delay": 5}', "give timestamps"),
+        ('{"input_length": 9, "output_length": 9, "hash_ids": [1, 2, 3, 4]}', "--trace_format"),
         ("a,b\n1,2\n", "entry 2 is not understood"),
         ('[{"conversations": [{"from": "martian", "value": "x"}]}]', "entry 1 is not understood"),
         ('{"messages": [{"role": "user", "content": [{"type": "image"}]}]}', "a message that is not text"),
@@ -120,3 +135,149 @@ def test_a_file_that_is_no_dataset_is_refused(tmp_path: Path, content: str, reas
     (tmp_path / "d").write_text(content)
     with pytest.raises(InputError, match=reason):
         read(str(tmp_path / "d"), multi_turn=False)
+
+
+def written(folder: Path, *entries: object) -> str:
+    """A file of a new name: what is in one is read once."""
+    file = folder / f"{len(list(folder.iterdir()))}.jsonl"
+    file.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    return str(file)
+
+
+BAILIAN = {"chat_id": 1, "parent_chat_id": -1, "type": "text", "turn": 1}
+
+
+def test_a_bailian_trace_is_in_seconds_and_in_blocks_of_16(built, tokenizer_dir: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    rows = [
+        BAILIAN | {"timestamp": 0.4 * i, "input_length": 48, "output_length": 4, "hash_ids": [0, 10 + i, 20 + i]}
+        for i in range(3)
+    ]
+    workload = built(written(tmp_path, *rows), trace_speed=1.0)
+    assert np.diff(workload.schedule.times_s)[:2] == pytest.approx([0.4, 0.4])
+    tokenizer = load_tokenizer(str(tokenizer_dir))
+    a, b, c = (tokenizer.encode(r.prompt).ids for r in workload.counted)
+    assert a[:16] == b[:16] == c[:16] and len({tuple(ids[16:20]) for ids in (a, b, c)}) == 3
+
+
+def test_times_that_may_be_of_either_unit_are_asked_for(built, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    rows = [{"timestamp": 400 * i, "input_length": 48, "output_length": 4} for i in range(3)]
+    path = written(tmp_path, *rows)
+    with pytest.raises(InputError, match=r"keys: timestamp, input_length, output_length.*--trace_format mooncake"):
+        built(path, trace_speed=1.0)
+    for name, gap_s in (("mooncake", 0.4), ("guidellm", 400)):
+        workload = built(path, trace_speed=1.0, trace_format=name)
+        assert np.diff(workload.schedule.times_s)[:2] == pytest.approx([gap_s, gap_s])
+    assert len(built(path).counted) == 3  # nobody asks for its times
+
+
+def test_blocks_of_another_size_are_told_by_the_number_of_hashes(
+    built, tokenizer_dir: Path, tmp_path: Path
+) -> None:  # type: ignore[no-untyped-def]
+    rows = [
+        {"timestamp": i, "input_length": 200, "output_length": 4, "hash_ids": [1, 2, 3, 10 + i]} for i in range(3)
+    ]
+    with pytest.raises(InputError, match="s or ms"):
+        built(written(tmp_path, *rows), trace_speed=1.0)
+    a, b, _ = built(written(tmp_path, *rows), trace_speed=1.0, trace_format="mooncake").counted
+    a, b = (load_tokenizer(str(tokenizer_dir)).encode(r.prompt).ids for r in (a, b))
+    assert a[:192] == b[:192] and a[192:] != b[192:]
+
+
+def test_lengths_without_times_are_sent_at_a_rate_or_by_clients(built, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    path = written(tmp_path, *({"prompt_len": 20 + i, "output_len": 5} for i in range(3)))
+    assert [(r.prompt_tokens, r.max_new_tokens) for r in built(path).counted] == [(20, 5), (21, 5), (22, 5)]
+    with pytest.raises(InputError, match="tells no arrival times"):
+        built(path, trace_speed=1.0)
+
+
+@pytest.mark.parametrize("name", ANSWER_TOKENS)
+def test_an_answers_length_is_known_under_every_tools_name(tmp_path: Path, name: str) -> None:
+    dataset = read(written(tmp_path, {"prompt": "a", name: 37}), False)
+    assert dataset.conversations[0][0].max_new_tokens == 37
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]},
+        {
+            "messages": [
+                {"role": "system", "content": "s"},
+                {"role": "user", "content": [{"type": "text", "text": "u"}]},
+            ]
+        },
+        {"conversation": [{"from": "system", "value": "s"}, {"from": "human", "value": "u"}]},
+        {"conversations": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]},
+        {
+            "custom_id": "1",
+            "body": {"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]},
+        },
+    ],
+)
+def test_a_chat_is_known_in_every_tools_way(tmp_path: Path, entry: object) -> None:
+    (row,) = read(written(tmp_path, entry), False).conversations[0]
+    assert row.messages == ({"role": "system", "content": "s"}, {"role": "user", "content": "u"})
+
+
+@pytest.mark.parametrize("entry", [{"prompt": "u"}, {"text_input": "u"}, {"text": "u"}])
+def test_a_prompt_is_known_under_every_tools_name(tmp_path: Path, entry: object) -> None:
+    assert read(written(tmp_path, entry), False).conversations[0][0].text == "u"
+
+
+def test_what_asks_nothing_is_left_out_and_counted(tmp_path: Path) -> None:
+    blank = {"conversations": [{"from": "human", "value": " "}, {"from": "gpt", "value": "Yes?"}]}
+    dataset = read(written(tmp_path, {"prompt": "a"}, {"prompt": ""}, blank, {"prompt": None}), False)
+    assert len(dataset.conversations) == 1 and dataset.remark == "3 without text"
+    dataset = read(str(SAMPLES / "burstgpt.csv"), False)
+    assert dataset.remark == "1 without tokens of prompt or answer"
+
+
+def test_a_conversation_ends_before_its_first_blank(tmp_path: Path) -> None:
+    said = [("human", "a"), ("gpt", "b"), ("human", "c"), ("gpt", ""), ("human", "d"), ("gpt", "e")]
+    path = written(tmp_path, {"conversations": [{"from": who, "value": text} for who, text in said]})
+    assert [row.messages[-1]["content"] for row in read(path, True).conversations[0]] == ["a"]
+
+
+def test_answers_count_without_the_token_that_begins_a_prompt(tokenizer_dir: Path, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(str(tokenizer_dir))
+    bare = len(tokenizer.encode("babe gugo").ids)
+    tokenizer.add_special_tokens(["<s>"])
+    begin = ("<s>", tokenizer.token_to_id("<s>"))
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[begin])
+    said = [{"from": "human", "value": "babe gugo"}, {"from": "gpt", "value": "babe gugo"}]
+    run = RunConfig(dataset=written(tmp_path, {"conversations": said}), num_requests=1, warmup=0)
+    (request,) = build_workload(run, tokenizer, None).counted
+    assert (request.prompt_tokens, request.max_new_tokens) == (bare + 1, bare)
+
+
+def test_what_the_context_takes_away_is_said(built, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    entries = [{"prompt": "babe " * n, "max_tokens": 4} for n in (2, *8 * [200], 2)]
+    workload = built(written(tmp_path, *entries), context=100, num_requests=2)
+    assert workload.remark.endswith(" requests left out, longer than the context of 100 tokens")
+    trace = [{"input_length": n, "output_length": 4} for n in (20, 200, 20)]
+    workload = built(written(tmp_path, *trace), context=100)
+    assert workload.remark == "1 requests cut to the context of 100 tokens"
+    assert max(r.prompt_tokens + r.max_new_tokens for r in workload.counted) == 100
+
+
+def test_the_terminal_says_what_was_left_out(
+    benchmark: Callable[..., tuple[int, str, str]],
+    reference: Callable[..., str],
+    tokenizer_dir: Path,
+    results: Path,
+    tmp_path: Path,
+) -> None:
+    texts = ["babe", "", "gugo", *(f"babe {i}" * 300 for i in range(8))]
+    path = written(tmp_path, *({"prompt": text, "max_tokens": 3} for text in texts))
+    (tmp_path / "reference").mkdir()
+    (tmp_path / "reference/config.json").write_text('{"max_position_embeddings": 200}')
+    status, out, err = benchmark(
+        "--backend", "openai", "--openai_api_url", f"{reference()}/v1", "--model", tmp_path / "reference",
+        "--seed", 1, "--tokenizer", tokenizer_dir, "--dataset", path, "--num_clients", 1, "--num_requests", 2,
+        "--warmup", 0, "--num_workers", 1,
+    )  # fmt: skip
+    assert status == 0, err
+    assert "left out 1 without text" in out
+    assert "requests left out, longer than the context of 200 tokens" in out
+    (log,) = (records.load(file) for file in results.rglob("*.json"))
+    assert [r.max_new_tokens for r in log.results if r.phase == "measured"] == [3, 3]

@@ -131,14 +131,32 @@ def test_tflops_per_gpu(log: Log) -> None:
         ("tiiuae/falcon-180B", 180),
         (".models/SmolLM2-135M-Instruct", 0.135),
         ("Qwen/Qwen2.5-0.5B", 0.5),
+        ("Qwen/Qwen2.5-7B-Instruct-1M", 7),  # a million tokens of context
+        ("01-ai/Yi-34B-200K", 34),
+        ("facebook/opt-125m", 0.125),
+        ("HF1BitLLM/Llama3-8B-1.58-100B-tokens", 8),
+        ("deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", 7),
+        ("TheBloke/Llama-2-7B-AWQ-4bit", 7),
+        ("/data/7b-models/opt-125m.Q8_0.gguf", 0.125),
+        ("/hub/models--meta-llama--Llama-2-7b-hf/snapshots/0123456789ab39b", 7),
+        # Mixtures of experts: what a token passes through.
+        ("Qwen/Qwen3-30B-A3B", 3),
+        ("ibm/granite-3.0-1b-a400m", 0.4),
+        ("mistralai/Mixtral-8x22B-v0.1", 39.1),
+        ("meta-llama/Llama-4-Scout-17B-16E", 17),
+        ("openai/gpt-oss-120b", 5.1),
+        ("deepseek-ai/DeepSeek-V3.1", 37),
     ],
 )
 def test_parameters_are_known_by_name(model: str, billions: float) -> None:
     assert metrics.parameters(model) == pytest.approx(billions * 1e9)
 
 
-def test_parameters_of_other_names_are_unknown() -> None:
-    assert metrics.parameters("gpt-tiny") is None
+@pytest.mark.parametrize(
+    "model", ["gpt-tiny", "x/y-1.58bit", "x/Mixtral-4x9B", "7b-owner/secret", "THUDM/glm-4-1k"]
+)
+def test_parameters_of_other_names_are_unknown(model: str) -> None:
+    assert metrics.parameters(model) is None
 
 
 def test_a_log_without_window_has_no_throughput() -> None:

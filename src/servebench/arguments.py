@@ -69,6 +69,7 @@ class Settings:
     shared_prefix: tuple[int, int] | None
     dataset: str
     dataset_sha256: str
+    trace_format: str
     multi_turn: bool
     think_time: float
     find_max: str
@@ -198,10 +199,11 @@ def check(settings: Settings) -> None:
     _check_server(settings)
     _check_search(settings)
     of_means = not (settings.scenario or settings.dataset)
-    if of_means and min(settings.mean_prompt_length) > settings.max_prompt_length:
+    longest = max(settings.mean_prompt_length)
+    if of_means and longest > settings.max_prompt_length:
         raise InputError(
-            f"--mean_prompt_length {min(settings.mean_prompt_length)} is more than "
-            f"--max_prompt_length {settings.max_prompt_length}; raise the latter"
+            f"--mean_prompt_length {longest} is more than --max_prompt_length {settings.max_prompt_length}; "
+            "lower the former or raise the latter"
         )
     if settings.target_ci and settings.runs > 1:
         raise InputError("--runs fixes the number of runs and --target_ci finds it; give one of them")

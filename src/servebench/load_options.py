@@ -8,7 +8,7 @@ from typing import Any
 from servebench.commandline import COUNT, number
 from servebench.limits import parse_limits
 from servebench.records import InputError
-from servebench.workload import datasets
+from servebench.workload import datasets, formats
 from servebench.workload.lengths import parse_scenario
 
 FEWEST_RUNS, MOST_RUNS = 3, 10  # of a point with --target_ci
@@ -116,7 +116,13 @@ def add_requests(group: argparse._ArgumentGroup) -> None:
         "--dataset",
         default="",
         metavar="FILE",
-        help="file of requests: ShareGPT, JSONL of prompts or messages; traces of Azure, BurstGPT, Mooncake",
+        help="file of requests: ShareGPT, prompts, messages, or a trace (docs/datasets.md)",
+    )
+    add(
+        "--trace_format",
+        choices=["auto", *formats.TRACES],
+        default="auto",
+        help="whose trace it is, where its keys do not say what times and hashes stand for [%(default)s]",
     )
     add(
         "--multi_turn",
@@ -168,6 +174,7 @@ def _excluded(args: argparse.Namespace) -> dict[str, bool]:
         "--clients_per_replica fixes the load; leave the search out": per_replica and search,
         "--calibrate has one server; leave --clients_per_replica out": per_replica and args.calibrate,
         "--request_rate and --trace_speed exclude each other; leave one of them out": bool(rate and trace),
+        "--trace_format says whose trace --dataset is; give that": args.trace_format != "auto" and not dataset,
         "--trace_speed sends a trace at its own times; give it with --dataset": bool(trace and not dataset),
         "--arrival is about the times of --request_rate; give that": args.arrival != "poisson" and not rate,
         "--burstiness shapes gamma gaps; give --arrival gamma": bool(args.burstiness) and args.arrival != "gamma",

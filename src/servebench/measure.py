@@ -7,7 +7,6 @@ import platform
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from datetime import datetime, timezone
-from itertools import accumulate, pairwise
 from typing import Any
 
 import msgspec
@@ -18,13 +17,15 @@ from servebench.arguments import Settings
 from servebench.launch import ServerFailed
 from servebench.load.fleet import default_workers, run_load
 from servebench.prefix_cache import hit_rate
-from servebench.preflight import model_context
+from servebench.preflight import asks_hub
 from servebench.records import Log, Result, RunConfig, ServerConfig, ServerFacts
 from servebench.search import points_to_measure
 from servebench.server import Server, running_server
 from servebench.stopping import why_stop
 from servebench.sweep import Plan, Point, runs_before
 from servebench.workload import build_workload
+from servebench.workload.model_files import model_context
+from servebench.workload.token_counts import with_token_counts
 
 ONE_BY_ONE: dict[str, Any] = {"num_clients": 1, "num_requests": 2, "warmup": 0, "probe_rate": 0.0}
 ONE_BY_ONE |= {"request_rate": None, "trace_speed": None, "max_concurrency": None, "multi_turn": False}
@@ -96,7 +97,7 @@ def measure_point(point: Point, server: Server, settings: Settings, tokenizer: T
     workers = settings.num_workers or default_workers(run.num_clients, run.request_rate or 0.0)
     before = server.cache_counters()
     outcome = run_load(run, workload, server.target(run), point.path.with_suffix(".parts"), workers)
-    results = [_count_tokens(r, tokenizer) for r in outcome.results]
+    results = with_token_counts(outcome.results, tokenizer)
     failure = outcome.failure or _nothing_succeeded(results)
     return Log(
         status="failed" if failure else "ok",
@@ -106,18 +107,20 @@ def measure_point(point: Point, server: Server, settings: Settings, tokenizer: T
         server=point.server,
         run=run,
         server_facts=msgspec.structs.replace(server.facts, log_tail=server.log_tail() if failure else ""),
-        client=_this_client() | {"workload_sha256": workload.sha256, "num_workers": workers},
+        client=_this_client()
+        | {"workload_sha256": workload.sha256, "workload_remark": workload.remark, "num_workers": workers},
         window_ns=outcome.window_ns,
         quality=outcome.quality,
         cache_hit_rate=hit_rate(before, server.cache_counters()),
         results=results,
-        probes=[_count_tokens(r, tokenizer) for r in outcome.probes],
+        probes=with_token_counts(outcome.probes, tokenizer),
     )
 
 
 def context_of(server: Server, settings: Settings) -> int | None:
     """The most tokens that server and model take, prompt and generation together, if any of them says so."""
-    return min((n for n in (server.context, model_context(settings.model)) if n), default=None)
+    said = (server.context, model_context(settings.model, asks_hub(settings)))
+    return min((n for n in said if n), default=None)
 
 
 def not_measured(point: Point, why: str, log_tail: str = "") -> Log:
@@ -143,16 +146,6 @@ def _nothing_succeeded(results: list[Result]) -> str | None:
     counted = [r for r in results if r.phase == "measured"]
     errors = [r.error for r in counted if r.error]
     return f"every request failed, the first with: {errors[0]}" if errors and len(errors) == len(counted) else None
-
-
-def _count_tokens(result: Result, tokenizer: Tokenizer) -> Result:
-    """Where the server counted none, the tokenizer does: tokens up to each event, less those before."""
-    if not result.texts:
-        return result
-    so_far = [0, *(len(tokenizer.encode(t, add_special_tokens=False).ids) for t in accumulate(result.texts))]
-    tokens = [max(0, b - a) for a, b in pairwise(so_far)]
-    counted = {"event_tokens": tokens, "generated_tokens": sum(tokens), "token_source": "tokenizer"}
-    return msgspec.structs.replace(result, texts=[], **counted)
 
 
 def _this_client() -> dict[str, str | int | float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import msgspec
 from servebench import defaults, load_options
 from servebench.backends import BACKENDS
 from servebench.commandline import COUNT, SECONDS, SHARE, Parser, number
+from servebench.workload.model_files import expanded
 
 EPILOG = """examples:
   python run_benchmark.py --backend vllm --dry_run                     show the plan of the default sweep
@@ -192,7 +194,13 @@ def _sampling_options(group: argparse._ArgumentGroup) -> None:
 
 def _output_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--out_json_dir", type=Path, default=Path("results"), metavar="DIR", help="where logs go [results]")
+    add(
+        "--out_json_dir",
+        type=partial(expanded, "--out_json_dir"),
+        default=Path("results"),
+        metavar="DIR",
+        help="where logs go [results]",
+    )
     add("--overwrite_results", action="store_true", help="measure again what was measured with these settings")
     add("--on_error", choices=["continue", "stop"], default="continue",
         help="after a failed point go on with the next, or end [%(default)s]")  # fmt: skip

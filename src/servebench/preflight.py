@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
+import numpy as np
 
 from servebench.arguments import Settings
 from servebench.backends import BACKENDS
 from servebench.backends.contract import Launch
 from servebench.launch import is_free, router
-from servebench.records import InputError, ServerConfig
+from servebench.records import InputError, RunConfig, ServerConfig
 from servebench.sweep import Plan, Point
 from servebench.workload import replay
+from servebench.workload.lengths import HIGHEST, lengths_of
+from servebench.workload.model_files import expanded, model_context
 
 HIGHEST_PORT = 65535
+OFF, DRAWS = 0.02, 100_000  # share of a mean that cutting may take unsaid, and draws that tell it
 
 
 def preflight(settings: Settings, plan: Plan) -> None:
     check_model(settings)
-    check_lengths(plan, model_context(settings.model))
+    context = model_context(settings.model, asks_hub(settings))
+    check_lengths(plan, context)
     check_dataset(plan)
     check_results_folder(settings.out_json_dir)
     for server, points in plan:
         check_body(server, points[0])
         if any(point.pending for point in points) and not server.urls:
             check_launch(settings, server)
+    for line in dict.fromkeys(remarks(plan, context)):
+        print(f"note: {line}")
 
 
 def check_body(server: ServerConfig, point: Point) -> None:
@@ -38,7 +45,7 @@ def check_body(server: ServerConfig, point: Point) -> None:
 def check_model(settings: Settings) -> None:
     """What looks like a path must be there; a Hugging Face id is `owner/name` or `name`."""
     model = settings.model
-    path = Path(model).expanduser()
+    path = expanded("--model", model)
     looks_local = model.startswith((".", "/", "~")) or model.count("/") > 1 or path.suffix == ".gguf"
     if looks_local and not path.exists():
         raise InputError(
@@ -50,13 +57,10 @@ def check_model(settings: Settings) -> None:
         )
 
 
-def model_context(model: str) -> int | None:
-    """Most tokens, prompt and generation together, that a local model takes; None when it does not say."""
-    file = Path(model).expanduser() / "config.json"
-    if not file.is_file():
-        return None
-    config = msgspec.json.decode(file.read_bytes())
-    return config.get("max_position_embeddings") if isinstance(config, dict) else None
+def asks_hub(settings: Settings) -> bool:
+    """May the hub be asked about the model? What an attached server calls it may mean nothing there."""
+    starts = bool(BACKENDS[settings.backend].launch) and not settings.client_only
+    return starts or settings.tokenizer == settings.model
 
 
 def check_lengths(plan: Plan, context: int | None) -> None:
@@ -73,6 +77,31 @@ def check_dataset(plan: Plan) -> None:
     """It is understood and has enough requests; those beyond the context are only known by the tokenizer later."""
     for run in (point.run for _, points in plan for point in points if point.run.dataset):
         replay.checked(run)
+
+
+def remarks(plan: Plan, context: int | None) -> Iterator[str]:
+    """What is not quite as asked for: lengths that are cut, parts of a dataset that ask nothing."""
+    for server, points in plan:
+        if not context and BACKENDS[server.backend].launch and not BACKENDS[server.backend].lists_models:
+            yield f"the context of {server.model} is not known; only --max_prompt_length keeps prompts within it"
+        for run in (point.run for point in points):
+            if not run.dataset:
+                yield from cut_lengths(run, context)
+            elif left_out := replay.checked(run)[0].remark:
+                yield f"--dataset {run.dataset}: left out {left_out}"
+
+
+def cut_lengths(run: RunConfig, context: int | None) -> Iterator[str]:
+    """Means that are missed by more than OFF, since lengths are cut to what is allowed."""
+    prompts, answers = lengths_of(run)
+    most = min(run.max_prompt_length, context - answers.mean if context else run.max_prompt_length)
+    for what, lengths, bound in (("prompts", prompts, most), ("generations", answers, HIGHEST * answers.mean)):
+        achieved = float(np.mean(lengths.draw(DRAWS, bound, np.random.default_rng(0))))
+        if abs(achieved / lengths.mean - 1) > OFF:
+            yield (
+                f"{what} of {lengths.mean} tokens are {achieved:.0f} on average, as they are cut to 1 .. {bound}; "
+                "spread them less or allow more"
+            )
 
 
 def check_results_folder(folder: Path) -> None:

@@ -85,6 +85,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
     shared_prefix: tuple[int, int] | None = None  # (tokens, groups): prompts of a group begin with the same tokens
     dataset: str = ""  # file that requests are taken from
     dataset_sha256: str = ""
+    trace_format: str = "auto"  # whose trace the dataset is; auto: as its keys say
     multi_turn: bool = False  # whole conversations of the dataset, each turn after the last one's answer
     think_time: float = 0.0  # s between an answer and the conversation's next turn
     probe_rate: float = 0.0  # short requests/s beside the load

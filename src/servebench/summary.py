@@ -72,6 +72,7 @@ def line(log: Log) -> str:
         f"failed {len(counted) - len(done)}/{len(counted)}  window {show(metrics.window_s(log))} s"
     )
     rest = [f"  client: {quality_line(log.quality)}", *beside(log)]
+    rest += [f"  dataset: {log.client['workload_remark']}"] if log.client.get("workload_remark") else []
     rest += [f"  warning: {words}" for words in advice.of_point(log)]
     return "\n".join([text, *rest, *([f"  enough: {log.stopped}"] if log.stopped else [])])
 

@@ -8,6 +8,7 @@ from typing import Any
 from servebench.backends import openai
 from servebench.backends.contract import REPOSITORY, Backend, Launch, engine_home, installed_version
 from servebench.records import InputError, RunConfig, ServerConfig, model_label
+from servebench.workload.model_files import expanded
 
 MOST_SLOTS = 32  # llama.cpp decodes slots in lockstep; more than this only costs memory
 
@@ -30,7 +31,7 @@ def launch(config: ServerConfig, port: int, replica: int) -> Launch:
 
 def gguf_file(model: str) -> Path:
     """The model itself or the one .gguf in its directory."""
-    path = Path(model).expanduser()
+    path = expanded("--model", model)
     found = [path] if path.suffix == ".gguf" and path.is_file() else sorted(path.glob("*.gguf"))
     if len(found) != 1:
         raise InputError(

@@ -20,9 +20,9 @@ def build_workload(run: RunConfig, tokenizer: Tokenizer, context: int | None) ->
 
     `context` is the most tokens that the model takes, prompt and generation together. Raises InputError.
     """
-    rng, times_s = _stream(run, REQUESTS), None
+    rng, times_s, remark = _stream(run, REQUESTS), None, ""
     if run.dataset:
-        counted, times_s = replay.requests(run, tokenizer, context, rng)
+        counted, times_s, remark = replay.requests(run, tokenizer, context, rng)
         spare = _like(counted, run, tokenizer, context, rng)
     else:
         numbers = (run.num_requests, _spares(run))
@@ -33,7 +33,8 @@ def build_workload(run: RunConfig, tokenizer: Tokenizer, context: int | None) ->
     if times_s is not None and run.trace_speed:
         schedule = trace_schedule(times_s, run)
         counted = counted[run.warmup :]
-    return Workload(counted, spare, schedule, probes(tokenizer, _stream(run, PROBES)) if run.probe_rate else ())
+    beside = probes(tokenizer, _stream(run, PROBES)) if run.probe_rate else ()
+    return Workload(counted, spare, schedule, beside, remark)
 
 
 def _stream(run: RunConfig, which: int) -> np.random.Generator:

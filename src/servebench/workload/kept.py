@@ -22,10 +22,10 @@ Requests = list[list[Request]]  # counted and spare ones
 
 def kept(run: RunConfig, tokenizer: Tokenizer, context: int | None, make: Callable[[], Requests]) -> Requests:
     """What make() gives, from disk if it was kept. A cache that cannot be read or written does not matter."""
-    if run.num_requests * lengths_of(run)[0].mean < WORTH:
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if run.num_requests * lengths_of(run)[0].mean < WORTH or not os.path.isabs(cache):  # a ~ without a home
         return make()
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    path = caches / "servebench" / f"{_key(run, tokenizer, context)}.msgpack"
+    path = Path(cache) / "servebench" / f"{_key(run, tokenizer, context)}.msgpack"
     with suppress(OSError, msgspec.MsgspecError):
         found: Requests = msgspec.msgpack.decode(path.read_bytes(), type=Requests)
         path.touch()

@@ -6,50 +6,55 @@ same, and the hash in the log says so.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import islice
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from servebench.records import InputError, RunConfig
-from servebench.workload.datasets import Conversation, Row, read
+from servebench.workload.datasets import Conversation, Dataset, read
+from servebench.workload.formats import Row
 from servebench.workload.lengths import HIGHEST, lengths_of
 from servebench.workload.requests import Request
 from servebench.workload.synthetic import of_lengths
 from servebench.workload.tokens import count, plain_words
 
-BLOCK = 512  # tokens that one hash of a Mooncake trace stands for
 BLOCKS = 4  # stream of the seed's random numbers
 
 
 def requests(
     run: RunConfig, tokenizer: Tokenizer, context: int | None, rng: np.random.Generator
-) -> tuple[list[Request], np.ndarray | None]:
-    """(requests, arrival times in s of a trace). A trace keeps its order; others are shuffled by the seed.
+) -> tuple[list[Request], np.ndarray | None, str]:
+    """(requests, arrival times in s of a trace, what the context left out or cut, in words).
+
+    A trace keeps its order; others are shuffled by the seed.
 
     With run.trace_speed the first run.warmup requests are those that come before the counted ones.
     """
-    conversations, needed = checked(run)
-    if conversations[0][0].at_s is None:
-        return _said(_chosen(conversations, run, tokenizer, context, rng), run), None
-    rows = sorted((c[0] for c in conversations), key=lambda row: row.at_s or 0.0)[:needed]
+    dataset, needed = checked(run)
+    if not dataset.is_trace:
+        chosen, too_long = _chosen(dataset.conversations, run, tokenizer, context, rng)
+        return _said(chosen, run), None, _beyond(context, too_long, "left out, longer than")
+    rows = sorted((c[0] for c in dataset.conversations), key=lambda row: row.at_s or 0.0)[:needed]
     lengths = np.array([[row.prompt_tokens, row.max_new_tokens] for row in rows])
-    openings = [_words_of(row.blocks, tokenizer, run) for row in rows] if any(r.blocks for r in rows) else []
-    return of_lengths(run, tokenizer, context, rng, lengths, openings), np.array([row.at_s for row in rows])
+    openings = [_words_of(row, tokenizer, run) for row in rows] if any(r.blocks for r in rows) else []
+    times_s = np.array([row.at_s for row in rows]) if run.trace_speed else None
+    cut = int((lengths.sum(axis=1) > context).sum()) if context else 0
+    made = of_lengths(run, tokenizer, context, rng, lengths, openings)
+    return made, times_s, _beyond(context, cut, "cut to")
 
 
-def checked(run: RunConfig) -> tuple[list[Conversation], int]:
+def checked(run: RunConfig) -> tuple[Dataset, int]:
     """(what is in the dataset, requests that are needed of it). Raises InputError when it cannot be as asked."""
-    conversations = read(run.dataset, run.multi_turn)
-    if run.trace_speed and conversations[0][0].at_s is None:
-        raise InputError(f"--dataset {run.dataset} tells no arrival times; give --request_rate, not --trace_speed")
-    if run.multi_turn and conversations[0][0].at_s is not None:
+    dataset = read(run.dataset, run.multi_turn, run.trace_format)
+    if run.trace_speed and dataset.no_times:
+        raise InputError(f"--dataset {run.dataset} {dataset.no_times}")
+    if run.multi_turn and dataset.is_trace:
         raise InputError(f"--dataset {run.dataset} is a trace, which has no conversations; leave out --multi_turn")
-    there, needed = sum(map(len, conversations)), run.num_requests + (run.warmup if run.trace_speed else 0)
+    there, needed = sum(map(len, dataset.conversations)), run.num_requests + (run.warmup if run.trace_speed else 0)
     if there < needed:
         raise _too_few(run, there, needed)
-    return conversations, needed
+    return dataset, needed
 
 
 def _too_few(run: RunConfig, there: int, needed: int) -> InputError:
@@ -58,11 +63,15 @@ def _too_few(run: RunConfig, there: int, needed: int) -> InputError:
     )
 
 
-def _words_of(hashes: Sequence[int], tokenizer: Tokenizer, run: RunConfig) -> list[str]:
-    """The words that these hashes stand for: the same for a hash wherever it comes in a run."""
+def _beyond(context: int | None, n: int, what: str) -> str:
+    return f"{n} requests {what} the context of {context} tokens" if n else ""
+
+
+def _words_of(row: Row, tokenizer: Tokenizer, run: RunConfig) -> list[str]:
+    """The words that the hashes of a prompt stand for: the same for a hash wherever it comes in a run."""
     words = plain_words(tokenizer)
-    streams = [np.random.default_rng([run.seed, run.repetition, BLOCKS, block]) for block in hashes]
-    texts = [words.draw(BLOCK, rng, start=not i) for i, rng in enumerate(streams)]
+    streams = [np.random.default_rng([run.seed, run.repetition, BLOCKS, block]) for block in row.blocks]
+    texts = [words.draw(row.block, rng, start=not i) for i, rng in enumerate(streams)]
     return [word for text in texts for word in text]
 
 
@@ -72,16 +81,19 @@ def _chosen(
     tokenizer: Tokenizer,
     context: int | None,
     rng: np.random.Generator,
-) -> list[Conversation]:
-    """As many at random, none twice, as hold enough requests; those that exceed the context are left out."""
+) -> tuple[list[Conversation], int]:
+    """As many at random, none twice, as hold enough requests, and how many requests the context left out."""
+    too_long = 0
     order = iter(rng.permutation(len(conversations)).tolist())
     chosen: list[Conversation] = []
     while (missing := run.num_requests - sum(map(len, chosen))) > 0:
         batch = [conversations[i] for i in islice(order, missing)]
         if not batch:
             raise _too_few(run, run.num_requests - missing, run.num_requests)
-        chosen += [c for c in _measured(batch, run, tokenizer, rng) if _fits(c, context)]
-    return chosen
+        measured = _measured(batch, run, tokenizer, rng)
+        chosen += (fitting := [c for c in measured if _fits(c, context)])
+        too_long += sum(map(len, measured)) - sum(map(len, fitting))
+    return chosen, too_long
 
 
 def _fits(conversation: Conversation, context: int | None) -> bool:
@@ -94,7 +106,7 @@ def _measured(
     """With lengths in tokens; answers are as long as the dataset's, or drawn where it has none."""
     rows = [row for conversation in batch for row in conversation]
     prompts = count(tokenizer, [row.text for row in rows])
-    answers = count(tokenizer, [row.answer for row in rows])
+    answers = count(tokenizer, [row.answer for row in rows], special=False)  # a server begins none with a BOS
     _, of_answers = lengths_of(run)
     drawn = of_answers.draw(len(rows), HIGHEST * of_answers.mean, rng).tolist()
     measured = iter(

@@ -31,6 +31,7 @@ class Workload:
     spare: list[Request]
     schedule: Schedule | None = None  # open loop
     probes: tuple[Request, ...] = ()  # short ones beside the load, in turn
+    remark: str = ""  # what of a dataset was left out or cut, in words
 
     @property
     def sha256(self) -> str:

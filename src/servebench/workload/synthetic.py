@@ -39,10 +39,11 @@ def of_lengths(
     No prompt is shorter than the tokenizer can write: one token more than it adds by itself.
     """
     prompts, generated = lengths.T
+    shortest = plain_words(tokenizer).special + 1
     if context:
-        generated = np.minimum(generated, context - 1)
+        generated = np.minimum(generated, max(1, context - shortest))
         prompts = np.minimum(prompts, context - generated)
-    prompts = np.maximum(prompts, plain_words(tokenizer).special + 1)
+    prompts = np.maximum(prompts, shortest)
     texts = exact_texts(tokenizer, prompts.tolist(), rng, openings, run.prompt_text == "prose")
     return [Request(t, int(p), int(g)) for t, p, g in zip(texts, prompts, generated, strict=True)]
 

@@ -14,9 +14,11 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from servebench.records import InputError
+from servebench.workload.model_files import expanded, hub_file
 
 SPACES = ("Ġ", "▁")  # how byte-level BPE and SentencePiece write a word's leading space
 TWO_WORDS = re.compile("[!-~][Ġ▁ ]").search  # in a token: the end of a word and the space of the next
+OTHERS = ("tokenizer.model", "*.tiktoken", "tekken.json", "*.spm", "vocab.json")  # files of other tokenizers
 REPAIRS = 20
 SAMPLE = 32  # texts that are encoded although their lengths follow from their words
 AT_ONCE = 256  # texts encoded in one call, on all cores
@@ -24,21 +26,62 @@ NONCE = 8  # random words before prose, so that no two prompts begin alike
 
 
 def load_tokenizer(name: str) -> Tokenizer:
-    """From a directory with tokenizer.json, such a file, or the Hugging Face hub."""
-    path = Path(name).expanduser()
-    file = path if path.is_file() else path / "tokenizer.json"
+    """From a directory with tokenizer.json, such a file, or the Hugging Face hub.
+
+    Truncation and padding, which some files still have from training, are switched off: they falsify every count.
+    """
+    path = expanded("--tokenizer", name)
+    beside = path.parent if path.suffix == ".gguf" else path
+    file = path if path.is_file() and beside == path else beside / "tokenizer.json"
     try:
-        if file.is_file():
-            return Tokenizer.from_file(str(file))
-        if path.exists():
-            raise InputError(f"{path}: no tokenizer.json in it; name the model's tokenizer with --tokenizer")
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-        return Tokenizer.from_pretrained(name)
+        tokenizer = Tokenizer.from_file(str(file)) if file.is_file() else _elsewhere(name, path)
     except InputError:
         raise
     except Exception as error:  # the library raises bare Exceptions
-        reason = str(error).splitlines()[0][:200]
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise InputError(f"--tokenizer {name}: cannot be loaded ({reason}); give a directory or file") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _elsewhere(name: str, path: Path) -> Tokenizer:
+    """Where no tokenizer.json lies at hand: from the hub, or made from files of another kind."""
+    from huggingface_hub import errors
+
+    try:
+        if not path.exists():
+            return Tokenizer.from_file(str(hub_file(name, "tokenizer.json")))
+    except errors.LocalEntryNotFoundError as error:
+        raise InputError(
+            f"--tokenizer {name}: neither a path nor in the hub's cache, and the hub cannot be reached; "
+            "give the directory of the model, or connect"
+        ) from error
+    except errors.RepositoryNotFoundError as error:  # also what the hub says of gated models
+        key = "with the key in $HF_TOKEN" if os.environ.get("HF_TOKEN") else "without $HF_TOKEN"
+        raise InputError(
+            f"--tokenizer {name}: the hub has no such model, or does not give it away {key}; correct the name, "
+            "or accept the model's licence on its page and set $HF_TOKEN"
+        ) from error
+    except errors.EntryNotFoundError:
+        pass
+    return _converted(name, path)
+
+
+def _converted(name: str, path: Path) -> Tokenizer:
+    """By transformers, if that is installed, from SentencePiece's or tiktoken's file."""
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        others = [file.name for pattern in OTHERS for file in sorted(path.glob(pattern))]
+        there = f", only {others[0]}" if others else ""
+        raise InputError(
+            f"--tokenizer {name}: no tokenizer.json in it{there}; name another that counts alike, or make one "
+            'with transformers: python -c "from transformers import AutoTokenizer as A; '
+            f"A.from_pretrained('{name}').save_pretrained('tokenizer')\" and give --tokenizer tokenizer"
+        ) from error
+    tokenizer: Tokenizer = AutoTokenizer.from_pretrained(name).backend_tokenizer
+    return tokenizer
 
 
 class Words(NamedTuple):
@@ -82,12 +125,16 @@ def costs(tokenizer: Tokenizer, texts: Sequence[str], special: int) -> list[int]
     return [n - special for n in count(tokenizer, texts)]
 
 
-def count(tokenizer: Tokenizer, texts: Sequence[str]) -> list[int]:
-    """Tokens of each text as a server counts them; on all cores, with a bar for those who wait."""
+def count(tokenizer: Tokenizer, texts: Sequence[str], special: bool = True) -> list[int]:
+    """Tokens of each text as a server counts them; on all cores, with a bar for those who wait.
+
+    Prompts have the special tokens that the tokenizer adds, answers (special=False) have not.
+    """
     tokens: list[int] = []
     with tqdm(total=len(texts), desc="  tokenizing", unit="text", leave=False, disable=None, delay=1) as bar:
         for start in range(0, len(texts), AT_ONCE):
-            tokens += map(len, tokenizer.encode_batch_fast(list(texts[start : start + AT_ONCE])))
+            batch = list(texts[start : start + AT_ONCE])
+            tokens += map(len, tokenizer.encode_batch_fast(batch, add_special_tokens=special))
             bar.update(min(AT_ONCE, len(texts) - start))
     return tokens
 
