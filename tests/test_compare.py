@@ -144,6 +144,8 @@ def test_vllm_is_compared_with_fastgen_on_the_command_line(tmp_path: Path) -> No
 def test_two_settings_in_one_folder_are_named() -> None:
     with pytest.raises(InputError, match=r"unlike settings \(stream\) in one folder"):
         compare.matched([run(1.0), run(1.0, stream=False)], [run(1.0)])
+    with pytest.raises(InputError, match=r"unlike settings \(num_requests\)"):
+        compare.matched([run(1.0), run(1.0, num_requests=99)], [run(1.0)])
 
 
 @pytest.mark.parametrize(

@@ -263,3 +263,10 @@ def test_the_first_answer_token_has_a_column_where_it_is_not_the_first() -> None
     thinking = make_log([make_result(i, i, [0.1, 0.5, 0.9], first_answer_event=1) for i in range(20)], (0.0, 20.0))
     assert "first answer token P50 (s)" in report_table.table([readings(thinking)])
     assert "first answer token" not in report_table.table([readings(point("vllm", 1, 1.0))])
+
+
+def test_points_of_one_load_are_told_apart_by_their_settings() -> None:
+    points = [readings(point("vllm", 1, 1.0)), readings(point("vllm", 1, 1.0, stream=False))]
+    text = report_table.table(points)
+    assert "<button>stream</button>" in text and ">True</td>" in text and ">False</td>" in text
+    assert "stream" not in report_table.table(points[:1])

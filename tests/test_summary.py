@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from conftest import make_log, make_result
@@ -106,6 +107,11 @@ def test_settings_that_differ_are_columns() -> None:
     assert [cells(text, row)[1] for row in (0, 1)] == ["True", "False"]
 
 
+def test_settings_that_two_backends_never_share_are_no_columns() -> None:
+    text = summary.table([point(), point(backend="fastgen", api="mii")])
+    assert "api" not in text and "mii" not in text
+
+
 def test_the_first_answer_token_has_a_line_where_it_is_not_the_first() -> None:
     thinking = make_log([make_result(i, i, [0.1, 0.5, 0.9], first_answer_event=1) for i in range(20)], (0.0, 20.0))
     assert "first answer token, after the reasoning: p50 0.500" in summary.line(thinking)
@@ -113,6 +119,10 @@ def test_the_first_answer_token_has_a_line_where_it_is_not_the_first() -> None:
 
 
 def test_a_failed_point_is_a_row_too() -> None:
+    log = point()
+    measured = msgspec.structs.replace(log, server_facts=records.ServerFacts(urls=[], engine="vllm 1"))
+    text = summary.table([measured, msgspec.structs.replace(log, status="failed")])
+    assert "engine" not in text, "a server that did not start tells no version, which is no other version"
     failed = records.Log(**{f: getattr(point(), f) for f in Log.__struct_fields__} | {"status": "failed"})
     assert "point failed" in summary.table([failed])
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from servebench import columns, commandline, gathering, metrics, records, selection, stats, steady, trust
+from servebench import columns, commandline, gathering, metrics, records, stats, steady, trust
 from servebench.records import InputError, Log
 from servebench.sla import Sla, parse
 from servebench.stats import Interval
@@ -119,11 +119,22 @@ def _by_name(logs: Runs, with_backend: bool) -> dict[str, Runs]:
     for runs in gathering.by_point(logs):
         name = _name(runs[0], with_backend)
         if name in found:
-            other = selection.differing([found[name][0], runs[0]])
-            what = ", ".join(other) or "the engine"
+            what = ", ".join(_unlike(found[name][0], runs[0])) or "engine"
             raise InputError(f"{name}: runs of unlike settings ({what}) in one folder; keep them in two")
         found[name] = runs
     return found
+
+
+def _unlike(a: Log, b: Log) -> list[str]:
+    """The fields of server and run that are not the same in both."""
+    pairs = ((a.server, b.server), (a.run, b.run))
+    names = [
+        name
+        for one, other in pairs
+        for name in one.__struct_fields__
+        if getattr(one, name) != getattr(other, name)
+    ]
+    return [name for name in names if name != "repetition"]
 
 
 def _name(log: Log, with_backend: bool) -> str:

@@ -86,6 +86,7 @@ def common(points: list[Runs]) -> str:
 def _columns(points: list[Runs]) -> list[Column]:
     return [
         *(_configured(name) for name in _differing(points)),
+        *(_setting(name) for name in selection.differing_within(runs[0].log for runs in points)),
         Column("load", _load),
         Column("runs", lambda runs: (str(len(runs)), len(runs))),
         Column("failed", _failures),
@@ -103,6 +104,15 @@ def _configured(name: str) -> Column:
         return escape("-" if value is None else str(value)), float(str(value)) if numeric else None
 
     return Column(CONFIGURATION[name], cell, numeric)
+
+
+def _setting(name: str) -> Column:
+    """A setting that points of one backend do not share."""
+
+    def cell(runs: Runs) -> tuple[str, None]:
+        return escape(selection.settings(runs[0].log)[name].removeprefix(f"{name} ")), None
+
+    return Column(name, cell, numeric=False)
 
 
 def _load(runs: Runs) -> tuple[str, float]:

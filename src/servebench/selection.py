@@ -77,12 +77,21 @@ def _said(name: str, value: Any) -> str:
 
 
 def differing(logs: Iterable[Log]) -> list[str]:
-    """The settings that are not the same in all of these logs."""
+    """The settings that are not the same in all of these logs. A point that failed may not know its engine."""
     values: dict[str, set[str]] = {}
     for log in logs:
         for name, words in settings(log).items():
-            values.setdefault(name, set()).add(words)
+            if name != "engine" or log.server_facts.engine:
+                values.setdefault(name, set()).add(words)
     return [name for name, different in values.items() if len(different) > 1]
+
+
+def differing_within(logs: Iterable[Log]) -> list[str]:
+    """The settings in which logs of one backend differ: between backends some always do (the engine, the API)."""
+    of_backend: dict[str, list[Log]] = {}
+    for log in logs:
+        of_backend.setdefault(log.server.backend, []).append(log)
+    return list(dict.fromkeys(name for same in of_backend.values() for name in differing(same)))
 
 
 class Trait(NamedTuple):

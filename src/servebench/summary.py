@@ -162,14 +162,16 @@ NOTES = {
 
 def _identities(logs: list[Log]) -> tuple[str, list[str], list[list[str]]]:
     """What tells the points apart: (words for what is the same in all, names of the rest, its values a log)."""
-    unlike = [name for name in selection.differing(logs) if name != "backend"]
-    all_of = [
-        _identity(log) | {n: v.removeprefix(f"{n} ") for n, v in selection.settings(log).items() if n in unlike}
-        for log in logs
-    ]
+    all_of = [_identity(log) | other for log, other in zip(logs, _other_settings(logs), strict=True)]
     names = [name for name in all_of[0] if name == "load" or len({i[name] for i in all_of}) > 1]
     common = ", ".join(f"{name} {value}" for name, value in all_of[0].items() if value and name not in names)
     return common, names, [[identity[name] for name in names] for identity in all_of]
+
+
+def _other_settings(logs: list[Log]) -> list[dict[str, str]]:
+    """What else the points of one backend differ in: two of them may be of the same load."""
+    names, told = selection.differing_within(logs), map(selection.settings, logs)
+    return [{name: settings[name].removeprefix(f"{name} ") for name in names} for settings in told]
 
 
 def _identity(log: Log) -> dict[str, str]:
