@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from conftest import make_log, make_result
 
-from servebench import gathering, legacy, metrics, records, sla
-from servebench.records import LogError, RunConfig, ServerConfig
+from servebench import compare, gathering, legacy, metrics, records, sla
+from servebench.records import Log, LogError, RunConfig, ServerConfig
 
 LOG = make_log([make_result(0, 1.0, [0.5, 1.0]), make_result(1, 2.0, [], error="HTTP 500")], (1.0, 3.0))
 
@@ -137,6 +137,15 @@ def test_prompts_of_the_originals_logs_are_as_long_as_their_texts() -> None:
     log = legacy.decode(original(responses), "x.json")
     assert [r.prompt_tokens for r in log.results] == [867, 2600, 4333]
     assert sla.meets_prompt(log).tolist() == [False, True, True]
+
+
+def test_originals_with_other_prompts_are_not_compared() -> None:
+    def of(*prompts: str) -> Log:
+        return legacy.decode(original([response(0, [1.0, 0.1], prompt) for prompt in prompts]), "x.json")
+
+    assert len(compare.matched([of("one", "two")], [of("two", "one")])) == 1
+    with pytest.raises(records.InputError, match="unlike prompts"):
+        compare.matched([of("one", "two")], [of("one", "three")])
 
 
 FIRST = {"client_num": 24, "prompt_length": 2600, "max_new_tokens": 60, "num_queries": 512, "vllm": False}

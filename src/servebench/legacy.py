@@ -10,6 +10,7 @@ sizes to the name of the deployment, such as llama2-70b-tp4-b768_repl2.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from itertools import accumulate
 from typing import Any
@@ -72,7 +73,7 @@ def decode(data: bytes, file_name: str) -> Log:
         server=server,
         run=run,
         server_facts=ServerFacts(urls=[], engine=f"{server.backend} (original suite)"),
-        client={"source": SOURCE},
+        client={"source": SOURCE, "workload_sha256": _sha256(details)},
         window_ns=_all_active(results, run.num_clients),
         quality=Quality(asked_concurrency=run.num_clients),
         results=results,
@@ -92,6 +93,11 @@ def _sizes(name: str) -> dict[str, Any]:
     if found := re.search(r"llama2-(\d+b)", name):
         told["model"] = f"meta-llama/Llama-2-{found[1]}-hf"
     return told
+
+
+def _sha256(details: list[Response]) -> str:
+    """The same for the same prompts, whoever answered them first."""
+    return hashlib.sha256("\0".join(sorted(response.prompt for response in details)).encode()).hexdigest()
 
 
 def _known(kind: type[Any], args: dict[str, Any]) -> Any:
