@@ -23,12 +23,13 @@ from servebench.curves import Series
 from servebench.records import Log
 
 Samples = Callable[[Log], np.ndarray]
+DOUBTED = (0, (1, 3))  # the line of what decides nothing
 MOST_STEPS = 500  # of a curve; more could not be seen
-PANELS: dict[str, Samples] = {
-    "TTFT (s)": partial(metrics.each, of_request=metrics.ttft_s),
-    "TPOT (s/token)": partial(metrics.each, of_request=metrics.tpot_s),
-    "ITL (s)": metrics.pooled_itl_s,
-    "E2E latency (s)": partial(metrics.each, of_request=metrics.e2e_s),
+PANELS: dict[str, tuple[str, Samples]] = {
+    "TTFT (s)": ("ttft", partial(metrics.each, of_request=metrics.ttft_s)),
+    "TPOT (s/token)": ("tpot", partial(metrics.each, of_request=metrics.tpot_s)),
+    "ITL (s)": ("itl", metrics.pooled_itl_s),
+    "E2E latency (s)": ("e2e", partial(metrics.each, of_request=metrics.e2e_s)),
 }
 
 
@@ -38,13 +39,21 @@ def steps(values: np.ndarray, reached: float) -> tuple[np.ndarray, np.ndarray]:
     return np.quantile(values, shares, method="inverted_cdf"), shares * reached
 
 
-def draw(ax: Axes, all_series: list[Series], samples: Samples) -> None:
+def draw(ax: Axes, all_series: list[Series], metric: str, samples: Samples) -> None:
     for series in all_series:
         point = series.points[0]
         runs = [samples(log) for log in point.runs]
         if not len(np.concatenate(runs)):
+            figures.leave_out(ax, series)
             continue
-        look = {"color": series.color, "drawstyle": "steps-post"}
+        doubt = point.doubt(metric)
+        look = {
+            "color": series.color,
+            "drawstyle": "steps-post",
+            "linestyle": DOUBTED if doubt else series.linestyle,
+        }
+        if doubt:
+            figures.explain(ax, f"decides nothing: {doubt.kind}", linestyle=DOUBTED)
         for run, log in zip(runs, point.runs, strict=True):
             if len(run) and len(runs) > 1:
                 ax.plot(*steps(run, 1 - metrics.failed_share(log)), linewidth=0.6, alpha=0.5, **look)
@@ -67,8 +76,8 @@ def main() -> None:
     for group in curves.groups(args, selection.CONFIGURATION, one_of=(selection.LOAD,)):
         with figures.page(args, group) as figure:
             figure.set_size_inches(8.0, 5.6)
-            for ax, (label, samples) in zip(figure.subplots(2, 2).flat, PANELS.items(), strict=True):
-                draw(ax, group.series, samples)
+            for ax, (label, panel) in zip(figure.subplots(2, 2).flat, PANELS.items(), strict=True):
+                draw(ax, group.series, *panel)
                 ax.set(xlabel=label)
             figure.supylabel("Share that took no longer", fontsize=10)
 

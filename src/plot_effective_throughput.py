@@ -43,7 +43,7 @@ def effective(met: sla.Met, log: Log) -> float | None:
 
 def draw(ax: Axes, all_series: list[Series], met: sla.Met) -> None:
     for series in all_series:
-        figures.draw_curve(ax, series, selection.load_of, partial(effective, met))
+        figures.draw_curve(ax, series, selection.load_of, partial(effective, met), "effective_throughput")
     figures.counted_from_zero(ax)
 
 

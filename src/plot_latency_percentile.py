@@ -41,6 +41,9 @@ def percentile(gaps: Gaps, q: int, log: Log) -> float | None:
 def draw(ax: Axes, all_series: list[Series], gaps: Gaps) -> None:
     """Bars grouped by percentile, with their values. Series without a time between tokens are left out."""
     known = [series for series in all_series if any(len(gaps(log)) for log in series.points[0].runs)]
+    for series in all_series:
+        if series not in known:
+            figures.leave_out(ax, series)
     width = 0.8 / max(1, len(known))
     for i, series in enumerate(known):
         draw_bars(ax, series, gaps, (i - (len(known) - 1) / 2) * width, width * 0.92)
@@ -51,17 +54,19 @@ def draw(ax: Axes, all_series: list[Series], gaps: Gaps) -> None:
 
 
 def draw_bars(ax: Axes, series: Series, gaps: Gaps, shift: float, width: float) -> None:
-    """A bar a percentile, with its interval over runs. Hollow: the client limits. Hatched: too few gaps."""
+    """A bar a percentile, with its interval over runs. Hollow: it decides nothing. Hatched: too few gaps."""
     point = series.points[0]
     found = [interval for q in PERCENTILES if (interval := point.interval(partial(percentile, gaps, q)))]
     fewest = min(len(gaps(log)) for log in point.runs)
     paper = plt.rcParams["axes.facecolor"]
-    fill, edge = (series.color, paper) if point.trusted else (paper, series.color)
+    doubt = point.doubt("itl")
+    fill, edge = (paper, series.color) if doubt else (series.color, paper)
+    several = all(interval.known for interval in found)
     bars = ax.bar(
         np.arange(len(found)) + shift,
         [interval.mean for interval in found],
         width,
-        yerr=[interval.high - interval.mean for interval in found] if len(point.runs) > 1 else None,
+        yerr=[interval.half for interval in found] if several else None,
         label=figures.with_failures(series.label, point),
         color=fill,
         edgecolor=edge,
@@ -69,8 +74,10 @@ def draw_bars(ax: Axes, series: Series, gaps: Gaps, shift: float, width: float) 
         hatch=["//" if fewest < stats.FLOORS[q] else "" for q in PERCENTILES],
     )
     ax.bar_label(bars, fmt="{:.3g}", fontsize=8, padding=2)
-    if len(point.runs) > 1:
+    if several:
         figures.explain_intervals(ax)
+    if doubt:
+        figures.explain_doubts(ax, [point], "itl")
     if fewest < stats.FLOORS[max(PERCENTILES)]:
         look = {"color": plt.rcParams["xtick.color"], "edgecolor": paper, "hatch": "//"}
         ax.bar([0], [0], label="fewer gaps than the percentile needs", **look)

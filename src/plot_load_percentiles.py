@@ -24,7 +24,7 @@ from servebench.curves import Series
 from servebench.records import Log, Result
 
 PERCENTILES = {99: "-", 90: "--", 50: ":"}
-LATENCIES = {"TTFT (s)": metrics.ttft_s, "TPOT (s/token)": metrics.tpot_s}
+LATENCIES = {"TTFT (s)": ("ttft", metrics.ttft_s), "TPOT (s/token)": ("tpot", metrics.tpot_s)}
 OfRequest = Callable[[Result], float | None]
 
 
@@ -36,7 +36,7 @@ def too_few(of_request: OfRequest, q: int, log: Log) -> bool:
     return not stats.carries(metrics.each(log, of_request), q)
 
 
-def draw(ax: Axes, all_series: list[Series], of_request: OfRequest) -> None:
+def draw(ax: Axes, all_series: list[Series], metric: str, of_request: OfRequest) -> None:
     """The percentiles of one latency on an axis of powers of ten, since they lie far apart."""
     cross = {"marker": "x", "color": plt.rcParams["text.color"], "markersize": 4, "linestyle": ""}
     for q, linestyle in PERCENTILES.items():
@@ -44,13 +44,13 @@ def draw(ax: Axes, all_series: list[Series], of_request: OfRequest) -> None:
     for q, linestyle in PERCENTILES.items():
         for series in all_series:
             placed = series.placed(selection.load_of, partial(percentile, of_request, q))
-            figures.draw_placed(ax, placed, replace(series, linestyle=linestyle))
+            figures.draw_placed(ax, placed, replace(series, linestyle=linestyle), metric)
             few = [p for p in placed if any(too_few(of_request, q, log) for log in p.point.runs)]
             if few:
                 ax.plot(*figures.middles(few), **cross)
                 figures.explain(ax, "too few requests for this percentile", **cross)
             if q == max(PERCENTILES):
-                figures.mark(ax, placed)
+                figures.mark(ax, placed, series, metric)
     figures.whole_numbers(ax.xaxis)
     ax.set_yscale("log")
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -64,8 +64,8 @@ def main() -> None:
         with figures.page(args, group) as figure:
             figure.set_size_inches(8.0, 4.4)
             axes: Sequence[Axes] = figure.subplots(1, len(LATENCIES))
-            for ax, (label, of_request) in zip(axes, LATENCIES.items(), strict=True):
-                draw(ax, group.series, of_request)
+            for ax, (label, latency) in zip(axes, LATENCIES.items(), strict=True):
+                draw(ax, group.series, *latency)
                 ax.set(xlabel=selection.load_axis(group.log), ylabel=label)
 
 

@@ -18,6 +18,8 @@ from servebench.curves import Placed, Series
 from servebench.records import Log
 from servebench.selection import KIND, LENGTHS, MODEL
 
+METRIC = "interactivity"
+
 
 def per_user(log: Log) -> float | None:
     """Interactivity of the median request, tokens/s."""
@@ -46,11 +48,13 @@ def name(log: Log) -> str:
 def draw(ax: Axes, all_series: list[Series]) -> None:
     for series in all_series:
         placed = series.placed(per_user, per_gpu)
-        best = frontier(placed)
-        beaten = [p for p in placed if p not in best]
+        doubtful = [p for p in placed if p.point.doubt(METRIC)]  # such a point beats none
+        best = frontier([p for p in placed if p not in doubtful] or doubtful)
+        beaten = [p for p in placed if p not in best + doubtful]
         ax.plot(*figures.middles(beaten), series.marker, color=series.color, alpha=0.3, markersize=4)
-        figures.draw_placed(ax, best, series)
-        figures.mark(ax, best, name)
+        figures.draw_placed(ax, best, series, METRIC)
+        figures.mark(ax, best, series, METRIC, name)
+        figures.draw_hollow(ax, doubtful, series, METRIC)
     figures.explain(ax, "beaten both ways", marker="o", alpha=0.3, markersize=4)
     figures.explain(ax, f"labels: TP size × replicas, {selection.load_axis(all_series[0].points[0].log).lower()}")
     ax.set(xlabel="Tokens/s per user (median)", ylabel="Output tokens/s per GPU")

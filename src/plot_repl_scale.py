@@ -34,7 +34,7 @@ FAMILY = (MODEL, TP_SIZE, BATCH, *LENGTHS, LOAD)
 
 def draw(ax: Axes, all_series: list[Series]) -> None:
     for series in all_series:
-        placed = figures.draw_curve(ax, series, replicas, metrics.request_throughput)
+        placed = figures.draw_curve(ax, series, replicas, metrics.request_throughput, "request_throughput")
         if placed:
             fewest, rate, most = placed[0].x.mean, placed[0].y.mean, placed[-1].x.mean
             ax.plot([fewest, most], [rate, rate * most / fewest], ":", color=series.color, linewidth=1.2)

@@ -26,13 +26,13 @@ def latency_s(log: Log) -> float | None:
 def draw(ax: Axes, all_series: list[Series], throughput: str) -> None:
     """Curves in the order of load, each point with its load."""
     for series in all_series:
-        figures.draw_curve(
-            ax, series, THROUGHPUTS[throughput], latency_s, lambda log: f"{selection.load_of(log):g}"
-        )
+        placed = series.within(series.placed(THROUGHPUTS[throughput], latency_s))
+        figures.draw_placed(ax, placed, series, "e2e")
+        figures.mark(ax, placed, series, "e2e", lambda log: f"{selection.load_of(log):g}")
     figures.explain(ax, f"numbers: {selection.load_axis(all_series[0].points[0].log).lower()}")
     ax.set(xlabel="Throughput (requests/s)", ylabel="Mean E2E latency (s)")
-    for name, limit in (("x_max", ax.set_xlim), ("y_max", ax.set_ylim)):
-        limit(0, max((m for series in all_series if (m := getattr(series, name))), default=None))
+    ax.set_xlim(left=0)
+    ax.set_ylim(bottom=0)
 
 
 def main() -> None:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tensor parallelism: mean E2E latency and TFLOP/s per GPU against clients, a curve a tp_size.
+"""Tensor parallelism: mean E2E latency and TFLOP/s per GPU against clients and each other, a curve a tp_size.
 
     python src/plot_tp_sizes.py --backend vllm fastgen --log_dir results/
 
@@ -25,27 +25,39 @@ def latency_s(log: Log) -> float | None:
 
 
 def draw(axes: Sequence[Axes], all_series: list[Series]) -> None:
-    """Latency on the first, TFLOP/s per GPU on the second."""
+    """Latency and TFLOP/s per GPU against the load on the first two, against each other on the third."""
+    axis = selection.load_axis(all_series[0].points[0].log)
     for series in all_series:
-        figures.draw_curve(axes[0], series, selection.load_of, latency_s)
-        figures.draw_curve(axes[1], series, selection.load_of, metrics.tflops_per_gpu)
-    load_axis = selection.load_axis(all_series[0].points[0].log)
-    axes[0].set(xlabel=load_axis, ylabel="Mean E2E latency (s)")
-    axes[1].set(xlabel=load_axis, ylabel="TFLOP/s per GPU")
-    for ax in axes:
-        figures.counted_from_zero(ax)
+        figures.draw_curve(axes[0], series, selection.load_of, latency_s, "e2e")
     if not any(series.placed(selection.load_of, metrics.tflops_per_gpu) for series in all_series):
-        why = "the model's name does not\ntell its parameters"
-        axes[1].text(0.5, 0.5, why, ha="center", transform=axes[1].transAxes)
-        axes[1].set(xticks=[], yticks=[])
+        for ax in axes[1:]:
+            why = "the model's name does not\ntell its parameters"
+            ax.text(0.5, 0.5, why, ha="center", transform=ax.transAxes)
+            ax.set(xticks=[], yticks=[])
+    for series in all_series:
+        if series.placed(selection.load_of, metrics.tflops_per_gpu):
+            figures.draw_curve(axes[1], series, selection.load_of, metrics.tflops_per_gpu, "tflops_per_gpu")
+            figures.draw_curve(axes[2], series, metrics.tflops_per_gpu, latency_s, "e2e", load_name)
+    axes[0].set(xlabel=axis, ylabel="Mean E2E latency (s)")
+    axes[1].set(xlabel=axis, ylabel="TFLOP/s per GPU")
+    axes[2].set(xlabel=f"TFLOP/s per GPU (numbers: {axis.lower()})", ylabel="Mean E2E latency (s)")
+    for ax in axes[:2]:
+        figures.counted_from_zero(ax)
+    axes[2].set_xlim(left=0)
+    axes[2].set_ylim(bottom=0)
+
+
+def load_name(log: Log) -> str:
+    return f"{selection.load_of(log):g}"
 
 
 def main() -> None:
     args = figures.parser(__doc__, "tp_sizes").parse_args()
     for group in curves.groups(args, (MODEL, BATCH, REPLICAS, *LENGTHS, KIND), by=TP_SIZE):
         with figures.page(args, group) as figure:
-            figure.set_size_inches(8.0, 4.2)
-            draw(figure.subplots(1, 2), group.series)
+            figure.set_size_inches(8.0, 7.2)
+            places = figure.subplot_mosaic([["latency", "tflops"], ["both", "both"]], height_ratios=(2, 3))
+            draw(list(places.values()), group.series)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from conftest import make_log, make_result
 
 from servebench import compare, records, stats
 from servebench.compare import Comparison
-from servebench.records import InputError, Log
+from servebench.records import InputError, Log, RunConfig
 
 
 def run(latency_s: float, repetition: int = 0, requests: int = 10, sha: str = "same", **changes: object) -> Log:
@@ -114,6 +114,62 @@ def test_unlike_workloads_are_refused(other: Log, words: str) -> None:
         compare.matched([run(1.0)], [other])
 
 
+def test_every_field_is_of_the_workload_or_of_the_conditions() -> None:
+    """A new field of RunConfig has to be put into one of the two lists."""
+    listed = [*compare.WORKLOAD, *compare.CONDITIONS]
+    assert sorted(listed) == sorted(RunConfig.__struct_fields__)
+
+
+def test_how_it_was_asked_may_differ_and_is_said() -> None:
+    vllm = [run(1.0, backend="vllm", api="completions", request_timeout=60.0)]
+    fastgen = [run(0.5, backend="fastgen", api="mii", request_timeout=600.0)]
+    assert len(compare.matched(vllm, fastgen)) == 1
+    assert compare.notes(vllm, fastgen) == [
+        "api: completions in A, mii in B",
+        "request_timeout: 60.0 in A, 600.0 in B",
+    ]
+    with pytest.raises(InputError, match="chat template is False and True"):
+        compare.matched(vllm, [run(1.0, api="chat")])
+
+
+def test_vllm_is_compared_with_fastgen_on_the_command_line(tmp_path: Path) -> None:
+    for backend, api in (("vllm", "completions"), ("fastgen", "mii")):
+        for log in runs([1.0, 1.01, 0.99], backend=backend, api=api):
+            records.save(log, tmp_path / backend / records.log_name(log.server, log.run))
+    command = [sys.executable, "-m", "servebench.compare", str(tmp_path / "vllm"), str(tmp_path / "fastgen")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and "note: api: completions in A, mii in B" in done.stdout, done.stderr
+
+
+def test_two_settings_in_one_folder_are_named() -> None:
+    with pytest.raises(InputError, match=r"unlike settings \(stream\) in one folder"):
+        compare.matched([run(1.0), run(1.0, stream=False)], [run(1.0)])
+    with pytest.raises(InputError, match=r"unlike settings \(num_requests\)"):
+        compare.matched([run(1.0), run(1.0, num_requests=99)], [run(1.0)])
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({"verdict": "client-limited: late"}, "B: client-limited"),
+        ({"verdict": "ok"}, "better"),
+    ],
+)
+def test_what_is_in_doubt_does_not_win(changes: dict[str, object], verdict: str) -> None:
+    rows = compare.compare(runs([1.0, 1.01, 0.99]), runs([0.5, 0.51, 0.49], **changes), [], paired=False)
+    assert of(rows, "ttft_p50_s").verdict == of(rows, "request_throughput_per_s").verdict == verdict
+
+
+def test_latencies_of_the_few_that_did_not_fail_do_not_win() -> None:
+    def failing(log: Log) -> Log:
+        lost = make_result(99, 0.0, [], error="HTTP 503", max_new_tokens=2)
+        return msgspec.structs.replace(log, results=[*log.results, lost])
+
+    rows = compare.compare(runs([1.0, 1.01, 0.99]), list(map(failing, runs([0.5, 0.51, 0.49]))), [], paired=False)
+    assert of(rows, "e2e_latency_p99_s").verdict == "B: 9% failed"
+    assert of(rows, "request_throughput_per_s").verdict == "better"  # counts what was completed
+
+
 def test_backends_are_matched_by_name_only_where_there_are_several() -> None:
     both = [run(1.0, backend="vllm"), run(2.0, backend="fastgen")]
     assert [(a[0].server.backend, b[0].server.backend) for _, a, b in compare.matched(both[:1], both[1:])] == [
@@ -149,6 +205,29 @@ def test_the_exit_status_is_usable_in_ci(folders: list[str], limits: list[str], 
     done = subprocess.run(command if limits else command[:-1], capture_output=True, text=True)
     assert done.returncode == status, done.stdout + done.stderr
     assert words in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "limit", "said"),
+    [
+        ([1.0, 1.1, 0.9], [1.05, 0.95, 1.12], "ttft_p99 > 1.03", "cannot tell: ttft_p99 > 1.03"),  # 1.04: noise
+        ([1.0, 1.1, 0.9], [1.05, 0.95, 1.12], "ttft_p99 > 2", None),
+        ([1.0, 1.01, 0.99], [1.25, 1.26, 1.24], "ttft_p99 > 1.2", "failed: ttft_p99 > 1.2"),
+        ([1.0, 1.01, 0.99], [1.25, 1.26, 1.24], "ttft_p99 > 1.25", "cannot tell: ttft_p99 > 1.25"),
+        ([1.0, 1.01, 0.99], [1.25, 1.26, 1.24], "request_throughput < 0.9", "failed: request_throughput < 0.9"),
+        ([1.0], [1.25], "ttft_p99 > 1.05", "failed: ttft_p99 > 1.05"),  # beyond, and nothing says that it is noise
+        ([1.0], [1.02], "ttft_p99 > 1.05", "cannot tell: ttft_p99 > 1.05"),
+        ([1.0], [1.02], "ttft_from_schedule_p50 > 2", "failed: ttft_from_schedule_p50 > 2"),  # not known
+        ([1.0], [1.02], "failed_share > 1", None),
+    ],
+)
+def test_noise_does_not_fail_and_what_is_not_known_does(
+    a: list[float], b: list[float], limit: str, said: str | None
+) -> None:
+    rows = compare.compare(runs(a), runs(b), [], paired=False)
+    judge = compare.parse_limit(limit, [row.metric for row in rows]).judge
+    words = [found for row in rows if (found := judge(row))]
+    assert (len(words), words[0].startswith(said)) == (1, True) if said else words == []
 
 
 def test_a_metric_that_does_not_exist_is_one_line(folders: list[str]) -> None:

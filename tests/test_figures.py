@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, make_log, make_result, point
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 
 from servebench import curves, selection
@@ -26,6 +28,7 @@ import plot_pareto
 import plot_repl_scale
 import plot_th_lat
 import plot_timeline
+import plot_tp_sizes
 
 
 def series(*logs: Log) -> list[curves.Series]:
@@ -91,7 +94,70 @@ def test_a_point_limited_by_its_client_is_hollow() -> None:
     curve, hollow = drawn(ax)
     assert hollow.get_markerfacecolor() == plt.rcParams["axes.facecolor"]
     assert list(hollow.get_xdata()) == [curve.get_xdata()[1]]
-    assert "limited by the client" in explained(ax)
+    assert "decides nothing: client-limited" in explained(ax)
+
+
+def test_runs_that_are_not_stationary_have_no_bars() -> None:
+    growing = [make_result(i, float(i), [0.5 + i, 1.0 + i]) for i in range(200)]
+    runs = [make_log(growing, (0.0, 200.0), num_clients=1, repetition=i) for i in range(3)]
+    _, ax = plt.subplots()
+    plot_th_lat.draw(ax, series(*runs), "window")
+    assert bars(ax) == [] and "95 % interval over runs" not in explained(ax)
+
+
+def test_one_run_of_several_limited_by_its_client_is_not_hollow() -> None:
+    verdicts = ["ok", "client-limited: late", "ok"]
+    runs = [point("vllm", 1, 1.0, repetition=i, verdict=verdict) for i, verdict in enumerate(verdicts)]
+    _, ax = plt.subplots()
+    plot_th_lat.draw(ax, series(*runs), "blog")
+    assert len(drawn(ax)) == 1
+
+
+def test_gathered_events_make_times_of_tokens_hollow_and_no_others() -> None:
+    at_once = [make_result(i, i, [0.5, 0.5, 0.5, 0.5]) for i in range(10)]
+    log = make_log(at_once, (0, 10), num_clients=1)
+    _, (first, second) = plt.subplots(1, 2)
+    plot_th_lat.draw(first, series(log), "blog")
+    plot_load_percentiles.draw(second, series(log), *plot_load_percentiles.LATENCIES["TTFT (s)"])
+    assert "decides nothing: buffered" not in explained(first)
+    assert "decides nothing: buffered" in explained(second)
+
+
+def test_a_point_in_doubt_beats_none() -> None:
+    logs = [point("vllm", 1, 1.0), point("vllm", 8, 0.5, verdict="client-limited: late")]
+    _, ax = plt.subplots()
+    plot_pareto.draw(ax, series(*logs))
+    best, hollow = drawn(ax)
+    assert list(best.get_xdata()) == pytest.approx([4]) and list(hollow.get_xdata()) == pytest.approx([8])
+    assert hollow.get_linestyle() == "None"
+
+
+def test_limits_of_a_folder_cut_its_own_points_and_not_the_axes() -> None:
+    (one,) = series(*(point("vllm", n, 1.0) for n in (1, 2, 4)))
+    (other,) = series(*(point("fastgen", n, 1.0) for n in (1, 2, 4)))
+    _, ax = plt.subplots()
+    plot_th_lat.draw(ax, [replace(one, x_max=2.5), other], "blog")
+    cut, whole = drawn(ax)
+    assert (list(cut.get_xdata()), list(whole.get_xdata())) == (pytest.approx([1, 2]), pytest.approx([1, 2, 4]))
+    assert ax.get_xlim()[1] > 4
+
+
+def test_labels_have_the_hue_of_their_curve() -> None:
+    _, ax = plt.subplots()
+    plot_th_lat.draw(ax, series(point("vllm", 1, 1.0)), "blog")
+    red, green, blue = to_rgb(ax.texts[0].get_color())
+    assert blue > green > red  # as #0072B2
+
+
+def test_tp_sizes_show_the_originals_relation() -> None:
+    # 1.9 and 3.7 requests/s (19 and 37 end within the 10 s) x 104 tokens x 7e9 x 2 / 2 GPUs.
+    logs = [point("vllm", clients, 1.0, tp_size=2) for clients in (2, 4)]
+    _, axes = plt.subplots(1, 3)
+    plot_tp_sizes.draw(list(axes), series(*logs))
+    (line,) = drawn(axes[2])
+    assert list(line.get_xdata()) == pytest.approx([1.3832, 2.6936])
+    assert list(line.get_ydata()) == pytest.approx([1.0, 1.0])
+    assert [text.get_text() for text in axes[2].texts] == ["2", "4"]
 
 
 def test_the_failed_share_stands_at_its_point() -> None:
@@ -117,6 +183,7 @@ def test_answers_that_came_whole_have_no_token_times_to_draw(tmp_path: Path) -> 
     gaps = partial(plot_latency_percentile.token_latencies_s, skip_head_token_num=1, skip_request_num=1)
     plot_latency_percentile.draw(ax, series(log), gaps)
     assert drawn(ax) == [] and not ax.patches
+    assert explained(ax) == ["vllm: whole answers, no token times"] * 2
 
 
 def test_token_latency_percentiles_are_those_of_the_gaps() -> None:
@@ -167,7 +234,7 @@ def test_percentiles_that_the_requests_do_not_carry_are_crossed() -> None:
     # Their percentiles q lie at 0.1 + 6.9 q: P50 3.55, P90 6.31, P99 6.931.
     log = make_log([make_result(i, i, [0.1 + 0.1 * i, 9.0]) for i in range(70)], (0, 100), num_clients=7)
     _, ax = plt.subplots()
-    plot_load_percentiles.draw(ax, series(log), plot_load_percentiles.LATENCIES["TTFT (s)"])
+    plot_load_percentiles.draw(ax, series(log), *plot_load_percentiles.LATENCIES["TTFT (s)"])
     p99, crossed, p90, p50 = drawn(ax)
     assert [line.get_ydata()[0] for line in (p99, p90, p50)] == pytest.approx([6.931, 6.31, 3.55])
     assert (crossed.get_marker(), list(crossed.get_ydata())) == ("x", list(p99.get_ydata()))
@@ -177,7 +244,7 @@ def test_percentiles_that_the_requests_do_not_carry_are_crossed() -> None:
 def test_a_distribution_ends_at_the_share_that_succeeded() -> None:
     results = [make_result(i, i, [float(i + 1)]) for i in range(3)] + [make_result(3, 3, [], error="HTTP 500")]
     _, ax = plt.subplots()
-    plot_cdf.draw(ax, series(make_log(results, (0, 10))), plot_cdf.PANELS["E2E latency (s)"])
+    plot_cdf.draw(ax, series(make_log(results, (0, 10))), *plot_cdf.PANELS["E2E latency (s)"])
     (line,) = drawn(ax)
     assert list(line.get_xdata()) == [1, 1, 2, 3]
     assert list(line.get_ydata()) == pytest.approx([0, 0.25, 0.5, 0.75])

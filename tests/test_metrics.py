@@ -170,3 +170,25 @@ def test_interactivity_is_tokens_per_second_of_a_user(log: Log) -> None:
     assert users == pytest.approx([2.0, 1.0])
     assert metrics.percentile(users, 50) == pytest.approx(1.5)
     assert metrics.percentile(users, 10) == pytest.approx(1.1)
+
+
+def test_what_is_kept_with_a_log_is_kept_by_function_not_by_name() -> None:
+    """Two functions of one name in one place or in two, which a plot script and a module may well have."""
+
+    def kept(number: int):  # type: ignore[no-untyped-def]
+        @metrics.once_a_log
+        def value(log: Log) -> int:
+            return number
+
+        return value
+
+    log = make_log([], None)
+    first, second = kept(1), kept(2)
+    assert (first(log), second(log), first(log)) == (1, 2, 1)
+
+
+def test_the_first_answer_token_comes_after_the_reasoning() -> None:
+    thinking = make_result(0, 0.0, [0.5, 0.6, 0.9], first_answer_event=2)
+    assert metrics.time_to_first_answer_token_s(thinking) == pytest.approx(0.9)
+    assert metrics.time_to_first_answer_token_s(make_result(0, 0.0, [0.5, 0.6])) == pytest.approx(0.5)
+    assert metrics.time_to_first_answer_token_s(make_result(0, 0.0, [0.5, 0.6], first_answer_event=None)) is None

@@ -9,6 +9,7 @@ from itertools import combinations
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import msgspec
 import numpy as np
 import pytest
 from conftest import ROOT, make_log, make_result, point
@@ -135,7 +136,8 @@ def test_a_log_that_was_cut_off_is_named_and_left_out(logs: Path) -> None:
     cut = next((logs / "vllm").glob("*tp1*replicas1*clients1.json"))
     cut.write_bytes(cut.read_bytes()[:-200])
     code, files, said = draw("plot_th_lat", logs, "--filter", "tp_size=1", "num_replicas=1")
-    assert code == 0 and len(files) == 1 and said.count("\n") == 1 and f"left out: {cut}" in said
+    assert code == 0 and len(files) == 1 and said.startswith(f"left out: {cut}") and said.count("\n") == 2
+    assert said.endswith("DeepSpeed-FastGen alone has 1 clients\n")
 
 
 def test_data_dirs_need_no_log_dir(logs: Path) -> None:
@@ -156,7 +158,87 @@ def test_data_dirs_with_a_plot_config(logs: Path) -> None:
     args = options(logs, "--data_dirs", logs / "vllm", logs / "fastgen", "--filter", "tp_size=1", "num_replicas=1")
     (group,) = curves.groups(args, selection.CONFIGURATION)
     ours, theirs = group.series
-    assert (ours.label, ours.color, ours.x_max, theirs.label) == ("Ours", "#123456", 9, "fastgen")
+    assert (ours.label, ours.color, ours.x_max, theirs.label) == ("Ours", "#123456", 9, "DeepSpeed-FastGen")
+
+
+def test_settings_that_differ_make_curves_of_their_own(logs: Path) -> None:
+    """Whole answers beside streamed ones, and another argument of the engine: a curve each, that says so."""
+    for clients in (1, 4):
+        log = point("vllm", clients, 2.0, stream=False)
+        records.save(log, logs / "vllm" / f"whole-clients{clients}.json")
+    log = point("vllm", 2, 2.0, engine_args=("--enforce-eager",))
+    records.save(log, logs / "vllm" / "eager-clients2.json")
+    args = options(logs, "--backend", "vllm", "--filter", "tp_size=1", "num_replicas=1")
+    (group,) = curves.groups(args, selection.CONFIGURATION)
+    assert [(curve.label, len(curve.points)) for curve in group.series] == [
+        ("vLLM, no engine_args, stream True", 3),
+        ("vLLM, no engine_args, stream False", 2),
+        ("vLLM, engine_args --enforce-eager, stream True", 1),
+    ]
+    looks = [(curve.color, curve.marker, curve.linestyle) for curve in group.series]
+    assert all(len(set(look)) == 3 for look in zip(*looks, strict=True))
+
+
+def test_what_only_load_and_length_of_a_run_tell_apart_is_one_curve(logs: Path) -> None:
+    log = point("vllm", 16, 2.0, seed=7, warmup=3, request_timeout=9.0)
+    records.save(log, logs / "vllm" / "more-clients16.json")
+    args = options(logs, "--backend", "vllm", "--filter", "tp_size=1", "num_replicas=1")
+    (group,) = curves.groups(args, selection.CONFIGURATION)
+    assert [(curve.label, len(curve.points)) for curve in group.series] == [("vLLM", 4)]
+
+
+def test_curves_that_were_not_asked_alike_are_named(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = point("aml", 1, 2.0, temperature=0.0, api="score")
+    records.save(log, logs / "aml" / records.log_name(log.server, log.run))
+    args = options(logs, "--backend", "aml", "vllm", "--filter", "tp_size=1", "num_replicas=1")
+    list(curves.groups(args, selection.CONFIGURATION))
+    said = capsys.readouterr().err
+    assert "not measured alike: Azure ML temperature 0.0; vLLM temperature 1.0" in said and "api" not in said
+
+
+def test_the_stand_in_of_fastgen_is_not_drawn_as_fastgen(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in (logs / "fastgen").glob("*.json"):
+        facts = records.ServerFacts(urls=[], engine="deepspeed-mii 0.3.3+cpu")
+        records.save(msgspec.structs.replace(records.load(path), server_facts=facts), path)
+    args = options(logs, "--backend", "fastgen", "--filter", "tp_size=1", "num_replicas=1")
+    (group,) = curves.groups(args, selection.CONFIGURATION)
+    assert [curve.label for curve in group.series] == ["FastGen stand-in (CPU)"]
+    assert "says nothing about DeepSpeed-FastGen" in capsys.readouterr().err
+
+
+def test_a_single_load_and_loads_of_one_backend_alone_are_named(logs: Path) -> None:
+    same = ("--filter", "tp_size=1", "num_replicas=1")
+    _, _, said = draw("plot_th_lat", logs, *same, "num_clients=2")
+    assert said.count("\n") == 1 and said.endswith("a single load, no curve; measure more of them\n")
+    for path in (logs / "vllm").glob("*clients[24].json"):
+        path.unlink()
+    _, _, said = draw("plot_th_lat", logs, *same)
+    assert said.count("\n") == 1 and said.endswith("DeepSpeed-FastGen alone has 2, 4 clients\n")
+
+
+def test_a_folder_without_logs_is_no_backend(logs: Path) -> None:
+    (logs / "calibration").mkdir()
+    (logs / "calibration" / "calibration.json").write_text("[]")
+    code, files, said = draw("plot_th_lat", logs)
+    assert (code, len(files), said) == (0, 3, "")
+    code, _, said = draw("plot_th_lat", logs, "--backend", "calibration", "vllm")
+    assert code == 0 and "no logs to draw in" in said and "calibration" in said
+
+
+def test_a_model_is_written_as_people_write_it(logs: Path) -> None:
+    (group,) = curves.groups(options(logs, "--filter", "tp_size=2"), selection.CONFIGURATION)
+    assert group.title.startswith("meta-llama/Llama-2-7b-hf\nTP 2,")
+    assert group.name.startswith("meta-llama_Llama-2-7b-hf-tp2-")
+
+
+def test_why_a_backend_has_no_curve_is_said(logs: Path) -> None:
+    whole = [make_result(i, float(i), [0.9], event_tokens=[4], generated_tokens=4) for i in range(10)]
+    for clients in (1, 2, 4):
+        log = make_log(whole, (0.0, 10.0), backend="aml", num_clients=clients, stream=False)
+        records.save(log, logs / "aml" / f"m-clients{clients}.json")
+    few = ("--filter", "tp_size=1", "num_replicas=1")
+    code, files, said = draw("plot_effective_throughput", logs, *few)
+    assert (code, len(files)) == (0, 2) and said.count("Azure ML: whole answers, no token times\n") == 2
 
 
 def test_folders_of_one_name_have_looks_of_their_own(logs: Path) -> None:
@@ -177,7 +259,9 @@ def test_tp_sizes_have_a_line_style_each(logs: Path) -> None:
     args = options(logs, "--backend", "vllm", "--filter", "num_replicas=1")
     (group,) = curves.groups(args, (selection.MODEL,), by=selection.TP_SIZE)
     found = [(curve.label, curve.linestyle, len(curve.points)) for curve in group.series]
-    assert found == [("vllm TP 1", "-", 3), ("vllm TP 2", "--", 3)]
+    first, second = group.series
+    assert first.marker != second.marker and first.color != second.color
+    assert found == [("vLLM TP 1", "-", 3), ("vLLM TP 2", "--", 3)]
 
 
 def test_no_more_figures_than_asked_for(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:

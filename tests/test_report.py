@@ -235,3 +235,38 @@ def test_what_is_offered_and_an_overload_are_told_apart() -> None:
     assert "<button>scenario</button>" in page and "<button>dataset</button>" not in page
     assert page.count("ok, overloaded") == 2 and page.count("D(2600,60)") == 1
     assert "dataset" not in report_table.common(runs) and "prompt 2600" in report_table.common(runs)
+
+
+def readings(*logs: Log) -> list[report_table.Reading]:
+    return [report.reading(f"vllm/{i}.json", "vllm", log) for i, log in enumerate(logs)]
+
+
+def test_what_is_not_stationary_has_no_interval_in_the_table() -> None:
+    growing = [make_result(i, float(i), [0.5 + i, 1.0 + i]) for i in range(200)]
+    drifting = [make_log(growing, (0.0, 200.0), num_clients=1, repetition=i) for i in range(3)]
+    steady = [point("vllm", 1, 1.0, repetition=i) for i in range(3)]
+    assert "?" in report_table.table([readings(*drifting)]) and "±" not in report_table.table(
+        [readings(*drifting)]
+    )
+    assert "±" in report_table.table([readings(*steady)])
+
+
+def test_doubts_have_a_column() -> None:
+    limited = [point("vllm", 1, 1.0, repetition=i, verdict=v) for i, v in enumerate(("ok", "client-limited: x"))]
+    at_once = make_log([make_result(i, i, [0.5] * 4) for i in range(20)], (0.0, 20.0), num_clients=2)
+    text = report_table.table([readings(*limited), readings(at_once)])
+    assert "decides nothing" in text and ">1 of 2 runs client-limited<" in text and ">buffered<" in text
+    assert "ok, but 1 of 2 runs client-limited" in text
+
+
+def test_the_first_answer_token_has_a_column_where_it_is_not_the_first() -> None:
+    thinking = make_log([make_result(i, i, [0.1, 0.5, 0.9], first_answer_event=1) for i in range(20)], (0.0, 20.0))
+    assert "first answer token P50 (s)" in report_table.table([readings(thinking)])
+    assert "first answer token" not in report_table.table([readings(point("vllm", 1, 1.0))])
+
+
+def test_points_of_one_load_are_told_apart_by_their_settings() -> None:
+    points = [readings(point("vllm", 1, 1.0)), readings(point("vllm", 1, 1.0, stream=False))]
+    text = report_table.table(points)
+    assert "<button>stream</button>" in text and ">True</td>" in text and ">False</td>" in text
+    assert "stream" not in report_table.table(points[:1])

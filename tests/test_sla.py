@@ -118,6 +118,14 @@ def test_what_is_no_sla_is_refused(name: str) -> None:
         sla.parse(name)
 
 
+def test_one_event_of_many_tokens_does_not_tell_how_fast_they_came() -> None:
+    at_once = make_result(0, 0, [0.1], event_tokens=[9], generated_tokens=9)
+    single = make_result(1, 0, [0.1])
+    assert sla.meets_ema(log_of(at_once, single), 4).tolist() == [False, True]
+    assert sla.meets_cumulative(log_of(at_once, single), 4).tolist() == [False, True]
+    assert sla.meets_limits(log_of(at_once, single), tpot=1).tolist() == [False, True]
+
+
 def test_answers_that_came_whole_do_not_tell_when_tokens_came() -> None:
     whole = make_log(
         [make_result(i, i, [0.5], event_tokens=[4], generated_tokens=4) for i in range(4)], (0, 5), stream=False

@@ -70,6 +70,26 @@ def test_runs_of_a_point_are_one_row_with_intervals(tmp_path: Path) -> None:
     assert float(row["request_throughput_per_s_high"]) == pytest.approx(1 + 0.497, abs=1e-3)
 
 
+def test_doubts_and_what_is_not_stationary_have_columns(tmp_path: Path) -> None:
+    growing = [
+        make_result(i, float(i), [0.5 + i, 0.7 + i, 0.9 + i, 1.0 + i], cached_tokens=98) for i in range(200)
+    ]
+    for i, verdict in enumerate(("ok", "client-limited: late", "ok")):
+        log = make_log(growing, (0.0, 200.0), num_clients=1, repetition=i, verdict=verdict)
+        records.save(log, tmp_path / "vllm" / records.log_name(log.server, log.run))
+    _, _, (row,) = write(tmp_path)
+    assert row["client"] == "ok, but 1 of 3 runs client-limited: late"
+    assert row["decides_nothing"] == "98% cached, 1 of 3 runs client-limited" and row["cached_share"] == "0.98"
+    assert row["not_stationary"] and row["e2e_latency_mean_s"] and not row["e2e_latency_mean_s_low"]
+
+
+def test_the_first_answer_token_has_columns(tmp_path: Path) -> None:
+    log = make_log([make_result(n, n * 1.0, [0.5, 0.6, 0.8], first_answer_event=2) for n in range(4)], (0.0, 4.0))
+    records.save(log, tmp_path / "vllm" / records.log_name(log.server, log.run))
+    _, _, (row,) = write(tmp_path)
+    assert (float(row["ttft_p50_s"]), float(row["time_to_first_answer_token_p50_s"])) == (0.5, 0.8)
+
+
 def test_slas_become_columns(tmp_path: Path) -> None:
     log = make_log([make_result(n, n * 1.0, [0.5, 0.6, 0.8]) for n in range(4)], (0.0, 4.0))
     records.save(log, tmp_path / "vllm" / records.log_name(log.server, log.run))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from conftest import make_log, make_result
@@ -32,7 +33,7 @@ def cells(text: str, row: int = 0) -> list[str]:
 
 def test_what_all_points_share_stands_above_the_table() -> None:
     text = summary.table([point(num_clients=1), point(num_clients=2)])
-    assert text.splitlines()[0].startswith("backend vllm, model meta-llama_Llama-2-7b-hf, tp 1")
+    assert text.splitlines()[0].startswith("backend vllm, model meta-llama/Llama-2-7b-hf, tp 1")
     assert cells(text, 0)[0] == "1" and cells(text, 1)[0] == "2"
 
 
@@ -91,7 +92,37 @@ def test_an_overloaded_point_is_marked() -> None:
     assert "overloaded" not in summary.table([point(request_rate=1.0)])
 
 
+def test_doubts_are_marked() -> None:
+    at_once = make_log([make_result(i, i, [0.5] * 4) for i in range(20)], (0.0, 20.0), num_clients=1)
+    text = summary.table([at_once])
+    assert cells(text)[-1] == "ok, buffered" and "buffered: an answer's tokens came all at once" in text
+    assert "(buffered)" in summary.line(at_once)
+    several = [point(repetition=i, verdict=v) for i, v in enumerate(("ok", "client-limited: late", "ok"))]
+    assert cells(summary.table(several))[-1] == "1 of 3 runs client-limited"
+
+
+def test_settings_that_differ_are_columns() -> None:
+    text = summary.table([point(), point(stream=False)])
+    assert text.splitlines()[1].split()[:2] == ["load", "stream"]
+    assert [cells(text, row)[1] for row in (0, 1)] == ["True", "False"]
+
+
+def test_settings_that_two_backends_never_share_are_no_columns() -> None:
+    text = summary.table([point(), point(backend="fastgen", api="mii")])
+    assert "api" not in text and "mii" not in text
+
+
+def test_the_first_answer_token_has_a_line_where_it_is_not_the_first() -> None:
+    thinking = make_log([make_result(i, i, [0.1, 0.5, 0.9], first_answer_event=1) for i in range(20)], (0.0, 20.0))
+    assert "first answer token, after the reasoning: p50 0.500" in summary.line(thinking)
+    assert "first answer token" not in summary.line(point())
+
+
 def test_a_failed_point_is_a_row_too() -> None:
+    log = point()
+    measured = msgspec.structs.replace(log, server_facts=records.ServerFacts(urls=[], engine="vllm 1"))
+    text = summary.table([measured, msgspec.structs.replace(log, status="failed")])
+    assert "engine" not in text, "a server that did not start tells no version, which is no other version"
     failed = records.Log(**{f: getattr(point(), f) for f in Log.__struct_fields__} | {"status": "failed"})
     assert "point failed" in summary.table([failed])
 
@@ -109,7 +140,10 @@ def test_a_failed_point_is_a_row_too() -> None:
             make_log([make_result(0, 0, [1], max_new_tokens=9)], (0, 1)),
             "1 of 1 answers are shorter than asked for",
         ),
-        (make_log([make_result(0, 0, [1], cached_tokens=50)], (0, 1)), "50 prompt tokens came from the server"),
+        (
+            make_log([make_result(0, 0, [1], cached_tokens=50)], (0, 1)),
+            "held 50.0% of all prompt tokens, which share nothing; did an earlier benchmark",
+        ),
         (make_log([make_result(0, 0, [1], retries=2)], (0, 1)), "were sent again, 2 times (--max_retries)"),
     ],
 )

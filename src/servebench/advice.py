@@ -7,7 +7,7 @@ from itertools import groupby
 
 import msgspec
 
-from servebench import gathering, metrics, stats, steady
+from servebench import gathering, metrics, stats, steady, trust
 from servebench.records import Log, Result
 
 LATE_TOKENS_SHARE = 0.02
@@ -20,7 +20,7 @@ QUEUE, PACE = 5.0, 1.5  # waiting in the server: TTFT grew by more than the firs
 
 def of_point(log: Log) -> list[str]:
     """Warnings about one log that was measured."""
-    return [*_client(log), *_requests(log), *_answers(log), *_cache(log), *_window(log)]
+    return [*_client(log), *_server(log), *_requests(log), *_answers(log), *_cache(log), *_window(log)]
 
 
 def _client(log: Log) -> Iterator[str]:
@@ -28,6 +28,17 @@ def _client(log: Log) -> Iterator[str]:
         yield log.quality.verdict
     if log.quality.overloaded:
         yield "overloaded: requests in flight grew all through the point; latencies only say how long it took"
+
+
+def _server(log: Log) -> Iterator[str]:
+    if trust.stand_in(log):
+        yield "the model behind MII is a stand-in (fastgen-cpu); these times say nothing about DeepSpeed-FastGen"
+    if trust.buffered(log):
+        yield (
+            "the tokens of an answer came all at once, faster than any server makes them: something between "
+            "client and server gathers them; TTFT, TPOT and ITL are not the server's. Measure without the proxy, "
+            "or turn its buffering off"
+        )
 
 
 def _requests(log: Log) -> Iterator[str]:
@@ -64,15 +75,16 @@ def _unlike_prompts(log: Log, done: list[Result]) -> str:
 
 def _cache(log: Log) -> Iterator[str]:
     """Prompts that share nothing should not be found in a cache."""
-    done, rate = metrics.succeeded(log), log.cache_hit_rate or 0.0
-    cached = sum(r.cached_tokens or 0 for r in done)
-    if cached > CACHED_SHARE * sum(r.prompt_tokens for r in done):
-        yield f"{cached} prompt tokens came from the server's prefix cache"
-    elif rate > CACHED_SHARE and not (log.run.shared_prefix or log.run.dataset or log.quality.overloaded):
+    done = metrics.succeeded(log)
+    cached, share = sum(r.cached_tokens or 0 for r in done), trust.cached_share(log)
+    if share > CACHED_SHARE:
+        decides = "; such times meet no limit and are not compared" if share > trust.CACHED_SHARE else ""
         yield (
-            f"the prefix cache held {rate:.1%} of all prompt tokens, which share nothing; "
-            "did an earlier benchmark leave them there? Give another --seed"
+            f"the prefix cache held {share:.1%} of all prompt tokens, which share nothing; "
+            f"did an earlier benchmark leave them there? Give another --seed{decides}"
         )
+    elif cached > CACHED_SHARE * sum(r.prompt_tokens for r in done):
+        yield f"{cached} prompt tokens came from the server's prefix cache"
 
 
 def _window(log: Log) -> Iterator[str]:

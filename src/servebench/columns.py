@@ -13,6 +13,7 @@ from servebench.stats import Interval
 
 LATENCIES: dict[str, Callable[[Result], float | None]] = {
     "ttft": metrics.ttft_s,
+    "time_to_first_answer_token": metrics.time_to_first_answer_token_s,
     "tpot": metrics.tpot_s,
     "e2e_latency": metrics.e2e_s,
 }
@@ -78,10 +79,16 @@ def batch_values(log: Log) -> dict[str, np.ndarray]:
     return found
 
 
-def intervals(runs: Sequence[Values]) -> dict[str, Interval]:
-    """Each metric's mean over the runs of a point with its interval; what no run knows is left out."""
+def intervals(runs: Sequence[Values], stationary: bool) -> dict[str, Interval]:
+    """Each metric's mean over the runs of a point, with its interval if they are; without what no run knows."""
     known = {name: [v for run in runs if (v := run[name]) is not None] for name in runs[0]}
-    return {name: interval for name, sample in known.items() if (interval := stats.t_interval(sample))}
+    found = {name: stats.t_interval(sample, stationary) for name, sample in known.items()}
+    return {name: interval for name, interval in found.items() if interval}
+
+
+def thinks_first(runs: Sequence[Values]) -> bool:
+    """Does the time to the first answer token differ from TTFT? Where answers begin with reasoning it does."""
+    return any(run["time_to_first_answer_token_mean_s"] not in (None, run["ttft_mean_s"]) for run in runs)
 
 
 def more_is_better(name: str) -> bool:

@@ -6,8 +6,10 @@
 A and B are folders of logs, of one backend or of several. For every point and metric: the ratio B/A, its 95 %
 interval, and a verdict. The interval comes from repeated runs (--runs 5 or more); of single runs from the means of
 their batches, which takes 100 requests and means or medians; with --paired from the ratios of runs of the same
-prompts, taken in turn (servebench.paired). Unlike workloads are refused.
-Exit status: 0, 1 when a --fail_if holds or cannot be judged, 2 bad input.
+prompts, taken in turn (servebench.paired). Unlike workloads are refused; how they were asked (API, streaming) may
+differ, and is said. A --fail_if fails when the interval lies beyond its bound, and when nothing tells that it does
+not; where the interval reaches to both sides it says "cannot tell" and does not fail.
+Exit status: 0, 1 when a --fail_if fails, 2 bad input.
 """
 
 from __future__ import annotations
@@ -21,10 +23,9 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from tabulate import tabulate
 
-from servebench import columns, commandline, gathering, records, stats, steady
+from servebench import columns, commandline, gathering, metrics, records, stats, steady, trust
 from servebench.records import InputError, Log
 from servebench.sla import Sla, parse
 from servebench.stats import Interval
@@ -33,8 +34,24 @@ METRICS = (
     *("request_throughput_per_s", "output_token_throughput_per_s", "ttft_mean_s", "ttft_p50_s", "ttft_p99_s"),
     *("tpot_mean_s", "itl_p99_s", "e2e_latency_mean_s", "e2e_latency_p99_s"),
 )
+ANSWER = "time_to_first_answer_token_p50_s"  # shown where answers begin with reasoning
 FEWEST_PAIRS = 6  # for a verdict at 5 %: of five even the signs alone could not say it
-OF_NO_WORKLOAD = ("repetition", "request_timeout", "max_retries")  # settings that two runs need not share
+FAILED_SHARE = 0.01  # of the requests, above which the latencies of those that are left are not compared
+LATENCIES = ("ttft", "tpot", "itl", "e2e", "time_to_first", "interactivity")
+# What was asked of the servers, and when: it has to be alike.
+WORKLOAD = (
+    *("mean_prompt_length", "prompt_length_var", "max_prompt_length", "mean_max_new_tokens", "max_new_tokens_var"),
+    *("num_clients", "num_requests", "warmup", "temperature", "top_p", "respect_eos", "extra_body", "seed"),
+    *("request_rate", "trace_speed", "arrival", "burstiness", "ramp_from", "max_concurrency"),
+    *("length_distribution", "scenario", "prompt_text", "shared_prefix", "dataset_sha256", "multi_turn"),
+    *("think_time", "probe_rate"),
+)
+# How it was asked, and what the client did when it went wrong: it may differ. (The template of a chat is part of
+# the prompt: see _asked.)
+CONDITIONS = (
+    *("api", "stream", "request_timeout", "max_retries", "stop_when_overloaded", "repetition"),
+    "dataset",  # its path; dataset_sha256 says what is in it
+)
 OPERATORS = {">": operator.gt, "<": operator.lt, ">=": operator.ge, "<=": operator.le}
 UNITS = r"(_per_s|_s)?"
 Runs = list[Log]
@@ -51,6 +68,7 @@ class Comparison:
     interval: Interval | None
     evidence: str
     settled: bool
+    doubt: str | None = None  # why it decides nothing
 
     @property
     def ratio(self) -> float | None:
@@ -66,6 +84,8 @@ class Comparison:
         """better, worse, not distinguishable, or why nothing can be said."""
         if self.ratio is None:
             return "not known"
+        if self.doubt:
+            return self.doubt
         if not self.settled:
             return "not stationary"
         if not self.interval:
@@ -99,22 +119,43 @@ def _by_name(logs: Runs, with_backend: bool) -> dict[str, Runs]:
     for runs in gathering.by_point(logs):
         name = _name(runs[0], with_backend)
         if name in found:
-            raise InputError(f"{name}: runs of unlike settings or engines in one folder; keep them in two")
+            what = ", ".join(_unlike(found[name][0], runs[0])) or "engine"
+            raise InputError(f"{name}: runs of unlike settings ({what}) in one folder; keep them in two")
         found[name] = runs
     return found
 
 
+def _unlike(a: Log, b: Log) -> list[str]:
+    """The fields of server and run that are not the same in both."""
+    pairs = ((a.server, b.server), (a.run, b.run))
+    names = [
+        name
+        for one, other in pairs
+        for name in one.__struct_fields__
+        if getattr(one, name) != getattr(other, name)
+    ]
+    return [name for name in names if name != "repetition"]
+
+
 def _name(log: Log, with_backend: bool) -> str:
-    first = msgspec.structs.replace(log.run, repetition=0)
-    name = records.log_name(log.server, first).removesuffix(".json")
-    return f"{log.server.backend}/{name}" if with_backend else name
+    """What two points have in common that are to be compared: the name of the log, but for what may differ."""
+    server, run = log.server, log.run
+    what = records.workload_label(run) or f"prompt{run.mean_prompt_length}-gen{run.mean_max_new_tokens}"
+    name = f"{records.model_label(server.model)}-tp{server.tp_size}-bs{server.max_ragged_batch_size}"
+    name += f"-replicas{server.num_replicas}-{what}-{''.join(run.load)}"
+    return f"{server.backend}/{name}" if with_backend else name
+
+
+def _asked(log: Log) -> dict[str, Any]:
+    return {name: getattr(log.run, name) for name in WORKLOAD} | {"chat template": log.run.api == "chat"}
 
 
 def _refuse_unlike(name: str, a: Runs, b: Runs) -> None:
-    for field in a[0].run.__struct_fields__:
-        ours, theirs = getattr(a[0].run, field), getattr(b[0].run, field)
-        if field not in OF_NO_WORKLOAD and ours != theirs:
-            raise InputError(f"{name}: unlike workloads, {field} is {ours} and {theirs}; measure both alike")
+    ours, theirs = _asked(a[0]), _asked(b[0])
+    for field in ours:
+        if ours[field] != theirs[field]:
+            what = f"{field} is {ours[field]} and {theirs[field]}"
+            raise InputError(f"{name}: unlike workloads, {what}; measure both alike")
     hashes = [{log.run.repetition: log.client.get("workload_sha256") for log in runs} for runs in (a, b)]
     for run in hashes[0].keys() & hashes[1].keys():
         if hashes[0][run] != hashes[1][run]:
@@ -123,6 +164,21 @@ def _refuse_unlike(name: str, a: Runs, b: Runs) -> None:
             )
     if not hashes[0].keys() & hashes[1].keys():
         raise InputError(f"{name}: no run has the same prompts in both; measure both with the same --runs")
+
+
+def notes(a: Runs, b: Runs) -> list[str]:
+    """What a reader has to know beside the table: what else differs, and whose times are not the engine's."""
+    told = []
+    for field in (name for name in CONDITIONS if name != "repetition"):
+        values = [sorted({str(getattr(log.run, field)) for log in runs}) for runs in (a, b)]
+        if values[0] != values[1]:
+            told.append(f"{field}: {', '.join(values[0])} in A, {', '.join(values[1])} in B")
+    for side, runs in (("A", a), ("B", b)):
+        if any(map(trust.stand_in, runs)):
+            told.append(
+                f"{side} is the stand-in of FastGen (fastgen-cpu), which says nothing about DeepSpeed-FastGen"
+            )
+    return told
 
 
 # The comparison.
@@ -143,7 +199,7 @@ def _point(name: str, a: Runs, b: Runs, slas: Sequence[Sla], paired: bool) -> li
     settled = not steady.not_stationary(a) and not steady.not_stationary(b)
     of_a, of_b = ([columns.values(log, slas) for log in runs] for runs in (a, b))
     batches = _of_batches(a[0], b[0]) if kind == "batches" else {}
-    means_a, means_b = columns.intervals(of_a), columns.intervals(of_b)
+    means_a, means_b = columns.intervals(of_a, settled), columns.intervals(of_b, settled)
     return [
         Comparison(
             point=name,
@@ -153,9 +209,21 @@ def _point(name: str, a: Runs, b: Runs, slas: Sequence[Sla], paired: bool) -> li
             interval=batches.get(metric) if kind == "batches" else _of_runs(ratio, metric, of_a, of_b),
             evidence=kind,
             settled=settled,
+            doubt=_doubt(a, b, metric),
         )
         for metric in of_a[0]
     ]
+
+
+def _doubt(a: Runs, b: Runs, metric: str) -> str | None:
+    """Why this metric of A or of B decides nothing: where some failed, latencies are those of the others."""
+    for side, runs in (("A", a), ("B", b)):
+        if found := trust.of_point(runs, metric):
+            return f"{side}: {found.mark}"
+        failed = max(map(metrics.failed_share, runs))
+        if failed > FAILED_SHARE and metric.startswith(LATENCIES):
+            return f"{side}: {failed:.0%} failed"
+    return None
 
 
 def _of_runs(
@@ -189,10 +257,20 @@ class Limit:
     holds: Callable[[Any, Any], bool]
     bound: float
 
-    def failed_by(self, row: Comparison) -> bool:
-        """A ratio that is not known fails too."""
-        named = re.fullmatch(re.escape(self.metric) + UNITS, row.metric)
-        return bool(named) and (row.ratio is None or self.holds(row.ratio, self.bound))
+    def judge(self, row: Comparison) -> str | None:
+        """failed, or cannot tell, and why. None where it passes, and for rows of other metrics."""
+        if not re.fullmatch(re.escape(self.metric) + UNITS, row.metric):
+            return None
+        where = f"{self.text}: {row.point} is at {'not known' if row.ratio is None else f'{row.ratio:.3f}'}"
+        beyond = row.ratio is None or self.holds(row.ratio, self.bound)
+        told = row.interval if row.settled and not row.doubt else None
+        if told is None:
+            words = f"{where} ({row.verdict})"
+            certain = row.ratio == 1 and row.a == row.b and not row.doubt  # as 0 of 0 failed
+            return f"failed: {words}" if beyond or row.doubt else None if certain else f"cannot tell: {words}"
+        ends = [self.holds(end, self.bound) for end in (told.low, told.high)]
+        span = f"{where}, {told.low:.3f} .. {told.high:.3f} ({row.verdict})"
+        return f"failed: {span}" if all(ends) else f"cannot tell: {span}" if any(ends) else None
 
 
 def parse_limit(text: str, names: Sequence[str]) -> Limit:
@@ -260,20 +338,28 @@ def main() -> int:
         help="end with status 1 if B/A is so anywhere",
     )
     args = parser.parse_args()
-    rows = compare(load(args.a), load(args.b), [parse(name) for name in args.sla], args.paired)
+    a, b = load(args.a), load(args.b)
+    rows = compare(a, b, [parse(name) for name in args.sla], args.paired)
     names = list(dict.fromkeys(row.metric for row in rows))
     limits = [parse_limit(text, names) for text in args.fail_if]
-    shown = args.metric or [*METRICS, *(name for name in names if "[" in name)]
+    thinks = [ANSWER] if any(row.metric == ANSWER and _thinks(row, rows) for row in rows) else []
+    shown = args.metric or [*METRICS, *thinks, *(name for name in names if "[" in name)]
     if unknown := [name for name in shown if name not in names]:
         raise InputError(f"--metric {unknown[0]}: no metric has this name; there are {', '.join(names)}")
     print(f"A {args.a}, B {args.b}")
     print(table([row for row in rows if row.metric in shown]))
     print("sees: the smallest difference that would have been told apart; one verdict in 20 is wrong by chance")
-    failures = [(limit, row) for limit in limits for row in rows if limit.failed_by(row)]
-    for limit, row in failures:
-        is_at = "not known" if row.ratio is None else f"{row.ratio:.3f}"
-        print(f"failed: {limit.text}: {row.point} is at {is_at} ({row.verdict})")
-    return int(bool(failures))
+    for note in notes(a, b):
+        print(f"note: {note}")
+    judged = [said for limit in limits for row in rows if (said := limit.judge(row))]
+    print(*judged, sep="\n", end="\n" * bool(judged))
+    return int(any(said.startswith("failed") for said in judged))
+
+
+def _thinks(row: Comparison, rows: list[Comparison]) -> bool:
+    """Does the time to the first answer token differ from TTFT?"""
+    (ttft,) = [other for other in rows if (other.point, other.metric) == (row.point, "ttft_p50_s")]
+    return (row.a, row.b) != (ttft.a, ttft.b)
 
 
 if __name__ == "__main__":

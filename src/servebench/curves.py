@@ -1,4 +1,8 @@
-"""The curves of every figure: its logs as points, a curve a folder, each with a look of its own."""
+"""The curves of every figure: its logs as points, a curve a folder, each with a look of its own.
+
+Logs of a folder that were measured with other settings (whole answers beside streamed ones, another engine_args)
+are no points of one curve: each gets its own, and its label says what differs.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 import yaml
-from matplotlib.colors import is_color_like
+from matplotlib.colors import is_color_like, to_hex, to_rgb
 from matplotlib.lines import Line2D
 
-from servebench import gathering, selection
-from servebench.records import InputError, Log
+from servebench import gathering, selection, trust
+from servebench.records import InputError, Log, RunConfig, model_name
 from servebench.selection import Entry, Point, Trait
 from servebench.stats import Interval
 
@@ -29,7 +33,18 @@ LOOKS = {  # colour and marker of a backend's curve
     "sglang": ("#56B4E9", "P"),
     "": ("#7F7F7F", "X"),
 }
+NAMES = {  # of engines, as they write themselves
+    "fastgen": "DeepSpeed-FastGen",
+    "vllm": "vLLM",
+    "llamacpp": "llama.cpp",
+    "aml": "Azure ML",
+    "openai": "OpenAI-compatible",
+    "sglang": "SGLang",
+}
+STAND_IN = "FastGen stand-in (CPU)"
 LINESTYLES = ("-", "--", ":", "-.")
+PALER = (0.0, 0.5, 0.25, 0.65)  # towards white, of the curves of one folder
+MARKERS = ("o", "s", "^", "D", "v", "P")
 OfLog = Callable[[Log], float | None]
 
 
@@ -57,6 +72,11 @@ class Series:
         """The points that have both values."""
         values = [(point, point.interval(x), point.interval(y)) for point in self.points]
         return [Placed(point, a, b) for point, a, b in values if a is not None and b is not None]
+
+    def within(self, placed: list[Placed]) -> list[Placed]:
+        """Those that its plot_config.yaml does not cut off (x_max, y_max)."""
+        x_max, y_max = (float("inf") if most is None else most for most in (self.x_max, self.y_max))
+        return [p for p in placed if p.x.mean <= x_max and p.y.mean <= y_max]
 
 
 @dataclass(frozen=True)
@@ -96,7 +116,7 @@ def groups(
     over: Trait | None = None,
     one_of: tuple[Trait, ...] = (),
 ) -> Iterator[Group]:
-    """The figures of a script: logs that have the traits `same` in common, a curve a folder (and a value of `by`).
+    """The figures of a script: logs with the traits `same` in common, a curve a folder, settings, value of `by`.
 
     Those whose logs do not differ in `over` are left out. Of logs that differ in `one_of` (the load, the run) a
     figure shows one: of the highest load, unless `--every_load` has a figure for each. Requests are read figure by
@@ -113,8 +133,13 @@ def groups(
         kept = {place: [e for e in some if _key(e.head, traits) == key] for place, some in found.items()}
         said = [(trait, value) for trait, value in zip(traits, key, strict=True) if value != ""]
         name = "-".join(trait.in_name.format(value) for trait, value in said)
-        series = [curve for place, some in kept.items() for curve in _curves(looks[place], some, by)]
-        yield Group(name, _title(said), [curve for curve in series if curve.points])
+        free = () if {selection.TP_SIZE, selection.REPLICAS} <= set(same) else selection.OF_SIZES
+        series = [curve for place, some in kept.items() if some for curve in _curves(looks[place], some, by, free)]
+        group = Group(name, _title(said, series[0].points[0].log), series)
+        if same[-1] == selection.KIND and not one_of:
+            say_what_is_missing(group)
+        say_what_is_unlike(group)
+        yield group
 
 
 def _keys(logs: list[Log], traits: tuple[Trait, ...], over: Trait | None) -> list[tuple[Any, ...]]:
@@ -143,27 +168,70 @@ def _key(log: Log, traits: tuple[Trait, ...]) -> tuple[Any, ...]:
     return tuple(trait.of(log) for trait in traits)
 
 
-def _title(said: list[tuple[Trait, Any]]) -> str:
+def _title(said: list[tuple[Trait, Any]], log: Log) -> str:
     """The model, and the rest in a line of its own."""
-    model, *rest = (trait.in_title.format(value) for trait, value in said)
-    return f"{model}\n{', '.join(rest)}"
+    _, *rest = (trait.in_title.format(value) for trait, value in said)
+    return f"{model_name(log.server.model)}\n{', '.join(rest)}"
 
 
-def _curves(look: Series, some: list[Entry], by: Trait | None) -> list[Series]:
-    """The curves of one folder: one, or one a value of `by` with a line style of its own."""
+def _curves(look: Series, some: list[Entry], by: Trait | None, free: tuple[str, ...]) -> list[Series]:
+    """The curves of one folder: one for every value of `by` and all other settings, but those in `free`."""
     logs = [log for _, log in gathering.read(entry.path for entry in some)]
-    if by is None:
-        return [replace(look, points=selection.points_of(logs))]
-    values = sorted({by.of(log) for log in logs})
+    names = [name for name in selection.differing(logs) if name not in free]
+    curves: dict[tuple[Any, ...], list[Log]] = {}
+    for log in logs:
+        told = selection.settings(log)
+        curves.setdefault((by.of(log) if by else "", *(told[name] for name in names)), []).append(log)
+    keys = sorted(curves, key=lambda key: (key[0], -len(curves[key]), key))
     return [
-        replace(
-            look,
-            label=f"{look.label} {by.in_title.format(value)}",
-            points=selection.points_of(log for log in logs if by.of(log) == value),
-            linestyle=linestyle,
-        )
-        for value, linestyle in zip(values, cycle(LINESTYLES))
+        _variant(look, number, [by.in_title.format(key[0])] if by else [], key[1:], curves[key])
+        for number, key in enumerate(keys)
     ]
+
+
+def _variant(look: Series, number: int, size: list[str], differs: tuple[str, ...], logs: list[Log]) -> Series:
+    """One of the curves of a folder: the colour of the others but paler, another marker and line."""
+    name = look.label
+    if any(map(trust.stand_in, logs)):
+        name = STAND_IN if name == NAMES["fastgen"] else f"{name} ({STAND_IN})"
+    label = ", ".join([" ".join([name, *size]), *(words.removeprefix("backend ") for words in differs)])
+    look = replace(look, label=label, points=selection.points_of(logs))
+    if not number:
+        return look
+    pale = PALER[number % len(PALER)]
+    red, green, blue = (part + (1 - part) * pale for part in to_rgb(look.color))
+    others = [marker for marker in MARKERS if marker != look.marker]
+    others = others[1:] + others[:1]
+    line = LINESTYLES[(LINESTYLES.index(look.linestyle) + number) % len(LINESTYLES)]
+    return replace(look, color=to_hex((red, green, blue)), marker=others[number % len(others)], linestyle=line)
+
+
+def say_what_is_missing(group: Group) -> None:
+    """Name what a reader of the figure could overlook: a curve of one point, loads that one curve alone has."""
+    loads = {series.label: {selection.load_of(point.log) for point in series.points} for series in group.series}
+    if all(len(of_one) == 1 for of_one in loads.values()):
+        _say(group, "a single load, no curve; measure more of them")
+    for label, own in loads.items() if len(loads) > 1 else ():
+        others = set().union(*(of_one for other, of_one in loads.items() if other != label))
+        if alone := sorted(own - others):
+            kind = {"clients": "clients", "rate": "requests/s", "trace": "times the trace's speed"}
+            words = ", ".join(f"{load:g}" for load in alone)
+            _say(group, f"{label} alone has {words} {kind[group.log.run.load[0]]}")
+
+
+def say_what_is_unlike(group: Group) -> None:
+    """Name what the curves of a figure were not asked alike, and a curve that is not what its folder says."""
+    logs = [series.points[0].log for series in group.series]
+    unlike = [name for name in selection.differing(logs) if name in RunConfig.__struct_fields__ and name != "api"]
+    for name in unlike if len(logs) > 1 else ():
+        told = [f"{series.label} {selection.settings(series.points[0].log)[name]}" for series in group.series]
+        _say(group, f"not measured alike: {'; '.join(told)}")
+    if any(map(trust.stand_in, logs)):
+        _say(group, f"{STAND_IN}: MII around another engine; it says nothing about DeepSpeed-FastGen")
+
+
+def _say(group: Group, words: str) -> None:
+    print(f"{group.name}: {words}", file=sys.stderr)
 
 
 def _looks(places: list[Path]) -> dict[Path, Series]:
@@ -174,7 +242,7 @@ def _looks(places: list[Path]) -> dict[Path, Series]:
     for i, place in enumerate(places):
         again = place.name in names[:i]
         color, marker = next(spare) if again or place.name not in LOOKS else LOOKS[place.name]
-        look = Series(str(place) if again else place.name, (), color, marker)
+        look = Series(str(place) if again else NAMES.get(place.name, place.name), (), color, marker)
         looks[place] = replace(look, **msgspec.to_builtins(_plot_config(place)))
     return looks
 

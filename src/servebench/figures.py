@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -33,6 +35,7 @@ from servebench.records import InputError, Log
 from servebench.selection import Point
 
 Name = Callable[[Log], str]
+LEFT_OUT = "left out"  # marks the entry of a legend that says why there is no curve
 HOW: dict[str, Any] = {
     "png": {"pil_kwargs": {"compress_level": 1}},  # half the time for a third more bytes
     "svg": {"metadata": dict.fromkeys(("Date", "Creator", "Format", "Type"))},  # the same figure is the same file
@@ -58,28 +61,51 @@ def parser(doc: str | None, name: str) -> argparse.ArgumentParser:
 # Drawing.
 
 
-def draw_curve(ax: Axes, series: Series, x: OfLog, y: OfLog, name: Name | None = None) -> list[Placed]:
-    """A curve joined in the order of load, its points marked. Returns them."""
+def draw_curve(
+    ax: Axes, series: Series, x: OfLog, y: OfLog, metric: str, name: Name | None = None
+) -> list[Placed]:
+    """A curve joined in the order of load, its points marked. Returns them. `metric`: what may be in doubt."""
     placed = series.placed(x, y)
-    draw_placed(ax, placed, series)
-    mark(ax, placed, name)
+    draw_placed(ax, placed, series, metric)
+    mark(ax, placed, series, metric, name)
     return placed
 
 
-def draw_placed(ax: Axes, placed: list[Placed], series: Series) -> None:
-    """A line through means over runs, with their 95 % intervals; hollow points where the client limits."""
+def draw_placed(ax: Axes, placed: list[Placed], series: Series, metric: str) -> None:
+    """A line through means over runs, with their 95 % intervals; hollow points that decide nothing (trust.py)."""
+    if not placed:
+        leave_out(ax, series)
+        return
     look = {"color": series.color, "marker": series.marker}
     ax.plot(*middles(placed), label=series.label, linestyle=series.linestyle, **look)  # type: ignore[arg-type]
-    hollow = [p for p in placed if not p.point.trusted]
-    if hollow:
-        paper = plt.rcParams["axes.facecolor"]
-        ax.plot(*middles(hollow), linestyle="", markerfacecolor=paper, zorder=3, **look)  # type: ignore[arg-type]
-        explain(ax, "limited by the client", marker="o", markerfacecolor=paper)
-    known = [p for p in placed if min(p.x.runs, p.y.runs) > 1]
+    draw_hollow(ax, [p for p in placed if p.point.doubt(metric)], series, metric)
+    known = [p for p in placed if p.x.known or p.y.known]
     if known:
-        half = [[p.x.high - p.x.mean for p in known], [p.y.high - p.y.mean for p in known]]
+        half = [[p.x.half for p in known], [p.y.half for p in known]]
         ax.errorbar(*middles(known), xerr=half[0], yerr=half[1], fmt="none", ecolor=series.color, elinewidth=1.1)
         explain_intervals(ax)
+
+
+def draw_hollow(ax: Axes, placed: list[Placed], series: Series, metric: str) -> None:
+    """Points that decide nothing."""
+    look = {"color": series.color, "marker": series.marker, "markerfacecolor": plt.rcParams["axes.facecolor"]}
+    if placed:
+        ax.plot(*middles(placed), linestyle="", zorder=3, **look)
+        explain_doubts(ax, [p.point for p in placed], metric)
+
+
+def explain_doubts(ax: Axes, points: Iterable[Point], metric: str) -> None:
+    """What is hollow, and why."""
+    kinds = sorted({doubt.kind for point in points if (doubt := point.doubt(metric))})
+    look = {"marker": "o", "markerfacecolor": plt.rcParams["axes.facecolor"]}
+    explain(ax, f"decides nothing: {', '.join(kinds)}", **look)
+
+
+def leave_out(ax: Axes, series: Series) -> None:
+    """Say in the legend that a curve has no point here (page() says it on the terminal too)."""
+    whole = all(not log.run.stream for point in series.points for log in point.runs)
+    why = "whole answers, no token times" if whole else "no such numbers in its logs"
+    explain(ax, f"{series.label}: {why}", gid=LEFT_OUT)
 
 
 def middles(placed: list[Placed]) -> tuple[list[float], list[float]]:
@@ -87,13 +113,21 @@ def middles(placed: list[Placed]) -> tuple[list[float], list[float]]:
     return [p.x.mean for p in placed], [p.y.mean for p in placed]
 
 
-def mark(ax: Axes, placed: list[Placed], name: Name | None = None) -> None:
-    """Write its name beside each point, and the share of its requests that failed."""
+def mark(ax: Axes, placed: list[Placed], series: Series, metric: str, name: Name | None = None) -> None:
+    """Write its name beside each point, in its colour; why it is in doubt; what share of it failed."""
     for p in placed:
         words = with_failures(name(p.point.log) if name else "", p.point)
+        doubt = p.point.doubt(metric)
+        words = ", ".join(filter(None, [words, doubt.mark if doubt and doubt.kind == "cached" else ""]))
         if words:
             kind = labels.WARNING if p.point.failed_share else labels.LABEL
-            labels.add(ax, words, (p.x.mean, p.y.mean), kind)
+            labels.add(ax, words, (p.x.mean, p.y.mean), kind, readable(series.color))
+
+
+def readable(color: str) -> str:
+    """A colour for words: half way from that of its curve to that of all words."""
+    own, words = np.array(to_rgb(color)), np.array(to_rgb(plt.rcParams["text.color"]))
+    return to_hex(tuple((own + words) / 2))
 
 
 def with_failures(words: str, point: Point) -> str:
@@ -136,7 +170,14 @@ def page(args: argparse.Namespace, group: Group, suffix: str = "") -> Iterator[F
             save(figure, args, group.name + suffix)
         else:
             print(f"nothing to draw: {group.name}{suffix}", file=sys.stderr)
+        _say_left_out(figure, group.name + suffix)
         plt.close(figure)
+
+
+def _say_left_out(figure: Figure, name: str) -> None:
+    lines = [line for ax in figure.axes for line in ax.lines if line.get_gid() == LEFT_OUT]
+    for words in dict.fromkeys(str(line.get_label()) for line in lines):
+        print(f"{name}: {words}", file=sys.stderr)
 
 
 def finish(figure: Figure, title: str) -> None:
@@ -173,7 +214,7 @@ def _explains(handle: Artist) -> bool:
 
 def _head(figure: Figure, title: str, handles: list[Artist]) -> None:
     """Title and legend above the axes (a legend keeps its place free, a title beside one does not)."""
-    look: dict[str, Any] = {"title": title, "title_fontsize": 11, "alignment": "left"}
+    look: dict[str, Any] = {"title": title, "title_fontsize": 11, "alignment": "left", "handlelength": 3.2}
     for columns in range(min(4, len(handles)), 0, -1):
         by_rows = [handle for column in range(columns) for handle in handles[column::columns]]
         legend = figure.legend(handles=by_rows, ncols=columns, loc="outside upper left", **look)

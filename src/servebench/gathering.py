@@ -12,7 +12,8 @@ import msgspec
 from servebench import records
 from servebench.records import Log, LogError, RunConfig, ServerConfig
 
-POINT = re.compile(r"-(clients|rate|trace)\d").search  # in the name of a point's log
+# In the name of a point's log; that of the original suite's first release ends in _c8_p2600_g60.
+POINT = re.compile(r"-(clients|rate|trace)\d|_c\d+_p\d+_g\d+").search
 
 
 def load_folder(folder: Path) -> Iterator[tuple[Path, Log]]:

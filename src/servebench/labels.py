@@ -20,9 +20,10 @@ COVERED, TOUCHING = 1, 100  # cost of a piece of line or a marker below a label;
 TOO_MUCH = 4  # a label that would cover so much goes away
 
 
-def add(ax: Axes, text: str, at: tuple[float, float], kind: str = LABEL) -> None:
+def add(ax: Axes, text: str, at: tuple[float, float], kind: str = LABEL, color: str | None = None) -> None:
     """Write beside a point; `place` finds the side when everything is drawn."""
-    ax.annotate(text, at, (0, 9), textcoords="offset points", ha="center", va="center", fontsize=8, gid=kind)
+    look = {"ha": "center", "va": "center", "fontsize": 8, "gid": kind} | ({"color": color} if color else {})
+    ax.annotate(text, at, (0, 9), textcoords="offset points", **look)  # type: ignore[arg-type]
 
 
 def of(ax: Axes) -> list[Annotation]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
-from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
+from servebench import legacy
 from servebench.records import Log, Result
 
 P = ParamSpec("P")
@@ -24,10 +25,11 @@ def once_a_log(of_log: Callable[Concatenate[Log, P], T]) -> Callable[Concatenate
 
     @wraps(of_log)
     def kept(log: Log, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        key = f"{of_log.__name__}{args}{kwargs}"
-        if key not in log.__dict__:
-            log.__dict__[key] = of_log(log, *args, **kwargs)
-        return log.__dict__[key]  # type: ignore[no-any-return]
+        memory: dict[Any, T] = log.__dict__.setdefault("memory", {})
+        key = (of_log, args, tuple(kwargs.items()))  # not its name: another module may have one of the same
+        if key not in memory:
+            memory[key] = of_log(log, *args, **kwargs)
+        return memory[key]
 
     return kept
 
@@ -38,6 +40,12 @@ def once_a_log(of_log: Callable[Concatenate[Log, P], T]) -> Callable[Concatenate
 def ttft_s(r: Result) -> float | None:
     """Time to first token: first content event - sent. None for an answer that was not streamed."""
     return r.event_ns[0] / 1e9 if len(r.event_ns) > 1 or r.generated_tokens == 1 else None
+
+
+def time_to_first_answer_token_s(r: Result) -> float | None:
+    """First content event that is not reasoning - sent. None where there was none, or where TTFT is not known."""
+    first = r.first_answer_event
+    return r.event_ns[first] / 1e9 if first is not None and ttft_s(r) is not None else None
 
 
 def e2e_s(r: Result) -> float:
@@ -192,13 +200,21 @@ def ended_in_window(log: Log) -> Iterable[Result]:
 
 @once_a_log
 def request_throughput(log: Log) -> float | None:
-    """Requests completed in the window / its length, requests/s."""
+    """Requests completed in the window / its length, requests/s.
+
+    Of the original suite's logs clients / mean latency: their clients begin all at once, so that the first of
+    them complete one latency after the window opened, and too few complete in it.
+    """
+    if legacy.is_original(log):
+        return blog_throughput(log)
     length = window_s(log)
     return sum(1 for _ in ended_in_window(log)) / length if length else None
 
 
 def output_token_throughput(log: Log) -> float | None:
     """Tokens that arrived in the window / its length, tokens/s. Requests of every phase brought them."""
+    if legacy.is_original(log):
+        return _with_each_request(log, lambda r: r.generated_tokens)
     length = window_s(log)
     if not length or not log.window_ns:
         return None
@@ -215,10 +231,18 @@ def output_token_throughput(log: Log) -> float | None:
 
 def total_token_throughput(log: Log) -> float | None:
     """Output tokens and the prompt tokens of requests that ended in the window, tokens/s."""
+    if legacy.is_original(log):
+        return _with_each_request(log, lambda r: r.generated_tokens + r.prompt_tokens)
     output, length = output_token_throughput(log), window_s(log)
     if output is None or not length:
         return None
     return output + sum(r.prompt_tokens for r in ended_in_window(log)) / length
+
+
+def _with_each_request(log: Log, of_request: Callable[[Result], float]) -> float | None:
+    """Request throughput x the mean of this over the requests that succeeded."""
+    rate, tokens = request_throughput(log), mean(each(log, of_request))
+    return None if rate is None or tokens is None else rate * tokens
 
 
 def blog_throughput(log: Log) -> float | None:

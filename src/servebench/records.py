@@ -194,11 +194,16 @@ class Log(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return self.server.backend
 
 
-def model_label(model: str) -> str:
-    """`meta-llama/Llama-2-7b-hf` -> `meta-llama_Llama-2-7b-hf`; a local path -> its last name."""
+def model_name(model: str) -> str:
+    """A model as people write it: its id; of a local path the last name."""
     path = Path(model)
     local = path.is_absolute() or model.startswith((".", "~")) or path.exists()
-    return path.name.removesuffix(".gguf") if local else model.replace("/", "_")
+    return path.name.removesuffix(".gguf") if local else model
+
+
+def model_label(model: str) -> str:
+    """As part of a file name: `meta-llama/Llama-2-7b-hf` -> `meta-llama_Llama-2-7b-hf`."""
+    return model_name(model).replace("/", "_")
 
 
 def workload_label(run: RunConfig) -> str:
@@ -257,7 +262,7 @@ def load(path: Path, requests: bool = True) -> Log:
     try:
         data = path.read_bytes()
         if b'"servebench_log"' not in data[:4096]:
-            return legacy.decode(data)
+            return legacy.decode(data, path.name)
         head, found, _ = data.partition(b'\n  "results": [')
         log = msgspec.json.decode(data if requests or not found else head + found + b"]}", type=Log)
     except OSError as error:

@@ -24,7 +24,7 @@ import msgspec
 
 from servebench import advice, commandline, gathering, selection, spreadsheet
 from servebench.gathering import point_of
-from servebench.records import InputError, Log, model_label
+from servebench.records import InputError, Log, model_name
 from servebench.report_html import Drawing, page
 from servebench.report_table import Reading
 
@@ -82,7 +82,7 @@ def reading(name: str, place: str, log: Log) -> Reading:
     The folder tells backends apart, as in the figures: there may be two of one engine.
     """
     said = advice.of_point(log) if log.status == "ok" else []
-    row = spreadsheet.row([log]) | {"backend": place, "model": model_label(log.server.model)}
+    row = spreadsheet.row([log]) | {"backend": place, "model": model_name(log.server.model)}
     return Reading(name, msgspec.structs.replace(log, results=[]), row, said)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 
 from servebench import selection, stats
 from servebench.records import Log
-from servebench.spreadsheet import Cell
+from servebench.spreadsheet import Cell, client
 from servebench.summary import load_of, show
 
 CONFIGURATION = {
@@ -24,11 +25,13 @@ CONFIGURATION = {
     "dataset": "dataset",
 }
 WORDS = ("backend", "model", "scenario", "dataset")
+ANSWER = "time_to_first_answer_token_p50_s"  # shown where answers begin with reasoning
 NUMBERS = {  # column of the spreadsheet: its words here
     "request_throughput_per_s": "requests/s",
     "output_token_throughput_per_s": "output tokens/s",
     "ttft_p50_s": "TTFT P50 (s)",
     "ttft_p99_s": "TTFT P99 (s)",
+    ANSWER: "first answer token P50 (s)",
     "tpot_p50_s": "TPOT P50 (s)",
     "tpot_p99_s": "TPOT P99 (s)",
     "e2e_latency_p50_s": "E2E P50 (s)",
@@ -83,11 +86,13 @@ def common(points: list[Runs]) -> str:
 def _columns(points: list[Runs]) -> list[Column]:
     return [
         *(_configured(name) for name in _differing(points)),
+        *(_setting(name) for name in selection.differing_within(runs[0].log for runs in points)),
         Column("load", _load),
         Column("runs", lambda runs: (str(len(runs)), len(runs))),
         Column("failed", _failures),
-        *(_measured(name) for name in NUMBERS),
+        *(_measured(name) for name in NUMBERS if name != ANSWER or any(map(_thinks_first, points))),
         Column("client", _client, numeric=False),
+        Column("decides nothing", _doubts, numeric=False),
     ]
 
 
@@ -101,6 +106,15 @@ def _configured(name: str) -> Column:
     return Column(CONFIGURATION[name], cell, numeric)
 
 
+def _setting(name: str) -> Column:
+    """A setting that points of one backend do not share."""
+
+    def cell(runs: Runs) -> tuple[str, None]:
+        return escape(selection.settings(runs[0].log)[name].removeprefix(f"{name} ")), None
+
+    return Column(name, cell, numeric=False)
+
+
 def _load(runs: Runs) -> tuple[str, float]:
     log = runs[0].log
     return load_of(log.run), selection.load_of(log)
@@ -108,13 +122,24 @@ def _load(runs: Runs) -> tuple[str, float]:
 
 def _measured(name: str) -> Column:
     def cell(runs: Runs) -> tuple[str, float | None]:
-        interval = stats.t_interval([float(value) for run in runs if (value := run.row[name]) is not None])
+        values = [float(value) for run in runs if (value := run.row[name]) is not None]
+        interval = stats.t_interval(values, stationary=not _drifting(runs))
         if interval is None:
             return "-", None
-        spread = f" <small>±{show(interval.high - interval.mean)}</small>" if interval.runs > 1 else ""
-        return show(interval.mean) + ("~" if _too_few(name, runs) else "") + spread, interval.mean
+        weak = ("~" if _too_few(name, runs) else "") + ("?" if _drifting(runs) else "")
+        spread = f" <small>±{show(interval.half)}</small>" if interval.known else ""
+        return show(interval.mean) + weak + spread, interval.mean
 
     return Column(NUMBERS[name], cell)
+
+
+def _drifting(runs: Runs) -> bool:
+    """Are most runs not stationary? Then their mean has no interval."""
+    return stats.most(sum(run.row["not_stationary"] is not None for run in runs), len(runs))
+
+
+def _thinks_first(runs: Runs) -> bool:
+    return any(run.row[ANSWER] not in (None, run.row["ttft_p50_s"]) for run in runs)
 
 
 def _too_few(name: str, runs: Runs) -> bool:
@@ -132,10 +157,18 @@ def _failures(runs: Runs) -> tuple[str, float]:
 
 
 def _client(runs: Runs) -> tuple[str, None]:
-    said = dict.fromkeys(run.log.quality.verdict.partition(":")[0] for run in runs)
-    if any(run.log.quality.overloaded for run in runs):
-        said["overloaded"] = None
-    return escape(", ".join(said)), None
+    verdict = client([run.log.quality.verdict for run in runs])
+    words = re.sub(r"(client-limited):.*", r"\1", verdict)
+    words += ", overloaded" if any(run.log.quality.overloaded for run in runs) else ""
+    return escape(words), None
+
+
+def _doubts(runs: Runs) -> tuple[str, None]:
+    """Why numbers of the point decide nothing: of each mark how many runs have it, where not most do."""
+    told = Counter(mark for run in runs for mark in str(run.row["decides_nothing"] or "").split(", ") if mark)
+    told.update("stand-in" for run in runs if run.row["stand_in"])
+    several = {mark: f"{n} of {len(runs)} runs {mark}" for mark, n in told.items() if not stats.most(n, len(runs))}
+    return escape(", ".join(several.get(mark, mark) for mark in told)), None
 
 
 def _row(number: int, runs: Runs, columns: list[Column]) -> str:

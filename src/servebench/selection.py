@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import msgspec
 
-from servebench import metrics, stats
+from servebench import gathering, metrics, steady, trust
 from servebench.commandline import folder
 from servebench.gathering import by_point, read
 from servebench.records import (
@@ -27,8 +28,18 @@ from servebench.records import (
     workload_label,
 )
 from servebench.stats import Interval
+from servebench.trust import Doubt
 
 FIELDS = {f.name: f.type for kind in (ServerConfig, RunConfig) for f in msgspec.structs.fields(kind)}
+# Fields that sizes and load of a figure or of a row tell already, or that two points of one curve need not share.
+TOLD_APART = {
+    *("model", "tp_size", "max_ragged_batch_size", "num_replicas"),
+    *("mean_prompt_length", "mean_max_new_tokens", "scenario", "dataset"),
+    *("num_clients", "request_rate", "trace_speed", "num_requests", "warmup", "repetition", "seed"),
+    *("stop_when_overloaded", "request_timeout", "max_retries"),
+}
+OF_SIZES = ("urls", "gpus")  # change with tp_size and num_replicas
+MOST_LETTERS = 32  # of a setting in a legend
 LOAD_AXES = {"clients": "Clients", "rate": "Request rate (requests/s)", "trace": "Speed of the trace"}
 
 
@@ -45,6 +56,42 @@ def load_axis(log: Log) -> str:
 def load_kind(log: Log) -> str:
     """ "" for clients, as the original suite has them."""
     return log.run.load[0].replace("clients", "")
+
+
+def settings(log: Log) -> dict[str, str]:
+    """What else a point was measured with, in words: two that differ in it are no points of one curve."""
+    fields = msgspec.structs.asdict(log.server) | msgspec.structs.asdict(log.run)
+    told = {name: _said(name, value) for name, value in fields.items() if name not in TOLD_APART}
+    return told | {"engine": log.server_facts.engine or "engine unknown"}
+
+
+def _said(name: str, value: Any) -> str:
+    """`stream False`, `no engine_args`, `dataset_sha256 1a2b3c`; of a URL only where it leads to."""
+    if value in (None, "", (), {}):
+        return f"no {name}"
+    if name == "urls":
+        value = [f"{url.hostname}:{url.port}" if url.port else url.hostname for url in map(urlsplit, value)]
+    words = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    words = words[:6] if name == "dataset_sha256" else words
+    return f"{name} {words if len(words) <= MOST_LETTERS else words[:MOST_LETTERS] + '...'}"
+
+
+def differing(logs: Iterable[Log]) -> list[str]:
+    """The settings that are not the same in all of these logs. A point that failed may not know its engine."""
+    values: dict[str, set[str]] = {}
+    for log in logs:
+        for name, words in settings(log).items():
+            if name != "engine" or log.server_facts.engine:
+                values.setdefault(name, set()).add(words)
+    return [name for name, different in values.items() if len(different) > 1]
+
+
+def differing_within(logs: Iterable[Log]) -> list[str]:
+    """The settings in which logs of one backend differ: between backends some always do (the engine, the API)."""
+    of_backend: dict[str, list[Log]] = {}
+    for log in logs:
+        of_backend.setdefault(log.server.backend, []).append(log)
+    return list(dict.fromkeys(name for same in of_backend.values() for name in differing(same)))
 
 
 class Trait(NamedTuple):
@@ -80,9 +127,9 @@ class Point:
         """Any of them, for what they have in common."""
         return self.runs[0]
 
-    @property
-    def trusted(self) -> bool:
-        return not any(log.quality.verdict.startswith("client-limited") for log in self.runs)
+    def doubt(self, metric: str) -> Doubt | None:
+        """Why this metric of the point decides nothing."""
+        return trust.of_point(self.runs, metric)
 
     @property
     def failed_share(self) -> float:
@@ -91,8 +138,8 @@ class Point:
         return 1 - sum(len(metrics.succeeded(log)) for log in self.runs) / counted if counted else 1.0
 
     def interval(self, of_log: Callable[[Log], float | None]) -> Interval | None:
-        """The mean over runs with its 95 % interval; None where no run has a value."""
-        return stats.t_interval([value for value in map(of_log, self.runs) if value is not None])
+        """The mean over runs with its 95 % interval, if there is one; None where no run has a value."""
+        return steady.interval(self.runs, of_log)
 
 
 def points_of(logs: Iterable[Log]) -> tuple[Point, ...]:
@@ -151,11 +198,15 @@ def chosen(args: argparse.Namespace) -> dict[Path, list[Entry]]:
 
 
 def folders(log_dir: Path, backends: Iterable[str] | None = None) -> list[Path]:
-    """The backends' folders under the root of the logs; the root itself where there is none."""
+    """The backends' folders under the root of the logs, those with logs; the root itself where none is."""
     if not log_dir.is_dir():
         raise InputError(f"{log_dir} is not a folder; give one that run_benchmark.py wrote to: --log_dir DIR")
-    names = backends or sorted(path.name for path in log_dir.glob("[!.]*") if path.is_dir())
-    return [log_dir / name for name in names] or [log_dir]
+    if backends:
+        return [log_dir / name for name in backends]
+    places = [path for path in sorted(log_dir.glob("[!.]*")) if path.is_dir() and path.name != "superseded"]
+    return [place for place in places if any(gathering.POINT(log.name) for log in place.glob("*.json"))] or [
+        log_dir
+    ]
 
 
 def entries(place: Path) -> Iterator[Entry]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from servebench import columns, commandline, gathering, metrics, records, stats, steady
+from servebench import columns, commandline, gathering, metrics, records, stats, steady, trust
 from servebench.records import Log
 from servebench.sla import Sla, parse
 
@@ -44,6 +44,10 @@ def row(runs: list[Log], slas: Sequence[Sla] = ()) -> dict[str, Cell]:
         "scenario": run.scenario or None,
         "dataset": run.dataset or None,
         "probe_rate_per_s": run.probe_rate or None,
+        "api": run.api,
+        "stream": int(run.stream),
+        "temperature": run.temperature,
+        "engine_args": " ".join(server.engine_args) or None,
         "status": good[0].status,
         "runs": len(good),
         "requests": len(counted),
@@ -54,18 +58,29 @@ def row(runs: list[Log], slas: Sequence[Sla] = ()) -> dict[str, Cell]:
         "not_stationary": doubts[0] if doubts else None,
     }
     per_run = [columns.values(log, slas) for log in good]
-    known = columns.intervals(per_run)
+    known = columns.intervals(per_run, stationary=not doubts)
     cells |= {name: known[name].mean if name in known else None for name in per_run[0]}
     for name in HEADLINES:
-        several = known[name] if name in known and known[name].runs > 1 and not doubts else None
-        cells |= {f"{name}_low": several and several.low, f"{name}_high": several and several.high}
+        told = known[name] if name in known and known[name].known else None
+        cells |= {f"{name}_low": told and told.low, f"{name}_high": told and told.high}
     return cells | {
-        "client": next((v for log in good if (v := log.quality.verdict) != "ok"), "ok"),
+        "client": client([log.quality.verdict for log in good]),
+        "decides_nothing": ", ".join(trust.marks(good)) or None,
+        "cached_share": max(map(trust.cached_share, good)) or None,
         "overloaded": int(any(log.quality.overloaded for log in good)),
         "engine": runs[0].server_facts.engine,
+        "stand_in": int(trust.stand_in(runs[0])),
         "started_at": runs[0].started_at,
         "log": f"{server.backend}/{records.log_name(server, run)}",
     }
+
+
+def client(verdicts: Sequence[str]) -> str:
+    """What the client says of the runs of a point: what most of them say, and how many say otherwise."""
+    bad = [verdict for verdict in verdicts if verdict != "ok"]
+    if not bad or stats.most(len(bad), len(verdicts)):
+        return bad[0] if bad else "ok"
+    return f"ok, but {len(bad)} of {len(verdicts)} runs {bad[0]}"
 
 
 def write(folder: Path, slas: Sequence[Sla] = ()) -> tuple[Path, int]:

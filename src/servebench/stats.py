@@ -28,21 +28,34 @@ FEWEST_EFFECTIVE = 2.5 * BATCHES  # below it the batches themselves are correlat
 
 
 class Interval(NamedTuple):
-    """A mean over runs and its 95 % interval, in the unit of its values."""
+    """A mean over runs and its 95 % interval, in the unit of its values; low and high are nan if not known."""
 
     mean: float
     low: float
     high: float
     runs: int
 
+    @property
+    def known(self) -> bool:
+        return self.low == self.low
 
-def t_interval(values: Sequence[float]) -> Interval | None:
-    """From one value a run. None without values; of a single run the interval is not known (low, high are nan)."""
+    @property
+    def half(self) -> float:
+        return self.high - self.mean
+
+
+def most(some: int, of: int) -> bool:
+    """Are these more than half? What one run of several shows does not brand them all."""
+    return 2 * some > of
+
+
+def t_interval(values: Sequence[float], stationary: bool = True) -> Interval | None:
+    """From one value a run. None without values; of one run, or of runs that drift, low and high are not known."""
     if not values:
         return None
     mean = float(np.mean(values))
-    if len(values) == 1:
-        return Interval(mean, float("nan"), float("nan"), 1)
+    if len(values) == 1 or not stationary:
+        return Interval(mean, float("nan"), float("nan"), len(values))
     half = t95(len(values) - 1) * float(np.std(values, ddof=1)) / len(values) ** 0.5
     return Interval(mean, mean - half, mean + half, len(values))
 

@@ -6,14 +6,18 @@ stationary" is an answer then: measure longer, or lower the load.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
 from servebench import metrics, stats
 from servebench.records import Log
+from servebench.stats import Interval
 
 BINS = 2 * stats.FEWEST  # of the window, so that a half of it can still be tested
 
 
+@metrics.once_a_log
 def unsteady(log: Log) -> str | None:
     """Why the point is not stationary; None if it is, or has too few requests (100) to tell."""
     if not log.window_ns:
@@ -39,9 +43,15 @@ def doubt(series: dict[str, np.ndarray], waiting_s: np.ndarray) -> str | None:
     return None
 
 
-def not_stationary(runs: list[Log]) -> bool:
+def not_stationary(runs: Sequence[Log]) -> bool:
     """Of the runs of one point: are most of them not stationary?"""
-    return 2 * sum(unsteady(log) is not None for log in runs) > len(runs)
+    return stats.most(sum(unsteady(log) is not None for log in runs), len(runs))
+
+
+def interval(runs: Sequence[Log], of_log: Callable[[Log], float | None]) -> Interval | None:
+    """The mean over the runs of a point, with its interval if they are stationary. None without a value."""
+    values = [value for log in runs if (value := of_log(log)) is not None]
+    return stats.t_interval(values, not not_stationary(runs))
 
 
 def warming_up(log: Log) -> float:

@@ -14,7 +14,19 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from servebench import advice, columns, commandline, defaults, gathering, metrics, records, stats, steady
+from servebench import (
+    advice,
+    columns,
+    commandline,
+    defaults,
+    gathering,
+    metrics,
+    records,
+    selection,
+    stats,
+    steady,
+    trust,
+)
 from servebench.arguments import Settings
 from servebench.records import InputError, Log, Quality, Result, RunConfig
 from servebench.search import conclusions
@@ -23,6 +35,7 @@ from servebench.sweep import Plan
 
 OfRequest = Callable[[Result], float | None]
 LATENCIES: dict[str, OfRequest] = {"TTFT": metrics.ttft_s, "TPOT": metrics.tpot_s, "E2E": metrics.e2e_s}
+BATCHES = {"TTFT": "ttft", "TPOT": "tpot", "E2E": "e2e_latency"}  # what columns.batch_values calls them
 RATES = {"req/s": "request_throughput", "clients/latency": "blog_throughput", "tok/s": "output_token_throughput"}
 
 
@@ -71,6 +84,8 @@ def line(log: Log) -> str:
         f"{show(metrics.output_token_throughput(log))} tok/s  {medians}  "
         f"failed {len(counted) - len(done)}/{len(counted)}  window {show(metrics.window_s(log))} s"
     )
+    marks = trust.marks([log])
+    text += f"  ({', '.join(marks)})" if marks else ""
     rest = [f"  client: {quality_line(log.quality)}", *beside(log)]
     rest += [f"  dataset: {log.client['workload_remark']}"] if log.client.get("workload_remark") else []
     rest += [f"  warning: {words}" for words in advice.of_point(log)]
@@ -78,8 +93,12 @@ def line(log: Log) -> str:
 
 
 def beside(log: Log) -> list[str]:
-    """What an open loop and probes add: latencies from schedule beside those from send; what a stranger feels."""
+    """What reasoning, an open loop and probes add: the answer's begin, latencies from schedule, a stranger's."""
     lines = []
+    if log.run.stream and columns.thinks_first([columns.values(log)]):
+        answer = metrics.each(log, metrics.time_to_first_answer_token_s)
+        shown = f"p50 {show_percentile(answer, 50)}, p99 {show_percentile(answer, 99)} s"
+        lines.append(f"  first answer token, after the reasoning: {shown}")
     if log.run.open_loop:
         wait = metrics.each(log, metrics.schedule_wait_s)
         ttft, e2e = metrics.each(log, metrics.ttft_s), metrics.each(log, metrics.e2e_s)
@@ -134,6 +153,9 @@ def table(logs: list[Log], slas: Sequence[Sla] = ()) -> str:
 NOTES = {
     "(±": "(±) from the batches of a single run; several runs (--runs 5) know it better",
     "~": "~ fewer effective samples than this percentile needs (p50: 11, p90: 64)",
+    "buffered": "buffered: an answer's tokens came all at once; something gathers them on their way",
+    " cached": "cached: so much of the prompts was in the server's prefix cache; another --seed",
+    "stand-in": "stand-in: MII around a stand-in for DeepSpeed's engine; says nothing about DeepSpeed-FastGen",
     "overloaded": "overloaded: requests in flight grew all through; latencies only say how long it took",
     "?": "? not stationary, so without an interval: longer runs (--num_requests) or less load",
 }
@@ -141,16 +163,22 @@ NOTES = {
 
 def _identities(logs: list[Log]) -> tuple[str, list[str], list[list[str]]]:
     """What tells the points apart: (words for what is the same in all, names of the rest, its values a log)."""
-    all_of = [_identity(log) for log in logs]
+    all_of = [_identity(log) | other for log, other in zip(logs, _other_settings(logs), strict=True)]
     names = [name for name in all_of[0] if name == "load" or len({i[name] for i in all_of}) > 1]
     common = ", ".join(f"{name} {value}" for name, value in all_of[0].items() if value and name not in names)
     return common, names, [[identity[name] for name in names] for identity in all_of]
 
 
+def _other_settings(logs: list[Log]) -> list[dict[str, str]]:
+    """What else the points of one backend differ in: two of them may be of the same load."""
+    names, told = selection.differing_within(logs), map(selection.settings, logs)
+    return [{name: settings[name].removeprefix(f"{name} ") for name in names} for settings in told]
+
+
 def _identity(log: Log) -> dict[str, str]:
     server, run, kind = log.server, log.run, requests_of(log.run)
     lengths = ("", "") if kind else (run.mean_prompt_length, run.mean_max_new_tokens)
-    told: dict[str, object] = {"backend": server.backend, "model": records.model_label(server.model)}
+    told: dict[str, object] = {"backend": server.backend, "model": records.model_name(server.model)}
     told |= {"tp": server.tp_size, "batch": server.max_ragged_batch_size, "replicas": server.num_replicas}
     told |= {"requests": kind, "prompt": lengths[0], "gen": lengths[1], "load": load_of(run)}
     return {name: str(value) for name, value in told.items()}
@@ -165,31 +193,45 @@ def _row(runs: list[Log], slas: Sequence[Sla]) -> list[str]:
     cells = [
         _known(good, getattr(metrics, rate), settled, batches.get(f"{rate}_per_s")) for rate in RATES.values()
     ]
-    for name, of_request in zip(columns.LATENCIES, LATENCIES.values(), strict=True):
-        cells += [_median(good, of_request, settled, batches.get(f"{name}_p50_s")), _p90(good, of_request)]
+    for name, of_request in LATENCIES.items():
+        cells += [
+            _median(good, of_request, settled, batches.get(f"{BATCHES[name]}_p50_s")),
+            _p90(good, of_request),
+        ]
     cells += [_known(good, agreed.throughput, settled, None) for agreed in slas]
     counted = sum(len(metrics.measured(log)) for log in good)
     done = sum(len(metrics.succeeded(log)) for log in good)
     window = show(sum(metrics.window_s(log) or 0 for log in good))
-    verdicts = [log.quality.verdict.partition(":")[0] for log in good]
-    worst = next((verdict for verdict in verdicts if verdict != "ok"), "ok")
-    worst += ", overloaded" if any(log.quality.overloaded for log in good) else ""
-    return [str(len(good)), *cells, f"{counted - done}/{counted}", window, worst]
+    return [str(len(good)), *cells, f"{counted - done}/{counted}", window, client_and_marks(good)]
+
+
+def client_and_marks(runs: list[Log]) -> str:
+    """What the client says of itself, and why numbers of the point may decide nothing."""
+    marks = trust.marks(runs)
+    words = [] if any(mark.endswith("client-limited") for mark in marks) else [_verdict(runs)]
+    words += marks
+    words += ["overloaded"] if any(log.quality.overloaded for log in runs) else []
+    words += ["stand-in"] if trust.stand_in(runs[0]) else []
+    return ", ".join(words)
+
+
+def _verdict(runs: list[Log]) -> str:
+    return next((v for log in runs if (v := log.quality.verdict.partition(":")[0]) != "ok"), "ok")
 
 
 def _known(
     runs: list[Log], of_log: Callable[[Log], float | None], settled: bool, batches: np.ndarray | None
 ) -> str:
     """The mean over runs, with an interval if they are stationary; (±) is that of one run's batches."""
-    interval = stats.t_interval([value for log in runs if (value := of_log(log)) is not None])
+    interval = steady.interval(runs, of_log)
     if not interval:
         return "-"
     if not settled:
         return show(interval.mean) + "?"
-    if interval.runs > 1:
-        return f"{show(interval.mean)} ±{show(interval.high - interval.mean, 2)}"
+    if interval.known:
+        return f"{show(interval.mean)} ±{show(interval.half, 2)}"
     within = stats.t_interval(batches.tolist()) if batches is not None else None
-    return show(interval.mean) + (f" (±{show(within.high - within.mean, 2)})" if within else "")
+    return show(interval.mean) + (f" (±{show(within.half, 2)})" if within else "")
 
 
 def _median(runs: list[Log], of_request: OfRequest, settled: bool, batches: np.ndarray | None) -> str:
