@@ -43,8 +43,8 @@ WORKLOAD = (
     *("mean_prompt_length", "prompt_length_var", "max_prompt_length", "mean_max_new_tokens", "max_new_tokens_var"),
     *("num_clients", "num_requests", "warmup", "temperature", "top_p", "respect_eos", "extra_body", "seed"),
     *("request_rate", "trace_speed", "arrival", "burstiness", "ramp_from", "max_concurrency"),
-    *("length_distribution", "scenario", "prompt_text", "shared_prefix", "dataset_sha256", "multi_turn"),
-    *("think_time", "probe_rate"),
+    *("length_distribution", "scenario", "prompt_text", "shared_prefix", "dataset_sha256", "trace_format"),
+    *("multi_turn", "think_time", "probe_rate"),
 )
 # How it was asked, and what the client did when it went wrong: it may differ. (The template of a chat is part of
 # the prompt: see _asked.)
