@@ -11,6 +11,7 @@ from servebench.load import answers, sse
 from servebench.load.http import Answer, HttpError
 from servebench.load.wire import Piece
 
+DONE = b"data: [DONE]\n\n"
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
@@ -172,7 +173,7 @@ def test_without_any_usage_events_stand_for_tokens() -> None:
 
 def test_an_answer_of_tokens_without_text_is_not_empty() -> None:
     silent = [text("", usage={"completion_tokens": n}) for n in (1, 2)]
-    reading = read(*silent)
+    reading = read(*silent, DONE)
     assert (reading.tokens, reading.error) == ([1, 1], None)
 
 

@@ -19,7 +19,7 @@ def test_ttft_is_first_content_event_minus_sent() -> None:
 
 
 def test_ttft_is_unknown_when_the_answer_came_whole() -> None:
-    assert metrics.ttft_s(make_result(0, 0, [2.0], event_tokens=[5], generated_tokens=5)) is None
+    assert metrics.ttft_s(make_result(0, 0, [2.0], event_tokens=[5], generated_tokens=5, streamed=False)) is None
 
 
 def test_e2e_is_last_content_event_minus_sent() -> None:

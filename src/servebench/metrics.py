@@ -36,8 +36,14 @@ def once_a_log(of_log: Callable[Concatenate[Log, P], T]) -> Callable[Concatenate
 
 
 def ttft_s(r: Result) -> float | None:
-    """Time to first token: first content event - sent. None for an answer that was not streamed."""
-    return r.event_ns[0] / 1e9 if len(r.event_ns) > 1 or r.generated_tokens == 1 else None
+    """Time to first token: first content event - sent, of every streamed answer, also one of a single event."""
+    return r.event_ns[0] / 1e9 if r.streamed and r.event_ns else None
+
+
+def time_to_first_answer_token_s(r: Result) -> float | None:
+    """First content event that is not reasoning - sent, of a streamed answer; None where all was reasoning."""
+    at = r.first_answer_event
+    return r.event_ns[at] / 1e9 if r.streamed and at is not None and r.event_ns else None
 
 
 def e2e_s(r: Result) -> float:
@@ -72,8 +78,12 @@ def itl_s(r: Result) -> np.ndarray:
 
 
 def tpot_s(r: Result) -> float | None:
-    """Time per output token after the first event: (last - first event) / (tokens - tokens of the first event)."""
-    rest = r.generated_tokens - r.event_tokens[0]
+    """Time per output token after the first event: (last - first event) / tokens of the events after the first.
+
+    Reasoning that was not shown was generated, but came in no event, so it does not count.
+    """
+    shown = sum(r.event_tokens) if r.reasoning_tokens else r.generated_tokens
+    rest = shown - r.event_tokens[0]
     return (r.event_ns[-1] - r.event_ns[0]) / 1e9 / rest if rest > 0 else None
 
 

@@ -266,7 +266,7 @@ class Client:
 
     def _try_again_later(self) -> None:
         self.first_sent_ns = self.first_sent_ns or self.sent_ns
-        self.retry_at_ns = time_ns() + round(retry.wait_s(self.retries, self.answer.retry_after) * 1e9)
+        self.retry_at_ns = time_ns() + round(retry.wait_s(self.retries, self.answer.headers) * 1e9)
         self.retries += 1
         self.answer.release()
         self.answer = self.http.answer()
