@@ -8,6 +8,7 @@ or at the end to the last. Reasoning that no event shows was generated, but came
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -52,6 +53,8 @@ class Choice(msgspec.Struct, gc=False):
             return "", NOTHING
         thought, answer = delta.reasoning_content or delta.reasoning or "", delta.content or ""
         more = delta.tool_calls or delta.function_call or delta.refusal
+        if not (thought or more) and type(answer) is str:
+            return answer, ANSWER if answer else NOTHING
         if more or type(answer) is not str:
             parts = answer if isinstance(answer, list) else [answer]
             thought += "".join(_text_of(part) for part in parts if _is_thinking(part))
@@ -243,42 +246,55 @@ class Stop(Exception):
         self.error, self.told = error, told
 
 
+@dataclass
+class Heard:
+    """What the chunks of an answer said so far. `ended`: in a way that is an end."""
+
+    ended: bool
+    events: list[Event] = field(default_factory=list)
+    usage: Usage | None = None
+    finish: str | None = None
+
+
 def _meaning(payloads: list[tuple[bytes, int]], complete: bool, streamed: bool = True) -> Reading:
-    events: list[Event] = []
-    usage = finish = None
-    ids, ended, stop = 0, not (streamed and complete), Stop()
+    heard, error, told = Heard(ended=not (streamed and complete)), None, False
     try:
-        for data, piece in payloads:
-            try:
-                chunk = decode_chunk(data)
-            except UNREADABLE as problem:
-                chunk = _second_look(data, problem)
-            if not chunk.choices or chunk.error:
-                _refuse_complaint(chunk, data)
-                ended = ended or chunk.usage is not None
-            so_far = None
-            if chunk.usage:
-                usage = chunk.usage
-                so_far = usage.completion_tokens
-            for choice in chunk.choices or ():
-                finish = choice.finish_reason or finish
-                if choice.token_ids:
-                    ids += len(choice.token_ids)
-                text, kind = (choice.text, ANSWER) if choice.text else choice.said()
-                events.append((piece, text, so_far or ids or None, kind))
-    except Stop as found:
-        stop, ended = found, True
-    reading = _counted(events, usage, finish, _fault(stop, finish, complete), stop.told)
-    if not reading.piece and payloads and not stop.told:
+        _hear(payloads, heard)
+    except Stop as stop:  # not kept: with its traceback it would hold this frame, and no collector runs
+        error, told, heard.ended = stop.error, stop.told, True
+    if heard.finish and heard.finish.lower() in FAILED:
+        error, told = error or f"the server ended the answer with finish_reason {heard.finish}", True
+    error = error if told or complete else None  # else it was cut off inside a chunk
+    reading = _counted(heard.events, heard.usage, heard.finish, error, told)
+    if not reading.piece and payloads and not told:
         return reading._replace(error=f"{reading.error}; it begins with: {_shown(payloads[0][0])}")
-    return reading if reading.error or ended or finish else reading._replace(error=CUT)
+    return reading if reading.error or heard.ended or heard.finish else reading._replace(error=CUT)
 
 
-def _fault(stop: Stop, finish: str | None, complete: bool) -> str | None:
-    """What is wrong, but where a chunk is unreadable since the answer was cut off inside it."""
-    if finish and finish.lower() in FAILED and not stop.error:
-        return f"the server ended the answer with finish_reason {finish}"
-    return stop.error if stop.told or complete else None
+def _hear(payloads: list[tuple[bytes, int]], heard: Heard) -> None:
+    """Raises Stop."""
+    add, ids = heard.events.append, 0
+    for data, piece in payloads:
+        try:
+            chunk = decode_chunk(data)
+        except UNREADABLE as problem:
+            chunk = _second_look(data, problem)
+        choices, so_far = chunk.choices, None
+        if not choices or chunk.error:
+            _refuse_complaint(chunk, data)
+            choices, heard.ended = choices or [], heard.ended or chunk.usage is not None
+        if chunk.usage:
+            heard.usage = chunk.usage
+            so_far = chunk.usage.completion_tokens
+        for choice in choices:
+            if choice.finish_reason:
+                heard.finish = choice.finish_reason
+            if choice.token_ids:
+                ids += len(choice.token_ids)
+            text, kind = choice.text, ANSWER
+            if not text:
+                text, kind = choice.said()
+            add((piece, text, so_far or ids or None, kind))
 
 
 def _second_look(data: bytes, problem: Exception) -> Chunk:
