@@ -20,7 +20,7 @@ from servebench.load.http import Answer, HttpError
 if TYPE_CHECKING:
     from servebench.load.http2 import Http2Answer
 
-NOTHING, ANSWER, REASONING = range(3)  # what an event carries
+NOTHING, ANSWER, REASONING, BOTH = range(4)  # what an event carries
 THINKING = ("thinking", "reasoning")  # types of parts that are reasoning
 MARKS = ("type", "id", "index")  # of parts and tool calls; they are no tokens
 CUT = "the stream ended without finish_reason, [DONE] and final usage: something on the way cut it off"
@@ -61,7 +61,7 @@ class Choice(msgspec.Struct, gc=False):
             answer = "".join(_text_of(part) for part in parts if not _is_thinking(part))
             answer += _text_of([delta.refusal, delta.tool_calls, delta.function_call])
         if answer or more:
-            return thought + answer, ANSWER
+            return thought + answer, BOTH if thought else ANSWER
         return thought, REASONING if thought else NOTHING
 
 
@@ -395,7 +395,7 @@ def _tokens(content: list[Event], last_count: int | None, usage: Usage | None) -
         return [1] * len(content), 0, "events"
     reasoning, left_out = (usage.reasoned() or 0, usage.left_out()) if usage else (0, 0)
     total += left_out
-    thoughts = sum(event[3] == REASONING for event in content) if reasoning else 0
+    thoughts = sum(event[3] >= REASONING for event in content) if reasoning else 0
     hidden = 0 if thoughts else min(reasoning, max(0, total - len(content)))
     total -= hidden
     so_far = [tokens - (hidden if not left_out else 0) for _, _, tokens, _ in content if tokens is not None]
