@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 NOTHING, ANSWER, REASONING, BOTH = range(4)  # what an event carries
 THINKING = ("thinking", "reasoning")  # types of parts that are reasoning
 MARKS = ("type", "id", "index")  # of parts and tool calls; they are no tokens
+EMPTY = "empty answer: no text and no tokens"
 CUT = "the stream ended without finish_reason, [DONE] and final usage: something on the way cut it off"
 COMPLAINTS = ("error", "errors", "error_code", "error_message", "error_msg", "message", "msg", "detail")
 FAILED = ("abort", "aborted", "error", "failed", "cancelled", "canceled")  # finish reasons
@@ -152,7 +153,7 @@ def read(answer: Answer | Http2Answer, form: Form) -> Reading:
         return _failed(_refusal(answer))
     elif streamed:
         begun = sse.split(answer.body[:first])
-        payloads = [*begun, *skimmed, *sse.split(answer.body[first:], begun=bool(skimmed))]
+        payloads = [*begun, *skimmed, *sse.split(answer.body[first:])]
         reading = _meaning(payloads, answer.complete) if payloads else _no_stream(answer)
     else:
         reading = _one(answer, form)
@@ -186,11 +187,11 @@ def _shown(data: bytes) -> str:
 def _one(answer: Answer, form: Form) -> Reading:
     whole = answer.whole()
     if not whole:
-        return _failed("empty answer: no text and no tokens")
+        return _failed(EMPTY)
     try:
         value = _tolerant_json(whole)
     except UNREADABLE:
-        return _failed(f"not the JSON that was asked for, but {_what_came(answer, whole)}")
+        return _failed(f"not the JSON that was asked for; it is {_what_came(answer, whole)}")
     payload = (whole, answer.body[-1][1])
     return _scored(value, payload) if form == "score" else _meaning([payload], answer.complete, streamed=False)
 
@@ -199,13 +200,13 @@ def _no_stream(answer: Answer) -> Reading:
     """A body without any event."""
     whole = answer.whole()
     if not whole:
-        return _failed("empty answer: no text and no tokens")
+        return _failed(EMPTY)
     try:
         if "choices" not in _object(whole):
             _refuse_complaint(Chunk(), whole)
     except Stop as stop:
         return _failed(str(stop.error), told=True)
-    return _failed(f"not the stream that was asked for, but {_what_came(answer, whole)}")
+    return _failed(f"not the stream that was asked for; it is {_what_came(answer, whole)}")
 
 
 def _what_came(answer: Answer, whole: bytes) -> str:
@@ -266,7 +267,7 @@ def _meaning(payloads: list[tuple[bytes, int]], complete: bool, streamed: bool =
         error, told = error or f"the server ended the answer with finish_reason {heard.finish}", True
     error = error if told or complete else None  # else it was cut off inside a chunk
     reading = _counted(heard.events, heard.usage, heard.finish, error, told)
-    if not reading.piece and payloads and not told:
+    if not (reading.piece or told or error):
         return reading._replace(error=f"{reading.error}; it begins with: {_shown(payloads[0][0])}")
     return reading if reading.error or heard.ended or heard.finish else reading._replace(error=CUT)
 
@@ -380,7 +381,7 @@ def _counted(
 
 def _empty(usage: Usage | None) -> str:
     if not usage or not usage.completion_tokens:
-        return "empty answer: no text and no tokens"
+        return EMPTY
     count, reasoning = usage.completion_tokens, usage.reasoned()
     of_them = f", {reasoning} of them reasoning that is not shown" if reasoning else ""
     return f"empty answer: the server counts {count} tokens{of_them}, but sent no text; is --api right?"

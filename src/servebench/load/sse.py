@@ -29,21 +29,21 @@ def plain(texts: list[bytes]) -> list[bytes]:
     return found if all(found) and b"\n" not in joined and b"\r" not in joined else []
 
 
-def split(parts: list[Part], begun: bool = False) -> list[Part]:
+def split(parts: list[Part]) -> list[Part]:
     """(data, index of the piece in which the event became whole) of every event that has data.
 
     An event is whole with the empty line after it. A last event without one is given too: some servers
-    close right after `data: [DONE]`. `begun`: there were events before these parts.
+    close right after `data: [DONE]`.
     """
     events: list[Part] = []
     for i, (data, at) in enumerate(parts):
         if data[:6] != b"data: " or data[-2:] != b"\n\n" or not 6 < data.find(b"\n") == len(data) - 2:
-            return [*events, *_split(parts[i:], begun or bool(events))]
+            return [*events, *_split(parts[i:])]
         events.append((data[6:-2], at))  # one plain event in a part, as nearly all of them are
     return events
 
 
-def _split(parts: list[Part], begun: bool) -> Iterator[Part]:
+def _split(parts: list[Part]) -> Iterator[Part]:
     texts = _with_plain_newlines([text for text, _ in parts])
     ends = list(accumulate(map(len, texts)))
     position, i = 0, 0
@@ -51,19 +51,19 @@ def _split(parts: list[Part], begun: bool) -> Iterator[Part]:
         if event.startswith(b"data: ") and b"\n" not in event:
             found = [(event[6:], len(event) + 2)] if len(event) > 6 else []
         else:
-            found = _data_of(event, begun)
+            found = _data_of(event)
         for data, length in found:
             while i < len(ends) - 1 and ends[i] < position + length:
                 i += 1
             yield data, parts[i][1]
-        position, begun = position + len(event) + 2, begun or bool(found)
+        position += len(event) + 2
 
 
-def _data_of(event: bytes, begun: bool) -> list[tuple[bytes, int]]:
+def _data_of(event: bytes) -> list[tuple[bytes, int]]:
     """(data, bytes up to where it is whole) of an event of any form; several where empty lines are missing."""
     whole = len(event) + 2
-    if begun and event.lstrip()[:1] == b"{":
-        return [(_error(event), whole)]
+    if event.lstrip()[:1] == b"{":  # no field: of bare JSON only an error is taken, since no event is written so
+        return [(event, whole)] if b'"error' in event and b'"choices"' not in event else []
     data, errors, named, end = [], [], False, 0
     for line in event.split(b"\n"):
         end += len(line) + 1
