@@ -52,16 +52,15 @@ class Choice(msgspec.Struct, gc=False):
         delta = self.delta or self.message
         if delta is None:
             return "", NOTHING
-        thought, answer = delta.reasoning_content or delta.reasoning or "", delta.content or ""
-        more = delta.tool_calls or delta.function_call or delta.refusal
-        if not (thought or more) and type(answer) is str:
-            return answer, ANSWER if answer else NOTHING
-        if more or type(answer) is not str:
-            parts = answer if isinstance(answer, list) else [answer]
-            thought += "".join(_text_of(part) for part in parts if _is_thinking(part))
-            answer = "".join(_text_of(part) for part in parts if not _is_thinking(part))
-            answer += _text_of([delta.refusal, delta.tool_calls, delta.function_call])
+        answer, thought = delta.content, delta.reasoning_content or delta.reasoning
+        if answer.__class__ is str and not (thought or delta.tool_calls or delta.function_call or delta.refusal):
+            return answer, ANSWER if answer else NOTHING  # as nearly all of them are
+        thought, more = thought or "", delta.tool_calls or delta.function_call or delta.refusal
+        parts = answer if isinstance(answer, list) else [answer]
+        thought += "".join(_text_of(part) for part in parts if _is_thinking(part))
+        answer = "".join(_text_of(part) for part in parts if not _is_thinking(part))
         if answer or more:
+            answer += _text_of([delta.refusal, delta.tool_calls, delta.function_call])
             return thought + answer, BOTH if thought else ANSWER
         return thought, REASONING if thought else NOTHING
 
