@@ -122,6 +122,9 @@ def test_several_tokens_in_an_event_are_counted(load: Callable[..., Log]) -> Non
         ("broken_chunk", "not an HTTP answer"),
         ("broken_json", "not a completion chunk"),
         ("error_event", "the engine died"),
+        ("error_close", "the engine died"),
+        ("no_end", "cut it off"),
+        ("abort", "finish_reason abort"),
         ("silent_close", "without an answer"),
     ],
 )

@@ -72,18 +72,19 @@ def e2e_from_schedule_s(r: Result) -> float | None:
     return None if r.scheduled_ns is None else e2e_s(r) + schedule_wait_s(r)
 
 
+def shown_tokens(r: Result) -> int:
+    """Tokens that came in events: all that were generated but reasoning that was not shown."""
+    return sum(r.event_tokens) if r.reasoning_tokens else r.generated_tokens
+
+
 def itl_s(r: Result) -> np.ndarray:
     """Inter-token latencies: gaps between successive content events. Shape (events - 1,)."""
     return np.diff(r.event_ns) / 1e9
 
 
 def tpot_s(r: Result) -> float | None:
-    """Time per output token after the first event: (last - first event) / tokens of the events after the first.
-
-    Reasoning that was not shown was generated, but came in no event, so it does not count.
-    """
-    shown = sum(r.event_tokens) if r.reasoning_tokens else r.generated_tokens
-    rest = shown - r.event_tokens[0]
+    """Time per output token after the first event: (last - first event) / tokens of the events after the first."""
+    rest = shown_tokens(r) - r.event_tokens[0]
     return (r.event_ns[-1] - r.event_ns[0]) / 1e9 / rest if rest > 0 else None
 
 

@@ -24,6 +24,9 @@ FAULTS = {
     "broken_chunk": "after three events, a chunk whose length is not a number, then a close",
     "broken_json": "an event that is not JSON",
     "error_event": "an error inside the stream of a 200",
+    "error_close": "the same, then a close inside the answer",
+    "no_end": "after three events, an end of HTTP's alone, as when a proxy cuts a stream off",
+    "abort": "after three events, finish_reason abort",
     "slow_headers": "half a second before the headers",
     "close": "a close right after a complete answer, unannounced",
     "silent_close": "a close before any answer",
@@ -201,6 +204,19 @@ def usage(stream: Stream, done: int) -> dict[str, Any]:
 def chunk(value: Any) -> bytes:
     data = b"data: " + msgspec.json.encode(value) + b"\n\n"
     return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+ERROR = chunk({"error": {"message": "the engine died", "code": 500}})
+LAST_WORDS = {
+    "broken_chunk": b"twelve\r\nnot a length\r\n",
+    "broken_json": b"f\r\ndata: {broken\n\n\r\n" + END,
+    "error_event": ERROR + END,
+    "error_close": ERROR,
+    "no_end": b"0\r\n\r\n",
+    "abort": chunk({"choices": [{"index": 0, "finish_reason": "abort"}]}) + END,
+}
+CLOSES = ("reset", "cut", "broken_chunk", "error_close")
+MIDWAY = (*LAST_WORDS, *CLOSES, "stall")
 
 
 def parse(doc: str | None) -> argparse.Namespace:

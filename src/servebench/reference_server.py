@@ -28,8 +28,11 @@ import msgspec
 from servebench.load.wire import ask_for_stamps, read_stamped, stamped_dummy
 from servebench.reference_answers import (
     AFTER,
+    CLOSES,
     END,
     HEAD,
+    LAST_WORDS,
+    MIDWAY,
     REFUSALS,
     Behaviour,
     Peer,
@@ -230,16 +233,11 @@ class Server:
 
     def _fail_midway(self, stream: Stream) -> bool:
         """Do the fault; True when nothing is to follow."""
-        fault, peer = stream.fault, stream.peer
-        if fault == "broken_chunk":
-            peer.send(b"twelve\r\nnot a length\r\n")
-        if fault in ("reset", "cut", "broken_chunk"):
-            self._close(peer, reset=fault == "reset")
-        elif fault == "broken_json":
-            peer.send(b"f\r\ndata: {broken\n\n\r\n" + END)
-        elif fault == "error_event":
-            peer.send(chunk({"error": {"message": "the engine died", "code": 500}}) + END)
-        return fault in ("reset", "cut", "stall", "broken_chunk", "broken_json", "error_event")
+        if stream.fault in LAST_WORDS:
+            stream.peer.send(LAST_WORDS[stream.fault])
+        if stream.fault in CLOSES:
+            self._close(stream.peer, reset=stream.fault == "reset")
+        return stream.fault in MIDWAY
 
     def _send_whole(self, stream: Stream) -> None:
         text = " word" * stream.total
