@@ -268,6 +268,17 @@ def test_hidden_reasoning_is_in_no_event(usage: dict[str, object]) -> None:
     assert (reading.tokens, reading.generated) == ([1] * 20, 520)
 
 
+@pytest.mark.parametrize("before", [0, 500])
+def test_hidden_reasoning_stays_out_of_counts_in_every_event(before: int) -> None:
+    """Some servers count it from the first event on, some in the last usage alone."""
+    each = [
+        event(choices=[{"delta": {"content": "a"}}], usage={"completion_tokens": before + n}) for n in range(1, 21)
+    ]
+    usage = counted(completion_tokens=520, completion_tokens_details={"reasoning_tokens": 500})
+    reading = read(*each, usage, DONE)
+    assert (reading.tokens, reading.generated) == ([1] * 20, 520)
+
+
 def test_hidden_reasoning_that_usage_leaves_out_is_counted() -> None:
     details = {"completion_tokens_details": {"reasoning_tokens": 500}}
     usage = counted(prompt_tokens=7, completion_tokens=20, total_tokens=527, **details)

@@ -7,113 +7,34 @@ or at the end to the last. Reasoning that no event shows was generated, but came
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
-
-import msgspec
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from servebench.load import sse
+from servebench.load.chunks import (
+    ANSWER,
+    NOTHING,
+    REASONING,
+    UNREADABLE,
+    Chunk,
+    Stop,
+    Usage,
+    decode_chunk,
+    object_of,
+    refuse_complaint,
+    second_look,
+    shown,
+    tolerant_json,
+)
 from servebench.load.http import Answer, HttpError
 
 if TYPE_CHECKING:
     from servebench.load.http2 import Http2Answer
 
-NOTHING, ANSWER, REASONING, BOTH = range(4)  # what an event carries
-THINKING = ("thinking", "reasoning")  # types of parts that are reasoning
-MARKS = ("type", "id", "index")  # of parts and tool calls; they are no tokens
+FAILED = ("abort", "aborted", "error", "failed", "cancelled", "canceled")  # finish reasons
 EMPTY = "empty answer: no text and no tokens"
 CUT = "the stream ended without finish_reason, [DONE] and final usage: something on the way cut it off"
-COMPLAINTS = ("error", "errors", "error_code", "error_message", "error_msg", "message", "msg", "detail")
-FAILED = ("abort", "aborted", "error", "failed", "cancelled", "canceled")  # finish reasons
-
-Count = Annotated[int, msgspec.Meta(ge=0)]
-
-
-class Delta(msgspec.Struct, gc=False):
-    content: Any = None  # a text, or a list of parts (Mistral)
-    reasoning_content: str | None = None  # DeepSeek, older vLLM
-    reasoning: str | None = None  # vLLM, OpenRouter
-    refusal: str | None = None
-    tool_calls: Any = None
-    function_call: Any = None  # what tool_calls were at first
-
-
-class Choice(msgspec.Struct, gc=False):
-    text: str | None = None
-    delta: Delta | None = None
-    message: Delta | None = None
-    finish_reason: str | None = None
-    token_ids: list[int] | None = None
-
-    def said(self) -> tuple[str, int]:
-        """What a chat says in it, and what that is; a tool call counts also where it has no text yet."""
-        delta = self.delta or self.message
-        if delta is None:
-            return "", NOTHING
-        answer, thought = delta.content, delta.reasoning_content or delta.reasoning
-        if answer.__class__ is str and not (thought or delta.tool_calls or delta.function_call or delta.refusal):
-            return answer, ANSWER if answer else NOTHING  # as nearly all of them are
-        thought, more = thought or "", delta.tool_calls or delta.function_call or delta.refusal
-        parts = answer if isinstance(answer, list) else [answer]
-        thought += "".join(_text_of(part) for part in parts if _is_thinking(part))
-        answer = "".join(_text_of(part) for part in parts if not _is_thinking(part))
-        if answer or more:
-            answer += _text_of([delta.refusal, delta.tool_calls, delta.function_call])
-            return thought + answer, BOTH if thought else ANSWER
-        return thought, REASONING if thought else NOTHING
-
-
-def _is_thinking(part: Any) -> bool:
-    return isinstance(part, dict) and part.get("type") in THINKING
-
-
-def _text_of(part: Any) -> str:
-    """Everything that a part or a tool call says, one after the other."""
-    if isinstance(part, dict):
-        part = [value for name, value in part.items() if name not in MARKS]
-    if isinstance(part, list):
-        return "".join(map(_text_of, part))
-    return "" if part is None else str(part)
-
-
-class PromptDetails(msgspec.Struct):
-    cached_tokens: int | None = None
-
-
-class CompletionDetails(msgspec.Struct):
-    reasoning_tokens: Count | None = None
-
-
-class Usage(msgspec.Struct, gc=False):
-    prompt_tokens: Count = 0
-    completion_tokens: Count = 0
-    total_tokens: int = 0
-    reasoning_tokens: Count | None = None  # SGLang's place for them
-    prompt_tokens_details: PromptDetails | None = None
-    completion_tokens_details: CompletionDetails | None = None
-
-    def reasoned(self) -> int | None:
-        details = self.completion_tokens_details
-        return self.reasoning_tokens if details is None else details.reasoning_tokens
-
-    def left_out(self) -> int:
-        """Reasoning tokens that completion_tokens does not include (xAI's, Gemini's)."""
-        reasoning = self.reasoned() or 0
-        apart = self.total_tokens == self.prompt_tokens + self.completion_tokens + reasoning
-        return reasoning if apart or reasoning > self.completion_tokens else 0
-
-
-class Chunk(msgspec.Struct, gc=False):
-    choices: list[Choice] | None = None
-    usage: Usage | None = None
-    error: Any = None
-
-
-decode_chunk = msgspec.json.Decoder(Chunk).decode
-UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
-
 
 # How an answer comes: streamed, as one object, as Azure ML's score, as gRPC messages of DeepSpeed-MII (streamed
 # or as one).
@@ -166,18 +87,12 @@ def _failed(error: str, told: bool = False) -> Reading:
 def _refusal(answer: Answer) -> str:
     where, moved = f" for {answer.asked}" if answer.asked else "", answer.headers.get(b"location")
     said = f"moved to {_address(moved)}; give that URL. " if moved and 300 <= answer.status < 400 else ""
-    return f"HTTP {answer.status}{where}: {said}{_shown(answer.whole())}".rstrip(" .")
+    return f"HTTP {answer.status}{where}: {said}{shown(answer.whole())}".rstrip(" .")
 
 
 def _address(location: bytes) -> str:
     """Without its query, which may hold a secret."""
-    return _shown(location.partition(b"?")[0])
-
-
-def _shown(data: bytes) -> str:
-    """Its first bytes, on one line, harmless to a terminal."""
-    text = " ".join(data[:300].decode(errors="replace").split())
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+    return shown(location.partition(b"?")[0])
 
 
 # Answers that came as one, and what is neither that nor a stream.
@@ -188,7 +103,7 @@ def _one(answer: Answer, form: Form) -> Reading:
     if not whole:
         return _failed(EMPTY)
     try:
-        value = _tolerant_json(whole)
+        value = tolerant_json(whole)
     except UNREADABLE:
         return _failed(f"not the JSON that was asked for; it is {_what_came(answer, whole)}")
     payload = (whole, answer.body[-1][1])
@@ -201,8 +116,8 @@ def _no_stream(answer: Answer) -> Reading:
     if not whole:
         return _failed(EMPTY)
     try:
-        if "choices" not in _object(whole):
-            _refuse_complaint(Chunk(), whole)
+        if "choices" not in object_of(whole):
+            refuse_complaint(Chunk(), whole)
     except Stop as stop:
         return _failed(str(stop.error), told=True)
     return _failed(f"not the stream that was asked for; it is {_what_came(answer, whole)}")
@@ -223,7 +138,7 @@ def _what_came(answer: Answer, whole: bytes) -> str:
         hint = " (a stream; leave out --no_stream)"
     elif b'"choices"' in whole:
         hint = " (a whole answer; give --no_stream)"
-    return f"{kind or 'bytes without Content-Type'}{hint}: {_shown(whole)}"
+    return f"{kind or 'bytes without Content-Type'}{hint}: {shown(whole)}"
 
 
 def _scored(value: Any, payload: tuple[bytes, int]) -> Reading:
@@ -233,17 +148,10 @@ def _scored(value: Any, payload: tuple[bytes, int]) -> Reading:
         value = value.get("0", value.get("output", value)) if isinstance(value, dict) else value
     if isinstance(value, str):
         return _counted([(payload[1], value, None, ANSWER if value else NOTHING)], None, None, None)
-    return _failed(f"not a score: {_shown(payload[0])}")
+    return _failed(f"not a score: {shown(payload[0])}")
 
 
 # Chunks.
-
-
-class Stop(Exception):
-    """Nothing is to be read after this chunk: `[DONE]`, or what is wrong (told by the server itself, or ours)."""
-
-    def __init__(self, error: str | None = None, told: bool = False) -> None:
-        self.error, self.told = error, told
 
 
 @dataclass
@@ -267,7 +175,7 @@ def _meaning(payloads: list[tuple[bytes, int]], complete: bool, streamed: bool =
     error = error if told or complete else None  # else it was cut off inside a chunk
     reading = _counted(heard.events, heard.usage, heard.finish, error, told)
     if not (reading.piece or told or error):
-        return reading._replace(error=f"{reading.error}; it begins with: {_shown(payloads[0][0])}")
+        return reading._replace(error=f"{reading.error}; it begins with: {shown(payloads[0][0])}")
     return reading if reading.error or heard.ended or heard.finish else reading._replace(error=CUT)
 
 
@@ -278,10 +186,10 @@ def _hear(payloads: list[tuple[bytes, int]], heard: Heard) -> None:
         try:
             chunk = decode_chunk(data)
         except UNREADABLE as problem:
-            chunk = _second_look(data, problem)
+            chunk = second_look(data, problem)
         choices, so_far = chunk.choices, None
         if not choices or chunk.error:
-            _refuse_complaint(chunk, data)
+            refuse_complaint(chunk, data)
             choices, heard.ended = choices or [], heard.ended or chunk.usage is not None
         if chunk.usage:
             heard.usage = chunk.usage
@@ -295,47 +203,6 @@ def _hear(payloads: list[tuple[bytes, int]], heard: Heard) -> None:
             if not text:
                 text, kind = choice.said()
             add((piece, text, so_far or ids or None, kind))
-
-
-def _second_look(data: bytes, problem: Exception) -> Chunk:
-    """A chunk that is not quite what it should be. Raises Stop at `[DONE]`, and where it cannot be understood."""
-    if data.strip() == b"[DONE]":
-        raise Stop
-    try:
-        value = _tolerant_json(data)
-        return decode_chunk(json.dumps(value or {}, ensure_ascii=False).encode(errors="replace"))
-    except UNREADABLE:
-        raise Stop(f"not a completion chunk: {problem}: {_shown(data)}") from None
-
-
-def _tolerant_json(data: bytes) -> Any:
-    """JSON that may hold half UTF-8 characters, lone surrogates, NaN; its nulls are left out. Else UNREADABLE."""
-    text = data.decode(errors="replace")
-    return json.loads(text, strict=False, parse_constant=lambda _: None, object_pairs_hook=_without_nulls)
-
-
-def _without_nulls(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    lists = {name: [v for v in value if v is not None] for name, value in pairs if isinstance(value, list)}
-    return {name: lists.get(name, value) for name, value in pairs if value is not None}
-
-
-def _refuse_complaint(chunk: Chunk, data: bytes) -> None:
-    """Raises Stop if this chunk, without choices or with an error, says that something went wrong."""
-    said = chunk.error
-    if not said and not chunk.usage and chunk.choices is None:
-        value = _object(data)
-        said = value if any(value.get(name) for name in COMPLAINTS) else None
-    if said:
-        raise Stop(f"error inside the answer: {_shown(msgspec.json.encode(said))}", told=True)
-
-
-def _object(data: bytes) -> dict[str, Any]:
-    """The JSON object that data is, without what is null in it; empty where it is none."""
-    try:
-        value = _tolerant_json(data)
-    except UNREADABLE:
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _replied(body: list[tuple[bytes, int]]) -> Reading:
@@ -398,17 +265,16 @@ def _tokens(content: list[Event], last_count: int | None, usage: Usage | None) -
     thoughts = sum(event[3] >= REASONING for event in content) if reasoning else 0
     hidden = 0 if thoughts else min(reasoning, max(0, total - len(content)))
     total -= hidden
-    so_far = [tokens - (hidden if not left_out else 0) for _, _, tokens, _ in content if tokens is not None]
+    so_far = [tokens for _, _, tokens, _ in content if tokens is not None]
     if len(so_far) == len(content) and not (thoughts and left_out):
+        if so_far[0] > hidden:  # the first count includes it
+            so_far = [tokens - hidden for tokens in so_far]
         so_far = list(accumulate([*so_far[:-1], max(total, so_far[-1])], max, initial=0))
         return [b - a for a, b in pairwise(so_far)], hidden, "usage in every event" if usage else "token_ids"
     if total == len(content):
         return [1] * total, hidden, "usage of the answer"
-    return (
-        _spread(content, total, reasoning if thoughts else 0),
-        hidden,
-        "usage of the answer, spread over its text",
-    )
+    tokens = _spread(content, total, reasoning if thoughts else 0)
+    return tokens, hidden, "usage of the answer, spread over its text"
 
 
 def _spread(content: list[Event], total: int, reasoning: int) -> list[int]:
