@@ -72,7 +72,9 @@ def test_events_that_the_server_merged_are_not_the_clients_fault() -> None:
 def test_errors_are_measured_minus_true() -> None:
     results = [make_result(i, 0.0, [0.051, 0.061, 0.073]) for i in range(3)]
     truth = {
-        i: calibrate.Sent(f"p-{i}", 1000, [1000 + 50_000_000, 1000 + 60_000_000, 1000 + 70_000_000])
+        i: calibrate.Sent(
+            f"p-{i}", 1000, [1000 + 50_000_000, 1000 + 60_000_000, 1000 + 70_000_000], [1, 1, 1], 3, 0, 0
+        )
         for i in range(3)
     }
     row = calibrate.compare(1, 0.01, Outcome(results, (0, 1_000_000_000), Quality(verdict="ok"), None), truth)

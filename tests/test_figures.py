@@ -176,7 +176,9 @@ def test_effective_throughput_falls_where_the_sla_is_missed() -> None:
 
 
 def test_answers_that_came_whole_have_no_token_times_to_draw(tmp_path: Path) -> None:
-    whole = [make_result(i, float(i), [0.9], event_tokens=[4], generated_tokens=4) for i in range(10)]
+    whole = [
+        make_result(i, float(i), [0.9], event_tokens=[4], generated_tokens=4, streamed=False) for i in range(10)
+    ]
     log = make_log(whole, (0.0, 10.0), num_clients=1, stream=False)
     _, ax = plt.subplots()
     plot_effective_throughput.draw(ax, series(log), lambda log: np.ones(10, dtype=bool))

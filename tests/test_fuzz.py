@@ -24,6 +24,17 @@ SSE = [
     b"data: [DONE]\n\n",
 ]
 DELTAS = [event(choices=[{"delta": d}]) for d in ({"role": "assistant"}, {"reasoning": "hm"}, {"content": "yes"})]
+ODD = [
+    b'event: error\ndata: {"message": "no"}\n\n',
+    b'error: {"code": 500}\n\n',
+    b'{"error": "bare"}\n\n',
+    text("no empty line")[:-1],
+    b"data:[DONE] \n\n",
+    text("half").replace(b"half", b"h\xe2\x82"),
+    event(choices=None, usage=None, error=None),
+]
+DELTAS += [event(choices=[{"delta": {"tool_calls": [{"function": {"name": "f"}}]}}])]
+DELTAS += [event(choices=[{"delta": {"content": [{"type": "thinking", "thinking": "hm"}]}}])]
 WHOLE = b'{"choices": [{"text": "all of it"}], "usage": {"completion_tokens": 4}}'
 GOOD = [
     HEAD + b"".join(map(chunk, SSE)) + b"0\r\n\r\n",
@@ -32,6 +43,7 @@ GOOD = [
     b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(WHOLE), WHOLE),
     b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + b"".join(SSE),
     HEAD + b"".join(chunk(text("x", usage={"completion_tokens": n})) for n in (1, 7, 3)) + b"0\r\n\r\n",
+    HEAD + b"".join(map(chunk, [*SSE[:2], *ODD])) + b"0\r\n\r\n",
     b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy",
 ]
 DICTIONARY = [
@@ -110,7 +122,7 @@ def test_whatever_comes_is_read_or_named(batch: int) -> None:
 def test_what_is_skimmed_reads_as_what_is_parsed(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = random.Random(batch)
     for _ in range(1000):
-        chunks = [chunk(rng.choice(SSE[:2] * 4 + SSE + DELTAS)) for _ in range(rng.randint(1, 9))]
+        chunks = [chunk(rng.choice(SSE[:2] * 4 + SSE + DELTAS + ODD)) for _ in range(rng.randint(1, 9))]
         parts = [rng.choice([HEAD, HEAD + chunk(text("first"))]), *chunks, chunk(SSE[-1]) + b"0\r\n\r\n"]
         if rng.random() < 0.7:
             at = rng.randrange(len(parts))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 from collections.abc import Callable
@@ -29,8 +30,11 @@ def load(
 ) -> Callable[..., Log]:
     """Start a reference server with server options, put a small load on it, give the log."""
 
-    def run(server: str, *arguments: object, clients: int = 4, requests: int = 20, status: int = 0) -> Log:
+    def run(
+        server: str, *arguments: object, clients: int = 4, requests: int = 20, status: int = 0, name: str = ""
+    ) -> Log:
         url = reference("--ttft", "0.02", "--gap", "0.002", *server.split())
+        url = f"http://{name}:{url.rpartition(':')[2]}" if name else url
         lengths = ["--mean_prompt_length", "16", "--mean_max_new_tokens", "10", "--max_new_tokens_var", "0"]
         where = [
             "--backend",
@@ -118,6 +122,9 @@ def test_several_tokens_in_an_event_are_counted(load: Callable[..., Log]) -> Non
         ("broken_chunk", "not an HTTP answer"),
         ("broken_json", "not a completion chunk"),
         ("error_event", "the engine died"),
+        ("error_close", "the engine died"),
+        ("no_end", "cut it off"),
+        ("abort", "finish_reason abort"),
         ("silent_close", "without an answer"),
     ],
 )
@@ -155,6 +162,31 @@ def test_a_point_without_any_success_has_failed(load: Callable[..., Log]) -> Non
 
 def test_ipv6(load: Callable[..., Log]) -> None:
     assert metrics.failed_share(load("--host ::1")) == 0
+
+
+TWO_FAMILIES = """
+import socket
+real = socket.getaddrinfo
+def both(host, port, *args, **kwargs):
+    names = ["::1", "127.0.0.1"] if host == "localhost" else [host]
+    return [found for name in names for found in real(name, port, *args, **kwargs)]
+socket.getaddrinfo = both
+"""
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_every_address_of_a_name_is_tried(
+    load: Callable[..., Log], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(TWO_FAMILIES)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    log = load(f"--host {host}", name="localhost")
+    assert metrics.failed_share(log) == 0 and len(metrics.succeeded(log)) == 20
+    assert max(metrics.e2e_s(r) for r in metrics.succeeded(log)) < 1
+
+
+def test_a_http_error_names_the_path_that_was_asked(load: Callable[..., Log]) -> None:
+    assert "HTTP 503 for /v1/completions: " in str(load("--fault status", status=1).failure)
 
 
 def test_extra_fields_and_headers_reach_the_server(load: Callable[..., Log]) -> None:

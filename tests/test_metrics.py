@@ -18,8 +18,26 @@ def test_ttft_is_first_content_event_minus_sent() -> None:
     assert metrics.ttft_s(ONE) == pytest.approx(0.5)
 
 
+def test_ttft_is_known_when_all_tokens_came_in_one_event() -> None:
+    assert metrics.ttft_s(make_result(0, 0, [2.0], event_tokens=[5], generated_tokens=5)) == 2.0
+
+
+def test_the_first_answer_token_comes_after_the_reasoning() -> None:
+    times = [0.5, 0.6, 0.9]
+    assert metrics.time_to_first_answer_token_s(make_result(0, 0, times)) == 0.5
+    assert metrics.time_to_first_answer_token_s(make_result(0, 0, times, first_answer_event=2)) == 0.9
+    assert metrics.time_to_first_answer_token_s(make_result(0, 0, times, first_answer_event=None)) is None
+    assert metrics.time_to_first_answer_token_s(make_result(0, 0, [1.0], streamed=False)) is None
+
+
+def test_reasoning_that_was_not_shown_is_in_no_tpot() -> None:
+    times = [10 + 0.02 * i for i in range(20)]
+    hidden = make_result(0, 0, times, generated_tokens=520, reasoning_tokens=500)
+    assert metrics.tpot_s(hidden) == pytest.approx(0.02)
+
+
 def test_ttft_is_unknown_when_the_answer_came_whole() -> None:
-    assert metrics.ttft_s(make_result(0, 0, [2.0], event_tokens=[5], generated_tokens=5)) is None
+    assert metrics.ttft_s(make_result(0, 0, [2.0], event_tokens=[5], generated_tokens=5, streamed=False)) is None
 
 
 def test_e2e_is_last_content_event_minus_sent() -> None:
@@ -185,10 +203,3 @@ def test_what_is_kept_with_a_log_is_kept_by_function_not_by_name() -> None:
     log = make_log([], None)
     first, second = kept(1), kept(2)
     assert (first(log), second(log), first(log)) == (1, 2, 1)
-
-
-def test_the_first_answer_token_comes_after_the_reasoning() -> None:
-    thinking = make_result(0, 0.0, [0.5, 0.6, 0.9], first_answer_event=2)
-    assert metrics.time_to_first_answer_token_s(thinking) == pytest.approx(0.9)
-    assert metrics.time_to_first_answer_token_s(make_result(0, 0.0, [0.5, 0.6])) == pytest.approx(0.5)
-    assert metrics.time_to_first_answer_token_s(make_result(0, 0.0, [0.5, 0.6], first_answer_event=None)) is None

@@ -147,7 +147,9 @@ def test_data_dirs_need_no_log_dir(logs: Path) -> None:
 
 
 def test_points_without_times_between_tokens_are_named(results: Path) -> None:
-    whole = [make_result(i, float(i), [0.9], event_tokens=[4], generated_tokens=4) for i in range(10)]
+    whole = [
+        make_result(i, float(i), [0.9], event_tokens=[4], generated_tokens=4, streamed=False) for i in range(10)
+    ]
     records.save(make_log(whole, (0.0, 10.0), stream=False), results / "aml" / "m-clients1.json")
     code, files, said = draw("plot_latency_percentile", results)
     assert (code, files) == (0, []) and said.startswith("nothing to draw: meta-llama_Llama-2-7b-hf-tp1")

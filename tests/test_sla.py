@@ -72,7 +72,7 @@ def test_limits_are_all_to_be_met() -> None:
 
 def test_one_token_has_no_tpot_to_miss_and_a_whole_answer_no_ttft_to_meet() -> None:
     single = make_result(0, 0, [1.0])
-    whole = make_result(1, 0, [1.0], event_tokens=[9], generated_tokens=9)
+    whole = make_result(1, 0, [1.0], event_tokens=[9], generated_tokens=9, streamed=False)
     assert sla.meets_limits(log_of(single, whole), ttft=2).tolist() == [True, False]
     assert sla.meets_limits(log_of(single, whole), tpot=0.1).tolist() == [True, False]
     assert sla.meets_limits(log_of(single, whole), e2e=2).tolist() == [True, True]
@@ -128,7 +128,9 @@ def test_one_event_of_many_tokens_does_not_tell_how_fast_they_came() -> None:
 
 def test_answers_that_came_whole_do_not_tell_when_tokens_came() -> None:
     whole = make_log(
-        [make_result(i, i, [0.5], event_tokens=[4], generated_tokens=4) for i in range(4)], (0, 5), stream=False
+        [make_result(i, i, [0.5], event_tokens=[4], generated_tokens=4, streamed=False) for i in range(4)],
+        (0, 5),
+        stream=False,
     )
     assert sla.parse("fastgen-4").throughput(whole) is None and sla.parse("ttft=1").throughput(whole) is None
     assert sla.parse("e2e=1").throughput(whole) == pytest.approx(4 / 5)

@@ -144,6 +144,14 @@ def test_a_failed_point_is_a_row_too() -> None:
             make_log([make_result(0, 0, [1], cached_tokens=50)], (0, 1)),
             "held 50.0% of all prompt tokens, which share nothing; did an earlier benchmark",
         ),
+        (
+            make_log([make_result(0, 0, [1, 2, 3], max_new_tokens=1)], (0, 1)),
+            "1 of 1 answers are longer than asked for",
+        ),
+        (
+            make_log([make_result(0, 0, [1], finish_reason="content_filter")], (0, 1)),
+            "1 of 1 answers ended with finish_reason content_filter",
+        ),
         (make_log([make_result(0, 0, [1], retries=2)], (0, 1)), "were sent again, 2 times (--max_retries)"),
     ],
 )

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import threading
-import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -100,58 +96,14 @@ def test_the_stand_in_of_fastgen_is_known_by_its_engine() -> None:
     assert any("stand-in" in words for words in advice.of_point(of("deepspeed-mii 0.3.3+cpu")))
 
 
-class Gathering(BaseHTTPRequestHandler):
-    """A server behind a proxy that keeps all events of an answer until the last one has come."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        self._send(b'{"object": "list", "data": [{"id": "m"}]}', "application/json")
-
-    def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        tokens = int(asked.get("max_tokens") or asked.get("max_completion_tokens") or 1)
-        time.sleep(0.05)
-        pieces = [{"choices": [{"index": 0, "text": "a ", "finish_reason": None}]} for _ in range(tokens - 1)]
-        last = {"choices": [{"index": 0, "text": "a", "finish_reason": "length"}]}
-        usage = {"prompt_tokens": 8, "completion_tokens": tokens, "total_tokens": 8 + tokens}
-        events = [*pieces, last, {"choices": [], "usage": usage}]
-        body = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
-        self._send(body.encode(), "text/event-stream")
-
-    def _send(self, body: bytes, kind: str) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def gathering_url() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Gathering)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-
-
 def test_a_proxy_that_gathers_is_named_on_the_terminal(
-    gathering_url: str, benchmark: Callable[..., tuple[int, str, str]], tokenizer_dir: Path, results: Path
+    reference: Callable[..., str],
+    benchmark: Callable[..., tuple[int, str, str]],
+    tokenizer_dir: Path,
+    results: Path,
 ) -> None:
-    where = (
-        "--backend",
-        "openai",
-        "--openai_api_url",
-        gathering_url,
-        "--model",
-        "m",
-        "--tokenizer",
-        tokenizer_dir,
-    )
+    url = reference("--buffered")
+    where = ("--backend", "openai", "--openai_api_url", url, "--model", "reference", "--tokenizer", tokenizer_dir)
     load = ("--num_clients", 2, "--num_requests", 12, "--mean_prompt_length", 8, "--mean_max_new_tokens", 20)
     code, out, err = benchmark(*where, *load)
     assert code == 0, out + err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import groupby
 
@@ -11,6 +12,8 @@ from servebench import gathering, metrics, stats, steady, trust
 from servebench.records import Log, Result
 
 LATE_TOKENS_SHARE = 0.02
+LONGER = 1.1  # than asked for; less may be the tokenizer's doing
+USUAL_ENDS = ("length", "max_tokens", "stop", "stop_sequence", "eos", "eos_token", "tool_calls", "function_call")
 CACHED_SHARE = 0.02
 WARM_UP_SHARE = 0.1  # of the window
 LITTLE = 0.1  # by which Little's law may be off
@@ -59,11 +62,22 @@ def _answers(log: Log) -> Iterator[str]:
     short = sum(r.generated_tokens < r.max_new_tokens for r in done)
     if short > LATE_TOKENS_SHARE * len(done) and not log.run.respect_eos:
         yield f"{short} of {len(done)} answers are shorter than asked for; engines did unlike work"
+    long = sum(r.generated_tokens > LONGER * r.max_new_tokens for r in done)
+    if long > LATE_TOKENS_SHARE * len(done):
+        yield f"{long} of {len(done)} answers are longer than asked for; the server does not heed max_tokens"
+    yield from _endings(done)
     unlike = [r for r in done if r.asked_prompt_tokens is not None]
     if len(unlike) > LATE_TOKENS_SHARE * len(done):
         yield _unlike_prompts(log, done)
     if any(r.token_source == "tokenizer" for r in done):
         yield "the server counts no tokens; they are counted with --tokenizer"
+
+
+def _endings(done: list[Result]) -> Iterator[str]:
+    """Answers that ended for a reason of the server's own, such as a content filter."""
+    for reason, count in Counter(r.finish_reason for r in done).items():
+        if reason and reason.lower() not in USUAL_ENDS:
+            yield f"{count} of {len(done)} answers ended with finish_reason {reason}"
 
 
 def _unlike_prompts(log: Log, done: list[Result]) -> str:

@@ -56,11 +56,16 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sent(NamedTuple):
-    """The server's record of a request: X-Request-Id, kernel stamp of its arrival, time before each send; ns."""
+    """The server's record of a request: its X-Request-Id, the kernel stamp of its arrival; of its events the time
+    before each was sent (ns) and the tokens in it."""
 
     request_id: str
     arrived_ns: int
     events_ns: list[int]
+    event_tokens: list[int]
+    tokens: int
+    reasoning_tokens: int
+    first_answer_event: int | None
 
 
 def calibrate(settings: Settings) -> int:

@@ -119,6 +119,7 @@ def _result(index: int, response: Response, run: RunConfig, mean_length: float) 
         generated_tokens=tokens,
         token_source="original log: one token a callback, prompts by the length of their text",
         sent_ns=round(response.start_time * 1e9),
+        streamed=streamed,
         event_ns=[round(t * 1e9) for t in accumulate(gaps)],
         event_tokens=[1] * tokens if streamed else [tokens],
         finish_reason=None,

@@ -38,14 +38,14 @@ def once_a_log(of_log: Callable[Concatenate[Log, P], T]) -> Callable[Concatenate
 
 
 def ttft_s(r: Result) -> float | None:
-    """Time to first token: first content event - sent. None for an answer that was not streamed."""
-    return r.event_ns[0] / 1e9 if len(r.event_ns) > 1 or r.generated_tokens == 1 else None
+    """Time to first token: first content event - sent, of every streamed answer, also one of a single event."""
+    return r.event_ns[0] / 1e9 if r.streamed and r.event_ns else None
 
 
 def time_to_first_answer_token_s(r: Result) -> float | None:
-    """First content event that is not reasoning - sent. None where there was none, or where TTFT is not known."""
-    first = r.first_answer_event
-    return r.event_ns[first] / 1e9 if first is not None and ttft_s(r) is not None else None
+    """First content event that is not reasoning - sent, of a streamed answer; None where all was reasoning."""
+    at = r.first_answer_event
+    return r.event_ns[at] / 1e9 if r.streamed and at is not None and r.event_ns else None
 
 
 def e2e_s(r: Result) -> float:
@@ -74,14 +74,19 @@ def e2e_from_schedule_s(r: Result) -> float | None:
     return None if r.scheduled_ns is None else e2e_s(r) + schedule_wait_s(r)
 
 
+def shown_tokens(r: Result) -> int:
+    """Tokens that came in events: all that were generated but reasoning that was not shown."""
+    return sum(r.event_tokens) if r.reasoning_tokens else r.generated_tokens
+
+
 def itl_s(r: Result) -> np.ndarray:
     """Inter-token latencies: gaps between successive content events. Shape (events - 1,)."""
     return np.diff(r.event_ns) / 1e9
 
 
 def tpot_s(r: Result) -> float | None:
-    """Time per output token after the first event: (last - first event) / (tokens - tokens of the first event)."""
-    rest = r.generated_tokens - r.event_tokens[0]
+    """Time per output token after the first event: (last - first event) / tokens of the events after the first."""
+    rest = shown_tokens(r) - r.event_tokens[0]
     return (r.event_ns[-1] - r.event_ns[0]) / 1e9 / rest if rest > 0 else None
 
 

@@ -127,6 +127,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
     event_ns: Sequence[int]  # arrival of every event that carries content, ns after sent_ns
     event_tokens: Sequence[int]  # tokens in each of them
     merged: list[tuple[int, int]] = []  # (event index, earliest ns): event_ns is an upper bound for these
+    streamed: bool = True  # False: the answer came whole, so no time of its first token is known
     first_answer_event: int | None = 0  # index of the first event that is not reasoning; None: there was none
     ended_ns: int | None = None  # when a request without a whole answer was given up, ns after sent_ns
     texts: list[str] = []  # what each event said; kept only until tokens are counted, where the server counts none

@@ -24,9 +24,20 @@ FAULTS = {
     "broken_chunk": "after three events, a chunk whose length is not a number, then a close",
     "broken_json": "an event that is not JSON",
     "error_event": "an error inside the stream of a 200",
+    "error_close": "the same, then a close inside the answer",
+    "no_end": "after three events, an end of HTTP's alone, as when a proxy cuts a stream off",
+    "abort": "after three events, finish_reason abort",
     "slow_headers": "half a second before the headers",
     "close": "a close right after a complete answer, unannounced",
     "silent_close": "a close before any answer",
+}
+SAYS = {
+    "text": "text",
+    "reasoning": "reasoning for half of its tokens, then text",
+    "hidden_reasoning": "likewise, but no event shows the reasoning",
+    "parts": "likewise shown, as lists of parts",
+    "tool_calls": "a tool call",
+    "reasoning_tool_calls": "reasoning for half of its tokens, then a tool call",
 }
 REFUSALS = {"status": b"503 Service Unavailable", "throttle": b"429 Too Many Requests\r\nRetry-After: 1"}
 AFTER = 3  # events before the faults that come midway
@@ -44,6 +55,8 @@ class Behaviour:
     tokens_per_event: int = 1
     usage: str = "last"  # "none", "last" (an event of its own at the end) or "each" (in every event)
     slots: int = 0  # answers under way at once, in every process; 0: no limit
+    say: str = "text"  # of a chat; one of SAYS
+    buffered: bool = False  # all events leave together with the last
     fault: str | None = None
     fault_every: int = 1  # every how many requests
     model: str = "reference"
@@ -107,9 +120,26 @@ class Stream:
     fault: str | None
     streamed: bool
     scored: bool = False  # Azure ML's scoring format
-    sent_ns: list[int] = field(default_factory=list)
-    tokens: int = 0
+    says: str = "text"
+    sent_ns: list[int] = field(default_factory=list)  # of each event
+    event_tokens: list[int] = field(default_factory=list)
+    first_answer_event: int | None = None
+    tokens: int = 0  # so far
+    held: bytes = b""  # events that wait for the last
     plain: bytes = b""  # an event's bytes, where all events are the same
+
+    @property
+    def reasoning(self) -> int:
+        """Tokens of reasoning, which come first."""
+        return (
+            self.total // 2
+            if self.says in ("reasoning", "hidden_reasoning", "parts", "reasoning_tool_calls")
+            else 0
+        )
+
+    def next_tokens(self, most: int) -> int:
+        """Of the next event; none has both reasoning and answer."""
+        return min(most, (self.reasoning if self.tokens < self.reasoning else self.total) - self.tokens)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -149,9 +179,44 @@ def kind(stream: Stream) -> dict[str, Any]:
     }
 
 
+def said(stream: Stream, text: str) -> dict[str, Any]:
+    """A chat's delta, or message, with this text."""
+    if stream.tokens < stream.reasoning:
+        thinking = [{"type": "thinking", "thinking": [{"type": "text", "text": text}]}]
+        return {"content": thinking} if stream.says == "parts" else {"reasoning_content": text}
+    if stream.says == "parts":
+        return {"content": [{"type": "text", "text": text}]}
+    if not stream.says.endswith("tool_calls"):
+        return {"content": text}
+    if stream.tokens == stream.reasoning:  # the call begins: its first token is the tool's name
+        return {"content": None, "tool_calls": [{"index": 0, "id": "call", "function": {"name": text.strip()}}]}
+    return {"tool_calls": [{"index": 0, "function": {"arguments": text}}]}
+
+
+def usage(stream: Stream, done: int) -> dict[str, Any]:
+    counts: dict[str, Any] = {"prompt_tokens": stream.prompt_tokens, "completion_tokens": done}
+    counts["total_tokens"] = stream.prompt_tokens + done
+    if stream.reasoning:
+        counts["completion_tokens_details"] = {"reasoning_tokens": min(done, stream.reasoning)}
+    return {"usage": counts}
+
+
 def chunk(value: Any) -> bytes:
     data = b"data: " + msgspec.json.encode(value) + b"\n\n"
     return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+ERROR = chunk({"error": {"message": "the engine died", "code": 500}})
+LAST_WORDS = {
+    "broken_chunk": b"twelve\r\nnot a length\r\n",
+    "broken_json": b"f\r\ndata: {broken\n\n\r\n" + END,
+    "error_event": ERROR + END,
+    "error_close": ERROR,
+    "no_end": b"0\r\n\r\n",
+    "abort": chunk({"choices": [{"index": 0, "finish_reason": "abort"}]}) + END,
+}
+CLOSES = ("reset", "cut", "broken_chunk", "error_close")
+MIDWAY = (*LAST_WORDS, *CLOSES, "stall")
 
 
 def parse(doc: str | None) -> argparse.Namespace:
@@ -165,6 +230,9 @@ def parse(doc: str | None) -> argparse.Namespace:
     add("--sigma", type=float, default=0.0, help="of lognormal delays with these means; 0 is constant [0]")
     add("--tokens_per_event", type=int, default=1, metavar="N", help="[1]")
     add("--usage", choices=["none", "last", "each"], default="last", help="where token counts are said [last]")
+    says = "; ".join(f"{name}: {what}" for name, what in SAYS.items())
+    add("--say", choices=SAYS, default="text", help=f"what a chat answers; {says} [text]")
+    add("--buffered", action="store_true", help="all events of an answer leave with its last, as through a proxy")
     add("--slots", type=int, default=0, metavar="N", help="answers at once; more requests wait [no limit]")
     add("--fault", choices=FAULTS, help="; ".join(f"{name}: {what}" for name, what in FAULTS.items()))
     add("--fault_every", type=int, default=1, metavar="N", help="every N-th request has the fault [1]")

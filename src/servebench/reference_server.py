@@ -3,8 +3,9 @@ when every event really left. Tests, calibration and `benchmarks/` measure the c
 
     python -m servebench.reference_server --port 8000 --ttft 0.05 --gap 0.01 --record /tmp/truth
 
-One epoll loop a process. The record holds, a line a request, the client's X-Request-Id, the kernel's stamp of the
-request's arrival and the time just before each send of a content event (ns of CLOCK_REALTIME).
+One epoll loop a process. The record holds, of each request: the client's X-Request-Id, the kernel's stamp of the
+request's arrival, the time just before each send of a content event (ns of CLOCK_REALTIME), the tokens in each of
+them, all tokens, the reasoning among them, and the index of the first event that is not reasoning.
 """
 
 from __future__ import annotations
@@ -27,8 +28,11 @@ import msgspec
 from servebench.load.wire import ask_for_stamps, read_stamped, stamped_dummy
 from servebench.reference_answers import (
     AFTER,
+    CLOSES,
     END,
     HEAD,
+    LAST_WORDS,
+    MIDWAY,
     REFUSALS,
     Behaviour,
     Peer,
@@ -38,7 +42,9 @@ from servebench.reference_answers import (
     kind,
     listen,
     parse,
+    said,
     text_asked,
+    usage,
     whole,
 )
 
@@ -130,17 +136,18 @@ class Server:
         self.requests += 1
         behaviour = self.behaviour
         fault = behaviour.fault if self.requests % behaviour.fault_every == 0 else None
-        said, tokens = text_asked(ask)
+        prompt, tokens = text_asked(ask)
         stream = Stream(
             peer,
             request_id,
             arrived_ns,
             tokens,
             "messages" in ask,
-            len(said.split()),
+            len(prompt.split()),
             fault,
             bool(ask.get("stream")),
             "input_data" in ask,
+            behaviour.say if "messages" in ask else "text",
         )
         if fault in REFUSALS:
             peer.send(whole(REFUSALS[fault], {"error": {"message": "as asked for"}}))
@@ -154,8 +161,12 @@ class Server:
         else:
             if fault != "slow_headers":
                 peer.send(HEAD)
-            stream.plain = self._event(stream) if behaviour.usage != "each" else b""
+            same = behaviour.usage != "each" and stream.says == "text" and not behaviour.buffered
+            stream.plain = self._event(stream) if same else b""
             begin_ns = self.slots.begin_ns(-(-stream.total // behaviour.tokens_per_event) - 1, arrived_ns)
+            if stream.says == "hidden_reasoning":
+                stream.tokens = stream.reasoning
+                begin_ns += behaviour.delay_ns(behaviour.gap * -(-stream.reasoning // behaviour.tokens_per_event))
             self._schedule(stream, begin_ns + behaviour.delay_ns(behaviour.ttft))
 
     def _schedule(self, stream: Stream, due_ns: int) -> None:
@@ -163,17 +174,14 @@ class Server:
 
     def _event(self, stream: Stream) -> bytes:
         """One content event as a chunk."""
-        text = " word" * min(self.behaviour.tokens_per_event, stream.total - stream.tokens)
-        choice: dict[str, Any] = (
-            {"index": 0, "delta": {"content": text}} if stream.chat else {"index": 0, "text": text}
-        )
+        text = " word" * stream.next_tokens(self.behaviour.tokens_per_event)
+        choice: dict[str, Any] = {"index": 0} | ({"delta": said(stream, text)} if stream.chat else {"text": text})
         return chunk(kind(stream) | {"choices": [choice]} | self._usage(stream, "each"))
 
     def _usage(self, stream: Stream, when: str) -> dict[str, Any]:
         if self.behaviour.usage != when:
             return {}
-        done = min(stream.total, stream.tokens + self.behaviour.tokens_per_event)
-        return {"usage": {"prompt_tokens": stream.prompt_tokens, "completion_tokens": done}}
+        return usage(stream, stream.tokens + stream.next_tokens(self.behaviour.tokens_per_event))
 
     def _send_what_is_due(self) -> None:
         due = self.due
@@ -184,6 +192,7 @@ class Server:
             if stream.plain and stream.tokens + 2 * step < stream.total and not stream.fault:  # nothing special
                 stream.sent_ns.append(time_ns())
                 stream.peer.send(stream.plain)
+                stream.event_tokens.append(step)
                 stream.tokens += step
                 gap = self.behaviour.delay_ns(self.behaviour.gap) if varied else gap_ns
                 heapq.heapreplace(due, (due_ns + gap, tie, stream))
@@ -204,58 +213,88 @@ class Server:
         if stream.fault == "slow_headers" and not stream.sent_ns:
             time.sleep(0.5)
             peer.send(HEAD)
-        stream.sent_ns.append(time_ns())
-        peer.send(self._event(stream))
-        stream.tokens += behaviour.tokens_per_event
+        self._send_event(stream)
         if stream.tokens < stream.total:
             self._schedule(stream, due_ns + behaviour.delay_ns(behaviour.gap))
         else:
             self._finish(stream)
 
+    def _send_event(self, stream: Stream) -> None:
+        tokens, event = stream.next_tokens(self.behaviour.tokens_per_event), self._event(stream)
+        if stream.first_answer_event is None and stream.tokens >= stream.reasoning:
+            stream.first_answer_event = len(stream.sent_ns)
+        stream.sent_ns.append(time_ns())
+        if self.behaviour.buffered:
+            stream.held += event
+        else:
+            stream.peer.send(event)
+        stream.event_tokens.append(tokens)
+        stream.tokens += tokens
+
     def _fail_midway(self, stream: Stream) -> bool:
         """Do the fault; True when nothing is to follow."""
-        fault, peer = stream.fault, stream.peer
-        if fault == "broken_chunk":
-            peer.send(b"twelve\r\nnot a length\r\n")
-        if fault in ("reset", "cut", "broken_chunk"):
-            self._close(peer, reset=fault == "reset")
-        elif fault == "broken_json":
-            peer.send(b"f\r\ndata: {broken\n\n\r\n" + END)
-        elif fault == "error_event":
-            peer.send(chunk({"error": {"message": "the engine died", "code": 500}}) + END)
-        return fault in ("reset", "cut", "stall", "broken_chunk", "broken_json", "error_event")
+        if stream.fault in LAST_WORDS:
+            stream.peer.send(LAST_WORDS[stream.fault])
+        if stream.fault in CLOSES:
+            self._close(stream.peer, reset=stream.fault == "reset")
+        return stream.fault in MIDWAY
 
     def _send_whole(self, stream: Stream) -> None:
         text = " word" * stream.total
         choice: dict[str, Any] = {"index": 0, "finish_reason": "length"}
-        choice |= {"message": {"content": text}} if stream.chat else {"text": text}
-        usage = {"prompt_tokens": stream.prompt_tokens, "completion_tokens": stream.total}
+        choice |= {"message": self._message(stream)} if stream.chat else {"text": text}
+        stream.event_tokens = [stream.total - (stream.reasoning if stream.says == "hidden_reasoning" else 0)]
+        stream.first_answer_event = 0
         stream.sent_ns.append(time_ns())
-        answer = [{"0": text}] if stream.scored else {"choices": [choice], "usage": usage}
+        answer = [{"0": text}] if stream.scored else {"choices": [choice]} | usage(stream, stream.total)
         stream.peer.send(whole(b"200 OK", answer))
         self.done.append(stream)
 
+    def _message(self, stream: Stream) -> dict[str, Any]:
+        """A chat's whole answer: its reasoning, if that is shown, and the rest."""
+        thought = said(stream, " word" * stream.reasoning) if stream.says != "hidden_reasoning" else {}
+        stream.tokens = stream.reasoning
+        rest = said(stream, " word" * (stream.total - stream.reasoning))
+        return {"content": thought["content"] + rest["content"]} if stream.says == "parts" else thought | rest
+
     def _finish(self, stream: Stream) -> None:
-        stop: dict[str, Any] = {"index": 0, "finish_reason": "length"}
+        why = "tool_calls" if stream.says.endswith("tool_calls") else "length"
+        stop: dict[str, Any] = {"index": 0, "finish_reason": why}
         stop["delta" if stream.chat else "text"] = {} if stream.chat else ""
         last = chunk(kind(stream) | {"choices": [stop]})
-        stream.tokens = stream.total
         if self.behaviour.usage == "last":
             last += chunk(kind(stream) | {"choices": []} | self._usage(stream, "last"))
-        stream.peer.send(last + END)
+        if stream.held:
+            stream.sent_ns = [time_ns()] * len(stream.sent_ns)
+        stream.peer.send(stream.held + last + END)
         self.done.append(stream)
         if stream.fault == "close":
             self._close(stream.peer)
 
     def _write_record(self) -> None:
         if self.record:
-            rows = [[s.request_id, s.arrived_ns, s.sent_ns] for s in self.done]
+            rows = [
+                [s.request_id, s.arrived_ns, s.sent_ns, s.event_tokens, s.total, s.reasoning, s.first_answer_event]
+                for s in self.done
+            ]
             self.record.with_name(f"{self.record.name}.{os.getpid()}").write_bytes(msgspec.json.encode(rows))
 
 
 def main() -> None:
     args = parse(__doc__)
-    names = ("ttft", "gap", "sigma", "tokens_per_event", "usage", "slots", "fault", "fault_every", "key")
+    names = (
+        "ttft",
+        "gap",
+        "sigma",
+        "tokens_per_event",
+        "usage",
+        "say",
+        "buffered",
+        "slots",
+        "fault",
+        "fault_every",
+        "key",
+    )
     behaviour = Behaviour(**{name: getattr(args, name) for name in names})
     listener = listen(args.host, args.port)
     port = listener.getsockname()[1]

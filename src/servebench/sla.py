@@ -109,7 +109,7 @@ def meets_limits(
     if ttft < float("inf"):
         in_time &= _column(log, metrics.ttft_s) <= ttft
     if tpot < float("inf"):
-        only_token = np.array([r.generated_tokens == 1 for r in metrics.succeeded(log)], dtype=bool)
+        only_token = np.array([metrics.shown_tokens(r) == 1 for r in metrics.succeeded(log)], dtype=bool)
         in_time &= only_token | (_column(log, metrics.tpot_s) <= tpot)
     return in_time
 
@@ -140,7 +140,7 @@ def effective_throughput(log: Log, met: Met) -> float | None:
 
 def fluidity_index(log: Log, ttft: float, tpot: float) -> float | None:
     """Share of all token deadlines that were met; those of failed requests were not (Etalon, arXiv 2407.07000)."""
-    due = sum(r.max_new_tokens if r.error else r.generated_tokens for r in metrics.measured(log))
+    due = sum(r.max_new_tokens if r.error else metrics.shown_tokens(r) for r in metrics.measured(log))
     met = sum(metrics.deadlines_met(r, ttft, tpot) for r in metrics.succeeded(log))
     return met / due if due else None
 

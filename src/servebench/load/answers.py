@@ -1,66 +1,46 @@
 """What an OpenAI-compatible answer says: its content events, their tokens and times, how it ended.
 
-A content event carries text or reasoning; role-only, empty, usage-only and `[DONE]` events do not count. Tokens
-whose event showed no text (half a UTF-8 character) belong to the next content event, or at the end to the last.
+A content event carries text, reasoning, a tool call or a refusal; role-only, empty, usage-only and `[DONE]`
+events do not count. Tokens whose event showed nothing (half a UTF-8 character) belong to the next content event,
+or at the end to the last. Reasoning that no event shows was generated, but came in no event.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
-
-import msgspec
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from servebench.load import sse
+from servebench.load.chunks import (
+    ANSWER,
+    NOTHING,
+    REASONING,
+    UNREADABLE,
+    Chunk,
+    Stop,
+    Usage,
+    decode_chunk,
+    object_of,
+    refuse_complaint,
+    second_look,
+    shown,
+    tolerant_json,
+)
 from servebench.load.http import Answer, HttpError
 
 if TYPE_CHECKING:
     from servebench.load.http2 import Http2Answer
 
+FAILED = ("abort", "aborted", "error", "failed", "cancelled", "canceled")  # finish reasons
+EMPTY = "empty answer: no text and no tokens"
+CUT = "the stream ended without finish_reason, [DONE] and final usage: something on the way cut it off"
 
-class Delta(msgspec.Struct, gc=False):
-    content: str | None = None
-    reasoning_content: str | None = None  # DeepSeek, older vLLM
-    reasoning: str | None = None  # vLLM, OpenRouter
-
-
-class Choice(msgspec.Struct, gc=False):
-    text: str | None = None
-    delta: Delta | None = None
-    message: Delta | None = None
-    finish_reason: str | None = None
-    token_ids: list[int] | None = None
-
-    def said(self) -> str:
-        delta = self.delta or self.message
-        if delta is None:
-            return self.text or ""
-        return (delta.reasoning_content or delta.reasoning or "") + (delta.content or "")
-
-
-class PromptDetails(msgspec.Struct):
-    cached_tokens: int | None = None
-
-
-class Usage(msgspec.Struct, gc=False):
-    prompt_tokens: Annotated[int, msgspec.Meta(ge=0)] = 0
-    completion_tokens: Annotated[int, msgspec.Meta(ge=0)] = 0
-    prompt_tokens_details: PromptDetails | None = None
-
-
-class Chunk(msgspec.Struct, gc=False):
-    choices: list[Choice] = []
-    usage: Usage | None = None
-    error: Any = None
-
-
-decode_chunk = msgspec.json.Decoder(Chunk).decode
-UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-
-
-# How an answer comes: streamed, as one object, as Azure ML's score, as gRPC messages of DeepSpeed-MII.
-Form = Literal["events", "object", "score", "mii"]
-Event = tuple[int, str, int | None]  # index of its piece; text; tokens so far, where the server says
+# How an answer comes: streamed, as one object, as Azure ML's score, as gRPC messages of DeepSpeed-MII (streamed
+# or as one).
+Form = Literal["events", "object", "score", "mii", "mii_whole"]
+STREAMED: tuple[Form, ...] = ("events", "mii")
+Event = tuple[int, str, int | None, int]  # index of its piece; text; tokens so far, if the server says; what it is
 
 
 class Reading(NamedTuple):
@@ -73,6 +53,9 @@ class Reading(NamedTuple):
     usage: Usage | None
     finish_reason: str | None
     error: str | None
+    generated: int = 0  # tokens, those that came in no event too
+    first_answer_event: int | None = None  # index of the first that is not reasoning
+    told: bool = False  # the server itself says `error`, which explains whatever broke after it
 
 
 def read(answer: Answer | Http2Answer, form: Form) -> Reading:
@@ -84,69 +67,142 @@ def read(answer: Answer | Http2Answer, form: Form) -> Reading:
         answer.frame()
     except HttpError as error:
         broken = str(error)
-    if form == "mii":
+    if not isinstance(answer, Answer):
         reading = _replied(answer.body)
-        return reading._replace(error=broken) if broken else reading
-    whole = b"" if streamed and answer.status == 200 else b"".join(data for data, _ in answer.body)
-    if answer.status and answer.status != 200:
-        return _failed(f"HTTP {answer.status}: {_shown(whole)}")
-    if streamed:
-        payloads = [*sse.split(answer.body[:first]), *skimmed, *sse.split(answer.body[first:])]
+    elif answer.status and answer.status != 200:
+        return _failed(_refusal(answer))
+    elif streamed:
+        begun = sse.split(answer.body[:first])
+        payloads = [*begun, *skimmed, *sse.split(answer.body[first:])]
+        reading = _meaning(payloads, answer.complete) if payloads else _no_stream(answer)
     else:
-        payloads = [(whole, answer.body[-1][1])] if whole else []
-    reading = (_scored if form == "score" else _meaning)(payloads, answer.complete)
-    return reading._replace(error=broken) if broken else reading
+        reading = _one(answer, form)
+    return reading._replace(error=broken) if broken and not reading.told else reading
 
 
-def _failed(error: str) -> Reading:
-    return Reading([], [], [], "none", None, None, error)
+def _failed(error: str, told: bool = False) -> Reading:
+    return Reading([], [], [], "none", None, None, error, told=told)
 
 
-def _shown(data: bytes) -> str:
-    return " ".join(data[:300].decode(errors="replace").split())
+def _refusal(answer: Answer) -> str:
+    where, moved = f" for {answer.asked}" if answer.asked else "", answer.headers.get(b"location")
+    said = f"moved to {_address(moved)}; give that URL. " if moved and 300 <= answer.status < 400 else ""
+    return f"HTTP {answer.status}{where}: {said}{shown(answer.whole())}".rstrip(" .")
 
 
-def _meaning(payloads: list[tuple[bytes, int]], complete: bool) -> Reading:
-    events: list[Event] = []
-    usage = finish = error = None
-    ids = 0
+def _address(location: bytes) -> str:
+    """Without its query, which may hold a secret."""
+    return shown(location.partition(b"?")[0])
+
+
+# Answers that came as one, and what is neither that nor a stream.
+
+
+def _one(answer: Answer, form: Form) -> Reading:
+    whole = answer.whole()
+    if not whole:
+        return _failed(EMPTY)
+    try:
+        value = tolerant_json(whole)
+    except UNREADABLE:
+        return _failed(f"not the JSON that was asked for; it is {_what_came(answer, whole)}")
+    payload = (whole, answer.body[-1][1])
+    return _scored(value, payload) if form == "score" else _meaning([payload], answer.complete, streamed=False)
+
+
+def _no_stream(answer: Answer) -> Reading:
+    """A body without any event."""
+    whole = answer.whole()
+    if not whole:
+        return _failed(EMPTY)
+    try:
+        if "choices" not in object_of(whole):
+            refuse_complaint(Chunk(), whole)
+    except Stop as stop:
+        return _failed(str(stop.error), told=True)
+    return _failed(f"not the stream that was asked for; it is {_what_came(answer, whole)}")
+
+
+def _what_came(answer: Answer, whole: bytes) -> str:
+    """The Content-Type and the first bytes, and what may help."""
+    kind, packed = (
+        answer.headers.get(name, b"").decode("latin-1") for name in (b"content-type", b"content-encoding")
+    )
+    start = whole.lstrip()[:9].lower()
+    hint = ""
+    if packed not in ("", "identity") or start.startswith(b"\x1f\x8b"):
+        hint = f" ({packed or 'gzip'}-compressed; something on the way to the server must leave that)"
+    elif start.startswith(b"<"):
+        hint = " (a web page; is the URL that of the API?)"
+    elif start.startswith((b"data:", b"event:")):
+        hint = " (a stream; leave out --no_stream)"
+    elif b'"choices"' in whole:
+        hint = " (a whole answer; give --no_stream)"
+    return f"{kind or 'bytes without Content-Type'}{hint}: {shown(whole)}"
+
+
+def _scored(value: Any, payload: tuple[bytes, int]) -> Reading:
+    """Azure ML's scoring format: the text, or a list of it, or objects with it under "0" or "output"."""
+    for _ in range(3):
+        value = value[0] if isinstance(value, list) and value else value
+        value = value.get("0", value.get("output", value)) if isinstance(value, dict) else value
+    if isinstance(value, str):
+        return _counted([(payload[1], value, None, ANSWER if value else NOTHING)], None, None, None)
+    return _failed(f"not a score: {shown(payload[0])}")
+
+
+# Chunks.
+
+
+@dataclass
+class Heard:
+    """What the chunks of an answer said so far. `ended`: in a way that is an end."""
+
+    ended: bool
+    events: list[Event] = field(default_factory=list)
+    usage: Usage | None = None
+    finish: str | None = None
+
+
+def _meaning(payloads: list[tuple[bytes, int]], complete: bool, streamed: bool = True) -> Reading:
+    heard, error, told = Heard(ended=not (streamed and complete)), None, False
+    try:
+        _hear(payloads, heard)
+    except Stop as stop:  # not kept: with its traceback it would hold this frame, and no collector runs
+        error, told, heard.ended = stop.error, stop.told, True
+    if heard.finish and heard.finish.lower() in FAILED:
+        error, told = error or f"the server ended the answer with finish_reason {heard.finish}", True
+    error = error if told or complete else None  # else it was cut off inside a chunk
+    reading = _counted(heard.events, heard.usage, heard.finish, error, told)
+    if not (reading.piece or told or error):
+        return reading._replace(error=f"{reading.error}; it begins with: {shown(payloads[0][0])}")
+    return reading if reading.error or heard.ended or heard.finish else reading._replace(error=CUT)
+
+
+def _hear(payloads: list[tuple[bytes, int]], heard: Heard) -> None:
+    """Raises Stop."""
+    add, ids = heard.events.append, 0
     for data, piece in payloads:
-        if data == b"[DONE]":
-            break
         try:
             chunk = decode_chunk(data)
         except UNREADABLE as problem:
-            error = f"not a completion chunk: {problem}: {_shown(data)}" if complete else None
-            break
-        if chunk.error is not None:
-            error = f"error inside the answer: {_shown(msgspec.json.encode(chunk.error))}"
-            break
-        so_far = None
+            chunk = second_look(data, problem)
+        choices, so_far = chunk.choices, None
+        if not choices or chunk.error:
+            refuse_complaint(chunk, data)
+            choices, heard.ended = choices or [], heard.ended or chunk.usage is not None
         if chunk.usage:
-            usage = chunk.usage
-            so_far = usage.completion_tokens
-        for choice in chunk.choices:
-            finish = choice.finish_reason or finish
+            heard.usage = chunk.usage
+            so_far = chunk.usage.completion_tokens
+        for choice in choices:
+            if choice.finish_reason:
+                heard.finish = choice.finish_reason
             if choice.token_ids:
                 ids += len(choice.token_ids)
-            events.append((piece, choice.text or choice.said(), so_far or ids or None))
-    return _counted(events, usage, finish, error)
-
-
-def _scored(payloads: list[tuple[bytes, int]], complete: bool) -> Reading:
-    """Azure ML's scoring format: the text, or a list of it, or objects with it under "0" or "output"."""
-    for data, piece in payloads:
-        try:
-            value = msgspec.json.decode(data)
-        except UNREADABLE as problem:
-            return _failed(f"not a score: {problem}: {_shown(data)}")
-        for _ in range(3):
-            value = value[0] if isinstance(value, list) and value else value
-            value = value.get("0", value.get("output", value)) if isinstance(value, dict) else value
-        if isinstance(value, str):
-            return _counted([(piece, value, None)], None, None, None)
-        return _failed(f"not a score: {_shown(data)}")
-    return _failed("empty answer: no text and no tokens")
+            text, kind = choice.text, ANSWER
+            if not text:
+                text, kind = choice.said()
+            add((piece, text, so_far or ids or None, kind))
 
 
 def _replied(body: list[tuple[bytes, int]]) -> Reading:
@@ -167,40 +223,76 @@ def _replied(body: list[tuple[bytes, int]]) -> Reading:
             break
         finish, prompt_tokens = reply.finish_reason, prompt_tokens or reply.prompt_tokens
         tokens += 1 if finish is None else reply.generated_tokens if reply.text else 0
-        events.append((piece, reply.text, tokens))
+        events.append((piece, reply.text, tokens, ANSWER if reply.text else NOTHING))
     return _counted(events, Usage(prompt_tokens, tokens), finish, error)
 
 
-def _counted(events: list[Event], usage: Usage | None, finish: str | None, error: str | None) -> Reading:
-    content = [event for event in events if event[1]]
+# Tokens.
+
+
+def _counted(
+    events: list[Event], usage: Usage | None, finish: str | None, error: str | None, told: bool = False
+) -> Reading:
+    content = [event for event in events if event[3]]
     if not content:  # an answer of tokens that have no text: what brought tokens stands for content
-        steps = pairwise([(0, "", 0), *events])
+        steps = pairwise([(0, "", 0, NOTHING), *events])
         content = [now for before, now in steps if (now[2] or 0) > (before[2] or 0)]
-    tokens, source = _tokens(content, events[-1][2] if events else None, usage)
-    error = error or (None if content else "empty answer: no text and no tokens")
+    tokens, hidden, source = _tokens(content, events[-1][2] if events else None, usage)
+    error = error or (None if content else _empty(usage))
+    first_answer = next((i for i, event in enumerate(content) if event[3] != REASONING), None)
     at, texts = [event[0] for event in content], [event[1] for event in content]
-    return Reading(at, texts, tokens, source, usage, finish, error)
+    generated = sum(tokens) + hidden
+    return Reading(at, texts, tokens, source, usage, finish, error, generated, first_answer, told)
 
 
-def _tokens(content: list[Event], last_count: int | None, usage: Usage | None) -> tuple[list[int], str]:
-    """Tokens of each content event, and where the counts come from."""
+def _empty(usage: Usage | None) -> str:
+    if not usage or not usage.completion_tokens:
+        return EMPTY
+    count, reasoning = usage.completion_tokens, usage.reasoned()
+    of_them = f", {reasoning} of them reasoning that is not shown" if reasoning else ""
+    return f"empty answer: the server counts {count} tokens{of_them}, but sent no text; is --api right?"
+
+
+def _tokens(content: list[Event], last_count: int | None, usage: Usage | None) -> tuple[list[int], int, str]:
+    """Tokens of each content event, those that came in none, and where the counts come from."""
     if not content:
-        return [], "none"
+        return [], 0, "none"
     total = usage.completion_tokens if usage else last_count
     if not total:
-        return [1] * len(content), "events"
-    so_far = [tokens for _, _, tokens in content if tokens is not None]
-    if len(so_far) == len(content):
-        so_far = list(accumulate([*so_far[:-1], max(total, so_far[-1])], max))
-        return [b - a for a, b in pairwise([0, *so_far])], "usage in every event" if usage else "token_ids"
+        return [1] * len(content), 0, "events"
+    reasoning, left_out = (usage.reasoned() or 0, usage.left_out()) if usage else (0, 0)
+    total += left_out
+    thoughts = sum(event[3] >= REASONING for event in content) if reasoning else 0
+    hidden = 0 if thoughts else min(reasoning, max(0, total - len(content)))
+    total -= hidden
+    so_far = [tokens for _, _, tokens, _ in content if tokens is not None]
+    if len(so_far) == len(content) and not (thoughts and left_out):
+        if so_far[0] > hidden:  # the first count includes it
+            so_far = [tokens - hidden for tokens in so_far]
+        so_far = list(accumulate([*so_far[:-1], max(total, so_far[-1])], max, initial=0))
+        return [b - a for a, b in pairwise(so_far)], hidden, "usage in every event" if usage else "token_ids"
     if total == len(content):
-        return [1] * total, "usage of the answer"
-    return _spread(total, [len(text) for _, text, _ in content]), "usage of the answer, spread over its text"
+        return [1] * total, hidden, "usage of the answer"
+    tokens = _spread(content, total, reasoning if thoughts else 0)
+    return tokens, hidden, "usage of the answer, spread over its text"
 
 
-def _spread(total: int, weights: list[int]) -> list[int]:
-    """Split total into whole numbers as the weights go."""
-    whole = sum(weights) or 1
+def _spread(content: list[Event], total: int, reasoning: int) -> list[int]:
+    """Split the total over what was said, its reasoning apart where the server counts that."""
+    thoughts = [len(text) for _, text, _, kind in content if kind == REASONING]
+    rest = [len(text) for _, text, _, kind in content if kind != REASONING]
+    if not (thoughts and rest and 0 < reasoning < total):
+        return _shares(total, [len(text) for _, text, _, _ in content])
+    of_thoughts, of_rest = iter(_shares(reasoning, thoughts)), iter(_shares(total - reasoning, rest))
+    return [next(of_thoughts if event[3] == REASONING else of_rest) for event in content]
+
+
+def _shares(total: int, weights: list[int]) -> list[int]:
+    """Split total into whole numbers as the weights go; evenly where it is one each."""
+    if total == len(weights):
+        return [1] * total
+    weights = weights if any(weights) else [1] * len(weights)
+    whole = sum(weights)
     edges = [round(total * done / whole) for done in accumulate(weights, initial=0)]
     edges[-1] = total
     return [b - a for a, b in pairwise(edges)]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from servebench.load.worker import Worker
 
 PAUSE_NS = 100_000_000  # after a failure, so that a dead server does not eat all requests in an instant
+NEXT_ADDRESS_S = 3.0  # for a connect, while there are other addresses to try
 
 RECEIVING = State.RECEIVING  # asked for at every event; an attribute of an Enum is slow to look up
 
@@ -44,15 +45,21 @@ class Client:
         self.due_ns = self.late_ns = self.sent_ns = self.connect_ns = self.started_ns = self.pause_until_ns = 0
         self.attempt_ns = self.first_sent_ns = self.retry_at_ns = 0
         self.resent = self.retries = self.acked_before = 0
+        self.at = self.untried = 0  # the address that was tried last, and how many may be tried yet
         self.connection_used = False
 
     # Connecting, always before a request is sent and outside of its latency.
 
     def open(self) -> None:
+        self.untried = len(self.endpoint.addresses)
+        self._connect()
+
+    def _connect(self) -> None:
+        self.at, self.untried = self.route.at, self.untried - 1
         self.started_ns = time_ns()
         self.state = State.CONNECTING
         try:
-            self.connection, self.http = open_connection(self.endpoint, self.route.tls), self.route.http()
+            self.connection, self.http = open_connection(self.endpoint, self.at, self.route.tls), self.route.http()
             self.answer = self.http.answer()
             self.worker.watch(self.connection, select.EPOLLOUT, self.on_ready)
             self._go_on_connecting()
@@ -75,6 +82,10 @@ class Client:
 
     def _cannot_connect(self, error: OSError) -> None:
         self.close()
+        self.route.refused(self.at)
+        if self.untried:
+            self._connect()
+            return
         self.pause_until_ns = time_ns() + PAUSE_NS
         if self.job:
             self.sent_ns = time_ns()
@@ -88,8 +99,10 @@ class Client:
                 self.open()
         elif self.job and now_ns - self.attempt_ns > limit_s * 1e9:
             self.give_up(f"no end within {limit_s:g} s (--request_timeout)")
-        elif self.state in (State.CONNECTING, State.HANDSHAKING) and now_ns - self.started_ns > limit_s * 1e9:
-            self._cannot_connect(TimeoutError(0, f"no connection within {limit_s:g} s"))
+        elif self.state in (State.CONNECTING, State.HANDSHAKING):
+            limit_s = min(limit_s, NEXT_ADDRESS_S) if self.untried else limit_s
+            if now_ns - self.started_ns > limit_s * 1e9:
+                self._cannot_connect(TimeoutError(0, f"no connection within {limit_s:g} s"))
 
     def close(self) -> None:
         if self.connection:
@@ -266,7 +279,7 @@ class Client:
 
     def _try_again_later(self) -> None:
         self.first_sent_ns = self.first_sent_ns or self.sent_ns
-        self.retry_at_ns = time_ns() + round(retry.wait_s(self.retries, self.answer.retry_after) * 1e9)
+        self.retry_at_ns = time_ns() + round(retry.wait_s(self.retries, self.answer.headers) * 1e9)
         self.retries += 1
         self.answer.release()
         self.answer = self.http.answer()

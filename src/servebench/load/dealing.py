@@ -66,8 +66,10 @@ def deal(run: RunConfig, workload: Workload, target: Target, folder: Path, worke
 
 def form_of(run: RunConfig) -> Form:
     """How its answers come."""
-    if run.api == "score" or run.api == "mii":
-        return run.api
+    if run.api == "score":
+        return "score"
+    if run.api == "mii":
+        return "mii" if run.stream else "mii_whole"
     return "events" if run.stream else "object"
 
 

@@ -39,6 +39,8 @@ def to_result(exchange: Exchange, form: answers.Form, cancelled: bool = False) -
     usage = reading.usage
     details = usage.prompt_tokens_details if usage else None
     error = exchange.error or (None if cancelled else reading.error)
+    if reading.told and not cancelled:
+        error = reading.error
     prompt_tokens = usage.prompt_tokens if usage and usage.prompt_tokens else job.prompt_tokens
     return Result(
         id=job.id,
@@ -48,14 +50,17 @@ def to_result(exchange: Exchange, form: answers.Form, cancelled: bool = False) -
         prompt_tokens=prompt_tokens,
         asked_prompt_tokens=job.prompt_tokens if job.prompt_tokens != prompt_tokens else None,
         max_new_tokens=job.max_new_tokens,
-        generated_tokens=sum(reading.tokens),
+        generated_tokens=reading.generated,
         token_source=reading.token_source,
+        reasoning_tokens=usage.reasoned() if usage else None,
         cached_tokens=details.cached_tokens if details else None,
         scheduled_ns=job.scheduled_ns,
         sent_ns=sent_ns,
         event_ns=[stamps[p] - sent_ns for p in at],
         event_tokens=reading.tokens,
         merged=[(i, max(0, floor)) for i, floor in merged],
+        streamed=form in answers.STREAMED,
+        first_answer_event=reading.first_answer_event,
         texts=reading.texts if reading.token_source == "events" else [],
         finish_reason="cancelled" if cancelled else reading.finish_reason,
         ended_ns=max(0, exchange.ended_ns - sent_ns) if error or cancelled else None,

@@ -13,6 +13,15 @@ import httptools
 from servebench.load import sse
 from servebench.load.wire import Endpoint, Piece, Pieces
 
+# Headers of an answer that are of use.
+KEPT = (
+    b"content-type",
+    b"content-encoding",
+    b"location",
+    b"retry-after",
+    b"retry-after-ms",
+)  # of an answer's headers
+
 
 class HttpError(Exception):
     """Bytes that are no HTTP answer, or one that says in its own terms that the call failed."""
@@ -24,6 +33,7 @@ class Http1:
     waiting = False
 
     def __init__(self, endpoint: Endpoint, headers: dict[str, str]) -> None:
+        self.asked = endpoint.path.partition("?")[0]
         lines = [f"POST {endpoint.path} HTTP/1.1", f"Host: {endpoint.netloc}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         self.head = "\r\n".join([*lines, "Content-Type: application/json", "X-Request-Id: "]).encode("latin-1")
@@ -35,7 +45,7 @@ class Http1:
         return b""
 
     def answer(self) -> Answer:
-        return Answer()
+        return Answer(self.asked)
 
     def idle(self, data: bytes) -> bool:
         """Bytes that nobody asked for: the connection is of no use any more."""
@@ -43,14 +53,18 @@ class Http1:
 
 
 class Answer:
-    """One HTTP answer. `pieces` came over the wire; `body` has (body bytes, index of the piece they ended in)."""
+    """One HTTP answer. `pieces` came over the wire; `body` has (body bytes, index of the piece they ended in).
 
-    def __init__(self) -> None:
+    `asked` is the path that it answers, without a query: that may hold a key.
+    """
+
+    def __init__(self, asked: str = "") -> None:
+        self.asked = asked
         self.pieces = Pieces()
         self.body: list[tuple[bytes, int]] = []
         self.complete = self.chunked = False
         self.status = 0
-        self.retry_after = b""
+        self.headers: dict[bytes, bytes] = {}  # those that are KEPT
         self._framed = 0  # pieces that the parser has seen
         self._sized = self._keeps = False
         self._found: list[bytes] = []
@@ -114,6 +128,9 @@ class Answer:
         if fault:
             raise fault
 
+    def whole(self) -> bytes:
+        return b"".join(data for data, _ in self.body)
+
     def release(self) -> None:
         """Break the cycle with the parser, since no garbage collector runs while we measure."""
         del self._parser
@@ -132,8 +149,8 @@ class Answer:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
-        if name == b"retry-after":
-            self.retry_after = value.strip()
+        if name in KEPT:
+            self.headers[name] = value.strip()
         self._sized |= name == b"content-length"
         self.chunked |= name == b"transfer-encoding" and value.lower().split(b",")[-1].strip() == b"chunked"
 

@@ -6,7 +6,8 @@ framing waits: pieces of whole DATA frames are kept as they came until something
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from urllib.parse import unquote
 
 from h2.config import H2Configuration
@@ -113,7 +114,7 @@ class Http2Answer:
     """One answer, as `http.Answer`. Where its trailers say that the call failed, framing raises HttpError."""
 
     chunked = False  # HTTP/1.1's; its fast way of reading is not for us
-    retry_after = b""
+    headers: Mapping[bytes, bytes] = MappingProxyType({})  # none that matter here
 
     def __init__(self, http: Http2) -> None:
         self.http = http

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from time import time
+
 BUSY = (408, 424, 429)  # 424: Azure ML's word for a model that failed
-FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 30.0
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 60.0
+NUMBER = re.compile(r"\d+(\.\d*)?")
 
 
 def worth_it(error: str | None, status: int) -> bool:
@@ -11,7 +17,20 @@ def worth_it(error: str | None, status: int) -> bool:
     return error is not None or status in BUSY or status >= 500
 
 
-def wait_s(retries: int, retry_after: bytes) -> float:
-    """What the server asks for (Retry-After, in seconds), else twice as long each time; never for ever."""
-    asked = float(retry_after) if retry_after.isdigit() else FIRST_WAIT_S * 2**retries
-    return min(asked, LONGEST_WAIT_S)
+def wait_s(retries: int, headers: Mapping[bytes, bytes]) -> float:
+    """What the server asks for, else twice as long each time; never longer than LONGEST_WAIT_S."""
+    asked = asked_s(headers)
+    return min(max(0.0, FIRST_WAIT_S * 2**retries if asked is None else asked), LONGEST_WAIT_S)
+
+
+def asked_s(headers: Mapping[bytes, bytes]) -> float | None:
+    """`retry-after-ms` (Azure's), or `Retry-After` in seconds or as a date; None where there is neither."""
+    ms, said = (headers.get(name, b"").decode("latin-1") for name in (b"retry-after-ms", b"retry-after"))
+    if NUMBER.fullmatch(ms):
+        return float(ms) / 1e3
+    if NUMBER.fullmatch(said):
+        return float(said)
+    try:
+        return parsedate_to_datetime(said).timestamp() - time()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None

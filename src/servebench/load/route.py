@@ -1,4 +1,5 @@
-"""The way to a server, and what is learnt of it: whether it keeps a connection open after an answer."""
+"""The way to a server, and what is learnt of it: which of its addresses answers, and whether it keeps a connection
+open after an answer."""
 
 from __future__ import annotations
 
@@ -31,6 +32,12 @@ class Route:
     tls: ssl.SSLContext | None
     http: Callable[[], Http1 | Http2]
     reuse: bool | None = None
+    at: int = 0  # which of the endpoint's addresses to connect to
+
+    def refused(self, at: int) -> None:
+        """Connect to the next address from now on, if this one is still the choice."""
+        if self.at == at:
+            self.at = (at + 1) % len(self.endpoint.addresses)
 
 
 class Probe:

@@ -1,9 +1,15 @@
-"""Server-sent events out of stamped pieces (WHATWG HTML, section 9.2.6), after the answer is complete."""
+"""Server-sent events out of stamped pieces (WHATWG HTML, section 9.2.6), after the answer is complete.
+
+Some servers break the rules, and what they mean is clear: no empty line between events, JSON without a field name,
+an error under a name of its own (`error: {...}`, `event: error`). An error is given as others write it in data.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import accumulate
+
+import msgspec
 
 Part = tuple[bytes, int]  # bytes, and the index of the piece that they came with
 
@@ -42,18 +48,51 @@ def _split(parts: list[Part]) -> Iterator[Part]:
     ends = list(accumulate(map(len, texts)))
     position, i = 0, 0
     for event in b"".join(texts).split(b"\n\n"):
-        position += len(event) + 2
-        while i < len(ends) - 1 and ends[i] < position:
-            i += 1
-        data = event[6:] if event.startswith(b"data: ") and b"\n" not in event else _data_of(event)
-        if data:
+        if event.startswith(b"data: ") and b"\n" not in event:
+            found = [(event[6:], len(event) + 2)] if len(event) > 6 else []
+        else:
+            found = _data_of(event)
+        for data, length in found:
+            while i < len(ends) - 1 and ends[i] < position + length:
+                i += 1
             yield data, parts[i][1]
+        position += len(event) + 2
 
 
-def _data_of(event: bytes) -> bytes:
-    """The data lines of an event of any form: several lines, comments, other fields, no space after the colon."""
-    fields = [line.partition(b":") for line in event.split(b"\n")]
-    return b"\n".join(value.removeprefix(b" ") for name, _, value in fields if name == b"data")
+def _data_of(event: bytes) -> list[tuple[bytes, int]]:
+    """(data, bytes up to where it is whole) of an event of any form; several where empty lines are missing."""
+    whole = len(event) + 2
+    if event.lstrip()[:1] == b"{":  # no field: of bare JSON only an error is taken, since no event is written so
+        return [(event, whole)] if b'"error' in event and b'"choices"' not in event else []
+    data, errors, named, end = [], [], False, 0
+    for line in event.split(b"\n"):
+        end += len(line) + 1
+        name, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        named |= name == b"event" and value.strip() == b"error"
+        if name == b"data":
+            data.append((value, end))
+        elif name == b"error":
+            errors.append((_error(value), end))
+    if len(data) < 2 or named or not all(_stands_alone(value) for value, _ in data):
+        joined = b"\n".join(value for value, _ in data)
+        data = [(_error(joined) if named else joined, whole)] if joined else []
+    return [*((value, end) for value, end in data if value), *errors]
+
+
+def _stands_alone(value: bytes) -> bool:
+    """Is this line of data an event of its own, whose empty line is missing?"""
+    value = value.strip()
+    return value == b"[DONE]" or (value[:1] == b"{" and value[-1:] == b"}")
+
+
+def _error(words: bytes) -> bytes:
+    """As others say it in data."""
+    try:
+        said = bool(msgspec.json.decode(words))
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        said = False
+    return b'{"error": %b}' % (words if said else msgspec.json.encode(words.decode(errors="replace") or "?"))
 
 
 def _with_plain_newlines(texts: list[bytes]) -> list[bytes]:

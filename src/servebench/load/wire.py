@@ -68,10 +68,9 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a server listens, looked up once."""
+    """Where a server listens, looked up once. Of several addresses of a name it may listen on one only."""
 
-    family: int
-    address: tuple[object, ...]
+    addresses: tuple[tuple[int, tuple[object, ...]], ...]  # (family, address) of each
     host: str  # for the Host header and TLS
     netloc: str
     path: str
@@ -83,9 +82,10 @@ class Endpoint:
         parts = urlsplit(url)
         tls = parts.scheme == "https"
         host, port = parts.hostname or "", parts.port or (443 if tls else 80)
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = tuple((family, address) for family, _, _, _, address in found)
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        return cls(family, address, host, parts.netloc.rpartition("@")[2], path, tls)
+        return cls(addresses, host, parts.netloc.rpartition("@")[2], path, tls)
 
 
 def stamped_dummy() -> socket.socket:
@@ -112,18 +112,18 @@ def read_stamped(sock: socket.socket, floor_ns: int) -> Piece:
 class Connection:
     """Plain TCP. `connect`, `handshake` and `flush` return True when done, False to be called again when ready."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self.sock = socket.socket(endpoint.family, socket.SOCK_STREAM)
+    def __init__(self, endpoint: Endpoint, at: int) -> None:
+        family, self.address = endpoint.addresses[at]
+        self.sock = socket.socket(family, socket.SOCK_STREAM)
         self.sock.setblocking(False)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         ask_for_stamps(self.sock)
-        self.endpoint = endpoint
         self.outgoing = memoryview(b"")
         self.behind_ns = 0  # the floor of a read that may have left something unread; it is the next read's too
 
     def connect(self) -> bool:
         """Raises OSError when the server refuses."""
-        error = self.sock.connect_ex(self.endpoint.address)
+        error = self.sock.connect_ex(self.address)
         if error in (errno.EINPROGRESS, errno.EALREADY):
             return False
         if error in (0, errno.EISCONN):
@@ -167,8 +167,8 @@ class Connection:
 class TlsConnection(Connection):
     """TLS over the same sockets: what is stamped is the ciphertext, before it is deciphered."""
 
-    def __init__(self, endpoint: Endpoint, context: ssl.SSLContext) -> None:
-        super().__init__(endpoint)
+    def __init__(self, endpoint: Endpoint, at: int, context: ssl.SSLContext) -> None:
+        super().__init__(endpoint, at)
         self.arriving, self.leaving = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(self.arriving, self.leaving, server_hostname=endpoint.host)
 
@@ -208,5 +208,6 @@ class TlsConnection(Connection):
         return cipher._replace(data=bytes(plain))
 
 
-def open_connection(endpoint: Endpoint, context: ssl.SSLContext | None) -> Connection:
-    return TlsConnection(endpoint, context) if endpoint.tls and context else Connection(endpoint)
+def open_connection(endpoint: Endpoint, at: int, context: ssl.SSLContext | None) -> Connection:
+    """To one of the endpoint's addresses."""
+    return TlsConnection(endpoint, at, context) if endpoint.tls and context else Connection(endpoint, at)

@@ -86,7 +86,7 @@ class Worker:
 
     def _route(self, endpoint: Endpoint, tls: ssl.SSLContext | None) -> Route:
         task = self.task
-        if task.form == "mii":
+        if task.form in ("mii", "mii_whole"):
             import servebench.load.mii  # noqa: F401  # now, or the first answer would wait for it
             from servebench.load.http2 import Http2  # here, since only gRPC needs it
 
