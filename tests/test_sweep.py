@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from conftest import make_log
 
-from servebench import arguments, sweep
+from servebench import arguments, gathering, records, store, sweep
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def plan_of(tmp_path: Path):  # type: ignore[no-untyped-def]
 def done(point: sweep.Point, **changes: object) -> None:
     log = make_log([], None)
     fields = {"server": point.server, "run": point.run, "fingerprint": point.fingerprint} | changes
-    sweep.save(point, msgspec.structs.replace(log, **fields))
+    store.save(msgspec.structs.replace(log, identity=point.identity, **fields), point.path)
 
 
 def test_every_combination_is_one_point() -> None:
@@ -42,12 +42,12 @@ def test_every_combination_is_one_point() -> None:
 
 def test_rates_and_scenarios_are_swept_and_named(plan_of) -> None:  # type: ignore[no-untyped-def]
     ((_, points),) = plan_of("--request_rate", "0.5", "20", "--scenario", "D(100,32)", "N(480,240)/(300,150)")
-    names = [p.path.name.partition("-replicas1-")[2] for p in points]
+    names = [p.path.name.partition("-replicas1-")[2].rpartition("-")[0] for p in points]
     assert names == [
-        "D_100_32-rate0.5.json",
-        "D_100_32-rate20.json",
-        "N_480_240_300_150-rate0.5.json",
-        "N_480_240_300_150-rate20.json",
+        "D_100_32-rate0.5",
+        "D_100_32-rate20",
+        "N_480_240_300_150-rate0.5",
+        "N_480_240_300_150-rate20",
     ]
     assert [p.run.num_requests for p in points] == [100, 600, 100, 600]  # 30 s, 100 at least
     assert [p.run.warmup for p in points] == [10, 60, 10, 60]  # a tenth
@@ -58,7 +58,7 @@ def test_a_dataset_gives_its_name_and_content_to_the_point(plan_of, tmp_path: Pa
     file = tmp_path / "chats v1.jsonl"
     file.write_text('{"prompt": "a"}')
     ((_, (point,)),) = plan_of("--dataset", str(file), "--num_clients", "2")
-    assert point.path.name.endswith("-replicas1-chats_v1-clients2.json")
+    assert point.path.name.endswith(f"-replicas1-chats_v1-clients2-{point.fingerprint[:6]}.json")
     file.write_text('{"prompt": "b"}')
     ((_, (other,)),) = plan_of("--dataset", str(file), "--num_clients", "2")
     assert other.fingerprint != point.fingerprint
@@ -75,7 +75,10 @@ def test_runs_are_interleaved_over_the_points(plan_of) -> None:  # type: ignore[
     ((_, points),) = plan_of("--num_clients", "1", "8", "--runs", "3")
     runs = [(p.run.repetition, p.run.num_clients) for p in points]
     assert runs == [(0, 1), (0, 8), (1, 1), (1, 8), (2, 1), (2, 8)]
-    assert len({p.path for p in points}) == len({p.fingerprint for p in points}) == 6
+    assert len({p.path for p in points}) == 6
+    assert [p.fingerprint for p in points] == [p.fingerprint for p in points[:2]] * 3, (
+        "a point's runs are one point"
+    )
     done(points[0])
     ((_, again),) = plan_of("--num_clients", "1", "8", "--runs", "2")
     assert [p.state for p in again] == ["done", "new", "new", "new"]
@@ -97,15 +100,46 @@ def test_a_failed_point_is_tried_again(plan_of) -> None:  # type: ignore[no-unty
     assert point.state == "failed" and point.pending
 
 
-def test_a_log_of_other_settings_is_put_aside_not_lost(plan_of, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_logs_of_unlike_settings_lie_side_by_side(plan_of, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    ways: list[list[str]] = [[], ["--seed", "1"], ["--engine_args=--enforce-eager"], ["--model", "other/m"]]
+    for way in ways:
+        ((_, (point,)),) = plan_of("--num_clients", "1", *way)
+        assert point.state == "new"
+        done(point)
+    for way in ways:
+        ((_, (point,)),) = plan_of("--num_clients", "1", *way)
+        assert point.state == "done"
+    assert len(gathering.by_point(log for _, log in gathering.load_folder(tmp_path))) == len(ways)
+
+
+def test_a_failed_log_never_replaces_one_that_is_not(plan_of) -> None:  # type: ignore[no-untyped-def]
     ((_, (point,)),) = plan_of("--num_clients", "1")
     done(point)
-    ((_, (other,)),) = plan_of("--num_clients", "1", "--seed", "1")
-    assert other.state == "superseded" and other.path == point.path
-    done(other)
-    ((_, (other,)),) = plan_of("--num_clients", "1", "--seed", "1")
-    assert other.state == "done"
-    assert len(list((tmp_path / "openai/superseded").iterdir())) == 1
+    ((_, (point,)),) = plan_of("--num_clients", "1", "--overwrite_results")
+    done(point, status="failed")
+    assert records.load(point.path).status == "ok"
+    ((_, (point,)),) = plan_of("--num_clients", "1")
+    assert point.state == "done"
+
+
+def test_a_running_server_that_was_updated_is_another(  # type: ignore[no-untyped-def]
+    plan_of, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marks = []
+    for version in ("0.11.0", "0.11.0", "0.12.0"):
+        monkeypatch.setattr(sweep, "_version_at", lambda _, version=version: version)
+        ((_, (point,)),) = plan_of("--num_clients", "1")
+        marks.append(point.fingerprint)
+    assert marks[0] == marks[1] != marks[2]
+
+
+def test_a_mean_prompt_length_says_nothing_beside_a_dataset(plan_of, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "a.jsonl").write_text('{"prompt": "a"}')
+    points = [
+        plan_of("--dataset", str(tmp_path / "a.jsonl"), "--num_clients", "1", *words)[0][1][0]
+        for words in ([], ["--mean_prompt_length", "100"])
+    ]
+    assert points[0].fingerprint == points[1].fingerprint and points[0].run == points[1].run
 
 
 def test_an_unreadable_log_is_measured_again(plan_of) -> None:  # type: ignore[no-untyped-def]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import codecs
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -36,6 +38,7 @@ def number(kind: type[int] | type[float], least: float, most: float = float("inf
     return parse
 
 
+PLAIN = {"±": "+-", "×": "x", "→": "->", "≤": "<=", "≥": ">=", "–": "-", "—": "-", "…": "..."}
 COUNT, SHARE, SECONDS = number(int, 1), number(float, 0, 1), number(float, 0.001)
 
 
@@ -46,8 +49,19 @@ def folder(text: str) -> Path:
     return Path(text)
 
 
+def plainly(error: UnicodeError) -> tuple[str, int]:
+    """A handler of what a terminal cannot show: the plain sign that is meant, or a question mark."""
+    assert isinstance(error, UnicodeEncodeError)
+    signs = error.object[error.start : error.end]
+    return "".join(PLAIN.get(sign, "?") for sign in signs), error.end
+
+
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Run a program to its exit status; what it says of its input goes to stderr."""
+    codecs.register_error("plainly", plainly)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="plainly")
     try:
         status = main()
         sys.stdout.flush()
