@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -216,7 +217,8 @@ class Watch:
 
 
 def _spawn(task: Task) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "servebench.load.worker", task.folder]  # the folder is for readers of `ps`
+    # Whose child it is, lest it takes another for its parent; the folder is for readers of `ps`.
+    command = [sys.executable, "-m", "servebench.load.worker", str(os.getpid()), task.folder]
     process = subprocess.Popen(command, stdin=subprocess.PIPE)
     assert process.stdin
     try:

@@ -250,6 +250,7 @@ def main() -> None:
     if len(task.clients) + 32 > hard:
         sys.exit(f"{len(task.clients)} connections need more open files than {hard}; raise ulimit -n")
     worker = Worker(task)
+    worker.parent = int(sys.argv[1])  # it may have died before we looked
     gc.collect()
     gc.freeze()
     gc.disable()  # a collection would be a pause; what a request leaves behind holds no cycles

@@ -1,0 +1,163 @@
+"""Two benchmarks at a time, and what ends one midway: nothing measured is lost, nothing half measured is ok."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import errors, ours
+
+from servebench import metrics, records
+from servebench.records import Log
+
+Benchmark = Callable[..., tuple[int, str, str]]
+Driver = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def attached(tokenizer_dir: Path) -> Callable[[str], list[object]]:
+    """The words that measure the server at a URL."""
+
+    def words(url: str) -> list[object]:
+        where = ["--backend", "openai", "--openai_api_url", url, "--tokenizer", tokenizer_dir, "--model", "m"]
+        return [*where, "--mean_prompt_length", 8, "--mean_max_new_tokens", 4, "--num_workers", 1]
+
+    return words
+
+
+def logs(folder: Path) -> dict[int, Log]:
+    """By number of clients."""
+    found = [records.load(path) for path in folder.glob("*/*clients*.json")]
+    return {log.run.num_clients: log for log in found}
+
+
+def wait_for(condition: Callable[[], object], patience_s: float = 60) -> None:
+    end = time.monotonic() + patience_s
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def measuring(results: Path) -> bool:
+    return any("servebench.load.worker" in line for line in ours(results))
+
+
+@pytest.mark.parametrize("clients", [2, 3])
+def test_a_second_benchmark_in_a_folder_is_refused_in_a_line(
+    benchmark: Benchmark,
+    driver: Driver,
+    reference: Callable[..., str],
+    attached: Callable[[str], list[object]],
+    results: Path,
+    clients: int,
+) -> None:
+    """The same point and another one alike: loads beside each other would measure each other."""
+    words = attached(reference("--ttft", "0.05", "--gap", "0.02"))
+    first = driver(*words, "--num_clients", 2, "--num_requests", 60)
+    wait_for(lambda: measuring(results))
+    code, _, err = benchmark(*words, "--num_clients", clients, "--num_requests", 60)
+    assert code == 2 and err.count("\n") == 1, err
+    assert f"another benchmark (process {first.pid} since" in err and "--out_json_dir" in err
+    first.communicate(timeout=60)
+    assert first.returncode == 0
+    assert [len(metrics.succeeded(log)) for log in logs(results).values()] == [60]
+    code, _, err = benchmark(*words, "--num_clients", clients, "--num_requests", 60)
+    assert code == 0, err
+    assert set(logs(results)) == {2, clients}
+
+
+def test_a_killed_benchmark_frees_its_folder(
+    benchmark: Benchmark,
+    driver: Driver,
+    reference: Callable[..., str],
+    attached: Callable[[str], list[object]],
+    results: Path,
+) -> None:
+    words = [*attached(reference("--ttft", "0.02", "--gap", "0.01")), "--num_clients", 2, "--num_requests", 40]
+    first = driver(*words)
+    wait_for(lambda: measuring(results))
+    first.kill()
+    first.wait(10)
+    code, _, err = benchmark(*words)
+    assert code == 0, err
+    assert len(metrics.succeeded(logs(results)[2])) == 40
+    assert not list(results.glob("*/*.parts")), "what the killed one left"
+
+
+@pytest.fixture
+def doomed() -> Iterator[Callable[..., tuple[str, subprocess.Popen[str]]]]:
+    """A reference server that a test may kill: (URL, process)."""
+    running = []
+
+    def start(*options: str) -> tuple[str, subprocess.Popen[str]]:
+        command = [sys.executable, "-m", "servebench.reference_server", "--port", "0", *options]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        running.append(process)
+        assert process.stdout
+        return process.stdout.readline().strip(), process
+
+    yield start
+    for process in running:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def test_a_running_server_that_is_killed_midway_fails_the_point_and_ends_the_rest(
+    benchmark: Benchmark,
+    driver: Driver,
+    doomed: Callable[..., tuple[str, subprocess.Popen[str]]],
+    attached: Callable[[str], list[object]],
+    results: Path,
+) -> None:
+    url, server = doomed("--ttft", "0.05", "--gap", "0.02")
+    words = [*attached(url), "--num_clients", 2, 1, "--num_requests", 60]
+    first = driver(*words)
+    wait_for(lambda: measuring(results))
+    time.sleep(1.5)
+    os.killpg(server.pid, signal.SIGKILL)
+    server.wait(10)
+    out, err = first.communicate(timeout=60)
+    assert first.returncode == 1 and "Traceback" not in err
+    died, never = logs(results)[2], logs(results)[1]
+    assert died.status == "failed" and "of 60 requests failed (more than --max_failed_share 0.05)" in str(
+        died.failure
+    )
+    assert metrics.succeeded(died) and errors(died), "what came before is kept"
+    assert never.status == "failed" and "nothing answers at" in str(never.failure)
+    assert "0 points measured, 2 failed" in out
+    port = url.rpartition(":")[2]
+    again, _ = doomed("--ttft", "0.01", "--gap", "0.001", "--port", port)
+    assert again == url
+    code, out, err = benchmark(*words)
+    assert code == 0, err
+    assert "2 points measured, 0 failed" in out
+
+
+@pytest.mark.parametrize(("most", "code", "status"), [("0.2", 1, "failed"), ("60%", 0, "ok")])
+def test_failed_requests_are_said_and_their_share_decides(
+    benchmark: Benchmark,
+    reference: Callable[..., str],
+    attached: Callable[[str], list[object]],
+    results: Path,
+    most: str,
+    code: int,
+    status: str,
+) -> None:
+    """Every third request is answered with HTTP 503."""
+    words = [*attached(reference("--ttft", "0.01", "--gap", "0.001", "--fault", "status", "--fault_every", "3"))]
+    words += ["--num_clients", 1, "--num_requests", 40, "--max_failed_share", most]
+    ended, out, err = benchmark(*words)
+    assert ended == code, err
+    log = logs(results)[1]
+    assert log.status == status and 12 <= len(errors(log)) <= 14 and len(metrics.measured(log)) == 40
+    said = (
+        "1 point measured (1 with failed requests), 0 failed" if status == "ok" else "0 points measured, 1 failed"
+    )
+    assert said in out
