@@ -250,7 +250,7 @@ def test_each_server_has_a_conclusion_of_its_own(tmp_path: Path) -> None:
 
 def test_the_answer_is_kept_beside_the_logs(searched, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     _, found = searched(capacity(7), "--num_clients", "4", "--find_max", "e2e_p90<1s")
-    (file,) = (tmp_path / "openai").glob("search-*.json")
+    (file,) = (tmp_path / "openai").glob("searches/*.json")
     kept = msgspec.json.decode(file.read_bytes())
     assert (kept["words"], kept["best"], kept["searched"]) == (found, 7.0, "e2e_p90<1s")
     assert [(each["load"], each["says"]) for each in kept["loads"]] == [

@@ -161,3 +161,59 @@ def test_failed_requests_are_said_and_their_share_decides(
         "1 point measured (1 with failed requests), 0 failed" if status == "ok" else "0 points measured, 1 failed"
     )
     assert said in out
+
+
+@pytest.fixture
+def small_disk(results: Path) -> Iterator[None]:
+    """The results lie on a disk of 256 KiB."""
+    results.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(results)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs to mount a small disk, which only root can")
+    yield
+    subprocess.run(["umount", "-l", str(results)], check=True)
+
+
+def test_a_full_disk_keeps_what_was_measured_and_is_said_in_a_line(
+    benchmark: Benchmark,
+    reference: Callable[..., str],
+    attached: Callable[[str], list[object]],
+    small_disk: None,
+    results: Path,
+) -> None:
+    words = [*attached(reference("--ttft", "0.002", "--gap", "0.0001")), "--num_clients", 1]
+    assert benchmark(*words, "--num_requests", 20)[0] == 0
+    good = {path: path.read_bytes() for path in results.glob("*/*.json")}
+    code, out, err = benchmark(*words, "--num_requests", 2000)
+    assert code == 1 and "Traceback" not in err + out, err
+    assert "No space left on device" in err
+    assert "1 failed" in out
+    assert all(path.read_bytes() == data for path, data in good.items())
+    assert not list(results.glob("*/*.tmp*")) and not list(results.glob("*/*.parts"))
+    assert benchmark(*words, "--num_requests", 20)[0] == 0
+
+
+def test_a_point_whose_requests_were_all_written_is_good_without_its_lag_file(
+    benchmark: Benchmark,
+    reference: Callable[..., str],
+    attached: Callable[[str], list[object]],
+    results: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A disk that is full when load processes write their last files: Path.write_bytes fails in them."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/sitecustomize.py").write_text(
+        "import pathlib, sys\n"
+        "def full(path, data):\n"
+        "    raise OSError(28, 'No space left on device', str(path))\n"
+        "if 'servebench.load.worker' in sys.orig_argv:\n"
+        "    pathlib.Path.write_bytes = full\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'site'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    words = [*attached(reference("--ttft", "0.01", "--gap", "0.001")), "--num_clients", 1, "--num_requests", 12]
+    code, _, err = benchmark(*words)
+    assert code == 0 and "Traceback" not in err, err
+    log = logs(results)[1]
+    assert log.status == "ok" and len(metrics.succeeded(log)) == 12
+    assert log.quality.verdict.startswith("unknown: the disk is full")

@@ -8,6 +8,7 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from errno import EDQUOT, ENOSPC
 from pathlib import Path
 from typing import NoReturn
 
@@ -71,4 +72,9 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         sys.exit(2)
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still writes at its end
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in (ENOSPC, EDQUOT):
+            raise
+        print(f"{Path(sys.argv[0]).name}: error: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
         sys.exit(1)

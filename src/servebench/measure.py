@@ -115,8 +115,10 @@ def measure_point(point: Point, server: Server, settings: Settings, tokenizer: T
         workers = settings.num_workers or default_workers(run.num_clients, run.request_rate or 0.0)
         before = server.cache_counters()
         outcome = run_load(run, workload, server.target(run), parts_of(point), workers)
-    except (InputError, OSError) as error:  # it cannot be as asked, or the disk is full: other points may go
+    except InputError as error:  # it cannot be as asked, which others may
         return not_measured(point, str(error))
+    except OSError as error:  # a full disk
+        return not_measured(point, error.strerror or str(error))
     results = [_count_tokens(r, tokenizer) for r in outcome.results]
     failure = outcome.failure or why_failed(run, results, outcome.quality, settings.max_failed_share, server.check)
     return Log(

@@ -174,7 +174,7 @@ class Looked(msgspec.Struct, frozen=True):
 
 
 class Conclusion(msgspec.Struct, frozen=True):
-    """What one search found, kept beside its logs as search-*.json."""
+    """What one search found, kept beside its logs in searches/."""
 
     searched: str  # the limits of --find_max, or "peak" and its SLA
     words: str
@@ -214,7 +214,7 @@ def _conclusion(settings: Settings, points: dict[float, list[Point]], batches: b
     what = {name: value for name, value in first.identity["run"].items() if name not in OF_LOAD}
     mark = fingerprint(first.identity | {"run": what, "searched": searched})
     stem = first.path.name.partition(f"-{''.join(run.load)}")[0]
-    path = first.path.with_name(f"search-{stem}-{mark[:6]}.json")
+    path = first.path.parent / "searches" / f"{stem}-{mark[:6]}.json"
     return Conclusion(searched, f"{of}: {words}", unit, best, server, run, loads, path)
 
 
