@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import conftest
 import msgspec
 import pytest
 from conftest import make_log
 
-from servebench import arguments, gathering, records, store, sweep
+from servebench import arguments, gathering, measure, records, store, sweep
 
 
 @pytest.fixture
@@ -148,3 +153,63 @@ def test_an_unreadable_log_is_measured_again(plan_of) -> None:  # type: ignore[n
     point.path.write_text("half a lo")
     ((_, (point,)),) = plan_of("--num_clients", "1")
     assert point.pending
+
+
+@pytest.fixture
+def served(reference: Callable[..., str], tokenizer_dir: Path) -> list[object]:
+    """The words that measure a quick server."""
+    url = reference("--ttft", "0.002", "--gap", "0.001")
+    where = ["--backend", "openai", "--openai_api_url", url, "--tokenizer", tokenizer_dir, "--model", "m"]
+    return [*where, "--mean_prompt_length", 8, "--mean_max_new_tokens", 4, "--num_workers", 1]
+
+
+def test_a_point_that_cannot_be_is_said_and_the_rest_goes_on(
+    benchmark: Callable[..., tuple[int, str, str]], served: list[object], results: Path, tmp_path: Path
+) -> None:
+    """A dataset of 40 requests is enough for one client (36 requests), not for eight (64)."""
+    (tmp_path / "d.jsonl").write_text("".join(f'{{"prompt": "babe dodi {i}"}}\n' for i in range(40)))
+    words = [*served, "--dataset", tmp_path / "d.jsonl"]
+    code, out, err = benchmark(*words, "--num_clients", 8, 1)
+    assert code == 1, err
+    assert "warning: --dataset" in err and "has 40 requests that can be used, 64 are needed" in err
+    assert "1 point measured, 1 failed" in out
+    logs = {log.run.num_clients: log for _, log in gathering.load_folder(results)}
+    assert (logs[1].status, logs[8].status) == ("ok", "failed")
+    code, _, err = benchmark(*words, "--num_clients", 8)
+    assert code == 2 and err.count("\n") == 1, "no point is left to measure"
+
+
+def test_overwriting_with_a_server_that_fails_keeps_what_was_good(
+    benchmark: Callable[..., tuple[int, str, str]], served: list[object], results: Path
+) -> None:
+    words = [*served, "--num_clients", 1, "--num_requests", 12]
+    assert benchmark(*words)[0] == 0
+    (file,) = results.glob("*/*.json")
+    before = file.read_bytes()
+    log = records.load(file)
+    failing = records.Log(**{f: getattr(log, f) for f in log.__struct_fields__} | {"status": "failed"})
+    assert not store.save(failing, file) and file.read_bytes() == before
+    code, out, _ = benchmark(*words, "--overwrite_results", "--request_timeout", 0.001)
+    assert code == 1 and "the log of this point that was measured before is kept" in out
+    assert "1 point measured, 1 failed" in out and file.read_bytes() == before
+
+
+def test_no_tokenizer_is_loaded_for_a_plan_that_is_done(plan_of, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    loaded: list[str] = []
+    monkeypatch.setattr(measure, "load_tokenizer_once", loaded.append)
+    words = ["--num_clients", "1", "2"]
+    for point in plan_of(*words)[0][1]:
+        done(point)
+    base = ["--backend", "openai", "--openai_api_url", "http://127.0.0.1:1/v1", "--model", "m"]
+    assert not list(measure.measure_plan(plan_of(*words), arguments.parse(base))) and not loaded
+
+
+def test_a_terminal_of_ascii_is_served(results: Path) -> None:
+    for run, latency_s in enumerate((0.48, 0.49, 0.5)):
+        log = conftest.point("vllm", 1, latency_s, repetition=run, model="模型")
+        records.save(log, results / "vllm" / log.file_name)
+    command = [sys.executable, "-m", "servebench.summary", str(results)]
+    plain = os.environ | {"PYTHONIOENCODING": "ascii", "LANG": "C"}
+    done = subprocess.run(command, capture_output=True, env=plain)
+    assert done.returncode == 0, done.stderr
+    assert b"+-" in done.stdout and b"??" in done.stdout and done.stdout.isascii()

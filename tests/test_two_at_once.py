@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import errors, ours
+from conftest import errors, make_result, ours
 
-from servebench import metrics, records
-from servebench.records import Log
+from servebench import metrics, records, store
+from servebench.launch import ServerFailed
+from servebench.measure import why_failed
+from servebench.records import InputError, Log, Quality, RunConfig
 
 Benchmark = Callable[..., tuple[int, str, str]]
 Driver = Callable[..., "subprocess.Popen[str]"]
@@ -217,3 +219,45 @@ def test_a_point_whose_requests_were_all_written_is_good_without_its_lag_file(
     log = logs(results)[1]
     assert log.status == "ok" and len(metrics.succeeded(log)) == 12
     assert log.quality.verdict.startswith("unknown: the disk is full")
+
+
+def test_a_folder_has_one_writer_and_two_backends_have_two(results: Path) -> None:
+    refused = pytest.raises(InputError, match=f"another benchmark .process {os.getpid()} since")
+    with store.sole_writer(results / "vllm"), store.sole_writer(results / "llamacpp"), refused:
+        store.sole_writer(results / "vllm").__enter__()
+    with store.sole_writer(results / "vllm"):
+        pass
+
+
+def dead() -> None:
+    raise ServerFailed("the server was killed by SIGKILL")
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "asked", "check", "why"),
+    [
+        (10, 0, 10, dead, None),  # it died after the last answer
+        (9, 1, 10, dead, "the server was killed by SIGKILL"),
+        (6, 0, 10, lambda: None, "only 6 of 10 requests came back"),
+        (0, 10, 10, lambda: None, "every request failed, the first with: HTTP 500"),
+        (19, 1, 20, lambda: None, None),
+        (18, 2, 20, lambda: None, "2 of 20 requests failed (more than --max_failed_share 0.05)"),
+    ],
+)
+def test_what_a_point_is_failed_for(
+    good: int, bad: int, asked: int, check: Callable[[], None], why: str | None
+) -> None:
+    results = [make_result(i, 0.0, [0.1]) for i in range(good)]
+    results += [make_result(good + i, 0.0, [], error="HTTP 500") for i in range(bad)]
+    said = why_failed(RunConfig(num_requests=asked), results, Quality(), 0.05, check)
+    assert said is None if why is None else why in str(said)
+
+
+def test_requests_that_we_cut_off_ourselves_fail_no_overloaded_point() -> None:
+    results = [make_result(0, 0.0, [0.1])]
+    cut = {"error": "cut off: the point was stopped", "finish_reason": "cancelled"}
+    results += [make_result(i, 0.0, [], **cut) for i in range(1, 5)]
+    for overloaded, failed in ((True, False), (False, True)):
+        quality = Quality(overloaded=overloaded)
+        why = why_failed(RunConfig(num_requests=10), results, quality, 0.05, lambda: None)
+        assert bool(why) is failed

@@ -56,7 +56,7 @@ def environment_of(
 @cache
 def content_of(name: str) -> str:
     """A model or tokenizer here: its name and a hash of what is in it, wherever it lies. Else the name alone."""
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     files = [path] if path.is_file() else sorted(file for form in OF_MODELS for file in path.glob(form))
     if not path.exists() or not files:
         return name

@@ -17,7 +17,7 @@ import msgspec
 
 from servebench import metrics, stats
 from servebench.commandline import folder
-from servebench.gathering import POINT, by_point, read
+from servebench.gathering import by_point, read
 from servebench.records import (
     InputError,
     Log,
@@ -154,7 +154,7 @@ def folders(log_dir: Path, backends: Iterable[str] | None = None) -> list[Path]:
     """The backends' folders under the root of the logs; the root itself where there is none."""
     if not log_dir.is_dir():
         raise InputError(f"{log_dir} is not a folder; give one that run_benchmark.py wrote to: --log_dir DIR")
-    names = backends or sorted({path.parent.name for path in log_dir.glob("[!.]*/*.json") if POINT(path.name)})
+    names = backends or sorted(path.name for path in log_dir.glob("[!.]*") if path.is_dir())
     return [log_dir / name for name in names] or [log_dir]
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from servebench import columns, commandline, gathering, metrics, records, stats, steady
+from servebench import columns, commandline, gathering, metrics, stats, steady
 from servebench.records import Log
 from servebench.sla import Sla, parse
 
@@ -64,7 +64,7 @@ def row(runs: list[Log], slas: Sequence[Sla] = ()) -> dict[str, Cell]:
         "overloaded": int(any(log.quality.overloaded for log in good)),
         "engine": runs[0].server_facts.engine,
         "started_at": runs[0].started_at,
-        "log": f"{server.backend}/{records.log_name(server, run)}",
+        "log": f"{server.backend}/{runs[0].file_name}",
     }
 
 
