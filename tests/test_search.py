@@ -261,3 +261,14 @@ def test_the_answer_is_kept_beside_the_logs(searched, tmp_path: Path) -> None:  
     ]
     assert all((tmp_path / "openai" / name).exists() for each in kept["loads"] for name in each["logs"])
     assert len(list(gathering.load_folder(tmp_path))) == sum(each["runs"] for each in kept["loads"])
+
+
+def test_a_load_that_is_too_much_for_the_server_is_said_to_overload_it(searched) -> None:  # type: ignore[no-untyped-def]
+    """Its latencies were within the limit, which alone would be a riddle."""
+
+    def spoil(log: Log) -> Log:
+        quality = msgspec.structs.replace(log.quality, overloaded=(log.run.request_rate or 0) > 20)
+        return msgspec.structs.replace(log, quality=quality)
+
+    _, found = searched(capacity(1e9), "--request_rate", "10", "--find_max", "e2e_p90<1s", spoil=spoil)
+    assert "20 requests/s meets e2e_p90<1s (e2e_p90 0.1 s); " in found and found.endswith("does not (overloaded)")

@@ -168,7 +168,7 @@ class Looked(msgspec.Struct, frozen=True):
     load: float
     runs: int
     says: str  # "meets", "does not meet", "unknown"; of a peak: "" or "unknown"
-    why: str = ""  # it is unknown
+    why: str = ""  # it is unknown, or does not meet them whatever was seen
     seen: dict[str, float | None] = {}  # percentile (s) of each limit; of a peak requests/s that meet the SLAs
     logs: list[str] = []
 
@@ -223,6 +223,8 @@ def _look_for_limits(settings: Settings, load: float, points: list[Point], runs:
     verdict = limits.decide(runs, wanted)
     says = {True: "meets", False: "does not meet"}.get(verdict is True) if isinstance(verdict, bool) else "unknown"
     why = "" if isinstance(verdict, bool) else verdict or "interrupted"
+    if verdict is False and any(log.quality.overloaded for log in runs):
+        why = "overloaded"
     seen = {str(limit): _finite(limit.seen_s(runs)) for limit in wanted}
     return Looked(load, len(runs), str(says), why, seen, [p.path.name for p in points])
 
@@ -255,6 +257,8 @@ def _edge(above: list[Looked], unit: str) -> str:
 
 
 def _seen(looked: Looked) -> str:
+    if looked.says == "does not meet" and looked.why:
+        return f" ({looked.why})"
     runs = f" over {looked.runs} runs" if looked.runs > 1 else ""
     times = [f"{name} {'unknown' if t is None else f'{t:.3g} s'}" for name, t in looked.seen.items()]
     return f" ({', '.join(times)}{runs})"
