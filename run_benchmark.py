@@ -16,14 +16,15 @@ except ModuleNotFoundError:
 
     servebench.refuse_lacking(["servebench"])
 
+import msgspec
 from tqdm import tqdm
 
-from servebench import arguments, commandline, summary, sweep
+from servebench import arguments, commandline, search, store, summary, sweep
 from servebench.calibrate import calibrate
 from servebench.measure import measure_plan
 from servebench.preflight import preflight
+from servebench.records import Log
 from servebench.signals import ends_on_signals
-from servebench.workload import load_tokenizer
 
 
 def main() -> int:
@@ -38,24 +39,40 @@ def main() -> int:
 
 def run(settings: arguments.Settings) -> int:
     """Plan, measure what is pending, save each log before anything else can fail, show all of the plan's logs."""
-    plan = sweep.make_plan(settings)
-    print(summary.plan_table(plan, settings))
     if settings.dry_run:
+        print(summary.plan_table(sweep.make_plan(settings), settings))
         return 0
-    preflight(settings, plan)
-    tokenizer = load_tokenizer(settings.tokenizer)
-    failed = False
+    with store.sole_writer(settings.out_json_dir / settings.backend):
+        plan = sweep.make_plan(settings)
+        print(summary.plan_table(plan, settings))
+        preflight(settings, plan)
+        failed = measure(plan, settings)
+        found = search.conclusions(plan, settings)
+        print(summary.closing(plan, found, failed, settings.out_json_dir))
+        search.save(found)
+    return int(bool(failed))
+
+
+def measure(plan: sweep.Plan, settings: arguments.Settings) -> list[Log]:
+    """Measure what is pending of the plan. Returns the logs that failed, the one that has no room included."""
+    failed: list[Log] = []
     bar = tqdm(total=sweep.num_pending(plan), desc="points", disable=None)
-    with bar, closing(measure_plan(plan, settings, tokenizer)) as measured:
+    with bar, closing(measure_plan(plan, settings)) as measured:
         for point, log in measured:
-            sweep.save(point, log)
             bar.write(summary.line(log))
+            try:
+                written = store.save(log, point.path)
+            except OSError as error:
+                why = f"its log cannot be written ({error.strerror}); those before it are kept"
+                return [*failed, msgspec.structs.replace(log, status="failed", failure=why)]
             bar.update()
-            failed |= log.status != "ok"
-            if failed and settings.on_error == "stop":
-                break
-    print(summary.closing(plan, settings))
-    return int(failed)
+            if log.status != "ok":
+                failed.append(log)
+                if not written:
+                    bar.write("  the log of this point that was measured before is kept")
+                if settings.on_error == "stop":
+                    break
+    return failed
 
 
 if __name__ == "__main__":

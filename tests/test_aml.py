@@ -60,7 +60,7 @@ def test_openai_compatible_endpoints_stream(azure: Callable[..., Log], path: str
 def test_refused_requests_are_failures_unless_retries_are_asked_for(
     azure: Callable[..., Log], fault: str, reason: str
 ) -> None:
-    log = azure(f"--fault {fault} --fault_every 4")
+    log = azure(f"--fault {fault} --fault_every 4", "--max_failed_share", 1)
     assert errors(log) and all(error.startswith(reason) for error in errors(log))
     assert not any(r.retries for r in log.results)
 

@@ -21,6 +21,7 @@ FLOORS = [
     ["advice", "columns"],
     ["server", "sweep"],
     ["prefix_cache"],
+    ["identity"],
     ["launch"],
     ["arguments"],
     ["options"],
@@ -35,7 +36,7 @@ FLOORS = [
     ["workload", "quality", "signals", "sessions", "commandline", "defaults", "reference_answers"],
     ["limits"],
     ["sla", "steady", "stopping", "trust"],
-    ["metrics", "stats", "gathering"],
+    ["metrics", "stats", "gathering", "store"],
     ["legacy", "records"],
 ]
 

@@ -47,6 +47,7 @@ def load(
             tokenizer_dir,
         ]
         load = ["--num_clients", clients, "--num_requests", requests]
+        load += ["--max_failed_share", "100%"]  # what fails here fails on purpose
         code, out, err = benchmark(*where, *lengths, *load, *arguments)
         assert code == status, out + err
         (path,) = (tmp_path / "results/openai").glob("*.json")

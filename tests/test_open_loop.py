@@ -17,6 +17,7 @@ from servebench.records import Log, Result
 Benchmark = Callable[..., tuple[int, str, str]]
 SAMPLES = Path(__file__).parent / "data/datasets"
 ONE_TOKEN = ["--mean_max_new_tokens", 1, "--max_new_tokens_var", 0]
+MOST_FAIL = ["--max_failed_share", "100%"]
 
 
 @pytest.fixture
@@ -113,7 +114,9 @@ def test_replicas_share_the_requests(load: Callable[..., Log]) -> None:
 
 
 def test_failures_do_not_hold_the_schedule_up(load: Callable[..., Log]) -> None:
-    log = load("--ttft 0.01 --fault status --fault_every 3", "--request_rate", 100, "--num_requests", 60)
+    log = load(
+        "--ttft 0.01 --fault status --fault_every 3", "--request_rate", 100, "--num_requests", 60, *MOST_FAIL
+    )
     assert len(metrics.measured(log)) == 60
     assert len(errors(log)) == pytest.approx(20, abs=3)
     assert "-rate100.json" in records.log_name(log.server, log.run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import heapq
 import json
 from pathlib import Path
@@ -55,17 +56,25 @@ def test_a_line_cut_off_mid_write_is_left_out(tmp_path: Path) -> None:
 def test_names_are_those_of_the_original_suite() -> None:
     server = ServerConfig(backend="vllm", model="meta-llama/Llama-2-7b-hf")
     run = RunConfig(num_clients=8)
-    assert records.log_name(server, run) == (
-        "meta-llama_Llama-2-7b-hf-tp1-bs768-replicas1-prompt2600-gen60-clients8.json"
-    )
+    name = "meta-llama_Llama-2-7b-hf-tp1-bs768-replicas1-prompt2600-gen60-clients8"
+    assert records.log_name(server, run) == f"{name}.json"
+    assert records.log_name(server, run, "1a2b3c4d") == f"{name}-1a2b3c.json"
+    again = msgspec.structs.replace(run, repetition=2)
+    assert records.log_name(server, again, "1a2b3c4d") == f"{name}-1a2b3c-run2.json"
 
 
-def test_the_fingerprint_knows_what_matters() -> None:
-    server, run = ServerConfig(backend="vllm", model="m"), RunConfig()
-    same = records.fingerprint(server, run, "vllm 1", "0.1")
-    assert same == records.fingerprint(ServerConfig(backend="vllm", model="m"), RunConfig(), "vllm 1", "0.1")
-    assert same != records.fingerprint(server, RunConfig(seed=1), "vllm 1", "0.1")
-    assert same != records.fingerprint(server, run, "vllm 2", "0.1")
+def test_a_full_disk_leaves_no_half_of_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.json"
+    records.save(LOG, path)
+    before = path.read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        records.save(LOG, path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_log_of_the_original_suite_is_read(tmp_path: Path) -> None:

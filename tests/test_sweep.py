@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import conftest
 import msgspec
 import pytest
 from conftest import ROOT, make_log
 
-from servebench import arguments, records, sweep
+from servebench import arguments, gathering, measure, records, store, sweep
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def plan_of(tmp_path: Path):  # type: ignore[no-untyped-def]
 def done(point: sweep.Point, **changes: object) -> None:
     log = make_log([], None)
     fields = {"server": point.server, "run": point.run, "fingerprint": point.fingerprint} | changes
-    sweep.save(point, msgspec.structs.replace(log, **fields))
+    store.save(msgspec.structs.replace(log, identity=point.identity, **fields), point.path)
 
 
 def test_every_combination_is_one_point() -> None:
@@ -74,12 +76,12 @@ def test_the_figure_of_replicas_is_drawn_from_clients_per_replica(
 
 def test_rates_and_scenarios_are_swept_and_named(plan_of) -> None:  # type: ignore[no-untyped-def]
     ((_, points),) = plan_of("--request_rate", "0.5", "20", "--scenario", "D(100,32)", "N(480,240)/(300,150)")
-    names = [p.path.name.partition("-replicas1-")[2] for p in points]
+    names = [p.path.name.partition("-replicas1-")[2].rpartition("-")[0] for p in points]
     assert names == [
-        "D_100_32-rate0.5.json",
-        "D_100_32-rate20.json",
-        "N_480_240_300_150-rate0.5.json",
-        "N_480_240_300_150-rate20.json",
+        "D_100_32-rate0.5",
+        "D_100_32-rate20",
+        "N_480_240_300_150-rate0.5",
+        "N_480_240_300_150-rate20",
     ]
     assert [p.run.num_requests for p in points] == [100, 600, 100, 600]  # 30 s, 100 at least
     assert [p.run.warmup for p in points] == [10, 60, 10, 60]  # a tenth
@@ -90,7 +92,7 @@ def test_a_dataset_gives_its_name_and_content_to_the_point(plan_of, tmp_path: Pa
     file = tmp_path / "chats v1.jsonl"
     file.write_text('{"prompt": "a"}')
     ((_, (point,)),) = plan_of("--dataset", str(file), "--num_clients", "2")
-    assert point.path.name.endswith("-replicas1-chats_v1-clients2.json")
+    assert point.path.name.endswith(f"-replicas1-chats_v1-clients2-{point.fingerprint[:6]}.json")
     file.write_text('{"prompt": "b"}')
     ((_, (other,)),) = plan_of("--dataset", str(file), "--num_clients", "2")
     assert other.fingerprint != point.fingerprint
@@ -107,7 +109,10 @@ def test_runs_are_interleaved_over_the_points(plan_of) -> None:  # type: ignore[
     ((_, points),) = plan_of("--num_clients", "1", "8", "--runs", "3")
     runs = [(p.run.repetition, p.run.num_clients) for p in points]
     assert runs == [(0, 1), (0, 8), (1, 1), (1, 8), (2, 1), (2, 8)]
-    assert len({p.path for p in points}) == len({p.fingerprint for p in points}) == 6
+    assert len({p.path for p in points}) == 6
+    assert [p.fingerprint for p in points] == [p.fingerprint for p in points[:2]] * 3, (
+        "a point's runs are one point"
+    )
     done(points[0])
     ((_, again),) = plan_of("--num_clients", "1", "8", "--runs", "2")
     assert [p.state for p in again] == ["done", "new", "new", "new"]
@@ -129,15 +134,46 @@ def test_a_failed_point_is_tried_again(plan_of) -> None:  # type: ignore[no-unty
     assert point.state == "failed" and point.pending
 
 
-def test_a_log_of_other_settings_is_put_aside_not_lost(plan_of, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_logs_of_unlike_settings_lie_side_by_side(plan_of, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    ways: list[list[str]] = [[], ["--seed", "1"], ["--engine_args=--enforce-eager"], ["--model", "other/m"]]
+    for way in ways:
+        ((_, (point,)),) = plan_of("--num_clients", "1", *way)
+        assert point.state == "new"
+        done(point)
+    for way in ways:
+        ((_, (point,)),) = plan_of("--num_clients", "1", *way)
+        assert point.state == "done"
+    assert len(gathering.by_point(log for _, log in gathering.load_folder(tmp_path))) == len(ways)
+
+
+def test_a_failed_log_never_replaces_one_that_is_not(plan_of) -> None:  # type: ignore[no-untyped-def]
     ((_, (point,)),) = plan_of("--num_clients", "1")
     done(point)
-    ((_, (other,)),) = plan_of("--num_clients", "1", "--seed", "1")
-    assert other.state == "superseded" and other.path == point.path
-    done(other)
-    ((_, (other,)),) = plan_of("--num_clients", "1", "--seed", "1")
-    assert other.state == "done"
-    assert len(list((tmp_path / "openai/superseded").iterdir())) == 1
+    ((_, (point,)),) = plan_of("--num_clients", "1", "--overwrite_results")
+    done(point, status="failed")
+    assert records.load(point.path).status == "ok"
+    ((_, (point,)),) = plan_of("--num_clients", "1")
+    assert point.state == "done"
+
+
+def test_a_running_server_that_was_updated_is_another(  # type: ignore[no-untyped-def]
+    plan_of, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marks = []
+    for version in ("0.11.0", "0.11.0", "0.12.0"):
+        monkeypatch.setattr(sweep, "_version_at", lambda _, version=version: version)
+        ((_, (point,)),) = plan_of("--num_clients", "1")
+        marks.append(point.fingerprint)
+    assert marks[0] == marks[1] != marks[2]
+
+
+def test_a_mean_prompt_length_says_nothing_beside_a_dataset(plan_of, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "a.jsonl").write_text('{"prompt": "a"}')
+    points = [
+        plan_of("--dataset", str(tmp_path / "a.jsonl"), "--num_clients", "1", *words)[0][1][0]
+        for words in ([], ["--mean_prompt_length", "100"])
+    ]
+    assert points[0].fingerprint == points[1].fingerprint and points[0].run == points[1].run
 
 
 def test_an_unreadable_log_is_measured_again(plan_of) -> None:  # type: ignore[no-untyped-def]
@@ -146,3 +182,63 @@ def test_an_unreadable_log_is_measured_again(plan_of) -> None:  # type: ignore[n
     point.path.write_text("half a lo")
     ((_, (point,)),) = plan_of("--num_clients", "1")
     assert point.pending
+
+
+@pytest.fixture
+def served(reference: Callable[..., str], tokenizer_dir: Path) -> list[object]:
+    """The words that measure a quick server."""
+    url = reference("--ttft", "0.002", "--gap", "0.001")
+    where = ["--backend", "openai", "--openai_api_url", url, "--tokenizer", tokenizer_dir, "--model", "m"]
+    return [*where, "--mean_prompt_length", 8, "--mean_max_new_tokens", 4, "--num_workers", 1]
+
+
+def test_a_point_that_cannot_be_is_said_and_the_rest_goes_on(
+    benchmark: Callable[..., tuple[int, str, str]], served: list[object], results: Path, tmp_path: Path
+) -> None:
+    """A dataset of 40 requests is enough for one client (36 requests), not for eight (64)."""
+    (tmp_path / "d.jsonl").write_text("".join(f'{{"prompt": "babe dodi {i}"}}\n' for i in range(40)))
+    words = [*served, "--dataset", tmp_path / "d.jsonl"]
+    code, out, err = benchmark(*words, "--num_clients", 8, 1)
+    assert code == 1, err
+    assert "warning: --dataset" in err and "has 40 requests that can be used, 64 are needed" in err
+    assert "1 point measured, 1 failed" in out
+    logs = {log.run.num_clients: log for _, log in gathering.load_folder(results)}
+    assert (logs[1].status, logs[8].status) == ("ok", "failed")
+    code, _, err = benchmark(*words, "--num_clients", 8)
+    assert code == 2 and err.count("\n") == 1, "no point is left to measure"
+
+
+def test_overwriting_with_a_server_that_fails_keeps_what_was_good(
+    benchmark: Callable[..., tuple[int, str, str]], served: list[object], results: Path
+) -> None:
+    words = [*served, "--num_clients", 1, "--num_requests", 12]
+    assert benchmark(*words)[0] == 0
+    (file,) = results.glob("*/*.json")
+    before = file.read_bytes()
+    log = records.load(file)
+    failing = records.Log(**{f: getattr(log, f) for f in log.__struct_fields__} | {"status": "failed"})
+    assert not store.save(failing, file) and file.read_bytes() == before
+    code, out, _ = benchmark(*words, "--overwrite_results", "--request_timeout", 0.001)
+    assert code == 1 and "the log of this point that was measured before is kept" in out
+    assert "1 point measured, 1 failed" in out and file.read_bytes() == before
+
+
+def test_no_tokenizer_is_loaded_for_a_plan_that_is_done(plan_of, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    loaded: list[str] = []
+    monkeypatch.setattr(measure, "load_tokenizer_once", loaded.append)
+    words = ["--num_clients", "1", "2"]
+    for point in plan_of(*words)[0][1]:
+        done(point)
+    base = ["--backend", "openai", "--openai_api_url", "http://127.0.0.1:1/v1", "--model", "m"]
+    assert not list(measure.measure_plan(plan_of(*words), arguments.parse(base))) and not loaded
+
+
+def test_a_terminal_of_ascii_is_served(results: Path) -> None:
+    for run, latency_s in enumerate((0.48, 0.49, 0.5)):
+        log = conftest.point("vllm", 1, latency_s, repetition=run, model="模型")
+        records.save(log, results / "vllm" / log.file_name)
+    command = [sys.executable, "-m", "servebench.summary", str(results)]
+    plain = os.environ | {"PYTHONIOENCODING": "ascii", "LANG": "C"}
+    done = subprocess.run(command, capture_output=True, env=plain)
+    assert done.returncode == 0, done.stderr
+    assert b"+-" in done.stdout and b"??" in done.stdout and done.stdout.isascii()

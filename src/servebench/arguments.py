@@ -80,6 +80,7 @@ class Settings:
     respect_eos: bool
     request_timeout: float
     max_retries: int
+    max_failed_share: float
     extra_body: dict[str, Any]
     extra_headers: tuple[tuple[str, str], ...]
     seed: int

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import codecs
+import io
 import os
 import sys
 from collections.abc import Callable
+from errno import EDQUOT, ENOSPC
 from pathlib import Path
 from typing import NoReturn
 
@@ -36,6 +39,7 @@ def number(kind: type[int] | type[float], least: float, most: float = float("inf
     return parse
 
 
+PLAIN = {"±": "+-", "×": "x", "→": "->", "≤": "<=", "≥": ">=", "–": "-", "—": "-", "…": "..."}
 COUNT, SHARE, SECONDS = number(int, 1), number(float, 0, 1), number(float, 0.001)
 
 
@@ -46,8 +50,19 @@ def folder(text: str) -> Path:
     return Path(text)
 
 
+def plainly(error: UnicodeError) -> tuple[str, int]:
+    """A handler of what a terminal cannot show: the plain sign that is meant, or a question mark."""
+    assert isinstance(error, UnicodeEncodeError)
+    signs = error.object[error.start : error.end]
+    return "".join(PLAIN.get(sign, "?") for sign in signs), error.end
+
+
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Run a program to its exit status; what it says of its input goes to stderr."""
+    codecs.register_error("plainly", plainly)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="plainly")
     try:
         status = main()
         sys.stdout.flush()
@@ -57,4 +72,9 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         sys.exit(2)
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still writes at its end
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in (ENOSPC, EDQUOT):
+            raise
+        print(f"{Path(sys.argv[0]).name}: error: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
         sys.exit(1)

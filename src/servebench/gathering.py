@@ -40,16 +40,19 @@ def _numbers_by_size(path: Path) -> list[str]:
 
 
 def point_key(server: ServerConfig, run: RunConfig) -> bytes:
-    """The same for all runs of a point, and only for them."""
+    """What was asked for, whichever run."""
     return msgspec.json.encode([server, msgspec.structs.replace(run, repetition=0)], order="sorted")
 
 
 def point_of(log: Log) -> tuple[bytes, str]:
+    """The same for all runs of a point, and only for them; another version of the engine is another point."""
+    if log.identity:
+        return log.fingerprint.encode(), ""
     return point_key(log.server, log.run), log.server_facts.engine
 
 
 def by_point(logs: Iterable[Log]) -> list[list[Log]]:
-    """The runs of each point, in the order in which points appear; another version of the engine is another."""
+    """The runs of each point, in the order in which points appear."""
     points: dict[tuple[bytes, str], list[Log]] = {}
     for log in logs:
         points.setdefault(point_of(log), []).append(log)

@@ -1,19 +1,22 @@
 """Limits that a load has to meet, such as `ttft_p99<2s,tpot_p99<100ms`, and whether it does: by interval.
 
 A percentile is below its limit when that share of the requests is: p99 < 2 s means that 99 % take less than 2 s.
-So a share is judged, with Wilson's 95 % interval; a failed request meets nothing. In an open loop TTFT and E2E
-latency count from the time that a request was scheduled for.
+So a share is judged, with Wilson's 95 % interval, over the requests of all runs of a load together. A failed
+request meets nothing, nor does what is not known. In an open loop TTFT and E2E latency count from the time that a
+request was scheduled for.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from math import ceil
 from typing import NamedTuple
 
 from servebench import metrics
 from servebench.records import InputError, Log, Result
 from servebench.stats import Z95, wilson_interval
+from servebench.trust import doubt
 
 MOST_RUNS = 3  # of a load that is near the limit; each has fresh requests
 LIMIT = re.compile(r"(ttft|tpot|e2e)_p(\d+(?:\.\d+)?)<=?(\d+(?:\.\d+)?)(s|ms)")
@@ -31,10 +34,25 @@ class Limit(NamedTuple):
     share: float
     most_s: float
 
-    def met_by(self, r: Result) -> bool:
-        value = OF_REQUEST[self.metric](r)
+    def __str__(self) -> str:
+        return f"{self.metric}_p{self.share * 100:g}"
+
+    def value_s(self, r: Result) -> float | None:
+        """What counts of a request: infinite where it failed or is not known. None: it has no such time.
+
+        An answer of one token has no time between tokens, so it neither meets a limit of TPOT nor misses it.
+        """
+        answered = r.error is None and bool(r.event_ns)
+        if answered and self.metric == "tpot" and r.generated_tokens <= 1:
+            return None
+        value = OF_REQUEST[self.metric](r) if answered else None
         waited = 0.0 if self.metric == "tpot" else metrics.schedule_wait_s(r)
-        return value is None or value + waited < self.most_s
+        return float("inf") if value is None else value + waited
+
+    def seen_s(self, runs: Sequence[Log]) -> float | None:
+        """The percentile over the requests of all these runs: below most_s just when `share` of them are."""
+        values = sorted(v for log in runs for r in metrics.measured(log) if (v := self.value_s(r)) is not None)
+        return values[max(0, ceil(self.share * len(values) - 1e-9) - 1)] if values else None
 
 
 def parse_limits(text: str) -> tuple[Limit, ...]:
@@ -55,32 +73,45 @@ def requests_needed(limits: Sequence[Limit]) -> int:
     return int(Z95**2 * strictest / (1 - strictest)) + 1
 
 
-def decide(runs: Sequence[Log], limits: Sequence[Limit]) -> bool | None:
-    """Does a load meet the limits? None: another run has to say.
+def decide(runs: Sequence[Log], limits: Sequence[Limit]) -> bool | str | None:
+    """Does a load meet the limits? In words why that is not to be known; None: another run has to say.
 
-    One run is enough to say yes, since no stall makes a server faster, or that the server is overloaded.
-    Else two runs that agree are, and after MOST_RUNS the majority by what was seen.
+    One run is enough to say yes, since no stall makes a server faster; that the server is overloaded; or that
+    the load failed. Else all runs count together, two at least, MOST_RUNS at most. One whose client was the limit
+    decides nothing.
     """
-    if any(log.status != "ok" or log.quality.overloaded for log in runs):
+    failures = [str(log.failure) for log in runs if log.status != "ok"]
+    if failures:
+        return failures[0]
+    doubts = [next(filter(None, (doubt(log, limit.metric) for limit in limits)), "") for log in runs]
+    good = [log for log, why in zip(runs, doubts, strict=True) if not why]
+    if any(log.quality.overloaded for log in good):
         return False
-    verdicts = [_meets(log, limits) for log in runs]
-    if verdicts[0] or verdicts.count(True) > 1:
+    last = len(runs) >= MOST_RUNS
+    verdict = _together(good, limits, last) if good else None
+    if verdict is None and last:
+        return next(filter(None, doubts), "no answer has such a time")
+    return verdict
+
+
+def _together(runs: Sequence[Log], limits: Sequence[Limit], last: bool) -> bool | None:
+    """Of runs that count. `last`: no more will come, so that what was seen decides. None: it is not known."""
+    shares = [_share(runs, limit) for limit in limits]
+    bounds = [wilson_interval(*share) for share in shares]
+    if all(low >= limit.share for limit, (low, _) in zip(limits, bounds, strict=True)):
         return True
-    if verdicts.count(False) > 1:
+    missed = [any(high < limit.share for limit, (_, high) in zip(limits, bounds, strict=True))]
+    missed += [not _seen([log], limits) for log in runs]
+    if len(runs) > 1 and all(missed):
         return False
-    seen = [all(met >= limit.share * n for limit in limits for met, n in [_share(log, limit)]) for log in runs]
-    return sum(seen) * 2 > len(seen) if len(runs) >= MOST_RUNS else None
+    return _seen(runs, limits) if last and all(n for _, n in shares) else None
 
 
-def _meets(log: Log, limits: Sequence[Limit]) -> bool | None:
-    """Does one run meet all limits? None: an interval reaches to both sides."""
-    verdicts = []
-    for limit in limits:
-        low, high = wilson_interval(*_share(log, limit))
-        verdicts.append(True if low >= limit.share else False if high < limit.share else None)
-    return False if False in verdicts else None if None in verdicts else True
+def _seen(runs: Sequence[Log], limits: Sequence[Limit]) -> bool:
+    return all((limit.seen_s(runs) or 0.0) < limit.most_s for limit in limits)
 
 
-def _share(log: Log, limit: Limit) -> tuple[int, int]:
+def _share(runs: Sequence[Log], limit: Limit) -> tuple[int, int]:
     """(requests that meet the limit, requests that count)."""
-    return sum(map(limit.met_by, metrics.succeeded(log))), len(metrics.measured(log))
+    values = [v for log in runs for r in metrics.measured(log) if (v := limit.value_s(r)) is not None]
+    return sum(v < limit.most_s for v in values), len(values)

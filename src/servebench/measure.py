@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from datetime import datetime, timezone
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,50 +19,67 @@ from servebench.arguments import Settings
 from servebench.launch import ServerFailed
 from servebench.load.fleet import default_workers, run_load
 from servebench.prefix_cache import hit_rate
-from servebench.preflight import asks_hub
-from servebench.records import Log, Result, RunConfig, ServerConfig, ServerFacts
+from servebench.preflight import asks_hub, check_lengths
+from servebench.records import InputError, Log, Quality, Result, RunConfig, ServerConfig, ServerFacts
 from servebench.search import points_to_measure
 from servebench.server import Server, running_server
 from servebench.stopping import why_stop
 from servebench.sweep import Plan, Point, runs_before
-from servebench.workload import build_workload
+from servebench.workload import build_workload, load_tokenizer
 from servebench.workload.model_files import model_context
 from servebench.workload.token_counts import with_token_counts
 
 ONE_BY_ONE: dict[str, Any] = {"num_clients": 1, "num_requests": 2, "warmup": 0, "probe_rate": 0.0}
 ONE_BY_ONE |= {"request_rate": None, "trace_speed": None, "max_concurrency": None, "multi_turn": False}
 AT_REST = 1.5  # ratio of two requests' latencies up to which the first had nothing to wait for
+load_tokenizer_once = cache(load_tokenizer)  # takes a second or two, which a plan that is done need not wait for
 RESTS, FRESH = 10, 10_000  # times that it is tried, and the first repetition, which no point has
 
 
-def measure_plan(plan: Plan, settings: Settings, tokenizer: Tokenizer) -> Iterator[tuple[Point, Log]]:
+def measure_plan(plan: Plan, settings: Settings) -> Iterator[tuple[Point, Log]]:
     """Yield every pending point with its log as soon as it ended, server by server."""
     for config, points in plan:
-        wanted = points_to_measure(settings, config, points)
+        wanted = points_to_measure(settings, points)
         pending = (point for point in wanted if not enough(point, points, settings))  # asked when its turn comes
-        with closing(measure(config, pending, settings, tokenizer)) as measured:
+        with closing(measure(config, pending, settings)) as measured:
             for point, log in measured:
                 yield point, msgspec.structs.replace(log, stopped=enough(point, points, settings, log))
 
 
 def measure(
-    config: ServerConfig, pending: Iterator[Point], settings: Settings, tokenizer: Tokenizer
+    config: ServerConfig, pending: Iterator[Point], settings: Settings
 ) -> Generator[tuple[Point, Log], None, None]:
     """Yield each point with its log as soon as it ended. A server that died is started again for the rest."""
-    point = next(pending, None)
-    while point:
+    point, met = next(pending, None), False
+    tokenizer = load_tokenizer_once(settings.tokenizer) if point else None
+    while point and tokenizer:
         try:
             with running_server(config, settings, settings.out_json_dir / config.backend) as server:
                 while point and server.alive():
+                    met = True
                     log = measure_point(point, server, settings, tokenizer)
                     yield point, log
                     point = next(pending, None)
+                    if log.status != "ok" and not server.processes:
+                        break  # and ask whether it is still there
                     if point and log.quality.overloaded:
                         let_it_rest(server, log.run, point, settings, tokenizer)
         except ServerFailed as failure:  # it does not start, so none of its points can be measured
-            while point:
-                yield point, not_measured(point, f"the server did not start: {failure}", failure.log_tail)
-                point = next(pending, None)
+            yield from none_measured(point, pending, f"the server did not start: {failure}", failure.log_tail)
+            return
+        except InputError as gone:
+            if not met:
+                raise
+            yield from none_measured(point, pending, str(gone))
+            return
+
+
+def none_measured(
+    point: Point | None, pending: Iterator[Point], why: str, log_tail: str = ""
+) -> Iterator[tuple[Point, Log]]:
+    while point:
+        yield point, not_measured(point, why, log_tail)
+        point = next(pending, None)
 
 
 def let_it_rest(server: Server, run: RunConfig, point: Point, settings: Settings, tokenizer: Tokenizer) -> None:
@@ -72,7 +91,7 @@ def let_it_rest(server: Server, run: RunConfig, point: Point, settings: Settings
         repetition = FRESH + attempt  # so that the next point finds none of these prompts in a cache
         alone = msgspec.structs.replace(run, **ONE_BY_ONE, repetition=repetition)
         workload = build_workload(alone, tokenizer, context_of(server, settings))
-        outcome = run_load(alone, workload, server.target(alone), point.path.with_suffix(".parts"), 1)
+        outcome = run_load(alone, workload, server.target(alone), parts_of(point), 1)
         took = [metrics.e2e_s(r) or 0.0 for r in outcome.results if r.phase == "measured" and not r.error]
         if len(took) < 2 or took[0] <= AT_REST * took[1]:
             return
@@ -90,20 +109,25 @@ def measure_point(point: Point, server: Server, settings: Settings, tokenizer: T
     """Put one load on the server and write down what came of it, also when it failed midway."""
     run, started_at = point.run, _now()
     context = context_of(server, settings)
-    if context and not run.dataset and run.mean_prompt_length + run.mean_max_new_tokens > context:
-        return not_measured(point, f"prompt and generation exceed the {context} tokens of context that it serves")
-    server.empty_cache()
-    workload = build_workload(run, tokenizer, context)
-    workers = settings.num_workers or default_workers(run.num_clients, run.request_rate or 0.0)
-    before = server.cache_counters()
-    outcome = run_load(run, workload, server.target(run), point.path.with_suffix(".parts"), workers)
+    try:
+        check_lengths(run, context)
+        workload = build_workload(run, tokenizer, context)
+        server.empty_cache()
+        workers = settings.num_workers or default_workers(run.num_clients, run.request_rate or 0.0)
+        before = server.cache_counters()
+        outcome = run_load(run, workload, server.target(run), parts_of(point), workers)
+    except InputError as error:  # it cannot be as asked, which others may
+        return not_measured(point, str(error))
+    except OSError as error:  # a full disk
+        return not_measured(point, error.strerror or str(error))
     results = with_token_counts(outcome.results, tokenizer)
-    failure = outcome.failure or _nothing_succeeded(results)
+    failure = outcome.failure or why_failed(run, results, outcome.quality, settings.max_failed_share, server.check)
     return Log(
         status="failed" if failure else "ok",
         failure=failure,
         started_at=started_at,
         fingerprint=point.fingerprint,
+        identity=point.identity,
         server=point.server,
         run=run,
         server_facts=msgspec.structs.replace(server.facts, log_tail=server.log_tail() if failure else ""),
@@ -115,6 +139,34 @@ def measure_point(point: Point, server: Server, settings: Settings, tokenizer: T
         results=results,
         probes=with_token_counts(outcome.probes, tokenizer),
     )
+
+
+def parts_of(point: Point) -> Path:
+    """Where load processes write while they run: a folder that no other benchmark has."""
+    return point.path.with_suffix(f".{os.getpid()}.parts")
+
+
+def why_failed(
+    run: RunConfig, results: list[Result], quality: Quality, most: float, check: Callable[[], None]
+) -> str | None:
+    """Why a load that went through to its end is no measurement: too few answers came. None: it is one.
+
+    Of an overloaded point the requests that we cut off ourselves are no fault of the server.
+    """
+    counted = [r for r in results if r.phase == "measured"]
+    errors = [r.error for r in counted if r.error and not (quality.overloaded and r.finish_reason == "cancelled")]
+    if len(counted) < run.num_requests and not quality.overloaded:
+        return f"only {len(counted)} of {run.num_requests} requests came back"
+    if not errors:
+        return None
+    try:
+        check()
+    except ServerFailed as death:
+        return str(death)
+    if len(errors) == len(counted):
+        return f"every request failed, the first with: {errors[0]}"
+    failed = f"{len(errors)} of {len(counted)} requests failed (more than --max_failed_share {most:.3g})"
+    return f"{failed}, the first with: {errors[0]}" if len(errors) > most * len(counted) else None
 
 
 def context_of(server: Server, settings: Settings) -> int | None:
@@ -130,6 +182,7 @@ def not_measured(point: Point, why: str, log_tail: str = "") -> Log:
         failure=why,
         started_at=_now(),
         fingerprint=point.fingerprint,
+        identity=point.identity,
         server=point.server,
         run=point.run,
         server_facts=ServerFacts(urls=list(point.server.urls), log_tail=log_tail),
@@ -140,12 +193,6 @@ def not_measured(point: Point, why: str, log_tail: str = "") -> Log:
 
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-def _nothing_succeeded(results: list[Result]) -> str | None:
-    counted = [r for r in results if r.phase == "measured"]
-    errors = [r.error for r in counted if r.error]
-    return f"every request failed, the first with: {errors[0]}" if errors and len(errors) == len(counted) else None
 
 
 def _this_client() -> dict[str, str | int | float]:

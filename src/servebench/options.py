@@ -36,6 +36,11 @@ def percentage(text: str) -> float:
     return float(share)
 
 
+def share(text: str) -> float:
+    """An argparse type: `5%` or `0.05`, none and all of it included."""
+    return float(number(float, 0, 100)(text[:-1]) / 100 if text.endswith("%") else SHARE(text))
+
+
 def json_object(text: str) -> dict[str, Any]:
     """An argparse type: a JSON object."""
     try:
@@ -146,6 +151,8 @@ def _load_options(group: argparse._ArgumentGroup) -> None:
     add("--max_retries", type=number(int, 0), default=0, metavar="N",
         help="times a request is sent again after 429, 5xx or a broken connection; all count; "
         "waits as Retry-After says, at most 60 s [0]")  # fmt: skip
+    add("--max_failed_share", type=share, default=0.05, metavar="SHARE",
+        help="a point of whose requests more than this fail has failed; 5%% or 0.05 [5%%]")  # fmt: skip
     add("--probe_rate", type=number(float, 0), default=0.0, metavar="R",
         help="short requests/s beside the load, reported apart: what a stranger feels [0]")  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,8 +26,7 @@ OFF, DRAWS = 0.02, 100_000  # share of a mean that cutting may take unsaid, and 
 def preflight(settings: Settings, plan: Plan) -> None:
     check_model(settings)
     context = model_context(settings.model, asks_hub(settings))
-    check_lengths(plan, context)
-    check_dataset(plan)
+    check_runs([point.run for _, points in plan for point in points], context)
     check_results_folder(settings.out_json_dir)
     for server, points in plan:
         check_body(server, points[0])
@@ -63,20 +63,32 @@ def asks_hub(settings: Settings) -> bool:
     return starts or settings.tokenizer == settings.model
 
 
-def check_lengths(plan: Plan, context: int | None) -> None:
+def check_runs(runs: list[RunConfig], context: int | None) -> None:
+    """One of them can be measured at least; of the others it is said that they cannot, when their turn comes."""
+    whys = [_impossible(run, context) for run in runs]
+    if whys and all(whys):
+        raise InputError(str(whys[0]))
+    for why in dict.fromkeys(filter(None, whys)):
+        print(f"warning: {why}; the rest is measured", file=sys.stderr)
+
+
+def _impossible(run: RunConfig, context: int | None) -> str | None:
+    try:
+        check_lengths(run, context)
+        if run.dataset:  # entries beyond the context are only known by the tokenizer later
+            replay.checked(run)
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def check_lengths(run: RunConfig, context: int | None) -> None:
     """The mean prompt and the mean generation must fit the context; draws beyond it are cut by the workload."""
-    for run in (point.run for _, points in plan for point in points if not point.run.dataset):
-        if context and run.mean_prompt_length + run.mean_max_new_tokens > context:
-            raise InputError(
-                f"prompts of {run.mean_prompt_length} and generations of {run.mean_max_new_tokens} tokens exceed "
-                f"the {context} tokens of the model's context; ask for at most {context} together"
-            )
-
-
-def check_dataset(plan: Plan) -> None:
-    """It is understood and has enough requests; those beyond the context are only known by the tokenizer later."""
-    for run in (point.run for _, points in plan for point in points if point.run.dataset):
-        replay.checked(run)
+    if context and not run.dataset and run.mean_prompt_length + run.mean_max_new_tokens > context:
+        raise InputError(
+            f"prompts of {run.mean_prompt_length} and generations of {run.mean_max_new_tokens} tokens exceed "
+            f"the {context} tokens of the model's context; ask for at most {context} together"
+        )
 
 
 def remarks(plan: Plan, context: int | None) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """The log: what was asked, what was measured and under which conditions. One JSON file a point.
 
-    results/vllm/SmolLM2-135M-Instruct-tp1-bs768-replicas1-prompt128-gen32-clients4.json
+    results/vllm/SmolLM2-135M-Instruct-tp1-bs768-replicas1-prompt128-gen32-clients4-1a2b3c.json
 
 Everything that ServeBench prints or draws is derived from these files alone. All times are nanoseconds of
 the host's CLOCK_REALTIME, which the kernel stamps arriving bytes with; events count from `sent_ns`.
@@ -10,7 +10,6 @@ Log versions: 1 (2026-11) the first.  Logs of DeepSpeed-FastGen's own scripts ar
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from array import array
@@ -179,7 +178,8 @@ class Log(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     failure: str | None = None
     stopped: str | None = None  # why this was the last run of its point (--target_ci)
     started_at: str  # ISO 8601, UTC
-    fingerprint: str
+    fingerprint: str  # hash of the identity
+    identity: dict[str, Any] = {}  # what makes this point no other (identity.py); empty in logs of older versions
     server: ServerConfig
     run: RunConfig
     server_facts: ServerFacts
@@ -193,6 +193,10 @@ class Log(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     @property
     def label(self) -> str:
         return self.server.backend
+
+    @property
+    def file_name(self) -> str:
+        return log_name(self.server, self.run, self.fingerprint if self.identity else "")
 
 
 def model_name(model: str) -> str:
@@ -212,20 +216,18 @@ def workload_label(run: RunConfig) -> str:
     return re.sub(r"[^\w.]+", "_", Path(run.dataset).stem or run.scenario).strip("_")
 
 
-def log_name(server: ServerConfig, run: RunConfig) -> str:
-    """File name of a point, as the original suite writes it; a repetition of it has its number at the end."""
+def log_name(server: ServerConfig, run: RunConfig, fingerprint: str = "") -> str:
+    """File name of a point, as the original suite writes it; a repetition of it has its number at the end.
+
+    Six digits of the fingerprint let points lie side by side that differ in what the name does not say.
+    """
     again = f"-run{run.repetition}" if run.repetition else ""
     what = workload_label(run) or f"prompt{run.mean_prompt_length}-gen{run.mean_max_new_tokens}"
+    digits = f"-{fingerprint[:6]}" if fingerprint else ""
     return (
         f"{model_label(server.model)}-tp{server.tp_size}-bs{server.max_ragged_batch_size}"
-        f"-replicas{server.num_replicas}-{what}-{''.join(run.load)}{again}.json"
+        f"-replicas{server.num_replicas}-{what}-{''.join(run.load)}{digits}{again}.json"
     )
-
-
-def fingerprint(server: ServerConfig, run: RunConfig, engine: str, client: str) -> str:
-    """Identity of a point: equal fingerprints mean that measuring again would measure the same thing."""
-    identity = msgspec.json.encode([LOG_VERSION, server, run, engine, client], order="sorted")
-    return hashlib.sha256(identity).hexdigest()[:16]
 
 
 def save(log: Log, path: Path) -> None:
@@ -242,11 +244,15 @@ def write_whole(path: Path, data: bytes) -> None:
     """The file is there with all of data or as it was before, whatever happens meanwhile. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_suffix(f".tmp{os.getpid()}")
-    with scratch.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
+    try:
+        with scratch.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    except OSError:
+        scratch.unlink(missing_ok=True)  # a full disk has no room for half a file
+        raise
 
 
 def _rows(results: list[Result]) -> bytes:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from servebench import columns, commandline, gathering, metrics, records, stats, steady, trust
+from servebench import columns, commandline, gathering, metrics, stats, steady, trust
 from servebench.records import Log
 from servebench.sla import Sla, parse
 
@@ -71,7 +71,7 @@ def row(runs: list[Log], slas: Sequence[Sla] = ()) -> dict[str, Cell]:
         "engine": runs[0].server_facts.engine,
         "stand_in": int(trust.stand_in(runs[0])),
         "started_at": runs[0].started_at,
-        "log": f"{server.backend}/{records.log_name(server, run)}",
+        "log": f"{server.backend}/{runs[0].file_name}",
     }
 
 

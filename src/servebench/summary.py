@@ -29,7 +29,7 @@ from servebench import (
 )
 from servebench.arguments import Settings
 from servebench.records import InputError, Log, Quality, Result, RunConfig
-from servebench.search import conclusions
+from servebench.search import Conclusion
 from servebench.sla import Sla, parse
 from servebench.sweep import Plan
 
@@ -240,8 +240,9 @@ def _median(runs: list[Log], of_request: OfRequest, settled: bool, batches: np.n
 
 
 def _p90(runs: list[Log], of_request: OfRequest) -> str:
-    values = [v for log in runs if (v := metrics.percentile(metrics.each(log, of_request), 90)) is not None]
-    return show(float(np.mean(values)) if values else None) + _weakness(runs, of_request, 90)
+    """Over the requests of all runs, as a search judges it."""
+    value = metrics.percentile(np.concatenate([metrics.each(log, of_request) for log in runs]), 90)
+    return show(value) + _weakness(runs, of_request, 90)
 
 
 def _weakness(runs: list[Log], of_request: OfRequest, q: int) -> str:
@@ -254,7 +255,7 @@ def plan_table(plan: Plan, settings: Settings) -> str:
     rows = []
     for server, points in plan:
         todo = [p for p in points if p.pending]
-        states = {state: sum(p.state == state for p in points) for state in ("done", "failed", "superseded")}
+        states = {state: sum(p.state == state for p in points) for state in ("done", "failed")}
         row = [server.backend, server.tp_size, server.max_ragged_batch_size, server.num_replicas]
         row += [_set(Path(p.run.dataset).stem or p.run.mean_prompt_length for p in points)]
         row += [_set(p.run.mean_max_new_tokens for p in points)]
@@ -267,7 +268,7 @@ def plan_table(plan: Plan, settings: Settings) -> str:
         ]
         rows.append([*row, sum(p.run.num_requests + p.run.num_clients * (p.run.warmup + 1) for p in todo)])
     header = ["backend", "tp", "batch", "repl", "prompt", "gen", "load", "points", "runs"]
-    header += ["done", "failed before", "other settings", "to run", "requests (about)"]
+    header += ["done", "failed before", "to run", "requests (about)"]
     searches = settings.find_max or settings.find_peak
     more = "\nthe first point of each search; what it finds says how it goes on" if searches else ""
     return tabulate(rows, header) + more
@@ -286,17 +287,19 @@ def models_table() -> str:
     return tabulate(rows, ["model", "tp_size", "mean_prompt_length", "mean_max_new_tokens", "max_prompt_length"])
 
 
-def closing(plan: Plan, settings: Settings) -> str:
+def closing(plan: Plan, found: Sequence[Conclusion], failed: Sequence[Log], folder: Path) -> str:
     """The last words of a run: the table of all of the plan's logs, what failed, where everything is."""
-    found = [(p, records.load(p.path)) for _, points in plan for p in points if p.path.exists()]
-    logs = [log for p, log in found if log.fingerprint == p.fingerprint]
-    good, failed = ([log for log in logs if (log.status == "ok") is ok] for ok in (True, False))
+    marks = {p.path: p.fingerprint for _, points in plan for p in points if p.path.exists()}
+    logs = [log for path, log in gathering.read(marks) if log.fingerprint == marks[path]]
+    good = gathering.by_point(log for log in logs if log.status == "ok")
+    why = {name_of(log): log.failure for log in (*logs, *failed) if log.status != "ok"}
+    partly = sum(any(len(metrics.succeeded(log)) < len(metrics.measured(log)) for log in runs) for runs in good)
     words = ["", report(logs)] if logs else []
-    folder = settings.out_json_dir
-    words.append(f"{len(gathering.by_point(good))} points measured, {len(failed)} failed; logs are in {folder}/")
-    words += [f"  failed: {name_of(log)}: {log.failure}" for log in failed]
-    words += conclusions(plan, settings)
-    return "\n".join(words)
+    measured = f"{len(good)} point{'s' * (len(good) != 1)} measured"
+    measured += f" ({partly} with failed requests)" if partly else ""
+    words.append(f"{measured}, {len(why)} failed; logs are in {folder}/")
+    words += [f"  failed: {name}: {failure}" for name, failure in why.items()]
+    return "\n".join([*words, *(conclusion.words for conclusion in found)])
 
 
 def report(logs: list[Log], slas: Sequence[Sla] = ()) -> str:

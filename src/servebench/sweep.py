@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
+from http.client import HTTPException
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from servebench import __version__, defaults, gathering, records
+from servebench import defaults, records
 from servebench.arguments import Settings
 from servebench.backends import BACKENDS
-from servebench.records import InputError, Log, RunConfig, ServerConfig, fingerprint, log_name
+from servebench.backends.openai import root_url
+from servebench.identity import environment_of, fingerprint, identity_of
+from servebench.launch import open_url
+from servebench.records import InputError, Log, RunConfig, ServerConfig, log_name
+from servebench.store import state_of
 from servebench.workload.lengths import parse_scenario
 
 
 @dataclass(frozen=True)
 class Point:
-    """One load on one server, and the log it becomes. `state`: new, done, failed or superseded."""
+    """One load on one server, and the log it becomes. `state`: new, done or failed."""
 
     server: ServerConfig
     run: RunConfig
     path: Path
-    fingerprint: str
+    identity: dict[str, Any]
+    fingerprint: str  # of the identity: the same for all runs of a load
     state: str
 
     @property
@@ -31,13 +38,13 @@ class Point:
         return self.state != "done"
 
 
-class LogHead(msgspec.Struct):
-    """What of a log tells whether it needs to be measured again."""
+class Version(msgspec.Struct):
+    """The page /version of a server."""
 
-    status: str = "failed"
-    fingerprint: str = ""
+    version: str
 
 
+VERSION_S = 3.0  # that a running server has to say which version it is
 # Fields of a RunConfig that are not simply the option of that name.
 SWEPT: tuple[str, ...]
 SWEPT = ("mean_prompt_length", "mean_max_new_tokens", "scenario", "num_clients", "request_rate", "trace_speed")
@@ -50,9 +57,12 @@ def make_plan(settings: Settings) -> Plan:
 
     Raises InputError when the engine is not installed, except for a plan that is only looked at.
     """
+    servers = _servers(settings)
+    launched = not any(server.urls for server in servers)
+    around = environment_of(_engine(settings, servers[0]), launched, settings.tokenizer, settings.extra_headers)
     return [
-        (server, [make_point(settings, server, run) for run in _runs(settings, server)])
-        for server in _servers(settings)
+        (server, [make_point(settings, server, run, around) for run in _runs(settings, server)])
+        for server in servers
     ]
 
 
@@ -60,13 +70,25 @@ def num_pending(plan: Plan) -> int:
     return sum(point.pending for _, points in plan for point in points)
 
 
-def _engine(settings: Settings) -> str:
+def _engine(settings: Settings, server: ServerConfig) -> str:
+    if server.urls:
+        return f"attached {_version_at(server.urls[0]) if BACKENDS[server.backend].lists_models else ''}".strip()
     try:
-        return "attached" if settings.client_only else BACKENDS[settings.backend].version()
+        return BACKENDS[settings.backend].version()
     except InputError:
         if settings.dry_run:
             return "not installed"
         raise
+
+
+def _version_at(url: str) -> str:
+    """What a running server says that it is, where it has such a page (vLLM, SGLang); else nothing."""
+    with (
+        suppress(OSError, ValueError, msgspec.MsgspecError, HTTPException),
+        open_url(f"{root_url(url)}/version", timeout=VERSION_S) as answer,
+    ):
+        return msgspec.json.decode(answer.read(), type=Version).version
+    return ""
 
 
 def _servers(settings: Settings) -> list[ServerConfig]:
@@ -106,8 +128,10 @@ def _lengths(settings: Settings) -> list[dict[str, Any]]:
     """Scenarios, or every mean prompt length with every mean generation; a dataset has lengths of its own."""
     if not settings.scenario:
         names = ("mean_prompt_length", "mean_max_new_tokens")
+        if settings.dataset:  # answers that it does not have are as long as was asked for
+            return [{"mean_max_new_tokens": settings.mean_max_new_tokens[0]}]
         means = list(product(settings.mean_prompt_length, settings.mean_max_new_tokens))
-        return [dict(zip(names, pair, strict=True)) for pair in (means[:1] if settings.dataset else means)]
+        return [dict(zip(names, pair, strict=True)) for pair in means]
     return [scenario_lengths(scenario) for scenario in settings.scenario]
 
 
@@ -149,42 +173,20 @@ def _warmup(settings: Settings, default: int) -> int:
     return default if settings.warmup is None else settings.warmup
 
 
-def make_point(settings: Settings, server: ServerConfig, run: RunConfig) -> Point:
-    path = settings.out_json_dir / server.backend / log_name(server, run)
-    mark = fingerprint(server, run, _engine(settings), __version__)
-    return Point(server, run, path, mark, "new" if settings.overwrite_results else _state(path, mark))
-
-
-def _state(path: Path, mark: str) -> str:
-    if not path.exists():
-        return "new"
-    try:
-        head = msgspec.json.decode(path.read_bytes(), type=LogHead)
-    except (OSError, msgspec.MsgspecError):
-        return "superseded"
-    if head.status != "ok":
-        return "failed"
-    return "done" if head.fingerprint == mark else "superseded"
+def make_point(settings: Settings, server: ServerConfig, run: RunConfig, environment: dict[str, Any]) -> Point:
+    identity = identity_of(server, run, environment)
+    mark = fingerprint(identity)
+    path = settings.out_json_dir / server.backend / log_name(server, run, mark)
+    return Point(server, run, path, identity, mark, "new" if settings.overwrite_results else state_of(path, mark))
 
 
 def runs_before(point: Point, points: list[Point]) -> list[Log]:
     """The logs of earlier runs of the point's load, of those that succeeded under these settings."""
-    load = gathering.point_key(point.server, point.run)
     earlier = [
         p
         for p in points
         if p.run.repetition < point.run.repetition
-        and gathering.point_key(p.server, p.run) == load
-        and _state(p.path, p.fingerprint) == "done"
+        and p.fingerprint == point.fingerprint
+        and state_of(p.path, p.fingerprint) == "done"
     ]
     return [records.load(p.path) for p in earlier]
-
-
-def save(point: Point, log: Log) -> None:
-    """Write the point's log; one of other settings in its place is put aside, not lost."""
-    if point.state == "superseded" and point.path.exists():
-        aside = point.path.parent / "superseded"
-        aside.mkdir(exist_ok=True)
-        number = sum(1 for _ in aside.glob(f"{point.path.stem}.*"))
-        point.path.replace(aside / f"{point.path.stem}.{number}.json")
-    records.save(log, point.path)

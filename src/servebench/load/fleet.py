@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,7 @@ TICK_S, QUICK_TICK_S = 0.05, 0.01  # while measuring, and before
 CONNECT_S = 30.0  # after which clients that have no connection are left to fail request by request
 END_S = 60.0  # for a worker to write down what it has
 LEAD_NS = 50_000_000  # from telling the workers of an open loop to its first arrival
+UNKNOWN = Quality(verdict="unknown: the disk is full, so what the client noted of itself is lost")
 WATCHED = 40  # arrivals before which an open loop is not stopped early
 
 
@@ -65,7 +67,8 @@ def run_load(run: RunConfig, workload: Workload, target: Target, folder: Path, w
     asked = 0 if workload.schedule else run.num_clients
     quality = Quality(asked_concurrency=asked)
     if window and not failure:
-        quality = judge(results, window, asked, _evidence(folder, workers, notes))
+        evidence = _evidence(folder, workers, notes)
+        quality = judge(results, window, asked, evidence) if evidence else UNKNOWN
     shutil.rmtree(folder)
     return Outcome(results, window, quality, failure, probes)
 
@@ -216,7 +219,8 @@ class Watch:
 
 
 def _spawn(task: Task) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "servebench.load.worker", task.folder]  # the folder is for readers of `ps`
+    # Whose child it is, lest it takes another for its parent; the folder is for readers of `ps`.
+    command = [sys.executable, "-m", "servebench.load.worker", str(os.getpid()), task.folder]
     process = subprocess.Popen(command, stdin=subprocess.PIPE)
     assert process.stdin
     try:
@@ -236,10 +240,14 @@ def _reap(processes: list[subprocess.Popen[bytes]]) -> None:
             process.wait()
 
 
-def _evidence(folder: Path, workers: int, notes: HostNotes) -> Evidence:
-    reports = [
-        msgspec.json.decode((folder / f"report-{n}.json").read_bytes(), type=Report) for n in range(workers)
-    ]
+def _evidence(folder: Path, workers: int, notes: HostNotes) -> Evidence | None:
+    """What the load processes noted of themselves; None where a full disk had no room for it."""
+    try:
+        reports = [
+            msgspec.json.decode((folder / f"report-{n}.json").read_bytes(), type=Report) for n in range(workers)
+        ]
+    except (OSError, msgspec.DecodeError):
+        return None
     return Evidence(
         lag_ns=np.concatenate([np.fromfile(folder / f"lag-{n}", dtype=np.int64) for n in range(workers)]),
         send_late_ns=np.concatenate([np.array(r.send_late_ns, dtype=np.int64) for r in reports]),

@@ -18,6 +18,8 @@ import sys
 from array import array
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
+from errno import EDQUOT, ENOSPC
 from functools import partial
 from pathlib import Path
 from time import process_time_ns, time_ns
@@ -149,8 +151,9 @@ class Worker:
             self._decode(self.backlog.popleft())
         self.part.close()
         folder, number = Path(self.task.folder), self.task.number
-        (folder / f"lag-{number}").write_bytes(self.lag_ns.tobytes())
-        (folder / f"report-{number}.json").write_bytes(msgspec.json.encode(self._report()))
+        with suppress(OSError):  # of a full disk: the requests are there, so that the point is good without these
+            (folder / f"lag-{number}").write_bytes(self.lag_ns.tobytes())
+            (folder / f"report-{number}.json").write_bytes(msgspec.json.encode(self._report()))
 
     def _report(self) -> Report:
         since, cpu = self.measuring_since or (time_ns(), process_time_ns())
@@ -250,10 +253,18 @@ def main() -> None:
     if len(task.clients) + 32 > hard:
         sys.exit(f"{len(task.clients)} connections need more open files than {hard}; raise ulimit -n")
     worker = Worker(task)
+    worker.parent = int(sys.argv[1])  # it may have died before we looked
     gc.collect()
     gc.freeze()
     gc.disable()  # a collection would be a pause; what a request leaves behind holds no cycles
-    worker.run()
+    try:
+        worker.run()
+    except OSError as error:
+        if error.errno not in (ENOSPC, EDQUOT):
+            raise
+        with suppress(OSError):
+            worker.part.close()
+        sys.exit(f"{task.folder}: {error.strerror}; of this point only what was written so far is kept")
     dummy.close()
 
 
