@@ -8,7 +8,7 @@ from contextlib import closing
 
 from tqdm import tqdm
 
-from servebench import arguments, commandline, summary, sweep
+from servebench import arguments, commandline, keys, summary, sweep
 from servebench.calibrate import calibrate
 from servebench.measure import measure_plan
 from servebench.preflight import preflight
@@ -17,7 +17,7 @@ from servebench.workload import load_tokenizer
 
 
 def main() -> int:
-    arguments.hide_keys()
+    keys.hide_own_keys()
     settings = arguments.parse()
     if settings.list_models:
         print(summary.models_table())

@@ -36,7 +36,7 @@ FLOORS = [
     ["limits"],
     ["sla", "steady", "stopping", "trust"],
     ["metrics", "stats", "gathering"],
-    ["legacy", "records"],
+    ["legacy", "records", "keys"],
 ]
 
 

@@ -15,11 +15,13 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from urllib.request import ProxyHandler, build_opener
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, Request, build_opener
 
 import psutil
 from tqdm import tqdm
@@ -27,6 +29,7 @@ from tqdm import tqdm
 from servebench.arguments import Settings
 from servebench.backends import BACKENDS
 from servebench.backends.contract import Launch, engine_home
+from servebench.keys import hide_in_words
 from servebench.load.fleet import PointFailed
 from servebench.records import RunConfig, ServerConfig, log_name
 from servebench.sessions import end_session, session
@@ -35,7 +38,7 @@ PR_SET_PDEATHSIG = 1
 TAIL_LINES, CAUSES = 15, 3
 EXCEPTION = re.compile(r"\b[A-Z]\w*(?:Error|Exception): .+")
 PORTS, PORTS_TRIED = range(10_000, 30_000), 100  # below those that the kernel gives to connections
-open_url = build_opener(ProxyHandler({})).open  # a proxy would stand between us and the server
+opener = build_opener(ProxyHandler({}))  # a proxy would stand between us and the server
 
 # What an engine's last words mean, and what to try; looked for in any case of letters.
 ADVICE = {
@@ -65,7 +68,7 @@ class Process:
     port: int
     command: str
     log_file: Path
-    ready: str | None  # what its log says when it is ready; None: it answers GET /health
+    ready: str | None  # what its log says when it is ready; None: it answers GET /health, or lists its models
 
     @property
     def url(self) -> str:
@@ -186,7 +189,7 @@ def _start(launch: Launch, port: int, log_file: Path, ready: str | None, outlive
             preexec_fn=None if outlive else _end_with_parent,
         )
     variables = [f"{name}={value}" for name, value in launch.env.items()]
-    command = shlex.join([*(["env", *variables] if variables else []), *launch.command])
+    command = shlex.join(hide_in_words([*(["env", *variables] if variables else []), *launch.command]))
     return Process(popen, port, command, log_file, ready)
 
 
@@ -208,12 +211,31 @@ def _wait_until_ready(processes: list[Process], timeout_s: float, config: Server
             time.sleep(0.2)
 
 
-def _answers(url: str) -> bool:
+def call(
+    url: str, headers: Mapping[str, str], timeout_s: float, method: str = "GET", body: bytes | None = None
+) -> HTTPResponse:
+    """One call beside the load. Raises OSError, of which HTTPError is one: also for an answer that is no HTTP."""
     try:
-        with open_url(f"{url}/health", timeout=2) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
+        answer: HTTPResponse = opener.open(Request(url, body, dict(headers), method=method), timeout=timeout_s)
+    except (HTTPException, ValueError) as error:
+        raise OSError(f"it does not answer in HTTP: {str(error)[:100]!r}") from error
+    return answer
+
+
+def _answers(url: str) -> bool:
+    """/health says so, or where there is none, models are listed."""
+    for path in ("/health", "/v1/models"):
+        try:
+            with call(url + path, {}, timeout_s=2) as answer:
+                return bool(answer.status == 200)
+        except HTTPError as error:
+            if error.code == 401 and path == "/v1/models":
+                return True  # it wants a key, so it is there
+            if error.code != 404:
+                return False
+        except OSError:
+            return False
+    return False
 
 
 def tail(log_file: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +40,17 @@ def json_object(text: str) -> dict[str, Any]:
     try:
         return msgspec.json.decode(text, type=dict[str, Any])
     except msgspec.MsgspecError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a JSON object ({error})") from error
+        raise argparse.ArgumentTypeError(f"it is not a JSON object: {error}") from error
 
 
 def header(text: str) -> tuple[str, str]:
-    """An argparse type: `NAME:VALUE`."""
-    name, colon, value = text.partition(":")
-    if not (colon and name.strip() and text.isprintable()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME:VALUE")
-    return name.strip(), value.strip()
+    """An argparse type: `NAME:VALUE`. What it says does not show the value, which may be a key."""
+    name, colon, value = (part.strip() for part in text.partition(":"))
+    if not (colon and re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII)):
+        raise argparse.ArgumentTypeError("one of them is not NAME:VALUE")
+    if not (value.isprintable() and all(ord(sign) < 256 for sign in value)):
+        raise argparse.ArgumentTypeError(f"the value of {name} has a sign that no header can carry")
+    return name, value
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -107,13 +110,14 @@ def _endpoint_options(group: argparse._ArgumentGroup) -> None:
         nargs="+",
         default=[],
         metavar="URL",
-        help="base URL(s) of OpenAI-compatible servers",
+        help="OpenAI-compatible servers: http://HOST:PORT, or a base with its own path and query "
+        "(.../v1, .../openai/deployments/NAME?api-version=V), or the whole URL of the API",
     )
     add("--openai_api_key", metavar="KEY", help="their key [$OPENAI_API_KEY]")
     add("--aml_api_url", metavar="URL", help="URL of an Azure ML endpoint")
     add("--aml_api_key", metavar="KEY", help="its key [$AML_API_KEY]")
-    add("--api", choices=["completions", "chat"], default="completions",
-        help="OpenAI's API to use (fastgen has its own) [%(default)s]")  # fmt: skip
+    add("--api", choices=["completions", "chat"],
+        help="OpenAI's API to use (fastgen has its own) [what the URL names, else completions]")  # fmt: skip
 
 
 def _load_options(group: argparse._ArgumentGroup) -> None:

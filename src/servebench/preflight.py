@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from servebench.arguments import Settings
+from servebench.arguments import Settings, attached_urls
 from servebench.backends import BACKENDS
 from servebench.backends.contract import Launch
 from servebench.launch import is_free, router
@@ -40,6 +40,13 @@ def check_model(settings: Settings) -> None:
     model = settings.model
     path = Path(model).expanduser()
     looks_local = model.startswith((".", "/", "~")) or model.count("/") > 1 or path.suffix == ".gguf"
+    if attached_urls(settings) and settings.tokenizer != model:
+        return  # a name that the server has, whatever it looks like
+    if looks_local and not path.exists() and attached_urls(settings):
+        raise InputError(
+            f"--model {model}: there is no such directory or file here, to measure prompts with; if the server "
+            "knows the model by this name, give --tokenizer too"
+        )
     if looks_local and not path.exists():
         raise InputError(
             f"--model {model}: there is no such directory or file; give a path that exists or a model id"

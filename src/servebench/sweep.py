@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from servebench import __version__, defaults, gathering, records
-from servebench.arguments import Settings
+from servebench import __version__, defaults, gathering, keys, records
+from servebench.arguments import Settings, attached_urls
 from servebench.backends import BACKENDS
 from servebench.records import InputError, Log, RunConfig, ServerConfig, fingerprint, log_name
 from servebench.workload.lengths import parse_scenario
@@ -69,10 +69,7 @@ def _engine(settings: Settings) -> str:
 
 
 def _servers(settings: Settings) -> list[ServerConfig]:
-    azure = settings.backend == "aml"
-    urls = (settings.aml_api_url or "",) if azure else settings.openai_api_url
-    if settings.client_only and not urls:
-        urls = (f"http://127.0.0.1:{settings.port}",)
+    urls = tuple(keys.hide_in_url(url) for url in attached_urls(settings))
     sizes = product(settings.tp_size, settings.max_ragged_batch_size, settings.num_replicas)
     return [
         ServerConfig(
@@ -82,7 +79,7 @@ def _servers(settings: Settings) -> list[ServerConfig]:
             max_ragged_batch_size=batch,
             num_replicas=replicas,
             fp6=settings.fp6,
-            engine_args=settings.engine_args,
+            engine_args=tuple(keys.hide_in_words(settings.engine_args)),
             urls=urls,
             deployment_name=settings.deployment_name or "",
             gpus=settings.gpus,
@@ -94,6 +91,7 @@ def _servers(settings: Settings) -> list[ServerConfig]:
 
 def _runs(settings: Settings) -> list[RunConfig]:
     same = {name: getattr(settings, name) for name in RunConfig.__struct_fields__ if name not in SWEPT}
+    same["extra_body"] = keys.hide_in_fields(settings.extra_body)
     runs = range(settings.max_runs if settings.target_ci else settings.runs)
     return [
         RunConfig(**lengths, **load, max_prompt_length=settings.max_prompt_length, repetition=repetition, **same)
