@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from tokenizers import Tokenizer
 
 from servebench import records
 from servebench.backends import openai
@@ -322,3 +323,75 @@ def test_a_refused_key_names_the_url_and_what_to_give(serve: Callable[..., Fake]
     fake = serve(lambda _: (401, {}))
     code, _, err = measure(fake.url)
     assert code == 2 and f"{fake.url}/v1/models refuses calls without a key" in err and "--extra_headers" in err
+
+
+# What a first request tells, where the API is chat.
+
+UNSUPPORTED = (
+    "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+)
+
+
+def test_the_name_of_the_length_is_learnt(serve: Callable[..., Fake], measure: Benchmark, results: Path) -> None:
+    """Every request keeps a length of its own, under the other name."""
+
+    def refuse(call: Call) -> Answer | None:
+        return (400, {"error": {"message": UNSUPPORTED}}) if "max_tokens" in call.body else None
+
+    fake = serve(refuse)
+    code, _, err = measure(fake.url, "--api", "chat", "--max_new_tokens_var", 0.5, "--num_requests", 8)
+    assert code == 0 and "wants max_completion_tokens" in err
+    asked = {c.body["max_completion_tokens"] for c in fake.posts[1:]}
+    assert len(asked) > 2 and not any("max_tokens" in c.body for c in fake.posts[1:])
+    log = the_log(results)
+    assert not any(r.error for r in log.results) and "max_completion_tokens" in log.server_facts.learnt[0]
+
+
+def test_the_length_may_be_renamed_by_hand(serve: Callable[..., Fake], measure: Benchmark) -> None:
+    fake = serve()
+    body = '{"max_tokens": null, "max_completion_tokens": 4}'
+    assert measure(fake.url, "--extra_body", body)[0] == 0
+    assert all("max_tokens" not in c.body and c.body["max_completion_tokens"] == 4 for c in fake.posts)
+
+
+def test_a_field_that_is_refused_is_named_with_the_way_out(serve: Callable[..., Fake], measure: Benchmark) -> None:
+    unknown = {"error": {"message": "Unrecognized request argument supplied: ignore_eos"}}
+    fake = serve(lambda call: (400, unknown) if "ignore_eos" in call.body else None)
+    code, _, err = measure(fake.url, "--api", "chat")
+    assert code == 1 and "refuses the field ignore_eos; leave it out with --respect_eos" in err
+    assert measure(fake.url, "--api", "chat", "--respect_eos")[0] == 0
+
+
+@pytest.mark.parametrize("api", ["chat", "completions"])
+def test_prompts_leave_room_for_the_template(
+    serve: Callable[..., Fake], measure: Benchmark, results: Path, tokenizer_dir: Path, api: str
+) -> None:
+    """A context of 100 tokens, prompts of 70 that vary by a half, answers of 10, and a template of 20."""
+
+    def refuse(call: Call) -> Answer | None:
+        chat = "messages" in call.body
+        text = call.body["messages"][0]["content"] if chat else call.body.get("prompt", "")
+        used = tokens_of(text) + 20 * chat + call.body.get("max_tokens", 0)
+        return (400, {"error": "too long"}) if used > 100 else None
+
+    def usage(call: Call) -> Answer | None:
+        if call.method == "GET":
+            return None
+        data = answer(call.body, 0).decode()
+        text = call.body["messages"][0]["content"] if api == "chat" else call.body["prompt"]
+        told = json.dumps({"choices": [], "usage": {"prompt_tokens": tokens_of(text) + 20 * (api == "chat")}})
+        return 200, data.replace("data: [DONE]", f"data: {told}\n\ndata: [DONE]").encode()
+
+    tokenizer = Tokenizer.from_file(str(tokenizer_dir / "tokenizer.json"))
+
+    def tokens_of(text: str) -> int:
+        return len(tokenizer.encode(text).ids)
+
+    fake = serve(lambda call: refuse(call) or usage(call), models={"data": [{"id": "m", "max_model_len": 100}]})
+    lengths = ["--mean_prompt_length", 70, "--mean_max_new_tokens", 10, "--prompt_length_var", 0.5]
+    code, _, err = measure(fake.url, "--api", api, *lengths, "--num_requests", 30)
+    log = the_log(results)
+    assert code == 0, err
+    assert not [r.error for r in log.results if r.error]
+    most = max(r.prompt_tokens + r.max_new_tokens for r in log.results)
+    assert most == 100

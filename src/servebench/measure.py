@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from servebench import __version__, metrics
 from servebench.arguments import Settings
 from servebench.launch import ServerFailed
+from servebench.learning import learnt
 from servebench.load.fleet import default_workers, run_load
 from servebench.prefix_cache import hit_rate
 from servebench.preflight import model_context
@@ -49,7 +50,8 @@ def measure(
     point = next(pending, None)
     while point:
         try:
-            with running_server(config, settings, settings.out_json_dir / config.backend) as server:
+            with running_server(config, settings, settings.out_json_dir / config.backend) as running:
+                server = learnt(running, point.run, tokenizer)
                 while point and server.alive():
                     log = measure_point(point, server, settings, tokenizer)
                     yield point, log
@@ -116,8 +118,9 @@ def measure_point(point: Point, server: Server, settings: Settings, tokenizer: T
 
 
 def context_of(server: Server, settings: Settings) -> int | None:
-    """The most tokens that server and model take, prompt and generation together, if any of them says so."""
-    return min((n for n in (server.context, model_context(settings.model)) if n), default=None)
+    """The most tokens that server and model take of prompt and generation, beside a template, if any says so."""
+    context = min((n for n in (server.context, model_context(settings.model)) if n), default=None)
+    return context and max(1, context - server.template_tokens)
 
 
 def not_measured(point: Point, why: str, log_tail: str = "") -> Log:

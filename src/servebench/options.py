@@ -185,9 +185,10 @@ def _sampling_options(group: argparse._ArgumentGroup) -> None:
         help="let answers end early; else every engine does the same work",
     )
     add("--extra_body", type=json_object, default={}, metavar="JSON",
-        help="further fields of every request, as a JSON object; they win over ours [{}]")  # fmt: skip
+        help="further fields of every request, as a JSON object; they win over ours, and null takes one away; "
+             "max_completion_tokens is learnt from a chat server that wants it [{}]")  # fmt: skip
     add("--extra_headers", nargs="+", type=header, default=[], metavar="NAME:VALUE",
-        help="further headers of every request; they are not logged")  # fmt: skip
+        help="further headers of every call, in place of ours of that name; they are not logged")  # fmt: skip
     add("--seed", type=number(int, 0), default=0, metavar="N",
         help="of lengths, texts and times; the same asks for the same [0]")  # fmt: skip
 

@@ -54,6 +54,8 @@ class Server:
     processes: tuple[Process, ...]
     headers: Mapping[str, str]  # of every call
     extra_body: Mapping[str, Any]
+    length_field: str = "max_tokens"  # its name for the most tokens of an answer
+    template_tokens: int = 0  # that a chat template adds to a prompt
 
     def check(self) -> None:
         for process in self.processes:
@@ -73,10 +75,16 @@ class Server:
         def body(ask: Ask) -> bytes:
             fields = backend.body(run, self.facts.model, ask.prompt, ask.max_new_tokens)
             chat = {"messages": list(ask.messages)} if ask.messages else {}
-            return backend.encode(without_nulls(fields | salt | chat, self.extra_body))
+            return backend.encode(self._renamed(without_nulls(fields | salt | chat, self.extra_body)))
 
         where = backend.endpoint or (lambda url, run: endpoint(url, run.api))
         return Target([where(url, run) for url in self.urls], dict(self.headers), body, self.check)
+
+    def _renamed(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """With the length of the answer under the name that this server wants."""
+        if self.length_field in fields or "max_tokens" not in fields:
+            return fields
+        return {self.length_field if name == "max_tokens" else name: value for name, value in fields.items()}
 
     def empty_cache(self) -> None:
         """Forget the prompts of the point before, where the engine can."""
