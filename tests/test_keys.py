@@ -49,6 +49,11 @@ def test_a_command_line_without_its_keys(words: list[str], shown: list[str]) -> 
     assert keys.hide_in_words(words) == shown
 
 
+def test_what_an_engine_wrote_shows_no_key() -> None:
+    said = f"args: {{'api_key': '{SECRET}', 'x': 1}} --api-key {SECRET} api_key=None"
+    assert keys.hide_in_text(said) == "args: {'api_key': '***', 'x': 1} --api-key *** api_key=None"
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -107,6 +107,11 @@ def _hide_in_part(part: str) -> str:
     return part if shown == words else shlex.join(shown)
 
 
+def hide_in_text(text: str) -> str:
+    """What an engine wrote, without the key that it may have been started with."""
+    return re.sub(r"(?i)(api[-_]?key\W{1,4})(?!None)[^\s,'\")]+", rf"\1{HIDDEN}", text)
+
+
 def hidden(program: Sequence[str], words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """(a command line that everybody may read, what its environment needs more) to run a program of ours with."""
     shown = hide_in_words(words)

@@ -84,7 +84,8 @@ def _server_options(group: argparse._ArgumentGroup) -> None:
     add("--tp_size", nargs="+", type=COUNT, metavar="N", help="tensor parallel sizes [the model's]")
     add("--num_replicas", nargs="+", type=COUNT, default=[1], metavar="N", help="model replicas [1]")
     add("--max_ragged_batch_size", nargs="+", type=COUNT, default=[768], metavar="N",
-        help="most sequences that the engine may batch [768]")  # fmt: skip
+        help="fastgen: tokens of a forward step, and sequences; vllm, sglang: most sequences, if it is not 768; "
+             "llamacpp: slots, at most 32 [768, and other engines keep their own limits]")  # fmt: skip
     add("--fp6", action="store_true", help="quantise the weights to 6 bits (fastgen)")
     add("--engine_args", default="", metavar='"..."', help="further words of the engine's own command line")
     add("--gpus", nargs="+", type=number(int, 0), default=[], metavar="N",

@@ -10,8 +10,10 @@ import msgspec
 from servebench.arguments import Settings, attached_urls
 from servebench.backends import BACKENDS
 from servebench.backends.contract import Launch
-from servebench.launch import is_free, router
+from servebench.keys import hide_in_words
+from servebench.launch import is_free, launch_of, router
 from servebench.records import InputError, ServerConfig
+from servebench.server import say
 from servebench.sweep import Plan, Point
 from servebench.workload import replay
 
@@ -101,8 +103,7 @@ def check_launch(settings: Settings, server: ServerConfig) -> None:
     if settings.port:
         check_ports(settings.port, launches * each + server.router)
     for replica in range(launches if backend.launch else 0):
-        assert backend.launch
-        check_program(backend.launch(server, settings.port or 0, replica))
+        check_program(launch_of(server, settings, settings.port or 0, replica))
     if server.router:
         check_program(router([], 0))
 
@@ -110,6 +111,8 @@ def check_launch(settings: Settings, server: ServerConfig) -> None:
 def check_program(launch: Launch) -> None:
     if not os.access(launch.command[0], os.X_OK):
         raise InputError(f"{launch.command[0]} cannot be run; install the engine again")
+    if hide_in_words(launch.command) != list(launch.command):
+        say("the engine takes the key of --engine_args from its command line alone, which everybody here can read")
 
 
 def check_ports(first: int, n: int) -> None:
