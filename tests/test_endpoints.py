@@ -395,3 +395,30 @@ def test_prompts_leave_room_for_the_template(
     assert not [r.error for r in log.results if r.error]
     most = max(r.prompt_tokens + r.max_new_tokens for r in log.results)
     assert most == 100
+
+
+# Seeds of servers that run on.
+
+
+def test_prompts_are_fresh_each_time_something_is_measured_anew(
+    serve: Callable[..., Fake], measure: Benchmark, results: Path
+) -> None:
+    """And the same command finds its points done."""
+    fake = serve()
+    assert measure(fake.url)[0] == 0
+    first = the_log(results).run.seed
+    asked = len(fake.posts)
+    assert measure(fake.url)[0] == 0
+    assert len(fake.posts) == asked and the_log(results).run.seed == first
+    assert measure(fake.url, "--overwrite_results")[0] == 0
+    assert the_log(results).run.seed != first
+    prompts = [c.body["prompt"] for c in fake.posts]
+    assert not set(prompts[:asked]) & set(prompts[asked:])
+    again = the_log(results).run.seed
+    assert measure(fake.url, "--num_clients", 1, 2)[0] == 0
+    assert {records.load(path).run.seed for path in results.glob("*/*.json")} == {again}
+
+
+def test_a_seed_that_is_given_stands(serve: Callable[..., Fake], measure: Benchmark, results: Path) -> None:
+    assert measure(serve().url, "--seed", 5)[0] == 0
+    assert the_log(results).run.seed == 5

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import msgspec
+import psutil
 import pytest
 
-from servebench import arguments
+from servebench import arguments, launch, standing
 from servebench.launch import launch_of
 from servebench.records import InputError
 from servebench.sweep import make_plan
@@ -28,8 +32,8 @@ def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def launched(backend: str, *words: object, replica: int = 0) -> tuple[list[str], dict[str, str]]:
     settings = arguments.parse(["--backend", backend, *map(str, words)])
     (config, _), *_ = make_plan(settings)
-    launch = launch_of(config, settings, 8000, replica)
-    return list(launch.command), launch.env
+    started = launch_of(config, settings, 8000, replica)
+    return list(started.command), started.env
 
 
 def after(command: list[str], option: str) -> str:
@@ -111,3 +115,31 @@ def test_the_key_of_vllm_is_in_its_environment_and_in_no_log() -> None:
     assert "sesame" not in " ".join(command) and env["VLLM_API_KEY"] == "sesame" and "--enforce-eager" in command
     (config, _), *_ = make_plan(arguments.parse(["--backend", "vllm", *words]))
     assert config.engine_args == ("--enforce-eager", "--api-key", "***")
+
+
+# Ready, and again.
+
+
+@pytest.mark.parametrize(("path", "answers"), [("/health", True), ("/v1/models", True), ("/other", False)])
+def test_a_server_is_there_when_it_is_healthy_or_lists_models(path: str, answers: bool) -> None:
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == path else 404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert launch.answers(f"http://127.0.0.1:{server.server_port}") is answers
+        server.shutdown()
+
+
+def test_a_server_that_was_started_with_a_key_is_not_started_again_without(tmp_path: Path) -> None:
+    words = ["--backend", "vllm", "--engine_args", "--api-key '***'"]
+    me = psutil.Process()
+    known = standing.Standing("vllm", "m", 8000, me.pid, me.create_time(), "log", words)
+    (tmp_path / "servers.json").write_bytes(msgspec.json.encode([known]))
+    with pytest.raises(InputError, match="was started with a key"):
+        standing.run("restart", ["--out_json_dir", str(tmp_path)])

@@ -79,7 +79,7 @@ class Settings:
     max_retries: int
     extra_body: dict[str, Any]
     extra_headers: tuple[tuple[str, str], ...]
-    seed: int
+    seed: int | None  # None: sweep.py finds one
     num_workers: int | None
     out_json_dir: Path
     overwrite_results: bool

@@ -91,8 +91,8 @@ class Process:
 
     def is_ready(self) -> bool:
         """Does it answer, and is it one of ours that listens on the port?"""
-        answers = _answers(self.url) if self.ready is None else self.ready in tail(self.log_file)
-        return answers and self._listens()
+        there = answers(self.url) if self.ready is None else self.ready in tail(self.log_file)
+        return there and self._listens()
 
     def _listens(self) -> bool:
         for process in session(self.popen.pid):
@@ -262,7 +262,7 @@ def call(
     return answer
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
     """/health says so, or where there is none, models are listed."""
     for path in ("/health", "/v1/models"):
         try:

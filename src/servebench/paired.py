@@ -48,7 +48,8 @@ def main() -> int:
     parser.add_argument("--runs", type=commandline.COUNT, default=6, metavar="N", help="of each [6]")
     keys.hide_own_keys()
     args, common = parser.parse_known_args()
-    a, b = ([*common, *shlex.split(own)] for own in (args.a, args.b))
+    seed = [] if "--seed" in " ".join([args.a, args.b, *common]) else ["--seed", "0"]  # both are asked the same
+    a, b = ([*common, *seed, *shlex.split(own)] for own in (args.a, args.b))
     folders = [results_of(a), results_of(b)]
     if folders[0] == folders[1]:
         raise InputError(f"both would write to {folders[0]}; give one of them another --out_json_dir")

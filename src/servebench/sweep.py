@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,7 @@ class LogHead(msgspec.Struct):
 
     status: str = "failed"
     fingerprint: str = ""
+    run: RunConfig = RunConfig()
 
 
 # Fields of a RunConfig that are not simply the option of that name.
@@ -50,9 +53,38 @@ def make_plan(settings: Settings) -> Plan:
 
     Raises InputError when the engine is not installed, except for a plan that is only looked at.
     """
+    settings = replace(settings, seed=_seed(settings))
     return [
         (server, [make_point(settings, server, run) for run in _runs(settings)]) for server in _servers(settings)
     ]
+
+
+def _seed(settings: Settings) -> int:
+    """The one that is asked for; without one 0, but for a server that runs already.
+
+    That may have the prompts of an earlier benchmark in its prefix cache, so its seed is a fresh one; or that of
+    the newest log of such requests, whatever their load and lengths, so that the same command finds its points done.
+    """
+    if settings.seed is not None or not attached_urls(settings):
+        return settings.seed or 0
+    (run, *_) = _runs(replace(settings, seed=0))
+    logs = [] if settings.overwrite_results else (settings.out_json_dir / settings.backend).glob("*.json")
+    for path in sorted(logs, key=_age):
+        with suppress(OSError, msgspec.MsgspecError):
+            log = msgspec.json.decode(path.read_bytes(), type=LogHead)
+            if log.status == "ok" and _kind(log.run) == _kind(run):
+                return log.run.seed
+    return secrets.randbelow(2**31)
+
+
+def _kind(run: RunConfig) -> dict[str, Any]:
+    """What is asked, but for what is swept."""
+    fields = msgspec.structs.asdict(run)
+    return {name: value for name, value in fields.items() if name not in (*SWEPT, "seed", "dataset")}
+
+
+def _age(path: Path) -> float:
+    return -path.stat().st_mtime
 
 
 def num_pending(plan: Plan) -> int:
