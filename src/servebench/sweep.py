@@ -63,7 +63,7 @@ def _seed(settings: Settings) -> int:
     """The one that is asked for; without one 0, but for a server that runs already.
 
     That may have the prompts of an earlier benchmark in its prefix cache, so its seed is a fresh one; or that of
-    the newest log of such requests, whatever their load and lengths, so that the same command finds its points done.
+    the newest log of such requests, whatever their load and lengths, so that the same command finds its points.
     """
     if settings.seed is not None or not attached_urls(settings):
         return settings.seed or 0
