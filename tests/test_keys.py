@@ -42,7 +42,8 @@ def test_other_names_are_no_keys(name: str) -> None:
         ([f"--engine_args=--api-key={SECRET}"], ["--engine_args='--api-key=***'"]),
         ([f"--port 1 --extra_headers 'k: {SECRET}'", "b"], ["--port 1 --extra_headers 'k:***'", "b"]),
         (["env", f"VLLM_API_KEY={SECRET}", "vllm"], ["env", "VLLM_API_KEY=***", "vllm"]),
-        (["--title", "a key = b", "--x", "{odd"], ["--title", "a key = b", "--x", "***"]),
+        (["--title", "a key = b", "--x", "{{odd}} x"], ["--title", "a key = b", "--x", "{{odd}} x"]),
+        (["--extra_body", f'{{"api_key": "{SECRET}"'], ["--extra_body", "***"]),
     ],
 )
 def test_a_command_line_without_its_keys(words: list[str], shown: list[str]) -> None:
@@ -63,6 +64,9 @@ def test_what_an_engine_wrote_shows_no_key() -> None:
         ["--openai_api_k", SECRET],
         ["--openai_api_url", f"ftp://me:{SECRET}@h", "--client_only"],
         ["--openai_api_url", f"http://me:{SECRET}@h:99999", "--client_only"],
+        ["--openai_api_url", f"http://me:{SECRET}/x@h/v1", "--client_only"],
+        ["--openai_api_url", f"http://me:{SECRET}@[::1/v1", "--client_only"],
+        ["--openai_api_url", f"http://me:{SECRET}@h℀/v1", "--client_only"],
         ["--engine_args", f"--api-key '{SECRET}"],
         ["--openai_api_key", f"{SECRET}…"],
         ["--openai_api_key", f"{SECRET}\nmore"],

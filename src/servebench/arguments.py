@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -141,7 +142,8 @@ def _check_urls(given: dict[str, Any]) -> None:
         for url in _listed(given[option]):
             fault = _fault_of(url)
             if fault:
-                raise InputError(f"--{option} {keys.hide_in_url(url)} is not a URL: {fault}; give {form}")
+                shown = re.sub(r"//.*@", f"//{keys.HIDDEN}@", keys.hide_in_url(url))
+                raise InputError(f"--{option} {shown} is not a URL: {fault}; give {form}")
 
 
 def _listed(value: Any) -> list[str]:
@@ -153,8 +155,8 @@ def _fault_of(url: str) -> str:
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018  # it is looked at now
-    except ValueError as error:
-        return keys.hide_in_url(str(error))
+    except ValueError:
+        return "its host or its port cannot be read"
     if parts.scheme not in ("http", "https"):
         return "it does not begin with http:// or https://"
     if not url.isprintable() or " " in url or not url.isascii():

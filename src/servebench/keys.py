@@ -19,15 +19,7 @@ HIDDEN = "***"
 WORDS = "SERVEBENCH_WORDS"  # the variable that a program's own words travel in, when a key is among them
 NAMES = {"key", "keys", "apikey", "token", "secret", "password", "passwd", "pwd", "pass", "authorization", "auth"}
 NAMES |= {"cookie", "credential", "credentials", "signature", "sig", "jwt", "bearer", "accesstoken", "authtoken"}
-NO_KEYS = {
-    "eos",
-    "bos",
-    "pad",
-    "stop",
-    "unk",
-    "mask",
-    "prompt_cache",
-}  # `eos_token` and its like say nothing secret
+NO_KEYS = {"eos", "bos", "pad", "stop", "unk", "mask"}  # `eos_token` and its like say nothing secret
 OF_URLS = {"code"}  # Azure's functions
 OPTION = re.compile(r"--[\w-]+")
 OF_HEADERS = "--extra_headers"  # any of them may be a key
@@ -92,9 +84,14 @@ def _hide_in_json(word: str) -> str:
     try:
         value = msgspec.json.decode(word)
     except msgspec.MsgspecError:
-        return HIDDEN  # nobody knows what is in it
+        return _hide_all_of(word)
     shown = hide_in_fields(value)
     return word if shown == value else msgspec.json.encode(shown).decode()
+
+
+def _hide_all_of(word: str) -> str:
+    """What cannot be read is hidden if a key's name stands in it."""
+    return HIDDEN if any(map(is_key, re.findall(r"[\w-]+", word))) else word
 
 
 def _hide_in_part(part: str) -> str:
@@ -102,7 +99,7 @@ def _hide_in_part(part: str) -> str:
     try:
         words = shlex.split(part)
     except ValueError:
-        return HIDDEN if any(map(is_key, re.findall(r"[\w-]+", part))) else part
+        return _hide_all_of(part)
     shown = hide_in_words(words) if words != [part] or " " not in part else words
     return part if shown == words else shlex.join(shown)
 

@@ -257,7 +257,7 @@ def call(
     """One call beside the load. Raises OSError, of which HTTPError is one: also for an answer that is no HTTP."""
     try:
         answer: HTTPResponse = opener.open(Request(url, body, dict(headers), method=method), timeout=timeout_s)
-    except (HTTPException, ValueError) as error:
+    except HTTPException as error:
         raise OSError(f"it does not answer in HTTP: {str(error)[:100]!r}") from error
     return answer
 
