@@ -18,7 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -253,21 +253,22 @@ def _wait_until_ready(processes: list[Process], timeout_s: float, config: Server
 
 def call(
     url: str, headers: Mapping[str, str], timeout_s: float, method: str = "GET", body: bytes | None = None
-) -> HTTPResponse:
-    """One call beside the load. Raises OSError, of which HTTPError is one: also for an answer that is no HTTP."""
+) -> bytes:
+    """The answer to one call beside the load, a 2xx. Raises OSError, of which HTTPError is one, for any other,
+    also for one that is no HTTP."""
     try:
-        answer: HTTPResponse = opener.open(Request(url, body, dict(headers), method=method), timeout=timeout_s)
+        with opener.open(Request(url, body, dict(headers), method=method), timeout=timeout_s) as answer:
+            return bytes(answer.read())
     except HTTPException as error:
-        raise OSError(f"it does not answer in HTTP: {str(error)[:100]!r}") from error
-    return answer
+        raise OSError(f"what came is no HTTP: {str(error)[:100]!r}") from error
 
 
 def answers(url: str) -> bool:
     """/health says so, or where there is none, models are listed."""
     for path in ("/health", "/v1/models"):
         try:
-            with call(url + path, {}, timeout_s=2) as answer:
-                return bool(answer.status == 200)
+            call(url + path, {}, timeout_s=2)
+            return True
         except HTTPError as error:
             if error.code == 401 and path == "/v1/models":
                 return True  # it wants a key, so it is there

@@ -25,8 +25,8 @@ def read_counters(
     """Summed over servers; None where one has no such counters."""
     pages = []
     for url in urls:
-        with suppress(OSError), call(beside(url, "/metrics"), headers, timeout_s=10) as answer:
-            pages.append(answer.read().decode(errors="replace"))
+        with suppress(OSError):
+            pages.append(call(beside(url, "/metrics"), headers, timeout_s=10).decode(errors="replace"))
     hits, queries = (_values("\n".join(pages), name) for name in names)
     return Counters(sum(hits), sum(queries)) if len(pages) == len(urls) and hits and queries else None
 

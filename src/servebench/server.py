@@ -91,7 +91,7 @@ class Server:
         path = BACKENDS[self.config.backend].reset_cache
         for url in self._each() if path else []:
             with suppress(OSError):
-                call(beside(url, path or ""), self.headers, timeout_s=30, method="POST").close()
+                call(beside(url, path or ""), self.headers, timeout_s=30, method="POST")
 
     def cache_counters(self) -> Counters | None:
         """What the engine has counted of its prefix cache so far, if it does."""
@@ -179,7 +179,7 @@ def _wait_while_loading(url: str, model: str, headers: Mapping[str, str], settin
 def _says_503(url: str, headers: Mapping[str, str], body: bytes | None = None) -> bool:
     kind = {"Content-Type": "application/json"} if body else {}
     try:
-        call(url, over(kind, dict(headers)), 10, "POST" if body else "GET", body).close()
+        call(url, over(kind, dict(headers)), 10, "POST" if body else "GET", body)
     except HTTPError as error:
         return error.code == 503
     except OSError:
@@ -233,8 +233,7 @@ def _listed(url: str, headers: Mapping[str, str]) -> list[Any]:
     """The models that a server lists; none where it lists none. Raises InputError when nothing answers."""
     where = models_url(url)
     try:
-        with call(where, headers, timeout_s=30) as answer:
-            listing = msgspec.json.decode(answer.read())
+        listing = msgspec.json.decode(call(where, headers, timeout_s=30))
     except HTTPError as error:
         if error.code == 401:  # 403 may be said of the list alone
             given = "the key" if "authorization" in {name.lower() for name in headers} else "calls without a key"
