@@ -19,7 +19,7 @@ except ModuleNotFoundError:
 import msgspec
 from tqdm import tqdm
 
-from servebench import arguments, commandline, search, store, summary, sweep
+from servebench import arguments, commandline, keys, search, store, summary, sweep
 from servebench.calibrate import calibrate
 from servebench.measure import measure_plan
 from servebench.preflight import preflight
@@ -28,7 +28,7 @@ from servebench.signals import ends_on_signals
 
 
 def main() -> int:
-    arguments.hide_keys()
+    keys.hide_own_keys()
     settings = arguments.parse()
     if settings.list_models:
         print(summary.models_table())

@@ -11,6 +11,16 @@ from servebench.records import InputError
 
 VLLM = ["--backend", "vllm"]
 TWO_URLS = ["--openai_api_url", "http://a/v1", "http://b/v1"]
+API = ["--backend", "openai", "--openai_api_url"]
+BROKEN = {
+    "localhost:8000/v1": "does not begin with http://",
+    "http://[::1": "cannot be read",
+    "http://h:99999/v1": "cannot be read",
+    "http://h:port/v1": "cannot be read",
+    "http:///v1": "has no host",
+    "http://a b/v1": "a sign in it that no URL has",
+    "http://h/v1\r\nX: 1": "a sign in it that no URL has",
+}
 
 
 def test_defaults_are_the_models_own() -> None:
@@ -114,7 +124,10 @@ def test_a_bad_value_is_one_line_and_status_2(
         ([*VLLM, "--trace_format", "bailian"], "--trace_format says whose trace --dataset is"),
         ([*VLLM, "--client_only", "--port", "1", "--gpus", "0"], "--gpus is for servers that are started"),
         ([*VLLM, "--client_only", "--port", "1", "--tp_size", "1", "2"], "has but one"),
-        (["--backend", "openai", "--openai_api_url", "localhost:8000/v1"], "is not a URL"),
+        *((["--backend", "openai", "--openai_api_url", url], why) for url, why in BROKEN.items()),
+        ([*API, "http://h/v1/completions", "--api", "chat"], "--api chat, but the URL names completions"),
+        ([*API, "http://h/v1/completions", "http://h/v1/chat/completions"], "all have to speak one API"),
+        ([*API, "http://h/score"], "--backend aml"),
         (["--calibrate", "--request_rate", "1"], "leave the open loop out"),
         (["--calibrate", "--dry_run"], "leave --dry_run out"),
         ([*VLLM, "--find_max", "e2e_p99<2s,ttft_p99<1s", "--no_stream"], "no TTFT or TPOT"),
@@ -172,6 +185,10 @@ def test_the_specs_azure_command_is_understood() -> None:
 )
 def test_requests_go_to_the_endpoint_of_their_api(url: str, api: str, endpoint: str) -> None:
     assert openai.endpoint(url, api) == endpoint
+
+
+def test_a_url_may_have_a_line_end_behind_it() -> None:
+    assert arguments.parse([*API, "http://h/v1\n"]).openai_api_url == ("http://h/v1",)
 
 
 def test_a_keyword_that_mii_cannot_be_sent_is_refused() -> None:

@@ -235,6 +235,7 @@ def test_a_prompt_longer_than_the_context_is_refused(benchmark: Benchmark) -> No
 @pytest.mark.parametrize("words", [["--tp_size", 1, 2], ["--gpus", "0"]])
 def test_what_llamacpp_cannot_do_is_refused(benchmark: Benchmark, tmp_path: Path, words: list[object]) -> None:
     (tmp_path / "model.gguf").touch()
+    (tmp_path / "tokenizer.json").touch()
     code, _, err = benchmark("--backend", "llamacpp", "--model", tmp_path / "model.gguf", *words)
     assert_refused(code, err, "llama.cpp runs on the CPU here")
 

@@ -17,7 +17,7 @@ FLOORS = [
     ["report_html"],
     ["report_table"],
     ["summary", "spreadsheet", "compare", "preflight"],
-    ["search"],
+    ["search", "learning"],
     ["advice", "columns"],
     ["server", "sweep"],
     ["prefix_cache"],
@@ -37,7 +37,7 @@ FLOORS = [
     ["limits"],
     ["sla", "steady", "stopping", "trust"],
     ["metrics", "stats", "gathering", "store"],
-    ["legacy", "records"],
+    ["legacy", "records", "keys"],
 ]
 
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import sys
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from servebench import defaults, load_options
+from servebench import defaults, keys, load_options
 from servebench.backends import BACKENDS, openai
 from servebench.limits import parse_limits
 from servebench.options import build_parser
 from servebench.records import InputError
+from servebench.workload.model_files import expanded
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Settings:
     max_failed_share: float
     extra_body: dict[str, Any]
     extra_headers: tuple[tuple[str, str], ...]
-    seed: int
+    seed: int | None  # None: sweep.py finds one
     num_workers: int | None
     out_json_dir: Path
     overwrite_results: bool
@@ -96,22 +97,13 @@ class Settings:
         return f"Settings(model={self.model!r}, backend={self.backend!r}, ...)"
 
 
-KEYS = {"--openai_api_key": "OPENAI_API_KEY", "--aml_api_key": "AML_API_KEY"}  # option: environment variable
-
-
-def hide_keys() -> None:
-    """Start this program again with its keys in the environment, since everybody can read command lines."""
-    words, kept, found = deque(sys.orig_argv), [], {}
-    while words:
-        name, joined, value = words[0].partition("=")
-        followed = len(words) > 1 and not words[1].startswith("--")
-        word = words.popleft()
-        if name in KEYS and (joined or followed):
-            found[KEYS[name]] = value if joined else words.popleft()
-        else:
-            kept.append(word)
-    if found:
-        os.execve(sys.executable, kept, os.environ | found)
+def attached_urls(settings: Settings) -> tuple[str, ...]:
+    """Of servers that run already, as they were given; none where servers are started."""
+    if settings.backend == "aml":
+        return (settings.aml_api_url or "",)
+    if settings.client_only and not settings.openai_api_url:
+        return (f"http://127.0.0.1:{settings.port}",)
+    return settings.openai_api_url
 
 
 def parse(argv: Sequence[str] | None = None) -> Settings:
@@ -119,12 +111,15 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
     args = build_parser().parse_args(_engine_args_joined(sys.argv[1:] if argv is None else argv))
     given: dict[str, Any] = dict(vars(args))
     given["model"] = _model(args.model or defaults.DEFAULT_MODEL)
-    given["tokenizer"] = args.tokenizer or given["model"]
+    given["tokenizer"] = args.tokenizer or _tokenizer_of(given["model"])
     _fill_in_model_defaults(given)
-    given["openai_api_key"] = args.openai_api_key or os.environ.get("OPENAI_API_KEY", "")
-    given["aml_api_key"] = args.aml_api_key or os.environ.get("AML_API_KEY", "")
+    for name in ("openai_api_key", "aml_api_key"):
+        given[name] = _key(name, given[name])
     given["engine_args"] = _split(args.engine_args)
-    given["api"] = BACKENDS[args.backend].api or args.api
+    given["openai_api_url"] = [url.strip() for url in args.openai_api_url]
+    given["aml_api_url"] = (args.aml_api_url or "").strip() or None
+    _check_urls(given)
+    given["api"] = BACKENDS[args.backend].api or _api(args.api, given)
     if args.backend == "aml":
         _take_azure(args, given)
     load_options.check(args, given["max_prompt_length"])
@@ -136,20 +131,77 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
 
 
 def _take_azure(args: argparse.Namespace, given: dict[str, Any]) -> None:
-    """An Azure ML URL names its API, and scores come whole. All that is missing is named in one line."""
+    """Scores come whole. All that is missing is named in one line."""
     wanted = ("model", "deployment_name", "aml_api_url", "aml_api_key")
     there = vars(args) | {"aml_api_key": given["aml_api_key"]}
     missing = [f"--{name}" for name in wanted if not there[name]]
     if missing:
         raise InputError(f"--backend aml needs {', '.join(missing)} too")
-    _check_url("aml_api_url", args.aml_api_url, "https://HOST/score or https://HOST/v1")
-    given["api"] = openai.api_of(args.aml_api_url, given["api"])
     given["stream"] = given["stream"] and given["api"] != "score"
 
 
-def _check_url(option: str, url: str, wanted: str) -> None:
-    if not url.startswith(("http://", "https://")) or not urlsplit(url).hostname:
-        raise InputError(f"--{option} {url} is not a URL; give {wanted}")
+def _check_urls(given: dict[str, Any]) -> None:
+    wanted = {"openai_api_url": "http://HOST:PORT/v1", "aml_api_url": "https://HOST/score or https://HOST/v1"}
+    for option, form in wanted.items():
+        for url in _listed(given[option]):
+            fault = _fault_of(url)
+            if fault:
+                shown = re.sub(r"//.*@", f"//{keys.HIDDEN}@", keys.hide_in_url(url))
+                raise InputError(f"--{option} {shown} is not a URL: {fault}; give {form}")
+
+
+def _listed(value: Any) -> list[str]:
+    return value if isinstance(value, list) else [value] if value else []
+
+
+def _fault_of(url: str) -> str:
+    """Why this is no URL to send requests to; "" if it is one."""
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  # it is looked at now
+    except ValueError:
+        return "its host or its port cannot be read"
+    if parts.scheme not in ("http", "https"):
+        return "it does not begin with http:// or https://"
+    if not url.isprintable() or " " in url or not url.isascii():
+        return "there is a sign in it that no URL has"
+    return "" if parts.hostname else "it has no host"
+
+
+def _api(asked: str | None, given: dict[str, Any]) -> str:
+    """The API that the URLs name, else the one asked for. Raises InputError where they contradict."""
+    urls = [*_listed(given["openai_api_url"]), *_listed(given["aml_api_url"])]
+    named = {openai.api_of(url, "") for url in urls} - {""}
+    if "score" in named and given["backend"] != "aml":
+        raise InputError("a URL that ends in /score is Azure ML's; measure it with --backend aml")
+    if asked and named - {asked} and "score" not in named:
+        raise InputError(f"--api {asked}, but the URL names {named.pop()}; leave --api out or correct the URL")
+    if len(named) > 1:
+        raise InputError(f"the URLs name {' and '.join(sorted(named))}; all have to speak one API")
+    return named.pop() if named else asked or "completions"
+
+
+def _key(name: str, given: str | None) -> str:
+    """From its option or its variable, without what a file or a shell put behind it. It is in no message."""
+    variable = name.upper()
+    key = (given or os.environ.get(variable, "")).strip()
+    if not (key.isascii() and key.isprintable()):
+        where = f"--{name}" if given else f"${variable}"
+        raise InputError(f"the key in {where} has a sign that no header can carry; copy it again")
+    return key
+
+
+def _tokenizer_of(model: str) -> str:
+    """The model's own; that of a .gguf file is a tokenizer.json beside it."""
+    if not model.endswith(".gguf"):
+        return model
+    folder = expanded("--model", model).parent
+    if not (folder / "tokenizer.json").is_file():
+        raise InputError(
+            f"--model {model}: prompts are measured with a tokenizer.json, and none is beside it; "
+            "give --tokenizer, the Hugging Face id or the folder of the model that the .gguf was made of"
+        )
+    return str(folder)
 
 
 def _engine_args_joined(argv: Sequence[str]) -> list[str]:
@@ -186,7 +238,7 @@ def _split(engine_args: str) -> tuple[str, ...]:
     try:
         return tuple(shlex.split(engine_args))
     except ValueError as error:
-        raise InputError(f"--engine_args {engine_args!r}: {error}; quote it as in a shell") from error
+        raise InputError(f"--engine_args: {error}; quote it as in a shell") from error
 
 
 def _frozen(value: Any) -> Any:
@@ -251,8 +303,6 @@ def _check_search(settings: Settings) -> None:
 
 
 def _check_endpoint(settings: Settings) -> None:
-    for url in settings.openai_api_url:
-        _check_url("openai_api_url", url, "http://HOST:PORT/v1")
     if settings.backend == "openai" and not settings.openai_api_url:
         raise InputError(
             "--backend openai measures a running server; say which: --openai_api_url http://HOST:PORT/v1"

@@ -19,7 +19,10 @@ class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, without the page of usage above it."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (-h explains every option)\n")
+        said, unknown, words = message.partition("unrecognized arguments: ")
+        options = [word.partition("=")[0] for word in words.split() if word.startswith("-")]
+        words = " ".join(options) or words  # what stands behind an option that we do not know may be a key
+        self.exit(2, f"{self.prog}: error: {said}{unknown}{words} (-h explains every option)\n")
 
 
 def number(kind: type[int] | type[float], least: float, most: float = float("inf")):  # type: ignore[no-untyped-def]

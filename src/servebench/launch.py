@@ -15,31 +15,42 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from http.client import HTTPException
+from itertools import product
 from pathlib import Path
-from urllib.request import ProxyHandler, build_opener
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, Request, build_opener
 
+import msgspec
 import psutil
 from tqdm import tqdm
 
 from servebench.arguments import Settings
 from servebench.backends import BACKENDS
 from servebench.backends.contract import Launch, engine_home
+from servebench.keys import hide_in_text, hide_in_words
 from servebench.load.fleet import PointFailed
 from servebench.records import RunConfig, ServerConfig, log_name
 from servebench.sessions import end_session, session
+from servebench.workload.lengths import lengths_of, parse_scenario
 
 PR_SET_PDEATHSIG = 1
 TAIL_LINES, CAUSES = 15, 3
 EXCEPTION = re.compile(r"\b[A-Z]\w*(?:Error|Exception): .+")
+NO_LIMIT, PROBES = 10**6, 4  # requests at once
+TEMPLATE, OF_DATASETS = 256, 4096  # tokens of a chat's template, and of an answer in a dataset; generous
+SHAPE = ("prompt_length_var", "max_new_tokens_var", "length_distribution")
 PORTS, PORTS_TRIED = range(10_000, 30_000), 100  # below those that the kernel gives to connections
-open_url = build_opener(ProxyHandler({})).open  # a proxy would stand between us and the server
+opener = build_opener(ProxyHandler({}))  # a proxy would stand between us and the server
 
 # What an engine's last words mean, and what to try; looked for in any case of letters.
 ADVICE = {
     "out of memory": "it does not fit: more --tp_size, a smaller --max_ragged_batch_size, or other --gpus",
+    "failed to allocate": "it does not fit: shorter lengths, fewer clients or a smaller --max_ragged_batch_size",
     "cannot allocate memory": "this host has too little memory for it",
     "available memory": "no room for the KV cache: change the engine's share of memory (--engine_args)",
     "sigkill": "the kernel does that when memory runs out (dmesg tells)",
@@ -65,7 +76,7 @@ class Process:
     port: int
     command: str
     log_file: Path
-    ready: str | None  # what its log says when it is ready; None: it answers GET /health
+    ready: str | None  # what its log says when it is ready; None: it answers GET /health, or lists its models
 
     @property
     def url(self) -> str:
@@ -80,8 +91,8 @@ class Process:
 
     def is_ready(self) -> bool:
         """Does it answer, and is it one of ours that listens on the port?"""
-        answers = _answers(self.url) if self.ready is None else self.ready in tail(self.log_file)
-        return answers and self._listens()
+        there = answers(self.url) if self.ready is None else self.ready in tail(self.log_file)
+        return there and self._listens()
 
     def _listens(self) -> bool:
         for process in session(self.popen.pid):
@@ -103,12 +114,11 @@ def launch_replicas(
     A router, where one is asked for, is the last.
     """
     backend = BACKENDS[config.backend]
-    assert backend.launch
     name = log_name(config, RunConfig()).partition("-prompt")[0]
     ports = first_ports(config, settings.port)
     processes = []
     for replica, port in enumerate(ports):
-        launch = backend.launch(config, port, replica)
+        launch = launch_of(config, settings, port, replica)
         processes.append(_start(launch, port, log_dir / f"{name}-{replica}.log", backend.ready, outlive))
         stack.callback(processes[-1].stop)
     _wait_until_ready(processes, settings.server_timeout, config)
@@ -119,6 +129,39 @@ def launch_replicas(
         stack.callback(processes[-1].stop)
         _wait_until_ready(processes[-1:], settings.server_timeout, config)
     return processes
+
+
+def launch_of(config: ServerConfig, settings: Settings, port: int, replica: int) -> Launch:
+    """The process of a replica, with the keys that the engine's words have, and room for what is to come."""
+    backend = BACKENDS[config.backend]
+    assert backend.launch
+    config = msgspec.structs.replace(config, engine_args=settings.engine_args)
+    launch = backend.launch(config, port, replica)
+    if not backend.room:
+        return launch
+    return replace(launch, command=(*launch.command, *backend.room(config, at_once(settings), longest(settings))))
+
+
+def at_once(settings: Settings) -> int:
+    """Most requests that the plan has in flight, as far as it can be known beforehand."""
+    search = settings.find_max or settings.find_peak
+    if search or settings.request_rate or settings.trace_speed:
+        return settings.max_concurrency or NO_LIMIT
+    return max(settings.num_clients) + (PROBES if settings.probe_rate else 0)
+
+
+def longest(settings: Settings) -> int:
+    """Most tokens, prompt and answer together, that a request of the plan takes."""
+    template = TEMPLATE if settings.api == "chat" else 0
+    if settings.dataset:
+        return settings.max_prompt_length + OF_DATASETS + template
+    pairs = [parse_scenario(scenario) for scenario in settings.scenario]
+    shape: dict[str, Any] = {name: getattr(settings, name) for name in SHAPE}
+    means = product(settings.mean_prompt_length, settings.mean_max_new_tokens)
+    pairs = pairs or [
+        lengths_of(RunConfig(mean_prompt_length=p, mean_max_new_tokens=g, **shape)) for p, g in means
+    ]
+    return template + max(min(p.most, settings.max_prompt_length) + g.most for p, g in pairs)
 
 
 def urls_of(config: ServerConfig, processes: list[Process]) -> list[str]:
@@ -186,7 +229,7 @@ def _start(launch: Launch, port: int, log_file: Path, ready: str | None, outlive
             preexec_fn=None if outlive else _end_with_parent,
         )
     variables = [f"{name}={value}" for name, value in launch.env.items()]
-    command = shlex.join([*(["env", *variables] if variables else []), *launch.command])
+    command = shlex.join(hide_in_words([*(["env", *variables] if variables else []), *launch.command]))
     return Process(popen, port, command, log_file, ready)
 
 
@@ -208,17 +251,37 @@ def _wait_until_ready(processes: list[Process], timeout_s: float, config: Server
             time.sleep(0.2)
 
 
-def _answers(url: str) -> bool:
+def call(
+    url: str, headers: Mapping[str, str], timeout_s: float, method: str = "GET", body: bytes | None = None
+) -> bytes:
+    """The answer to one call beside the load, a 2xx. Raises OSError, of which HTTPError is one, for any other,
+    also for one that is no HTTP."""
     try:
-        with open_url(f"{url}/health", timeout=2) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
+        with opener.open(Request(url, body, dict(headers), method=method), timeout=timeout_s) as answer:
+            return bytes(answer.read())
+    except HTTPException as error:
+        raise OSError(f"what came is no HTTP: {str(error)[:100]!r}") from error
+
+
+def answers(url: str) -> bool:
+    """/health says so, or where there is none, models are listed."""
+    for path in ("/health", "/v1/models"):
+        try:
+            call(url + path, {}, timeout_s=2)
+            return True
+        except HTTPError as error:
+            if error.code == 401 and path == "/v1/models":
+                return True  # it wants a key, so it is there
+            if error.code != 404:
+                return False
+        except OSError:
+            return False
+    return False
 
 
 def tail(log_file: Path) -> str:
     """A log's first exceptions, of which later ones often are but echoes, and its last lines."""
-    lines = _lines(log_file)
+    lines = [hide_in_text(line) for line in _lines(log_file)]
     last = "\n".join(lines[-TAIL_LINES:])
     raised = dict.fromkeys(found.group(0) for line in lines if (found := EXCEPTION.search(line)))
     return "\n".join([*[cause for cause in raised if cause not in last][:CAUSES], last])
@@ -232,4 +295,4 @@ def _lines(log_file: Path) -> list[str]:
 
 
 def last_words(log_file: Path) -> str:
-    return " ".join("".join(_lines(log_file)[-1:]).split())
+    return hide_in_text(" ".join("".join(_lines(log_file)[-1:]).split()))

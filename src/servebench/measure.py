@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from servebench import __version__, metrics
 from servebench.arguments import Settings
 from servebench.launch import ServerFailed
+from servebench.learning import learnt
 from servebench.load.fleet import default_workers, run_load
 from servebench.prefix_cache import hit_rate
 from servebench.preflight import asks_hub, check_lengths
@@ -54,7 +55,8 @@ def measure(
     tokenizer = load_tokenizer_once(settings.tokenizer) if point else None
     while point and tokenizer:
         try:
-            with running_server(config, settings, settings.out_json_dir / config.backend) as server:
+            with running_server(config, settings, settings.out_json_dir / config.backend) as running:
+                server = learnt(running, point.run, tokenizer)
                 while point and server.alive():
                     met = True
                     log = measure_point(point, server, settings, tokenizer)
@@ -170,9 +172,10 @@ def why_failed(
 
 
 def context_of(server: Server, settings: Settings) -> int | None:
-    """The most tokens that server and model take, prompt and generation together, if any of them says so."""
+    """The most tokens that server and model take of prompt and generation, beside a template, if any says so."""
     said = (server.context, model_context(settings.model, asks_hub(settings)))
-    return min((n for n in said if n), default=None)
+    context = min((n for n in said if n), default=None)
+    return context and max(1, context - server.template_tokens)
 
 
 def not_measured(point: Point, why: str, log_tail: str = "") -> Log:

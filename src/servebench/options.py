@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,15 +47,17 @@ def json_object(text: str) -> dict[str, Any]:
     try:
         return msgspec.json.decode(text, type=dict[str, Any])
     except msgspec.MsgspecError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a JSON object ({error})") from error
+        raise argparse.ArgumentTypeError(f"it is not a JSON object: {error}") from error
 
 
 def header(text: str) -> tuple[str, str]:
-    """An argparse type: `NAME:VALUE`."""
-    name, colon, value = text.partition(":")
-    if not (colon and name.strip() and text.isprintable()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME:VALUE")
-    return name.strip(), value.strip()
+    """An argparse type: `NAME:VALUE`. What it says does not show the value, which may be a key."""
+    name, colon, value = (part.strip() for part in text.partition(":"))
+    if not (colon and re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII)):
+        raise argparse.ArgumentTypeError("one of them is not NAME:VALUE")
+    if not (value.isprintable() and all(ord(sign) < 256 for sign in value)):
+        raise argparse.ArgumentTypeError(f"the value of {name} has a sign that no header can carry")
+    return name, value
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -88,7 +91,8 @@ def _server_options(group: argparse._ArgumentGroup) -> None:
     add("--tp_size", nargs="+", type=COUNT, metavar="N", help="tensor parallel sizes [the model's]")
     add("--num_replicas", nargs="+", type=COUNT, default=[1], metavar="N", help="model replicas [1]")
     add("--max_ragged_batch_size", nargs="+", type=COUNT, default=[768], metavar="N",
-        help="most sequences that the engine may batch [768]")  # fmt: skip
+        help="fastgen: tokens of a forward step, and sequences; vllm, sglang: most sequences, if it is not 768; "
+             "llamacpp: slots, at most 32 [768, and other engines keep their own limits]")  # fmt: skip
     add("--fp6", action="store_true", help="quantise the weights to 6 bits (fastgen)")
     add("--engine_args", default="", metavar='"..."', help="further words of the engine's own command line")
     add("--gpus", nargs="+", type=number(int, 0), default=[], metavar="N",
@@ -114,13 +118,14 @@ def _endpoint_options(group: argparse._ArgumentGroup) -> None:
         nargs="+",
         default=[],
         metavar="URL",
-        help="base URL(s) of OpenAI-compatible servers",
+        help="OpenAI-compatible servers: http://HOST:PORT, or a base with its own path and query "
+        "(.../v1, .../openai/deployments/NAME?api-version=V), or the whole URL of the API",
     )
     add("--openai_api_key", metavar="KEY", help="their key [$OPENAI_API_KEY]")
     add("--aml_api_url", metavar="URL", help="URL of an Azure ML endpoint")
     add("--aml_api_key", metavar="KEY", help="its key [$AML_API_KEY]")
-    add("--api", choices=["completions", "chat"], default="completions",
-        help="OpenAI's API to use (fastgen has its own) [%(default)s]")  # fmt: skip
+    add("--api", choices=["completions", "chat"],
+        help="OpenAI's API to use (fastgen has its own) [what the URL names, else completions]")  # fmt: skip
 
 
 def _load_options(group: argparse._ArgumentGroup) -> None:
@@ -193,11 +198,13 @@ def _sampling_options(group: argparse._ArgumentGroup) -> None:
         help="let answers end early; else every engine does the same work",
     )
     add("--extra_body", type=json_object, default={}, metavar="JSON",
-        help="further fields of every request, as a JSON object; they win over ours [{}]")  # fmt: skip
+        help="further fields of every request, as a JSON object; they win over ours, and null takes one away; "
+             "max_completion_tokens is learnt from a chat server that wants it [{}]")  # fmt: skip
     add("--extra_headers", nargs="+", type=header, default=[], metavar="NAME:VALUE",
-        help="further headers of every request; they are not logged")  # fmt: skip
-    add("--seed", type=number(int, 0), default=0, metavar="N",
-        help="of lengths, texts and times; the same asks for the same [0]")  # fmt: skip
+        help="further headers of every call, in place of ours of that name; they are not logged")  # fmt: skip
+    add("--seed", type=number(int, 0), metavar="N",
+        help="of lengths, texts and times; the same asks for the same [0; for a server that runs already a fresh "
+             "one, or that of the newest log of such requests in the folder]")  # fmt: skip
 
 
 def _output_options(group: argparse._ArgumentGroup) -> None:

@@ -10,12 +10,13 @@ for a verdict. What was measured before is not measured again, so an interrupted
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
-from servebench import arguments, commandline
+from servebench import arguments, commandline, keys
 from servebench.records import InputError
 
 DRIVER = Path(__file__).parents[2] / "run_benchmark.py"
@@ -25,7 +26,8 @@ def measure(a: list[str], b: list[str], runs: int) -> int:
     """The driver measures what is missing, so `--runs 3` after `--runs 2` is the third run. Returns its status."""
     for run in range(1, runs + 1):
         for own in (a, b) if run % 2 else (b, a):
-            status = subprocess.run([sys.executable, str(DRIVER), *own, "--runs", str(run)]).returncode
+            command, more = keys.hidden([sys.executable, str(DRIVER)], [*own, "--runs", str(run)])
+            status = subprocess.run(command, env=os.environ | more).returncode
             if status:
                 return status
     return 0
@@ -44,9 +46,10 @@ def main() -> int:
     parser.add_argument("a", metavar='"OPTIONS OF A"')
     parser.add_argument("b", metavar='"OPTIONS OF B"')
     parser.add_argument("--runs", type=commandline.COUNT, default=6, metavar="N", help="of each [6]")
-    arguments.hide_keys()
+    keys.hide_own_keys()
     args, common = parser.parse_known_args()
-    a, b = ([*common, *shlex.split(own)] for own in (args.a, args.b))
+    seed = [] if "--seed" in " ".join([args.a, args.b, *common]) else ["--seed", "0"]  # both are asked the same
+    a, b = ([*common, *seed, *shlex.split(own)] for own in (args.a, args.b))
     folders = [results_of(a), results_of(b)]
     if folders[0] == folders[1]:
         raise InputError(f"both would write to {folders[0]}; give one of them another --out_json_dir")

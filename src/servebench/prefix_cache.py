@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 from typing import NamedTuple
 
-from servebench.launch import open_url
+from servebench.backends.openai import beside
+from servebench.launch import call
 
 
 class Counters(NamedTuple):
@@ -17,14 +19,16 @@ class Counters(NamedTuple):
     queries: float
 
 
-def read_counters(root_urls: Sequence[str], names: tuple[str, str]) -> Counters | None:
+def read_counters(
+    urls: Sequence[str], names: tuple[str, str], headers: Mapping[str, str] = MappingProxyType({})
+) -> Counters | None:
     """Summed over servers; None where one has no such counters."""
     pages = []
-    for url in root_urls:
-        with suppress(OSError), open_url(f"{url}/metrics", timeout=10) as answer:
-            pages.append(answer.read().decode(errors="replace"))
+    for url in urls:
+        with suppress(OSError):
+            pages.append(call(beside(url, "/metrics"), headers, timeout_s=10).decode(errors="replace"))
     hits, queries = (_values("\n".join(pages), name) for name in names)
-    return Counters(sum(hits), sum(queries)) if len(pages) == len(root_urls) and hits and queries else None
+    return Counters(sum(hits), sum(queries)) if len(pages) == len(urls) and hits and queries else None
 
 
 def _values(page: str, name: str) -> list[float]:

@@ -9,13 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from servebench.arguments import Settings
+from servebench.arguments import Settings, attached_urls
 from servebench.backends import BACKENDS
 from servebench.backends.contract import Launch
-from servebench.launch import is_free, router
+from servebench.keys import hide_in_words
+from servebench.launch import is_free, launch_of, router
 from servebench.records import InputError, RunConfig, ServerConfig
+from servebench.server import say
 from servebench.sweep import Plan, Point
 from servebench.workload import replay
+from servebench.workload.datasets import read
 from servebench.workload.lengths import HIGHEST, lengths_of
 from servebench.workload.model_files import expanded, model_context
 
@@ -47,6 +50,13 @@ def check_model(settings: Settings) -> None:
     model = settings.model
     path = expanded("--model", model)
     looks_local = model.startswith((".", "/", "~")) or model.count("/") > 1 or path.suffix == ".gguf"
+    if attached_urls(settings) and settings.tokenizer != model:
+        return  # a name that the server has, whatever it looks like
+    if looks_local and not path.exists() and attached_urls(settings):
+        raise InputError(
+            f"--model {model}: there is no such directory or file here, to measure prompts with; if the server "
+            "knows the model by this name, give --tokenizer too"
+        )
     if looks_local and not path.exists():
         raise InputError(
             f"--model {model}: there is no such directory or file; give a path that exists or a model id"
@@ -99,7 +109,7 @@ def remarks(plan: Plan, context: int | None) -> Iterator[str]:
         for run in (point.run for point in points):
             if not run.dataset:
                 yield from cut_lengths(run, context)
-            elif left_out := replay.checked(run)[0].remark:
+            elif left_out := read(run.dataset, run.multi_turn, run.trace_format).remark:
                 yield f"--dataset {run.dataset}: left out {left_out}"
 
 
@@ -135,8 +145,7 @@ def check_launch(settings: Settings, server: ServerConfig) -> None:
     if settings.port:
         check_ports(settings.port, launches * each + server.router)
     for replica in range(launches if backend.launch else 0):
-        assert backend.launch
-        check_program(backend.launch(server, settings.port or 0, replica))
+        check_program(launch_of(server, settings, settings.port or 0, replica))
     if server.router:
         check_program(router([], 0))
 
@@ -144,6 +153,8 @@ def check_launch(settings: Settings, server: ServerConfig) -> None:
 def check_program(launch: Launch) -> None:
     if not os.access(launch.command[0], os.X_OK):
         raise InputError(f"{launch.command[0]} cannot be run; install the engine again")
+    if hide_in_words(launch.command) != list(launch.command):
+        say("the engine takes the key of --engine_args from its command line alone, which everybody here can read")
 
 
 def check_ports(first: int, n: int) -> None:

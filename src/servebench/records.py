@@ -144,6 +144,8 @@ class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):
     urls: list[str]
     commands: list[str] = []  # as typed into a shell, one a replica
     engine: str = ""  # name and version
+    model: str = ""  # its own name for the model
+    learnt: list[str] = []  # what a first request told of it, and what follows for the others
     log_files: list[str] = []
     start_s: float = 0.0  # launch to ready
     log_tail: str = ""  # first errors and last lines of the engine's log, when it failed

@@ -61,6 +61,7 @@ def load_kind(log: Log) -> str:
 def settings(log: Log) -> dict[str, str]:
     """What else a point was measured with, in words: two that differ in it are no points of one curve."""
     fields = msgspec.structs.asdict(log.server) | msgspec.structs.asdict(log.run)
+    fields |= log.identity.get("environment", {})
     told = {name: _said(name, value) for name, value in fields.items() if name not in TOLD_APART}
     return told | {"engine": log.server_facts.engine or "engine unknown"}
 

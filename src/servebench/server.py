@@ -6,39 +6,56 @@ with running_server(config, settings, results / "vllm") as server:
 
 from __future__ import annotations
 
+import base64
+import difflib
+import os
 import runpy
 import secrets
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.error import HTTPError, URLError
-from urllib.request import Request
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import unquote, urlsplit
 
 import msgspec
+from tqdm import tqdm
 
-from servebench.arguments import Settings
+from servebench import __version__
+from servebench.arguments import Settings, attached_urls
 from servebench.backends import BACKENDS
-from servebench.backends.openai import endpoint, root_url
-from servebench.launch import Process, launch_replicas, open_url, tail, urls_of
+from servebench.backends.openai import beside, endpoint, models_url
+from servebench.keys import hide_in_url, taken
+from servebench.launch import Process, ServerFailed, call, launch_replicas, tail, urls_of
 from servebench.load.dealing import Target
+from servebench.load.http import over
 from servebench.prefix_cache import Counters, read_counters
 from servebench.records import InputError, RunConfig, ServerConfig, ServerFacts, model_label
 from servebench.workload import Request as Ask
 
+SAID_AFTER_S = 3.0  # that something is waited for
+MOST_NAMES = 10  # of models, in a message
+
 
 @dataclass(frozen=True)
 class Server:
-    """A server that answers. `model` is its name for the model, `context` the most tokens it takes, if it says."""
+    """A server that answers. `facts.model`: its name for the model; `context`: the most tokens it takes, if known.
+
+    `urls`, `headers` and `extra_body` are as they are sent: they may hold keys, which no log has.
+    """
 
     config: ServerConfig
     facts: ServerFacts
-    model: str
+    urls: tuple[str, ...]
     context: int | None
     processes: tuple[Process, ...]
-    api_key: str
-    extra_headers: tuple[tuple[str, str], ...] = ()
+    headers: Mapping[str, str]  # of every call
+    extra_body: Mapping[str, Any]
+    length_field: str = "max_tokens"  # its name for the most tokens of an answer
+    template_tokens: int = 0  # that a chat template adds to a prompt
 
     def check(self) -> None:
         for process in self.processes:
@@ -53,33 +70,43 @@ class Server:
     def target(self, run: RunConfig) -> Target:
         """Where and how the requests of this run go."""
         backend = BACKENDS[self.config.backend]
-        headers = backend.headers(self.config) | dict(self.extra_headers)
-        if self.api_key:
-            headers["Authorization"] = f"Bearer {self.api_key}"
         salt = {"cache_salt": secrets.token_hex(8)} if backend.salted else {}  # no prompt is in the cache already
 
         def body(ask: Ask) -> bytes:
-            fields = backend.body(run, self.model, ask.prompt, ask.max_new_tokens)
+            fields = backend.body(run, self.facts.model, ask.prompt, ask.max_new_tokens)
             chat = {"messages": list(ask.messages)} if ask.messages else {}
-            return backend.encode(fields | salt | chat | run.extra_body)
+            return backend.encode(self._renamed(without_nulls(fields | salt | chat, self.extra_body)))
 
         where = backend.endpoint or (lambda url, run: endpoint(url, run.api))
-        urls = [where(url, run) for url in self.facts.urls]
-        return Target(urls, headers, body, self.check)
+        return Target([where(url, run) for url in self.urls], dict(self.headers), body, self.check)
+
+    def _renamed(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """With the length of the answer under the name that this server wants."""
+        if self.length_field in fields or "max_tokens" not in fields:
+            return fields
+        return {self.length_field if name == "max_tokens" else name: value for name, value in fields.items()}
 
     def empty_cache(self) -> None:
         """Forget the prompts of the point before, where the engine can."""
         path = BACKENDS[self.config.backend].reset_cache
-        servers = [process.url for process in self.processes] or self.facts.urls
-        for url in servers if path else []:
+        for url in self._each() if path else []:
             with suppress(OSError):
-                open_url(Request(f"{root_url(url)}{path}", method="POST"), timeout=30).close()
+                call(beside(url, path or ""), self.headers, timeout_s=30, method="POST")
 
     def cache_counters(self) -> Counters | None:
         """What the engine has counted of its prefix cache so far, if it does."""
         names = BACKENDS[self.config.backend].cache_counters
-        servers = [process.url for process in self.processes] or [root_url(url) for url in self.facts.urls]
-        return read_counters(servers, names) if names else None
+        return read_counters(self._each(), names, self.headers) if names else None
+
+    def _each(self) -> list[str]:
+        """The servers themselves, also those behind a router."""
+        return [process.url for process in self.processes] or list(self.urls)
+
+
+def without_nulls(ours: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a request: those that the user gives win, and null takes one of ours away."""
+    taken_away = {name for name, value in extra.items() if value is None and name in ours}
+    return {name: value for name, value in (dict(ours) | dict(extra)).items() if name not in taken_away}
 
 
 @contextmanager
@@ -90,61 +117,150 @@ def running_server(config: ServerConfig, settings: Settings, log_dir: Path) -> I
         started = time.monotonic()
         processes: list[Process] = []
         if config.urls or not backend.launch:
-            urls = list(config.urls)
-            if backend.lists_models:
-                _wait_while_loading([root_url(url) for url in urls], settings.server_timeout)
+            urls = attached_urls(settings)
         else:
             processes = launch_replicas(config, settings, log_dir, stack)
-            urls = urls_of(config, processes)
-        api_key = settings.aml_api_key if config.backend == "aml" else settings.openai_api_key
+            urls = tuple(urls_of(config, processes))
+        headers = headers_of(config, settings, urls)
         model, context = config.model, None
         if backend.lists_models:
-            model, context = _ask_for_model(
-                root_url(processes[0].url if processes else urls[0]), config.model, api_key
-            )
+            if not processes:
+                for url in urls:
+                    _wait_while_loading(url, config.model, headers, settings)
+            model, context = _served(urls, config.model, headers, ours=bool(processes))
         facts = ServerFacts(
-            urls=urls,
+            urls=[hide_in_url(url) for url in urls],
             commands=[process.command for process in processes],
             engine=backend.version() if processes else "attached",
+            model=model,
             log_files=[str(process.log_file) for process in processes],
             start_s=round(time.monotonic() - started, 1),
         )
-        yield Server(config, facts, model, context, tuple(processes), api_key, settings.extra_headers)
+        yield Server(config, facts, urls, context, tuple(processes), headers, settings.extra_body)
 
 
-def _wait_while_loading(urls: list[str], timeout_s: float) -> None:
-    """A server that says 503 is still loading its model; no other answer, or none, is waited for."""
-    end = time.monotonic() + timeout_s
-    for url in urls:
-        while time.monotonic() < end:
-            try:
-                open_url(f"{url}/health", timeout=10).close()
-                break
-            except HTTPError as error:
-                if error.code != 503:
-                    break
-            except OSError:
-                break
-            time.sleep(0.5)
+def headers_of(config: ServerConfig, settings: Settings, urls: Sequence[str]) -> dict[str, str]:
+    """What every call carries: our name, the key, and the headers that the user gave, which win.
+
+    Of several keys the one that was named most closely counts: `user:password@` of the URL, then the option, then
+    an --api-key that the engine was started with.
+    """
+    key = settings.aml_api_key if config.backend == "aml" else settings.openai_api_key
+    key = key or taken(settings.engine_args, "--api-key")[1]
+    users = [parts for url in urls if "@" in (parts := urlsplit(url)).netloc]
+    ours = {"User-Agent": f"servebench/{__version__}"} | BACKENDS[config.backend].headers(config)
+    if users:
+        user = f"{unquote(users[0].username or '')}:{unquote(users[0].password or '')}"
+        ours["Authorization"] = f"Basic {base64.b64encode(user.encode()).decode()}"
+    elif key:
+        ours["Authorization"] = f"Bearer {key}"
+    return over(ours, dict(settings.extra_headers))
 
 
-def _ask_for_model(url: str, model: str, api_key: str) -> tuple[str, int | None]:
-    """(its name for the model, its context length). Raises InputError when nothing sensible answers."""
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+def _wait_while_loading(url: str, model: str, headers: Mapping[str, str], settings: Settings) -> None:
+    """While /health says 503 and the API itself does too, a model is still being loaded.
+
+    A gateway may say 503 to a path that it does not know, so the API is asked as well. Raises ServerFailed.
+    """
+    health, since, told = beside(url, "/health"), time.monotonic(), False
+    while _says_503(health, headers) and _says_503(
+        endpoint(url, settings.api), headers, _short_body(settings, model)
+    ):
+        waited_s = time.monotonic() - since
+        if waited_s > settings.server_timeout:
+            raise ServerFailed(f"{health} says 503 after {settings.server_timeout:g} s (--server_timeout)")
+        if waited_s > SAID_AFTER_S and not told:
+            told = True
+            limit = f"for at most {settings.server_timeout:g} s (--server_timeout)"
+            say(f"waiting {limit}: {hide_in_url(health)} and the API say 503, so the model is still loading")
+        time.sleep(0.5)
+
+
+def _says_503(url: str, headers: Mapping[str, str], body: bytes | None = None) -> bool:
+    kind = {"Content-Type": "application/json"} if body else {}
     try:
-        with open_url(Request(f"{url}/v1/models", headers=headers), timeout=30) as answer:
-            listed = msgspec.json.decode(answer.read()).get("data", [])
+        call(url, over(kind, dict(headers)), 10, "POST" if body else "GET", body)
     except HTTPError as error:
-        if error.code in (401, 403):
-            raise InputError(f"{url} refuses the key (HTTP {error.code}); give --openai_api_key") from error
-        return model, None  # it speaks, but lists no models
-    except (URLError, OSError) as error:
-        raise InputError(f"nothing answers at {url} ({error}); start the server or correct the URL") from error
-    except (msgspec.MsgspecError, AttributeError):
-        return model, None
-    known = {entry["id"]: entry for entry in listed if isinstance(entry, dict) and "id" in entry}
-    names = [name for name in (model, model_label(model), *known) if name in known]
-    return (names[0], known[names[0]].get("max_model_len")) if names else (model, None)
+        return error.code == 503
+    except OSError:
+        pass
+    return False
+
+
+def _short_body(settings: Settings, model: str) -> bytes:
+    """A request of one token."""
+    run = RunConfig(api=settings.api, stream=False)  # type: ignore[arg-type]
+    backend = BACKENDS[settings.backend]
+    return msgspec.json.encode(without_nulls(backend.body(run, model, "1", 1), settings.extra_body))
+
+
+def say(line: str) -> None:
+    """To the terminal, above the bars."""
+    tqdm.write(line, file=sys.stderr)
+
+
+def _served(urls: Sequence[str], model: str, headers: Mapping[str, str], ours: bool) -> tuple[str, int | None]:
+    """(the servers' name for the model, the context that all of them have). Raises InputError."""
+    found = [_name_at(url, model, headers, ours) for url in urls]
+    names = list(dict.fromkeys(name for name, _ in found))
+    if len(names) > 1:
+        raise InputError(f"the servers have the model under other names: {', '.join(names)}; measure them apart")
+    if names[0] not in (model, model_label(model)):
+        say(f"{hide_in_url(urls[0])} serves {names[0]}, which is measured for --model {model}")
+    return names[0], min((context for _, context in found if context), default=None)
+
+
+def _name_at(url: str, model: str, headers: Mapping[str, str], ours: bool) -> tuple[str, int | None]:
+    """(a server's name for the model, its context length): the model's own, the only one, or of ours the first."""
+    known = {
+        str(entry["id"]): entry for entry in _listed(url, headers) if isinstance(entry, dict) and "id" in entry
+    }
+    rooted = [name for name, entry in known.items() if entry.get("root") == model]
+    names = [name for name in (model, model_label(model), *rooted) if name in known]
+    if known and not names and not ours and len(known) > 1:
+        near = difflib.get_close_matches(model, known, MOST_NAMES, 0.0)
+        more = f", ... ({len(known)} in all)" if len(known) > len(near) else ""
+        raise InputError(
+            f"--model {model} is not served at {hide_in_url(url)}, which has {', '.join(near)}{more}; "
+            "name one of them, and the tokenizer with --tokenizer"
+        )
+    name = (names or [*known, model])[0]
+    context = known[name].get("max_model_len") if name in known else None
+    return name, context if isinstance(context, int) else None
+
+
+def _listed(url: str, headers: Mapping[str, str]) -> list[Any]:
+    """The models that a server lists; none where it lists none. Raises InputError when nothing answers."""
+    where = models_url(url)
+    try:
+        listing = msgspec.json.decode(call(where, headers, timeout_s=30))
+    except HTTPError as error:
+        if error.code == 401:  # 403 may be said of the list alone
+            given = "the key" if "authorization" in {name.lower() for name in headers} else "calls without a key"
+            raise InputError(
+                f"{hide_in_url(where)} refuses {given} (HTTP 401); give --openai_api_key, or the header that it "
+                "wants with --extra_headers"
+            ) from error
+        return []  # it speaks, but lists no models
+    except OSError as error:
+        raise InputError(_unreachable(url, error)) from error
+    except msgspec.MsgspecError:
+        return []
+    listed = listing.get("data") if isinstance(listing, dict) else listing
+    return listed if isinstance(listed, list) else []
+
+
+def _unreachable(url: str, error: OSError) -> str:
+    """In a line: that nobody is there, why, and what may help."""
+    parts = urlsplit(hide_in_url(url))
+    why = f"nothing answers at {parts.scheme}://{parts.netloc} ({error})"
+    proxies = [name for name in os.environ if name.lower() in ("http_proxy", "https_proxy", "all_proxy")]
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return f"{why}; if an authority of your own signed the certificate, name its file in $SSL_CERT_FILE"
+    if "WRONG_VERSION_NUMBER" in str(error):
+        return f"{why}; it does not speak TLS, try http://"
+    used = f"; ${proxies[0]} is set but not used, since a proxy would be measured too" if proxies else ""
+    return f"{why}; start the server or correct the URL{used}"
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import msgspec
 import psutil
 from tabulate import tabulate
 
-from servebench import arguments
+from servebench import arguments, keys
 from servebench.launch import ServerFailed, launch_replicas, urls_of
 from servebench.preflight import check_launch, check_model, check_results_folder
 from servebench.records import InputError, write_whole
@@ -64,7 +64,7 @@ def start(words: list[str]) -> int:
     running = [
         Standing(
             config.backend, config.model, p.port, p.popen.pid, psutil.Process(p.popen.pid).create_time(),
-            str(p.log_file), words,
+            str(p.log_file), keys.hide_in_words(words),
         )
         for p in processes
     ]  # fmt: skip
@@ -106,6 +106,15 @@ def _write(file: Path, servers: list[Standing]) -> None:
     write_whole(file, msgspec.json.format(msgspec.json.encode(servers)))
 
 
+def _refuse_lost_keys(file: Path, port: int | None, verb: str) -> None:
+    """A server's key is not kept, so its words are not enough to start it again."""
+    lost = [s for s in _read(file) if port in (None, s.port) and any(keys.HIDDEN in word for word in s.arguments)]
+    if lost and verb == "restart":
+        raise InputError(
+            f"the server on port {lost[0].port} was started with a key, which is not kept; stop and start it"
+        )
+
+
 def run(verb: str, words: list[str]) -> int:
     if verb == "start":
         return start(words)
@@ -116,6 +125,7 @@ def run(verb: str, words: list[str]) -> int:
     file = given.out_json_dir / "servers.json"
     if verb == "status":
         return status(file)
+    _refuse_lost_keys(file, given.port, verb)
     stopped = stop(file, given.port)
     again = {tuple(server.arguments) for server in stopped} if verb == "restart" else set()
     return max((start(list(words)) for words in again), default=0)
@@ -128,7 +138,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("verb", choices=["start", "stop", "restart", "status"])
-    arguments.hide_keys()
+    keys.hide_own_keys()
     verb = parser.parse_args(sys.argv[1:2]).verb
     try:
         with ends_on_signals():

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from http.client import HTTPException
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from servebench import defaults, records
-from servebench.arguments import Settings
+from servebench import defaults, keys, records
+from servebench.arguments import Settings, attached_urls
 from servebench.backends import BACKENDS
-from servebench.backends.openai import root_url
+from servebench.backends.openai import beside
 from servebench.identity import environment_of, fingerprint, identity_of
-from servebench.launch import open_url
+from servebench.launch import call
 from servebench.records import InputError, Log, RunConfig, ServerConfig, log_name
+from servebench.server import headers_of
 from servebench.store import state_of
 from servebench.workload.lengths import parse_scenario
 
@@ -44,6 +46,13 @@ class Version(msgspec.Struct):
     version: str
 
 
+class Asked(msgspec.Struct):
+    """What of a log tells which requests it is of."""
+
+    status: str = "failed"
+    run: RunConfig = RunConfig()
+
+
 VERSION_S = 3.0  # that a running server has to say which version it is
 # Fields of a RunConfig that are not simply the option of that name.
 SWEPT: tuple[str, ...]
@@ -57,13 +66,43 @@ def make_plan(settings: Settings) -> Plan:
 
     Raises InputError when the engine is not installed, except for a plan that is only looked at.
     """
+    settings = replace(settings, seed=_seed(settings))
     servers = _servers(settings)
-    launched = not any(server.urls for server in servers)
-    around = environment_of(_engine(settings, servers[0]), launched, settings.tokenizer, settings.extra_headers)
+    around = environment_of(
+        _engine(settings, servers[0]), not servers[0].urls, settings.tokenizer, settings.extra_headers
+    )
     return [
         (server, [make_point(settings, server, run, around) for run in _runs(settings, server)])
         for server in servers
     ]
+
+
+def _seed(settings: Settings) -> int:
+    """The one that is asked for; without one 0, but for a server that runs already.
+
+    That may have the prompts of an earlier benchmark in its prefix cache, so its seed is a fresh one; or that of
+    the newest log of such requests, whatever their load and lengths, so that the same command finds its points.
+    """
+    if settings.seed is not None or not attached_urls(settings):
+        return settings.seed or 0
+    (run, *_) = _runs(replace(settings, seed=0), _servers(settings)[0])
+    logs = [] if settings.overwrite_results else (settings.out_json_dir / settings.backend).glob("*.json")
+    for path in sorted(logs, key=_age):
+        with suppress(OSError, msgspec.MsgspecError):
+            log = msgspec.json.decode(path.read_bytes(), type=Asked)
+            if log.status == "ok" and _kind(log.run) == _kind(run):
+                return log.run.seed
+    return secrets.randbelow(2**31)
+
+
+def _kind(run: RunConfig) -> dict[str, Any]:
+    """What is asked, but for what is swept."""
+    fields = msgspec.structs.asdict(run)
+    return {name: value for name, value in fields.items() if name not in (*SWEPT, "seed", "dataset")}
+
+
+def _age(path: Path) -> float:
+    return -path.stat().st_mtime
 
 
 def num_pending(plan: Plan) -> int:
@@ -72,7 +111,8 @@ def num_pending(plan: Plan) -> int:
 
 def _engine(settings: Settings, server: ServerConfig) -> str:
     if server.urls:
-        return f"attached {_version_at(server.urls[0]) if BACKENDS[server.backend].lists_models else ''}".strip()
+        url, headers = attached_urls(settings)[0], headers_of(server, settings, attached_urls(settings))
+        return f"attached {_version_at(url, headers) if BACKENDS[server.backend].lists_models else ''}".strip()
     try:
         return BACKENDS[settings.backend].version()
     except InputError:
@@ -81,21 +121,15 @@ def _engine(settings: Settings, server: ServerConfig) -> str:
         raise
 
 
-def _version_at(url: str) -> str:
+def _version_at(url: str, headers: Mapping[str, str]) -> str:
     """What a running server says that it is, where it has such a page (vLLM, SGLang); else nothing."""
-    with (
-        suppress(OSError, ValueError, msgspec.MsgspecError, HTTPException),
-        open_url(f"{root_url(url)}/version", timeout=VERSION_S) as answer,
-    ):
-        return msgspec.json.decode(answer.read(), type=Version).version
+    with suppress(OSError, msgspec.MsgspecError):
+        return msgspec.json.decode(call(beside(url, "/version"), headers, VERSION_S), type=Version).version
     return ""
 
 
 def _servers(settings: Settings) -> list[ServerConfig]:
-    azure = settings.backend == "aml"
-    urls = (settings.aml_api_url or "",) if azure else settings.openai_api_url
-    if settings.client_only and not urls:
-        urls = (f"http://127.0.0.1:{settings.port}",)
+    urls = tuple(keys.hide_in_url(url) for url in attached_urls(settings))
     sizes = product(settings.tp_size, settings.max_ragged_batch_size, settings.num_replicas)
     return [
         ServerConfig(
@@ -105,7 +139,7 @@ def _servers(settings: Settings) -> list[ServerConfig]:
             max_ragged_batch_size=batch,
             num_replicas=replicas,
             fp6=settings.fp6,
-            engine_args=settings.engine_args,
+            engine_args=tuple(keys.hide_in_words(settings.engine_args)),
             urls=urls,
             deployment_name=settings.deployment_name or "",
             gpus=settings.gpus,
@@ -117,6 +151,7 @@ def _servers(settings: Settings) -> list[ServerConfig]:
 
 def _runs(settings: Settings, server: ServerConfig) -> list[RunConfig]:
     same = {name: getattr(settings, name) for name in RunConfig.__struct_fields__ if name not in SWEPT}
+    same["extra_body"] = keys.hide_in_fields(settings.extra_body)
     runs = range(settings.max_runs if settings.target_ci else settings.runs)
     return [
         RunConfig(**lengths, **load, max_prompt_length=settings.max_prompt_length, repetition=repetition, **same)

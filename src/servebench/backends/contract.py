@@ -12,6 +12,7 @@ import msgspec
 
 from servebench.records import InputError, RunConfig, ServerConfig
 
+MII_BATCH = 768  # the default of --max_ragged_batch_size
 REPOSITORY = Path(__file__).parents[3]
 
 
@@ -42,6 +43,8 @@ class Backend:
     headers: Callable[[ServerConfig], dict[str, str]] = lambda _: {}  # of a request, beyond the key
     lists_models: bool = True  # it answers GET /v1/models, and /health while it loads
     ready: str | None = None  # what its log says when it is ready; None: it answers GET /health
+    # Words that give it room for so many requests at once, of so many tokens each; None: it fills its memory.
+    room: Callable[[ServerConfig, int, int], tuple[str, ...]] | None = None
     # One launch brings all replicas, on so many ports from the first one; None: a launch and a port a replica.
     ports: Callable[[ServerConfig], int] | None = None
 
@@ -50,14 +53,36 @@ class Backend:
         return (1, self.ports(config)) if self.ports else (config.num_replicas, 1)
 
 
+def most_sequences(config: ServerConfig, option: str) -> list[str]:
+    """The engine's own limit, unless another than the default is asked for, which is MII's: tokens of a step."""
+    batch = config.max_ragged_batch_size
+    return [] if batch == MII_BATCH else [option, str(batch)]
+
+
 def gpus_of(config: ServerConfig, replica: int) -> dict[str, str]:
     """Each replica gets the next tp_size GPUs of --gpus, or of those visible; a single one sees what we see."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    everything = [*map(str, config.gpus)] or (visible.split(",") if visible else None)
+    check_gpus(config)
+    everything = [*map(str, config.gpus)] or visible_gpus()
     if config.num_replicas == 1 and not config.gpus:
         return {}
     first, last = replica * config.tp_size, (replica + 1) * config.tp_size
     return {"CUDA_VISIBLE_DEVICES": ",".join((everything or [str(gpu) for gpu in range(last)])[first:last])}
+
+
+def visible_gpus() -> list[str] | None:
+    """Those that $CUDA_VISIBLE_DEVICES names, each once; None where it does not say."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return None if named is None else list(dict.fromkeys(gpu.strip() for gpu in named.split(",") if gpu.strip()))
+
+
+def check_gpus(config: ServerConfig) -> None:
+    """No two workers share a GPU, and none goes without. Raises InputError."""
+    wanted, visible = config.tp_size * config.num_replicas, visible_gpus()
+    if not config.gpus and visible is not None and len(visible) < wanted:
+        raise InputError(
+            f"--tp_size {config.tp_size} x --num_replicas {config.num_replicas} needs {wanted} GPUs, and "
+            f"$CUDA_VISIBLE_DEVICES shows {len(visible)} ({','.join(visible)}); show more or ask for less"
+        )
 
 
 def engine_home(*names: str) -> Path:

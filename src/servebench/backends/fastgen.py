@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from servebench.backends.contract import REPOSITORY, Backend, Launch, engine_home, installed_version
+from servebench.backends.contract import REPOSITORY, Backend, Launch, check_gpus, engine_home, installed_version
 from servebench.load import mii
 from servebench.records import RunConfig, ServerConfig, model_label
 
@@ -21,6 +21,8 @@ def version() -> str:
 
 def launch(config: ServerConfig, port: int, replica: int) -> Launch:
     home = engine_home(*HOMES)
+    if "cpu" not in home.name:
+        check_gpus(config)
     command = [str(home / "bin/python"), str(REPOSITORY / "engines/mii_server.py"), "--model", config.model]
     command += ["--port", str(port), "--deployment-name", config.deployment_name or model_label(config.model)]
     command += ["--tensor-parallel", str(config.tp_size), "--replica-num", str(config.num_replicas)]

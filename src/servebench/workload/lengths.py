@@ -30,6 +30,11 @@ class Lengths(NamedTuple):
     def mean(self) -> int:
         return round(self.a if self.normal else (self.a + self.b) / 2)
 
+    @property
+    def most(self) -> int:
+        """No draw is longer, of some millions."""
+        return round(self.a + 5 * self.b if self.normal else self.b)
+
     def draw(self, n: int, most: int, rng: np.random.Generator) -> np.ndarray:
         """n whole numbers within 1..most. Shape (n,)."""
         if self.normal:
