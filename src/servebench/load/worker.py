@@ -39,11 +39,11 @@ from servebench.load.protocol import (
     FIRST_WORKER,
     MEASURE,
     PHASE,
-    SLOTS,
     STOP,
     Job,
     Report,
     Task,
+    slots,
 )
 from servebench.load.route import Probe, Route
 from servebench.load.wire import Connection, Endpoint, Piece, State
@@ -60,7 +60,7 @@ class Worker:
         folder = Path(task.folder)
         with (folder / "control").open("r+b") as file:
             self.shared = memoryview(mmap.mmap(file.fileno(), 0)).cast("q")
-        self.block = FIRST_WORKER + task.number * SLOTS
+        self.block = FIRST_WORKER + task.number * slots(len(task.urls))
         self.part = (folder / f"part-{task.number}.jsonl").open("wb")
         self.epoll = select.epoll()
         self.watched: dict[int, Callable[[int], None]] = {}  # by fd: what to call with the floor when it is ready
