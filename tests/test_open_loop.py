@@ -232,6 +232,15 @@ def test_requests_in_flight_are_those_that_should_have_left_and_have_not_ended()
     assert [seen[i] for i in (1, 11, 16, 21, 26, 31)] == [1, 2, 1, 2, 1, 2]
 
 
+def test_a_server_that_hangs_is_overloaded() -> None:
+    """20/s, and none ends before its timeout of 8 s."""
+    results = [
+        make_result(i, i / 20, [], scheduled_ns=i * 50_000_000, error="no end", ended_ns=8_000_000_000)
+        for i in range(200)
+    ]
+    assert growing(outstanding(results, (0, 8_000_000_000)), 160)
+
+
 @pytest.mark.parametrize(
     ("in_flight", "arrivals", "verdict"),
     [

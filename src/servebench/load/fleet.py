@@ -286,6 +286,7 @@ def _evidence(folder: Path, workers: int, notes: HostNotes) -> Evidence:
         msgspec.json.decode((folder / f"report-{n}.json").read_bytes(), type=Report) for n in range(workers)
     ]
     return Evidence(
+        late_ids=np.concatenate([np.array(r.late_ids, dtype=np.int64) for r in reports]),
         lag_ns=np.concatenate([np.fromfile(folder / f"lag-{n}", dtype=np.int64) for n in range(workers)]),
         send_late_ns=np.concatenate([np.array(r.send_late_ns, dtype=np.int64) for r in reports]),
         unstamped_reads=sum(r.unstamped_reads for r in reports),

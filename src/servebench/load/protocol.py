@@ -86,5 +86,6 @@ class Report(msgspec.Struct, frozen=True):
     cpu_s: float  # without that of waiting awake
     wall_s: float
     send_late_ns: list[int]
+    late_ids: list[int]  # of the requests that were so late
     unstamped_reads: int
     events: int

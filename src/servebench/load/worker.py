@@ -70,7 +70,7 @@ class Worker:
         self.spares = 0
         self.backlog: deque[Exchange] = deque()  # ended, to be decoded in an idle moment
         self.waiting_pieces = 0
-        self.lag_ns, self.send_late_ns = array("q"), array("q")
+        self.lag_ns, self.send_late_ns, self.late_ids = array("q"), array("q"), array("q")
         self.unstamped = 0
         self.measuring_since: tuple[int, int] | None = None
         self.sweep_ns = 0  # when to look at every client next
@@ -158,6 +158,7 @@ class Worker:
             cpu_s=max(0, process_time_ns() - cpu - self.awake_ns) / 1e9,
             wall_s=(time_ns() - since) / 1e9,
             send_late_ns=self.send_late_ns.tolist(),
+            late_ids=self.late_ids.tolist(),
             unstamped_reads=self.unstamped,
             events=self.shared[self.block + EVENTS],
         )
@@ -226,6 +227,7 @@ class Worker:
             self.add(DONE, 1)
         if self.measuring_since:
             self.send_late_ns.append(late_ns)
+            self.late_ids.append(exchange.job.id)
 
     def _cut_off(self, exchange: Exchange) -> None:
         """The point ended before this request did; it has failed only if it counts."""
