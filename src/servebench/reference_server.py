@@ -131,6 +131,7 @@ class Server:
         behaviour = self.behaviour
         fault = behaviour.fault if self.requests % behaviour.fault_every == 0 else None
         said, tokens = text_asked(ask)
+        first_s = behaviour.first_s()
         stream = Stream(
             peer,
             request_id,
@@ -149,14 +150,14 @@ class Server:
         elif fault == "silent_close":
             self._close(peer)
         elif not stream.streamed:
-            begin_ns = self.slots.begin_ns(stream.total, arrived_ns)
-            self._schedule(stream, begin_ns + behaviour.delay_ns(behaviour.ttft + behaviour.gap * stream.total))
+            begin_ns = self.slots.begin_ns(first_s, stream.total, arrived_ns)
+            self._schedule(stream, begin_ns + behaviour.delay_ns(first_s + behaviour.gap * stream.total))
         else:
             if fault != "slow_headers":
                 peer.send(HEAD)
             stream.plain = self._event(stream) if behaviour.usage != "each" else b""
-            begin_ns = self.slots.begin_ns(-(-stream.total // behaviour.tokens_per_event) - 1, arrived_ns)
-            self._schedule(stream, begin_ns + behaviour.delay_ns(behaviour.ttft))
+            begin_ns = self.slots.begin_ns(first_s, -(-stream.total // behaviour.tokens_per_event) - 1, arrived_ns)
+            self._schedule(stream, begin_ns + behaviour.delay_ns(first_s))
 
     def _schedule(self, stream: Stream, due_ns: int) -> None:
         heapq.heappush(self.due, (due_ns, id(stream), stream))
@@ -255,7 +256,18 @@ class Server:
 
 def main() -> None:
     args = parse(__doc__)
-    names = ("ttft", "gap", "sigma", "tokens_per_event", "usage", "slots", "fault", "fault_every", "key")
+    names = (
+        "ttft",
+        "gap",
+        "sigma",
+        "service",
+        "tokens_per_event",
+        "usage",
+        "slots",
+        "fault",
+        "fault_every",
+        "key",
+    )
     behaviour = Behaviour(**{name: getattr(args, name) for name in names})
     listener = listen(args.host, args.port)
     port = listener.getsockname()[1]
