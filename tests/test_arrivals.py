@@ -70,7 +70,7 @@ def test_a_trace_keeps_its_times_but_for_the_speed() -> None:
     run = RunConfig(trace_speed=2.0, num_requests=3, warmup=1)
     schedule = trace_schedule(np.array([100.0, 101.0, 105.0, 106.0]), run)
     assert schedule.times_s[:4].tolist() == [0.0, 0.5, 2.5, 3.0]
-    assert schedule.window_s == (0.5, 3.0)
+    assert schedule.window_s == (0.5, 4.0)
     assert np.diff(schedule.times_s[3:]) == pytest.approx(1.0)  # 4 arrivals in 3 s: a mean gap of 1 s goes on
 
 
@@ -82,6 +82,24 @@ def test_a_warm_up_that_must_last_longer_goes_on_at_its_rate() -> None:
     assert schedule.opening_ns(0) == (0, round(schedule.bridge_s[0] * 1e9))
     number, at_ns = schedule.opening_ns(round((schedule.bridge_s[7] + 2 * schedule.bridge_span_s) * 1e9) - 5)
     assert number == 207 and at_ns / 1e9 == pytest.approx(schedule.bridge_s[7] + 20)
+
+
+@pytest.mark.parametrize("arrival", ["poisson", "constant", "gamma"])
+def test_counted_requests_come_at_the_rate_that_was_asked_for(arrival: str) -> None:
+    schedule = draw_schedule(run_at(5.0, arrival=arrival, burstiness=0.3, num_requests=150))
+    assert schedule.times_s[250] - schedule.times_s[100] == pytest.approx(30)
+    assert schedule.turn_s == pytest.approx(30)
+
+
+def test_the_last_gaps_of_the_counted_requests_lead_the_window_in() -> None:
+    """Half of 30 s: the arrivals of the second half of the turn, and the one before it."""
+    schedule = draw_schedule(run_at(5.0, num_requests=150))
+    number, lead_ns = schedule.led_in(15_000_000_000)
+    counted_s = schedule.times_s[100:250] - schedule.times_s[100]
+    assert number == 1 + np.sum(counted_s > 15)
+    assert 30 - lead_ns / 1e9 == pytest.approx(counted_s[-number])
+    assert schedule.led_in(10**12) == (150, 30_000_000_000) and schedule.led_in(0) == (0, 0)
+    assert draw_schedule(run_at(5.0, num_requests=150, ramp_from=1.0)).led_in(10**12) == (0, 0)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])

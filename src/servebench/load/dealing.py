@@ -122,6 +122,7 @@ def _open_share(
         _part(schedule.bridge_s, (n - begin) % workers, workers, schedule.bridge_span_s),
         _part(times_s[begin:end] - opens_s, (n - begin) % workers, workers),
         _part(times_s[end:] - opens_s, (n - end) % workers, workers, schedule.hold_span_s),
+        turn_ns=round(schedule.turn_s * 1e9),
         most_in_flight=run.max_concurrency,
         awake_ns=AWAKE_NS if workers <= roomy_workers() else 0,
     )
@@ -140,7 +141,9 @@ def _probe_task(run: RunConfig, workload: Workload, target: Target, workers: int
     """A process of its own, so that probes neither wait for the load's answers nor delay them."""
     times = np.cumsum(np.full(max(1, round(run.probe_rate * PROBE_SPAN_S)), 1 / run.probe_rate))
     none = Part([], 0, 1, 0)
-    pace = Pace(none, none, none, _part(times, 0, 1, float(times[-1])), most_in_flight=None, phase="probe")
+    pace = Pace(
+        none, none, none, _part(times, 0, 1, float(times[-1])), turn_ns=0, most_in_flight=None, phase="probe"
+    )
     clients = [(i, i % len(target.urls)) for i in range(len(target.urls))]
     spare = _jobs(workload.probes, target)
     tag = f"{same['tag']}-probe"

@@ -139,14 +139,15 @@ def _lead_closed(run: RunConfig, watch: Watch, shared: np.ndarray, notes: HostNo
 def _lead_open(
     run: RunConfig, schedule: Schedule, watch: Watch, shared: np.ndarray, notes: HostNotes
 ) -> tuple[int, int]:
-    """Through the schedule. Returns the window: first to last counted arrival. Raises PointFailed."""
+    """Through the schedule. Returns the window, which is the schedule's. Raises PointFailed."""
     first_s, last_s = schedule.window_s
     start = time.time_ns() + LEAD_NS
     shared[protocol.PHASE] = protocol.WARM_UP
     if schedule.warmup:
         shared[protocol.START] = start
         watch.until("warming up", protocol.WARMED, schedule.warmup, each_tick=Patience(watch, schedule.warmup))
-        opens = _open(schedule, shared, start, time.time_ns() + LEAD_NS)
+        took_ns = time.time_ns() - start - round(schedule.times_s[schedule.warmup - 1] * 1e9)
+        opens = _open(schedule, shared, start, time.time_ns() + LEAD_NS, took_ns)
     else:
         opens = _open(schedule, shared, start, start)
         shared[protocol.START] = start
@@ -163,14 +164,19 @@ def _lead_open(
         return run.stop_when_overloaded and arrived > WATCHED and growing(np.array(outstanding), arrived, 2)
 
     watch.until("measuring", protocol.DONE, run.num_requests, tick_s=TICK_S, each_tick=each_tick)
-    return opens, min(opens + round((last_s - first_s) * 1e9), time.time_ns())
+    closes = opens + round((last_s - first_s) * 1e9)
+    if watch.now(protocol.DONE) >= run.num_requests:  # else it was stopped early
+        watch.until("measuring", protocol.DONE, run.num_requests + 1, patience_s=(closes - time.time_ns()) / 1e9)
+    return opens, min(closes, time.time_ns())
 
 
-def _open(schedule: Schedule, shared: np.ndarray, start: int, not_before: int) -> int:
-    """Have counted requests leave from the next arrival on. Returns its time, where the window begins."""
+def _open(schedule: Schedule, shared: np.ndarray, start: int, not_before: int, answer_ns: int = 0) -> int:
+    """Have the window led in for as long as an answer takes, from the next arrival on. Returns when it begins."""
     shared[protocol.BRIDGED], after_ns = schedule.opening_ns(not_before - start)
-    shared[protocol.OPENS] = start + after_ns
-    return start + after_ns
+    shared[protocol.LED_IN], lead_ns = schedule.led_in(answer_ns)
+    shared[protocol.LEAD_NS] = lead_ns
+    shared[protocol.OPENS] = opens = start + after_ns + lead_ns
+    return opens
 
 
 class Patience:

@@ -28,6 +28,8 @@ from servebench.load.ledger import Ledger
 from servebench.load.protocol import (
     BRIDGED,
     IN_FLIGHT,
+    LEAD_NS,
+    LED_IN,
     OPENS,
     SPARE_CONNECTIONS,
     START,
@@ -76,11 +78,9 @@ class OpenLoop:
         self.most = min(files - OTHER_FILES, pace.most_in_flight or files)
         self.waiting: deque[Arrival] = deque()
         self.start_ns = 0  # what arrivals count from
-        self.opened, self.opens_ns, self.bridged = (
-            False,
-            0,
-            0,
-        )  # the window, ns after the start; arrivals before it
+        self.opened = False
+        self.opens_ns = self.lead_ns = 0  # the window and what leads it in, after the start
+        self.bridged = self.led_in = 0  # arrivals before the window, of all workers
         self.first: set[int] = set()  # warm-up requests whose ends open the window
         self.arrivals = self._arrivals()
         self.next = next(self.arrivals, None)
@@ -95,10 +95,14 @@ class OpenLoop:
             yield Arrival(number, at_ns, "warmup", job)
         before = pace.warmup.total
         for number, at_ns in _again(pace.bridge):
-            if self.opened and at_ns >= self.opens_ns:
+            if self.opened and at_ns >= self.lead_ns:
                 break
             yield Arrival(before + number, at_ns, "warmup", spare_job())
-        before += self.bridged
+        before += self.bridged + self.led_in
+        for number, at_ns in _once(pace.counted):
+            if number >= pace.counted.total - self.led_in:
+                led_ns = self.opens_ns - pace.turn_ns + at_ns
+                yield Arrival(before + number - pace.counted.total, led_ns, "warmup", spare_job())
         for (number, at_ns), job in zip(_once(pace.counted), self.task.counted, strict=True):
             yield Arrival(before + number, self.opens_ns + at_ns, "measured", job)
         before += pace.counted.total
@@ -111,10 +115,13 @@ class OpenLoop:
 
     def _look_for_the_opening(self) -> None:
         """The parent says when counted requests begin; an arrival of the bridge behind that does not leave."""
-        self.opened = bool(self.worker.shared[OPENS])
+        shared = self.worker.shared
+        self.opened = bool(shared[OPENS])
         if self.opened:
-            self.opens_ns, self.bridged = self.worker.shared[OPENS] - self.start_ns, self.worker.shared[BRIDGED]
-            if self.next and self.next.at_ns >= self.opens_ns:
+            self.bridged, self.led_in = shared[BRIDGED], shared[LED_IN]
+            self.opens_ns = shared[OPENS] - self.start_ns
+            self.lead_ns = self.opens_ns - shared[LEAD_NS]
+            if self.next and self.next.at_ns >= self.lead_ns:
                 self.next = next(self.arrivals, None)
 
     def patience_s(self) -> float:

@@ -9,9 +9,10 @@ from servebench.records import Phase
 
 CONNECT, WARM_UP, MEASURE, STOP = range(4)  # phases, set by the parent
 SPARE_CONNECTIONS = 4  # an open loop keeps that many open to each server, or an eighth of those in use
-# int64 slots of the shared file: phase, start (ns), when an open loop's counted requests begin (ns; 0: not yet
-# known) and how many arrivals of its bridge come before them, then a block a worker.
-PHASE, START, OPENS, BRIDGED, FIRST_WORKER = 0, 1, 2, 3, 8
+# int64 slots of the shared file: phase; start (ns); of an open loop, when its counted requests begin (ns; 0: not
+# yet known), how many arrivals of its bridge come before, how many lead the window in and for how long (ns); then
+# a block a worker.
+PHASE, START, OPENS, BRIDGED, LED_IN, LEAD_NS, FIRST_WORKER = 0, 1, 2, 3, 4, 5, 8
 # In a worker's block. ENDED, WAITS, STAMPS and SERVERS are the ledger's (ledger.py).
 CONNECTED, WARMED, DONE, FAILED, IN_FLIGHT, EVENTS, ENDED, WAITS, STAMPS = range(9)
 KEPT_STAMPS = 64
@@ -52,6 +53,7 @@ class Pace(msgspec.Struct, frozen=True):
     bridge: Part  # likewise; they go on until the parent opens the window
     counted: Part  # after the window opened
     hold: Part  # likewise
+    turn_ns: int  # before they began, the last of the counted ones' times lead the window in
     most_in_flight: int | None  # of all workers together; more requests wait
     phase: Phase | None = None  # of all requests, whatever their time
     awake_ns: int = 0  # before each of them, that its worker spends without sleep

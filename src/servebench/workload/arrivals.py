@@ -1,11 +1,14 @@
 """When requests should leave, for the open loop: absolute times, drawn beforehand from the seed.
 
 All times are drawn at once and dealt to the load processes afterwards, so that the stream does not depend on how
-many there are. The same seed gives the same pattern at every rate, only faster or slower.
+many there are. The same seed gives the same pattern at every rate, only faster or slower. It is stretched so that
+the counted requests come at the asked rate exactly: 150 Poisson arrivals would miss it by 8 %, as a deviation.
 
 How long a warm-up must last is known only when the server has answered: the window opens once the first requests
 have ended, so that as many requests end in it as arrive. Until then arrivals of a bridge go on at the warm-up's
-rate. They are part of the warm-up; the counted requests and the gaps between them are the same whenever it opens.
+rate, and then, for as long as an answer took, the last of the counted requests' gaps. What ends in the window are
+then the arrivals of one whole turn, and a server that keeps up shows the rate that was offered. All these arrivals
+are part of the warm-up; the counted requests and the gaps between them are the same whenever the window opens.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ class Schedule(NamedTuple):
     counted: int
     bridge_s: np.ndarray
     bridge_span_s: float  # after which the bridge begins again
+    turn_s: float = 0.0  # from the first counted arrival to the first behind them, where a window may be led in
 
     def opening_ns(self, after_ns: int) -> tuple[int, int]:
         """The first arrival of the bridge at or behind this time: (its number, its time), ns after the start."""
@@ -41,10 +45,18 @@ class Schedule(NamedTuple):
         again, place = (again + 1, 0) if place == len(bridge) else (again, place)
         return again * len(bridge) + place, int(bridge[place]) + again * span
 
+    def led_in(self, for_ns: int) -> tuple[int, int]:
+        """(arrivals, their time in ns): the last of the counted ones, whose gaps lead the window in that long."""
+        if not (for_ns and self.turn_s):
+            return 0, 0
+        counted_s = self.times_s[self.warmup : self.warmup + self.counted] - self.times_s[self.warmup]
+        first = max(0, int(np.searchsorted(counted_s, self.turn_s - for_ns / 1e9, side="right")) - 1)
+        return self.counted - first, round((self.turn_s - counted_s[first]) * 1e9)
+
     @property
     def window_s(self) -> tuple[float, float]:
-        """First to last counted arrival."""
-        return float(self.times_s[self.warmup]), float(self.times_s[self.warmup + self.counted - 1])
+        """First counted arrival to the first behind them: so many requests, so many gaps."""
+        return float(self.times_s[self.warmup]), float(self.times_s[self.warmup + self.counted])
 
     @property
     def hold_span_s(self) -> float:
@@ -59,13 +71,16 @@ def draw_schedule(run: RunConfig) -> Schedule:
     n = run.warmup + run.num_requests + max(LEAST_HOLD, run.num_requests)
     rng = np.random.default_rng([run.seed, run.repetition, STREAM])
     unit = np.cumsum(_gaps(run, n, rng))
+    behind = run.warmup + run.num_requests
+    unit *= run.num_requests / (unit[behind] - unit[run.warmup])
     times_s, gaps = _at_rate(unit - unit[0], run), _gaps(run, BRIDGE, rng)
-    return _bridged(times_s, run, gaps / gaps.mean() / (run.ramp_from or run.request_rate))
+    turn_s = 0.0 if run.ramp_from else float(times_s[behind] - times_s[run.warmup])
+    return _bridged(times_s, run, gaps / gaps.mean() / (run.ramp_from or run.request_rate), turn_s)
 
 
-def _bridged(times_s: np.ndarray, run: RunConfig, gaps_s: np.ndarray) -> Schedule:
+def _bridged(times_s: np.ndarray, run: RunConfig, gaps_s: np.ndarray, turn_s: float = 0.0) -> Schedule:
     bridge_s = times_s[run.warmup] + np.cumsum(gaps_s) - gaps_s
-    return Schedule(times_s, run.warmup, run.num_requests, bridge_s, float(gaps_s.sum()))
+    return Schedule(times_s, run.warmup, run.num_requests, bridge_s, float(gaps_s.sum()), turn_s)
 
 
 def _gaps(run: RunConfig, n: int, rng: np.random.Generator) -> np.ndarray:
