@@ -5,8 +5,9 @@
     .venv/bin/python benchmarks/queueing.py --loads 0.8 --requests 300 --runs 2    # a look, five minutes
 
 Poisson arrivals at five systems of reference servers. A wait is the time from a request's schedule to its first
-event, less its service. It is held against the mean that theory gives, with the standard error of the runs' means,
-and against a simulation of the very arrivals of these runs, which no chance is left in.
+event, less its service. It is held against the mean that theory gives, with the standard error of the runs' means
+(their variance is taken from the runs of all numbers of processes), and against a simulation of the very arrivals of
+these runs, which no chance is left in.
 
 | system | theory |
 |---|---|
@@ -174,20 +175,27 @@ def ttft_s(r: Result) -> float:
     return r.event_ns[0] / 1e9
 
 
-def row(system: System, load: float, workers: int, args: argparse.Namespace) -> list[object]:
-    runs = [measure(system, load, workers, seed, args) for seed in range(args.runs)]
-    offered, throughput, wait = (float(np.mean(column)) for column in list(zip(*runs, strict=True))[:3])
+def rows(system: System, load: float, args: argparse.Namespace) -> list[list[str]]:
+    """One for each number of load processes."""
     known_s = system.mean_wait_s(load, args.service_ms / 1e3) if system.mean_wait_s else None
-    error_s = float(np.std([run.wait for run in runs], ddof=1)) / sqrt(len(runs)) if len(runs) > 1 else None
+    found = {n: [measure(system, load, n, seed, args) for seed in range(args.runs)] for n in args.workers}
+    variance = np.mean([np.var([run.wait for run in runs], ddof=1) for runs in found.values()])
+    return [row(system, load, n, runs, known_s, sqrt(variance / len(runs))) for n, runs in found.items()]
+
+
+def row(
+    system: System, load: float, workers: int, runs: list[Seen], known_s: float | None, error_s: float
+) -> list[str]:
+    offered, throughput, wait = (float(np.mean(column)) for column in list(zip(*runs, strict=True))[:3])
     simulated = [run.simulated for run in runs if run.simulated is not None]
     return [
         system.name,
         f"{load:.0%}",
-        workers,
+        str(workers),
         f"{offered:.2f} → {throughput:.2f}",
         system.theory if known_s is None else f"{system.theory} {known_s * 1e3:.2f}",
-        f"{wait * 1e3:.2f}" + ("" if error_s is None else f" ± {error_s * 1e3:.2f}"),
-        "-" if known_s is None or not error_s else f"{(wait - known_s) / error_s:+.1f}",
+        f"{wait * 1e3:.2f} ± {error_s * 1e3:.2f}",
+        "-" if known_s is None else f"{(wait - known_s) / error_s:+.1f}",
         f"{np.mean(simulated) * 1e3:.2f}" if simulated else "-",
         f"{(wait - np.mean(simulated)) * 1e3:+.2f}" if simulated else "-",
         f"{sum(run.verdict == 'ok' for run in runs)} of {len(runs)}",
@@ -200,18 +208,15 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4], help="load processes")
     parser.add_argument("--systems", type=int, nargs="+", default=[*range(1, 1 + len(SYSTEMS))], help="by number")
     parser.add_argument("--requests", type=int, default=1000, help="counted ones a run")
-    parser.add_argument("--runs", type=int, default=4, help="of each row, with other arrivals each")
+    parser.add_argument("--runs", type=int, default=5, help="of each row, with other arrivals each; 2 at least")
     parser.add_argument("--service_ms", type=float, default=20.0, help="mean")
     args = parser.parse_args()
     header = ["system", "load", "processes", "offered → throughput (1/s)", "theory, wait (ms)", "measured (ms)"]
     header += ["off, in standard errors", "same arrivals, simulated (ms)", "off (ms)", "client ok"]
-    rows = [
-        row(SYSTEMS[number - 1], load, workers, args)
-        for number in args.systems
-        for load in args.loads
-        for workers in args.workers
+    table = [
+        row for number in args.systems for load in args.loads for row in rows(SYSTEMS[number - 1], load, args)
     ]
-    print(tabulate(rows, header, tablefmt="github", stralign="right"))
+    print(tabulate(table, header, tablefmt="github", stralign="right", disable_numparse=True))
 
 
 if __name__ == "__main__":
