@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from servebench import commandline, curves, figures, selection
+from servebench import commandline, curves, figures, metrics, selection
 from servebench.curves import Series
 from servebench.records import Log, Result
 
@@ -27,29 +27,34 @@ WAITING, GENERATING, FAILED = "#9AA0A6", "#0072B2", "#D7263D"
 
 
 class Span(NamedTuple):
-    """When a request was sent, when its first and when its last event came: s after the first one was sent."""
+    """When a request was sent, when its first event came and when it ended: s after the first one was sent."""
 
     sent: float
     first: float
     last: float
     failed: bool
+    cut_off: bool  # it had not ended when the point had
 
 
 def spans(log: Log) -> list[Span]:
     """Every request of the run, warm-up too, in the order of sending."""
     results = sorted(log.results, key=lambda r: r.sent_ns)
-    return [_span(r, results[0].sent_ns) for r in results]
+    end_ns = max(metrics.end_ns(r) for r in results)
+    return [_span(r, results[0].sent_ns, max(end_ns, log.window_ns[1] if log.window_ns else 0)) for r in results]
 
 
-def _span(r: Result, start_ns: int) -> Span:
-    first, last = (r.event_ns[0], r.event_ns[-1]) if r.event_ns else (0, 0)
-    sent, first_at, last_at = ((r.sent_ns - start_ns + t) / 1e9 for t in (0, first, last))
-    return Span(sent, first_at, last_at, r.error is not None)
+def _span(r: Result, start_ns: int, end_ns: int) -> Span:
+    """One that was cut off was in flight to the end, and without a token it waited that long."""
+    cut_off = r.finish_reason == "cancelled"
+    last_ns = end_ns if cut_off else metrics.end_ns(r)
+    first_ns = r.sent_ns + r.event_ns[0] if r.event_ns else last_ns
+    sent, first, last = ((t - start_ns) / 1e9 for t in (r.sent_ns, first_ns, last_ns))
+    return Span(sent, first, last, r.error is not None, cut_off)
 
 
 def running(requests: list[Span]) -> tuple[np.ndarray, np.ndarray]:
     """Requests in flight from each moment on at which one was sent or ended: (s, requests)."""
-    changes = sorted([(r.sent, 1) for r in requests] + [(r.last, -1) for r in requests])
+    changes = sorted([(r.sent, 1) for r in requests] + [(r.last, -1) for r in requests if not r.cut_off])
     return np.array([at for at, _ in changes]), np.cumsum([step for _, step in changes])
 
 
@@ -61,7 +66,7 @@ def draw_lines(ax: Axes, row: np.ndarray, start: np.ndarray, end: np.ndarray, **
 
 def draw_requests(ax: Axes, requests: list[Span]) -> None:
     row = np.arange(len(requests))
-    sent, first, last, failed = (np.array(column) for column in zip(*requests, strict=True))
+    sent, first, last, failed, _ = (np.array(column) for column in zip(*requests, strict=True))
     look = {"linewidth": max(0.4, min(3.0, 160 / len(requests)))}
     draw_lines(ax, row, sent, first, color=WAITING, label="waiting for the first token", **look)
     draw_lines(ax, row, first, last, color=GENERATING, label="generating", **look)

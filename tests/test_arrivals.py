@@ -70,8 +70,36 @@ def test_a_trace_keeps_its_times_but_for_the_speed() -> None:
     run = RunConfig(trace_speed=2.0, num_requests=3, warmup=1)
     schedule = trace_schedule(np.array([100.0, 101.0, 105.0, 106.0]), run)
     assert schedule.times_s[:4].tolist() == [0.0, 0.5, 2.5, 3.0]
-    assert schedule.window_s == (0.5, 3.0)
+    assert schedule.window_s == (0.5, 4.0)
     assert np.diff(schedule.times_s[3:]) == pytest.approx(1.0)  # 4 arrivals in 3 s: a mean gap of 1 s goes on
+
+
+def test_a_warm_up_that_must_last_longer_goes_on_at_its_rate() -> None:
+    """Gaps as before, of the rate that a ramp begins with; counted requests begin where one of them would."""
+    schedule = draw_schedule(run_at(30.0, ramp_from=10.0, arrival="gamma", burstiness=0.5, num_requests=90))
+    assert schedule.bridge_s[0] == schedule.times_s[100]
+    assert schedule.bridge_span_s == pytest.approx(10.0)  # 100 at 10/s
+    assert schedule.opening_ns(0) == (0, round(schedule.bridge_s[0] * 1e9))
+    number, at_ns = schedule.opening_ns(round((schedule.bridge_s[7] + 2 * schedule.bridge_span_s) * 1e9) - 5)
+    assert number == 207 and at_ns / 1e9 == pytest.approx(schedule.bridge_s[7] + 20)
+
+
+@pytest.mark.parametrize("arrival", ["poisson", "constant", "gamma"])
+def test_counted_requests_come_at_the_rate_that_was_asked_for(arrival: str) -> None:
+    schedule = draw_schedule(run_at(5.0, arrival=arrival, burstiness=0.3, num_requests=150))
+    assert schedule.times_s[250] - schedule.times_s[100] == pytest.approx(30)
+    assert schedule.turn_s == pytest.approx(30)
+
+
+def test_the_last_gaps_of_the_counted_requests_lead_the_window_in() -> None:
+    """Half of 30 s: the arrivals of the second half of the turn, and the one before it."""
+    schedule = draw_schedule(run_at(5.0, num_requests=150))
+    number, lead_ns = schedule.led_in(15_000_000_000)
+    counted_s = schedule.times_s[100:250] - schedule.times_s[100]
+    assert number == 1 + np.sum(counted_s > 15)
+    assert 30 - lead_ns / 1e9 == pytest.approx(counted_s[-number])
+    assert schedule.led_in(10**12) == (150, 30_000_000_000) and schedule.led_in(0) == (0, 0)
+    assert draw_schedule(run_at(5.0, num_requests=150, ramp_from=1.0)).led_in(10**12) == (0, 0)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
@@ -83,12 +111,20 @@ def test_all_workers_together_send_the_same_stream(workers: int, tmp_path: Path)
     tasks = deal(run, Workload(ask, ask[:10], schedule), target, tmp_path, workers)
     paces = [task.pace for task in tasks if task.pace]
     assert len(paces) == workers
-    sent = sorted(t for pace in paces for t in (*pace.warmup_ns, *pace.counted_ns, *pace.hold_ns))
-    assert sent == [round(t * 1e9) for t in schedule.times_s.tolist()]
-    assert sum(pace.most_in_flight or 0 for pace in paces) == 6
+    opens_s = schedule.times_s[7]
+    for name, times_s in {
+        "warmup": schedule.times_s[:7],
+        "bridge": schedule.bridge_s,
+        "counted": schedule.times_s[7:57] - opens_s,
+        "hold": schedule.times_s[57:] - opens_s,
+    }.items():
+        parts = [getattr(pace, name) for pace in paces]
+        numbered = sorted((p.first + i * p.step, t) for p in parts for i, t in enumerate(p.at_ns))
+        assert numbered == [(i, round(t * 1e9)) for i, t in enumerate(times_s.tolist())]
+    assert {pace.most_in_flight for pace in paces} == {6}
     when = {
         job.id: t
         for task, pace in zip(tasks, paces, strict=True)
-        for job, t in zip(task.counted, pace.counted_ns, strict=True)
+        for job, t in zip(task.counted, pace.counted.at_ns, strict=True)
     }
     assert [when[i] for i in range(50)] == sorted(when.values()), "request i leaves at the i-th counted time"

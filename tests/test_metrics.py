@@ -131,6 +131,14 @@ def test_littles_law_ratio(log: Log) -> None:
     assert metrics.littles_law_ratio(log) == pytest.approx(0.75 * 2.0 / 1.25)
 
 
+def test_a_client_that_waits_for_its_timeout_has_a_request_in_flight() -> None:
+    """One client, 2 s each, none answered: 1 in flight, and Little's law holds."""
+    late = [make_result(i, 2.0 * i, [], error="no end", ended_ns=2_000_000_000) for i in range(5)]
+    log = make_log(late, (0.0, 10.0))
+    assert metrics.effective_concurrency(log) == pytest.approx(1)
+    assert metrics.littles_law_ratio(log) == pytest.approx(1)
+
+
 def test_throughput_per_gpu(log: Log) -> None:
     assert metrics.throughput_per_gpu(log) == pytest.approx(7 / 4 / 2)
 

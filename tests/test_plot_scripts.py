@@ -16,6 +16,7 @@ from conftest import ROOT, make_log, make_result, point
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+import plot_timeline
 from servebench import curves, figures, labels, records, selection, theme
 
 SCRIPTS = sorted(path.stem for path in (ROOT / "src").glob("plot_*.py"))
@@ -336,3 +337,17 @@ def test_clients_and_rates_have_figures_of_their_own(logs: Path) -> None:
     _, of_rates = curves.groups(options(logs, *same), selection.CONFIGURATION)
     assert selection.load_axis(of_rates.log) == "Request rate (requests/s)"
     assert [selection.load_of(p.log) for p in of_rates.series[0].points] == [0.5, 4]
+
+
+def test_a_timeline_shows_what_was_in_flight_to_the_end() -> None:
+    """Sent at 0, 1, 2, 3 s: one ended after 1 s, one failed after 2.5 s, two were cut off, one without a token."""
+    results = [
+        make_result(0, 0.0, [0.5, 1.0]),
+        make_result(1, 1.0, [], error="no end", ended_ns=2_500_000_000),
+        make_result(2, 2.0, [0.5], phase="hold", finish_reason="cancelled", ended_ns=3_000_000_000),
+        make_result(3, 3.0, [], phase="hold", finish_reason="cancelled"),  # as in logs without ended_ns
+    ]
+    spans = plot_timeline.spans(make_log(results, (0.0, 5.0)))
+    assert [(span.first, span.last) for span in spans] == [(0.5, 1.0), (3.5, 3.5), (2.5, 5.0), (5.0, 5.0)]
+    at, running = plot_timeline.running(spans)
+    assert (at.tolist(), running.tolist()) == ([0.0, 1.0, 1.0, 2.0, 3.0, 3.5], [1, 0, 1, 2, 3, 2])

@@ -303,9 +303,16 @@ def effective_concurrency(log: Log) -> float | None:
 
 
 def littles_law_ratio(log: Log) -> float | None:
-    """Request throughput x mean latency / effective concurrency: near 1 when the window was steady."""
-    rate, latency, in_flight = request_throughput(log), mean(each(log, e2e_s)), effective_concurrency(log)
-    return rate * latency / in_flight if rate and latency and in_flight else None
+    """Requests ended in the window / its length x mean time in flight / effective concurrency.
+
+    Near 1 when the window was steady. A failed request was in flight too, until it was given up.
+    """
+    length, in_flight = window_s(log), effective_concurrency(log)
+    ended = [r for r in log.results if r.finish_reason != "cancelled" and (r.event_ns or r.ended_ns is not None)]
+    start, end = log.window_ns or (0, 0)
+    times = [(end_ns(r) - r.sent_ns) / 1e9 for r in ended if r.phase == "measured"]
+    inside = sum(start < end_ns(r) <= end for r in ended)
+    return inside / length * sum(times) / len(times) / in_flight if length and in_flight and times else None
 
 
 # Parameters that one token passes through, in billions, where the name says another number: mixtures of experts.

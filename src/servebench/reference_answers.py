@@ -52,6 +52,7 @@ class Behaviour:
     ttft: float = 0.05
     gap: float = 0.01
     sigma: float = 0.0
+    service: str = "constant"  # or "exponential": the time to the first event, drawn anew for every request
     tokens_per_event: int = 1
     usage: str = "last"  # "none", "last" (an event of its own at the end) or "each" (in every event)
     slots: int = 0  # answers under way at once, in every process; 0: no limit
@@ -68,6 +69,10 @@ class Behaviour:
             return round(mean_s * 1e9)
         return round(random.lognormvariate(math.log(mean_s) - self.sigma**2 / 2, self.sigma) * 1e9)
 
+    def first_s(self) -> float:
+        """The time to the first event of one request."""
+        return random.expovariate(1 / self.ttft) if self.service == "exponential" else self.ttft
+
 
 class Slots:
     """Places for answers under way: the queue of a server whose capacity is known."""
@@ -76,12 +81,12 @@ class Slots:
         self.behaviour = behaviour
         self.free_ns = [0] * behaviour.slots  # heap: when each is free
 
-    def begin_ns(self, gaps: int, arrived_ns: int) -> int:
+    def begin_ns(self, first_s: float, gaps: int, arrived_ns: int) -> int:
         """When there is a place for an answer of so many gaps; it is taken for its mean duration."""
         if not self.free_ns:
             return arrived_ns
         begin_ns = max(arrived_ns, self.free_ns[0])
-        service_s = self.behaviour.ttft + gaps * self.behaviour.gap
+        service_s = first_s + gaps * self.behaviour.gap
         heapq.heapreplace(self.free_ns, begin_ns + round(service_s * 1e9))
         return begin_ns
 
@@ -228,6 +233,7 @@ def parse(doc: str | None) -> argparse.Namespace:
     add("--ttft", type=float, default=0.05, metavar="S", help="request to first event, in s [0.05]")
     add("--gap", type=float, default=0.01, metavar="S", help="event to event, in s [0.01]")
     add("--sigma", type=float, default=0.0, help="of lognormal delays with these means; 0 is constant [0]")
+    add("--service", choices=["constant", "exponential"], default="constant", help="how --ttft varies [constant]")
     add("--tokens_per_event", type=int, default=1, metavar="N", help="[1]")
     add("--usage", choices=["none", "last", "each"], default="last", help="where token counts are said [last]")
     says = "; ".join(f"{name}: {what}" for name, what in SAYS.items())

@@ -137,6 +137,7 @@ class Server:
         behaviour = self.behaviour
         fault = behaviour.fault if self.requests % behaviour.fault_every == 0 else None
         prompt, tokens = text_asked(ask)
+        first_s = behaviour.first_s()
         stream = Stream(
             peer,
             request_id,
@@ -156,18 +157,18 @@ class Server:
         elif fault == "silent_close":
             self._close(peer)
         elif not stream.streamed:
-            begin_ns = self.slots.begin_ns(stream.total, arrived_ns)
-            self._schedule(stream, begin_ns + behaviour.delay_ns(behaviour.ttft + behaviour.gap * stream.total))
+            begin_ns = self.slots.begin_ns(first_s, stream.total, arrived_ns)
+            self._schedule(stream, begin_ns + behaviour.delay_ns(first_s + behaviour.gap * stream.total))
         else:
             if fault != "slow_headers":
                 peer.send(HEAD)
             same = behaviour.usage != "each" and stream.says == "text" and not behaviour.buffered
             stream.plain = self._event(stream) if same else b""
-            begin_ns = self.slots.begin_ns(-(-stream.total // behaviour.tokens_per_event) - 1, arrived_ns)
+            begin_ns = self.slots.begin_ns(first_s, -(-stream.total // behaviour.tokens_per_event) - 1, arrived_ns)
             if stream.says == "hidden_reasoning":
                 stream.tokens = stream.reasoning
                 begin_ns += behaviour.delay_ns(behaviour.gap * -(-stream.reasoning // behaviour.tokens_per_event))
-            self._schedule(stream, begin_ns + behaviour.delay_ns(behaviour.ttft))
+            self._schedule(stream, begin_ns + behaviour.delay_ns(first_s))
 
     def _schedule(self, stream: Stream, due_ns: int) -> None:
         heapq.heappush(self.due, (due_ns, id(stream), stream))
@@ -286,6 +287,7 @@ def main() -> None:
         "ttft",
         "gap",
         "sigma",
+        "service",
         "tokens_per_event",
         "usage",
         "say",

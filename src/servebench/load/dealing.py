@@ -6,16 +6,15 @@ import os
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from servebench.load.answers import Form
-from servebench.load.protocol import SPARE_CONNECTIONS, Job, Pace, Task
+from servebench.load.protocol import SPARE_CONNECTIONS, Job, Pace, Part, Task
 from servebench.records import RunConfig
-from servebench.workload import Request, Schedule, Workload
+from servebench.workload import Request, Workload
 
 PROBE_SPAN_S = 3600.0  # after which the times of probes come again
 AWAKE_NS = 2_000_000  # before an arrival, where cores are free: a sleeper is now and then woken 1 to 3 ms late
@@ -36,7 +35,15 @@ def roomy_workers() -> int:
     return len(os.sched_getaffinity(0)) // 2
 
 
-def deal(run: RunConfig, workload: Workload, target: Target, folder: Path, workers: int) -> list[Task]:
+def deal(
+    run: RunConfig,
+    workload: Workload,
+    target: Target,
+    folder: Path,
+    workers: int,
+    lock_fd: int = -1,
+    wake_fds: Sequence[int] = (),
+) -> list[Task]:
     """A task for each worker, round robin, and one more for the probes beside the load."""
     everything = _jobs([*workload.counted, *workload.spare], target)
     counted, spare = everything[: run.num_requests], everything[run.num_requests :]
@@ -50,6 +57,9 @@ def deal(run: RunConfig, workload: Workload, target: Target, folder: Path, worke
         "request_timeout_s": run.request_timeout,
         "max_retries": run.max_retries,
         "client_step": workers,
+        "peers": list(range(workers)),
+        "lock_fd": lock_fd,
+        "wake_fds": list(wake_fds),
     }
     share = _open_share if workload.schedule else _closed_share
     tasks = [
@@ -107,37 +117,35 @@ def _open_share(
     """Every workers-th arrival of the one stream, and the request that goes with it."""
     schedule = workload.schedule
     assert schedule
-    most = run.max_concurrency
-    mine = None if most is None else most // workers + (n < most % workers)
-    warmup, counting, hold = (_ns(part[(n - start) % workers :: workers]) for start, part in _parts(schedule))
+    begin, end = schedule.warmup, schedule.warmup + schedule.counted
+    times_s, opens_s = schedule.times_s, schedule.times_s[begin]
     pace = Pace(
-        warmup,
-        counting,
-        hold,
-        hold_span_ns=round(schedule.hold_span_s * 1e9),
-        most_in_flight=mine,
+        _part(times_s[:begin], n, workers),
+        _part(schedule.bridge_s, (n - begin) % workers, workers, schedule.bridge_span_s),
+        _part(times_s[begin:end] - opens_s, (n - begin) % workers, workers),
+        _part(times_s[end:] - opens_s, (n - end) % workers, workers, schedule.hold_span_s),
+        turn_ns=round(schedule.turn_s * 1e9),
+        most_in_flight=run.max_concurrency,
         awake_ns=AWAKE_NS if workers <= roomy_workers() else 0,
     )
-    connected = min(SPARE_CONNECTIONS * servers, mine or SPARE_CONNECTIONS * servers)
+    connected = min(SPARE_CONNECTIONS * servers, run.max_concurrency or SPARE_CONNECTIONS * servers)
     clients = [(n + workers * i, i % servers) for i in range(connected)]
     jobs = counted[(n - schedule.warmup) % workers :: workers]
     return {"clients": clients, "pace": pace, "counted": jobs, "spare": spare[n::workers]}
 
 
-def _parts(schedule: Schedule) -> list[tuple[int, np.ndarray]]:
-    """Arrivals before, while, and after counting: (number of the first in the stream, times in s)."""
-    edges = [0, schedule.warmup, schedule.warmup + schedule.counted, len(schedule.times_s)]
-    return [(a, schedule.times_s[a:b]) for a, b in pairwise(edges)]
-
-
-def _ns(times_s: np.ndarray) -> list[int]:
-    return [round(t * 1e9) for t in times_s.tolist()]
+def _part(times_s: np.ndarray, first: int, step: int, span_s: float = 0.0) -> Part:
+    mine_ns = [round(t * 1e9) for t in times_s[first::step].tolist()]
+    return Part(mine_ns, first, step, len(times_s), round(span_s * 1e9))
 
 
 def _probe_task(run: RunConfig, workload: Workload, target: Target, workers: int, same: dict[str, Any]) -> Task:
     """A process of its own, so that probes neither wait for the load's answers nor delay them."""
     times = np.cumsum(np.full(max(1, round(run.probe_rate * PROBE_SPAN_S)), 1 / run.probe_rate))
-    pace = Pace([], [], _ns(times), round(times[-1] * 1e9), most_in_flight=None, phase="probe")
+    none = Part([], 0, 1, 0)
+    pace = Pace(
+        none, none, none, _part(times, 0, 1, float(times[-1])), turn_ns=0, most_in_flight=None, phase="probe"
+    )
     clients = [(i, i % len(target.urls)) for i in range(len(target.urls))]
     spare = _jobs(workload.probes, target)
     tag = f"{same['tag']}-probe"
@@ -148,5 +156,5 @@ def _probe_task(run: RunConfig, workload: Workload, target: Target, workers: int
         counted=[],
         spare=spare,
         spare_ids=(0, 1),
-        **(same | {"tag": tag}),
+        **(same | {"tag": tag, "peers": [workers]}),
     )

@@ -24,12 +24,14 @@ from servebench.load.protocol import Report, Task
 from servebench.quality import Evidence, growing, judge
 from servebench.records import Quality, Result, RunConfig, read_parts
 from servebench.workload import Schedule, Workload
+from servebench.workload.arrivals import BRIDGE
 
 TICK_S, QUICK_TICK_S = 0.05, 0.01  # while measuring, and before
 CONNECT_S = 30.0  # after which clients that have no connection are left to fail request by request
 END_S = 60.0  # for a worker to write down what it has
 LEAD_NS = 50_000_000  # from telling the workers of an open loop to its first arrival
 UNKNOWN = Quality(verdict="unknown: the disk is full, so what the client noted of itself is lost")
+NEARLY_ALL = 0.9  # of an open loop's first requests
 WATCHED = 40  # arrivals before which an open loop is not stopped early
 
 
@@ -56,12 +58,12 @@ def default_workers(num_clients: int, request_rate: float = 0.0) -> int:
 
 def run_load(run: RunConfig, workload: Workload, target: Target, folder: Path, workers: int) -> Outcome:
     """Put the load on the target. `folder` holds the part files while it runs; it is removed at the end."""
-    clients = run.max_concurrency or len(workload.spare) if workload.schedule else run.num_clients
+    clients = min(run.max_concurrency or BRIDGE, BRIDGE) if workload.schedule else run.num_clients
     workers = min(workers, clients, len(workload.spare))
     probing = bool(workload.probes)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    with _shared_file(folder / "control", workers + probing) as shared:
+    with _shared_file(folder / "control", (workers + probing) * protocol.slots(len(target.urls))) as shared:
         failure, window, notes = _steer(run, workload, target, folder, workers, shared)
     results, probes = _results(folder, range(workers)), _results(folder, range(workers, workers + probing))
     asked = 0 if workload.schedule else run.num_clients
@@ -78,11 +80,21 @@ def _results(folder: Path, workers: range) -> list[Result]:
 
 
 @contextmanager
-def _shared_file(path: Path, workers: int) -> Iterator[np.ndarray]:
-    """The phase and every worker's counters, as int64 in a file that all of them map."""
-    slots = protocol.FIRST_WORKER + workers * protocol.SLOTS
-    path.write_bytes(bytes(8 * slots))
+def _shared_file(path: Path, slots: int) -> Iterator[np.ndarray]:
+    """The phase and so many slots of the workers' counters, as int64 in a file that all of them map."""
+    path.write_bytes(bytes(8 * (protocol.FIRST_WORKER + slots)))
     yield np.memmap(path, dtype=np.int64, mode="r+")
+
+
+@contextmanager
+def _common_fds(workers: int) -> Iterator[tuple[int, list[int]]]:
+    """A file to lock, and an eventfd a worker to wake it by: what an open loop's workers decide together with."""
+    fds = [os.memfd_create("lock"), *(os.eventfd(0, os.EFD_NONBLOCK) for _ in range(workers))]
+    try:
+        yield fds[0], fds[1:]
+    finally:
+        for fd in fds:
+            os.close(fd)
 
 
 def _steer(
@@ -92,8 +104,9 @@ def _steer(
     window: tuple[int, int] | None = None
     failure = None
     notes = HostNotes()
-    tasks = deal(run, workload, target, folder, workers)
-    processes = [_spawn(task) for task in tasks]
+    with _common_fds(workers if workload.schedule and workers > 1 else 0) as (lock_fd, wake_fds):
+        tasks = deal(run, workload, target, folder, workers, lock_fd, wake_fds)
+        processes = [_spawn(task) for task in tasks]
     watch = Watch(run, processes, shared, target.check)
     try:
         watch.until("connecting", protocol.CONNECTED, sum(len(t.clients) for t in tasks), patience_s=CONNECT_S)
@@ -128,12 +141,19 @@ def _lead_closed(run: RunConfig, watch: Watch, shared: np.ndarray, notes: HostNo
 def _lead_open(
     run: RunConfig, schedule: Schedule, watch: Watch, shared: np.ndarray, notes: HostNotes
 ) -> tuple[int, int]:
-    """Through the schedule. Returns the window: first to last counted arrival. Raises PointFailed."""
+    """Through the schedule. Returns the window, which is the schedule's. Raises PointFailed."""
     first_s, last_s = schedule.window_s
     start = time.time_ns() + LEAD_NS
-    shared[protocol.START] = start
     shared[protocol.PHASE] = protocol.WARM_UP
-    watch.until("warming up", protocol.DONE, run.num_requests, patience_s=first_s)
+    if schedule.warmup:
+        shared[protocol.START] = start
+        watch.until("warming up", protocol.WARMED, schedule.warmup, each_tick=Patience(watch, schedule.warmup))
+        took_ns = time.time_ns() - start - round(schedule.times_s[schedule.warmup - 1] * 1e9)
+        opens = _open(schedule, shared, start, time.time_ns() + LEAD_NS, took_ns)
+    else:
+        opens = _open(schedule, shared, start, start)
+        shared[protocol.START] = start
+    watch.until("warming up", protocol.DONE, 1, patience_s=(opens - time.time_ns()) / 1e9)
     notes.begin()
     shared[protocol.PHASE] = protocol.MEASURE
     outstanding: list[int] = []
@@ -141,12 +161,41 @@ def _lead_open(
     def each_tick() -> bool:
         notes.sample()
         outstanding.append(watch.now(protocol.IN_FLIGHT))
-        arrived = int(np.searchsorted(schedule.times_s, (time.time_ns() - start) / 1e9)) - schedule.warmup
+        passed_s = first_s + (time.time_ns() - opens) / 1e9
+        arrived = int(np.searchsorted(schedule.times_s, passed_s)) - schedule.warmup
         return run.stop_when_overloaded and arrived > WATCHED and growing(np.array(outstanding), arrived, 2)
 
     watch.until("measuring", protocol.DONE, run.num_requests, tick_s=TICK_S, each_tick=each_tick)
-    end = min(start + round(last_s * 1e9), time.time_ns())
-    return start + round(first_s * 1e9), end
+    closes = opens + round((last_s - first_s) * 1e9)
+    if watch.now(protocol.DONE) >= run.num_requests:  # else it was stopped early
+        watch.until("measuring", protocol.DONE, run.num_requests + 1, patience_s=(closes - time.time_ns()) / 1e9)
+    return opens, min(closes, time.time_ns())
+
+
+def _open(schedule: Schedule, shared: np.ndarray, start: int, not_before: int, answer_ns: int = 0) -> int:
+    """Have the window led in for as long as an answer takes, from the next arrival on. Returns when it begins."""
+    shared[protocol.BRIDGED], after_ns = schedule.opening_ns(not_before - start)
+    shared[protocol.LED_IN], lead_ns = schedule.led_in(answer_ns)
+    shared[protocol.LEAD_NS] = lead_ns
+    shared[protocol.OPENS] = opens = start + after_ns + lead_ns
+    return opens
+
+
+class Patience:
+    """For how long an open loop warms up: until its first requests ended, and ends have caught up with arrivals.
+
+    Asked whether that is long enough although one hangs: after twice the time in which nine tenths had ended.
+    """
+
+    def __init__(self, watch: Watch, requests: int) -> None:
+        self.watch, self.most = watch, NEARLY_ALL * requests
+        self.begun_s, self.most_ended_s = time.monotonic(), float("inf")
+
+    def __call__(self) -> bool:
+        passed_s = time.monotonic() - self.begun_s
+        if self.watch.now(protocol.WARMED) >= self.most:
+            self.most_ended_s = min(self.most_ended_s, passed_s)
+        return passed_s > 2 * self.most_ended_s
 
 
 class HostNotes:
@@ -184,7 +233,7 @@ class Watch:
         check: Callable[[], None],
     ) -> None:
         self.run, self.processes, self.check = run, processes, check
-        self.blocks = shared[protocol.FIRST_WORKER :].reshape(-1, protocol.SLOTS)
+        self.blocks = shared[protocol.FIRST_WORKER :].reshape(len(processes), -1)
 
     def until(
         self,
@@ -221,7 +270,8 @@ class Watch:
 def _spawn(task: Task) -> subprocess.Popen[bytes]:
     # Whose child it is, lest it takes another for its parent; the folder is for readers of `ps`.
     command = [sys.executable, "-m", "servebench.load.worker", str(os.getpid()), task.folder]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE)
+    fds = [fd for fd in (task.lock_fd, *task.wake_fds) if fd >= 0]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=fds)
     assert process.stdin
     try:
         process.stdin.write(msgspec.msgpack.encode(task))
@@ -249,6 +299,7 @@ def _evidence(folder: Path, workers: int, notes: HostNotes) -> Evidence | None:
     except (OSError, msgspec.DecodeError):
         return None
     return Evidence(
+        late_ids=np.concatenate([np.array(r.late_ids, dtype=np.int64) for r in reports]),
         lag_ns=np.concatenate([np.fromfile(folder / f"lag-{n}", dtype=np.int64) for n in range(workers)]),
         send_late_ns=np.concatenate([np.array(r.send_late_ns, dtype=np.int64) for r in reports]),
         unstamped_reads=sum(r.unstamped_reads for r in reports),

@@ -1,12 +1,14 @@
 """The open loop: requests leave at times that were set beforehand, whether the last ones were answered or not.
 
 Connections are a pool that grows as it must. Where requests in flight are limited, more of them wait, and their
-wait is in the log: each has the time that it was scheduled for and the time that it was sent.
+wait is in the log: each has the time that it was scheduled for and the time that it was sent. Which arrival is
+whose was dealt out beforehand; when it may leave, and to which server, ledger.py says for all processes alike.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import resource
 import select
 from collections import deque
@@ -22,7 +24,20 @@ from servebench.load.client import Client
 from servebench.load.closed_loop import CONNECTS_AT_ONCE, HOUSEKEEPING_S
 from servebench.load.exchange import Exchange
 from servebench.load.http import Answer
-from servebench.load.protocol import IN_FLIGHT, SPARE_CONNECTIONS, START, Job, Pace
+from servebench.load.ledger import Ledger
+from servebench.load.protocol import (
+    BRIDGED,
+    IN_FLIGHT,
+    LEAD_NS,
+    LED_IN,
+    OPENS,
+    SPARE_CONNECTIONS,
+    START,
+    WARMED,
+    Job,
+    Pace,
+    Part,
+)
 from servebench.load.route import Route
 from servebench.load.wire import State
 from servebench.records import Phase
@@ -41,6 +56,7 @@ def wake_up_sharply() -> None:
 
 
 class Arrival(NamedTuple):
+    number: int  # among those of all workers
     at_ns: int  # after the start
     phase: Phase
     job: Job
@@ -53,26 +69,60 @@ class OpenLoop:
         self.worker, self.routes, self.pace, self.task = worker, routes, pace, worker.task
         self.clients = [Client(number, server, routes[server], worker) for number, server in self.task.clients]
         self.free: list[list[Client]] = [[c for c in self.clients if c.server == s] for s in range(len(routes))]
-        self.busy, self.sent = [0] * len(routes), [0] * len(routes)  # requests by server: in flight, ever
+        self.busy = [0] * len(routes)  # requests in flight by server, of this worker
+        self.ledger = Ledger(worker.shared, self.task, pace.most_in_flight)
+        if self.ledger.wake_fd >= 0:
+            worker.epoll.register(self.ledger.wake_fd, select.EPOLLIN)
+            worker.watched[self.ledger.wake_fd] = self._woken
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.most = min(files - OTHER_FILES, pace.most_in_flight or files)
+        self.waiting: deque[Arrival] = deque()
+        self.start_ns = 0  # what arrivals count from
+        self.opened = False
+        self.opens_ns = self.lead_ns = 0  # the window and what leads it in, after the start
+        self.bridged = self.led_in = 0  # arrivals before the window, of all workers
+        self.first: set[int] = set()  # warm-up requests whose ends open the window
         self.arrivals = self._arrivals()
         self.next = next(self.arrivals, None)
-        self.waiting: deque[Arrival] = deque()
-        self.freed_ns: deque[int] = deque()  # since when there is room for those that wait
-        self.start_ns = 0  # what arrivals count from
         wake_up_sharply()
 
     def _arrivals(self) -> Iterator[Arrival]:
         """This worker's arrivals in order; those of the end come again and again."""
-        pace, always = self.pace, self.pace.phase
-        for at_ns in pace.warmup_ns:
-            yield Arrival(at_ns, always or "warmup", self.worker.spare_job())
-        for at_ns, job in zip(pace.counted_ns, self.task.counted, strict=True):
-            yield Arrival(at_ns, always or "measured", job)
-        for again in count() if pace.hold_ns else ():
-            for at_ns in pace.hold_ns:
-                yield Arrival(at_ns + again * pace.hold_span_ns, always or "hold", self.worker.spare_job())
+        pace, spare_job = self.pace, self.worker.spare_job
+        for number, at_ns in _once(pace.warmup):
+            job = spare_job()
+            self.first.add(job.id)
+            yield Arrival(number, at_ns, "warmup", job)
+        before = pace.warmup.total
+        for number, at_ns in _again(pace.bridge):
+            if self.opened and at_ns >= self.lead_ns:
+                break
+            yield Arrival(before + number, at_ns, "warmup", spare_job())
+        before += self.bridged + self.led_in
+        for number, at_ns in _once(pace.counted):
+            if number >= pace.counted.total - self.led_in:
+                led_ns = self.opens_ns - pace.turn_ns + at_ns
+                yield Arrival(before + number - pace.counted.total, led_ns, "warmup", spare_job())
+        for (number, at_ns), job in zip(_once(pace.counted), self.task.counted, strict=True):
+            yield Arrival(before + number, self.opens_ns + at_ns, "measured", job)
+        before += pace.counted.total
+        for number, at_ns in _again(pace.hold):
+            yield Arrival(before + number, self.opens_ns + at_ns, pace.phase or "hold", spare_job())
+
+    def _woken(self, floor_ns: int) -> None:
+        """Another worker left a place, which start_due will find."""
+        os.eventfd_read(self.ledger.wake_fd)
+
+    def _look_for_the_opening(self) -> None:
+        """The parent says when counted requests begin; an arrival of the bridge behind that does not leave."""
+        shared = self.worker.shared
+        self.opened = bool(shared[OPENS])
+        if self.opened:
+            self.bridged, self.led_in = shared[BRIDGED], shared[LED_IN]
+            self.opens_ns = shared[OPENS] - self.start_ns
+            self.lead_ns = self.opens_ns - shared[LEAD_NS]
+            if self.next and self.next.at_ns >= self.lead_ns:
+                self.next = next(self.arrivals, None)
 
     def patience_s(self) -> float:
         """Waits until the next arrival or a ready socket: epoll counts in ms, a select on it in us."""
@@ -92,23 +142,25 @@ class OpenLoop:
         """Send what is due, and what waited for a place."""
         if not self.start_ns:
             return
+        if not self.opened and self.pace.bridge.total:
+            self._look_for_the_opening()
         now_ns = time_ns()
-        while self.waiting and self.freed_ns:
-            arrival, freed_ns = self.waiting.popleft(), self.freed_ns.popleft()
-            self._send(arrival, due_ns=max(freed_ns, self.start_ns + arrival.at_ns))
         while self.next and self.start_ns + self.next.at_ns <= now_ns:
-            if sum(self.busy) < self.most:
-                self._send(self.next, due_ns=self.start_ns + self.next.at_ns)
-            else:
-                self.waiting.append(self.next)
+            self.waiting.append(self.next)
             self.next = next(self.arrivals, None)
+        while self.waiting:
+            number = self.waiting[0].number
+            self.ledger.wait(number)  # said before the look: who leaves a place behind it wakes us
+            if not self.ledger.has_place(number) or sum(self.busy) >= self.most:
+                return
+            self._send(self.waiting.popleft())
+            self.ledger.wait(None)
 
-    def _send(self, arrival: Arrival, due_ns: int) -> None:
-        """To the server with the fewest requests of ours in flight."""
-        server = min(range(len(self.routes)), key=lambda s: (self.busy[s], self.sent[s]))
+    def _send(self, arrival: Arrival) -> None:
+        scheduled_ns, server = self.start_ns + arrival.at_ns, self.ledger.take(arrival.number)
+        due_ns = max(scheduled_ns, self.ledger.place_since_ns(arrival.number))
         self.busy[server] += 1
-        self.sent[server] += 1
-        job = msgspec.structs.replace(arrival.job, scheduled_ns=self.start_ns + arrival.at_ns)
+        job = msgspec.structs.replace(arrival.job, scheduled_ns=scheduled_ns)
         self._take(server).start(job, arrival.phase, due_ns)
 
     def _take(self, server: int) -> Client:
@@ -157,6 +209,20 @@ class OpenLoop:
         """Free a client whose request ended. Returns how late the request was, ns, its wait for a place apart."""
         self.busy[client.server] -= 1
         self.free[client.server].append(client)
-        if len(self.waiting) > len(self.freed_ns):
-            self.freed_ns.append(exchange.answer.pieces.stamp_ns[-1] if not exchange.error else time_ns())
+        self.ledger.free(client.server, exchange.answer.pieces.stamp_ns[-1] if not exchange.error else time_ns())
+        if exchange.job.id in self.first:
+            self.first.remove(exchange.job.id)
+            self.worker.add(WARMED, 1)
         return exchange.sent_ns - client.due_ns
+
+
+def _once(part: Part) -> Iterator[tuple[int, int]]:
+    """Its arrivals: (number in the part, time)."""
+    return zip(count(part.first, part.step), part.at_ns, strict=False)
+
+
+def _again(part: Part) -> Iterator[tuple[int, int]]:
+    """Its arrivals, again and again."""
+    for again in count() if part.at_ns else ():
+        for number, at_ns in _once(part):
+            yield number + again * part.total, at_ns + again * part.span_ns

@@ -41,11 +41,11 @@ from servebench.load.protocol import (
     FIRST_WORKER,
     MEASURE,
     PHASE,
-    SLOTS,
     STOP,
     Job,
     Report,
     Task,
+    slots,
 )
 from servebench.load.route import Probe, Route
 from servebench.load.wire import Connection, Endpoint, Piece, State
@@ -62,7 +62,7 @@ class Worker:
         folder = Path(task.folder)
         with (folder / "control").open("r+b") as file:
             self.shared = memoryview(mmap.mmap(file.fileno(), 0)).cast("q")
-        self.block = FIRST_WORKER + task.number * SLOTS
+        self.block = FIRST_WORKER + task.number * slots(len(task.urls))
         self.part = (folder / f"part-{task.number}.jsonl").open("wb")
         self.epoll = select.epoll()
         self.watched: dict[int, Callable[[int], None]] = {}  # by fd: what to call with the floor when it is ready
@@ -72,7 +72,7 @@ class Worker:
         self.spares = 0
         self.backlog: deque[Exchange] = deque()  # ended, to be decoded in an idle moment
         self.waiting_pieces = 0
-        self.lag_ns, self.send_late_ns = array("q"), array("q")
+        self.lag_ns, self.send_late_ns, self.late_ids = array("q"), array("q"), array("q")
         self.unstamped = 0
         self.measuring_since: tuple[int, int] | None = None
         self.sweep_ns = 0  # when to look at every client next
@@ -161,6 +161,7 @@ class Worker:
             cpu_s=max(0, process_time_ns() - cpu - self.awake_ns) / 1e9,
             wall_s=(time_ns() - since) / 1e9,
             send_late_ns=self.send_late_ns.tolist(),
+            late_ids=self.late_ids.tolist(),
             unstamped_reads=self.unstamped,
             events=self.shared[self.block + EVENTS],
         )
@@ -229,6 +230,7 @@ class Worker:
             self.add(DONE, 1)
         if self.measuring_since:
             self.send_late_ns.append(late_ns)
+            self.late_ids.append(exchange.job.id)
 
     def _cut_off(self, exchange: Exchange) -> None:
         """The point ended before this request did; it has failed only if it counts."""
