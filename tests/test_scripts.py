@@ -280,5 +280,5 @@ def test_an_old_python_is_named_in_one_line() -> None:
 def test_every_required_package_is_looked_for() -> None:
     listed = (ROOT / "pyproject.toml").read_text().partition("\ndependencies = [\n")[2].partition("\n]\n")[0]
     names = re.findall(r'^ +"([\w-]+)>=', listed, flags=re.MULTILINE)
-    modules = {"protobuf": "google.protobuf", "pyyaml": "yaml"}
+    modules = {"huggingface-hub": "huggingface_hub", "protobuf": "google.protobuf", "pyyaml": "yaml"}
     assert [modules.get(name, name) for name in names] == servebench.MODULES

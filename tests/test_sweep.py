@@ -161,7 +161,7 @@ def test_a_running_server_that_was_updated_is_another(  # type: ignore[no-untype
 ) -> None:
     marks = []
     for version in ("0.11.0", "0.11.0", "0.12.0"):
-        monkeypatch.setattr(sweep, "_version_at", lambda _, version=version: version)
+        monkeypatch.setattr(sweep, "_version_at", lambda *_, version=version: version)
         ((_, (point,)),) = plan_of("--num_clients", "1")
         marks.append(point.fingerprint)
     assert marks[0] == marks[1] != marks[2]
@@ -170,7 +170,7 @@ def test_a_running_server_that_was_updated_is_another(  # type: ignore[no-untype
 def test_a_mean_prompt_length_says_nothing_beside_a_dataset(plan_of, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "a.jsonl").write_text('{"prompt": "a"}')
     points = [
-        plan_of("--dataset", str(tmp_path / "a.jsonl"), "--num_clients", "1", *words)[0][1][0]
+        plan_of("--dataset", str(tmp_path / "a.jsonl"), "--num_clients", "1", "--seed", "0", *words)[0][1][0]
         for words in ([], ["--mean_prompt_length", "100"])
     ]
     assert points[0].fingerprint == points[1].fingerprint and points[0].run == points[1].run
@@ -209,9 +209,13 @@ def test_a_point_that_cannot_be_is_said_and_the_rest_goes_on(
 
 
 def test_overwriting_with_a_server_that_fails_keeps_what_was_good(
-    benchmark: Callable[..., tuple[int, str, str]], served: list[object], results: Path
+    benchmark: Callable[..., tuple[int, str, str]],
+    served: list[object],
+    reference: Callable[..., str],
+    results: Path,
 ) -> None:
-    words = [*served, "--num_clients", 1, "--num_requests", 12]
+    slow = reference("--ttft", "0.4", "--gap", "0")  # so that a look at the timeouts finds its requests in flight
+    words = [*served, "--openai_api_url", slow, "--num_clients", 2, "--num_requests", 4]
     assert benchmark(*words)[0] == 0
     (file,) = results.glob("*/*.json")
     before = file.read_bytes()

@@ -121,7 +121,7 @@ def of_sweep(logs: list[Log]) -> list[str]:
 
 def _without_clients(log: Log) -> bytes:
     """What the points of one curve have in common."""
-    run = msgspec.structs.replace(log.run, num_clients=1, num_requests=1, warmup=0)
+    run = msgspec.structs.replace(log.run, num_clients=1, num_requests=1, warmup=0, seed=0)
     return gathering.point_key(log.server, run)
 
 

@@ -36,7 +36,8 @@ def identity_of(server: ServerConfig, run: RunConfig, environment: dict[str, Any
     of_server = _set(server) | {"model": content_of(server.model)}
     if server.urls:
         of_server["urls"] = [url.rstrip("/") for url in server.urls]
-    of_run = {name: value for name, value in _set(run).items() if name not in OF_NO_POINT}
+    drawn = {"seed"} if "seed" in environment else set()  # for this time alone, and not asked for
+    of_run = {name: value for name, value in _set(run).items() if name not in OF_NO_POINT | drawn}
     return {"measures": MEASURES, "server": of_server, "run": of_run, "environment": environment}
 
 

@@ -203,8 +203,8 @@ def _sampling_options(group: argparse._ArgumentGroup) -> None:
     add("--extra_headers", nargs="+", type=header, default=[], metavar="NAME:VALUE",
         help="further headers of every call, in place of ours of that name; they are not logged")  # fmt: skip
     add("--seed", type=number(int, 0), metavar="N",
-        help="of lengths, texts and times; the same asks for the same [0; for a server that runs already a fresh "
-             "one, or that of the newest log of such requests in the folder]")  # fmt: skip
+        help="of lengths, texts and times; the same asks for the same [0; a fresh one for a server that runs "
+             "already, since it may have the last prompts in its cache]")  # fmt: skip
 
 
 def _output_options(group: argparse._ArgumentGroup) -> None:

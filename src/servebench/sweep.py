@@ -46,13 +46,6 @@ class Version(msgspec.Struct):
     version: str
 
 
-class Asked(msgspec.Struct):
-    """What of a log tells which requests it is of."""
-
-    status: str = "failed"
-    run: RunConfig = RunConfig()
-
-
 VERSION_S = 3.0  # that a running server has to say which version it is
 # Fields of a RunConfig that are not simply the option of that name.
 SWEPT: tuple[str, ...]
@@ -66,43 +59,18 @@ def make_plan(settings: Settings) -> Plan:
 
     Raises InputError when the engine is not installed, except for a plan that is only looked at.
     """
-    settings = replace(settings, seed=_seed(settings))
+    fresh = settings.seed is None and bool(attached_urls(settings))
+    settings = replace(settings, seed=secrets.randbelow(2**31) if fresh else settings.seed or 0)
     servers = _servers(settings)
     around = environment_of(
         _engine(settings, servers[0]), not servers[0].urls, settings.tokenizer, settings.extra_headers
     )
+    if fresh:  # a server that runs already may have the prompts of the last benchmark in its prefix cache
+        around["seed"] = "fresh"
     return [
         (server, [make_point(settings, server, run, around) for run in _runs(settings, server)])
         for server in servers
     ]
-
-
-def _seed(settings: Settings) -> int:
-    """The one that is asked for; without one 0, but for a server that runs already.
-
-    That may have the prompts of an earlier benchmark in its prefix cache, so its seed is a fresh one; or that of
-    the newest log of such requests, whatever their load and lengths, so that the same command finds its points.
-    """
-    if settings.seed is not None or not attached_urls(settings):
-        return settings.seed or 0
-    (run, *_) = _runs(replace(settings, seed=0), _servers(settings)[0])
-    logs = [] if settings.overwrite_results else (settings.out_json_dir / settings.backend).glob("*.json")
-    for path in sorted(logs, key=_age):
-        with suppress(OSError, msgspec.MsgspecError):
-            log = msgspec.json.decode(path.read_bytes(), type=Asked)
-            if log.status == "ok" and _kind(log.run) == _kind(run):
-                return log.run.seed
-    return secrets.randbelow(2**31)
-
-
-def _kind(run: RunConfig) -> dict[str, Any]:
-    """What is asked, but for what is swept."""
-    fields = msgspec.structs.asdict(run)
-    return {name: value for name, value in fields.items() if name not in (*SWEPT, "seed", "dataset")}
-
-
-def _age(path: Path) -> float:
-    return -path.stat().st_mtime
 
 
 def num_pending(plan: Plan) -> int:
