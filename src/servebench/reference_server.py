@@ -163,7 +163,8 @@ class Server:
             if fault != "slow_headers":
                 peer.send(HEAD)
             same = behaviour.usage != "each" and stream.says == "text" and not behaviour.buffered
-            stream.plain = self._event(stream) if same else b""
+            if same:
+                stream.plain, stream.first_answer_event = self._event(stream), 0
             begin_ns = self.slots.begin_ns(first_s, -(-stream.total // behaviour.tokens_per_event) - 1, arrived_ns)
             if stream.says == "hidden_reasoning":
                 stream.tokens = stream.reasoning
