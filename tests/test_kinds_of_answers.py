@@ -68,7 +68,7 @@ def tpot_s(sent: calibrate.Sent) -> float:
     return (sent.events_ns[-1] - sent.events_ns[0]) / 1e9 / rest
 
 
-LAST = [(say, "last") for say in SAYS if say != "text"]
+LAST = [(say, "last") for say in SAYS]
 
 
 @pytest.mark.parametrize(("say", "usage"), [*LAST, ("hidden_reasoning", "each"), ("reasoning_tool_calls", "each")])
