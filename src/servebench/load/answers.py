@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from servebench.load import sse
+from servebench.load import mii, sse
 from servebench.load.chunks import (
     ANSWER,
     NOTHING,
@@ -210,8 +210,6 @@ def _replied(body: list[tuple[bytes, int]]) -> Reading:
 
     They are counted here, since MII's own count starts anew when it has thrown a request out of a full cache.
     """
-    from servebench.load import mii  # protobuf is for gRPC alone
-
     events: list[Event] = []
     prompt_tokens = tokens = 0
     finish = error = None

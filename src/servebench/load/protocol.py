@@ -90,4 +90,3 @@ class Report(msgspec.Struct, frozen=True):
     send_late_ns: list[int]
     late_ids: list[int]  # of the requests that were so late
     unstamped_reads: int
-    events: int
