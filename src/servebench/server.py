@@ -29,7 +29,7 @@ from servebench.arguments import Settings, attached_urls
 from servebench.backends import BACKENDS
 from servebench.backends.openai import beside, endpoint, models_url
 from servebench.keys import hide_in_url, taken
-from servebench.launch import Process, ServerFailed, call, launch_replicas, tail, urls_of
+from servebench.launch import Process, ServerFailed, call, launch_replicas, tail, tried, urls_of
 from servebench.load.dealing import Target
 from servebench.load.http import over
 from servebench.prefix_cache import Counters, read_counters
@@ -91,7 +91,7 @@ class Server:
         path = BACKENDS[self.config.backend].reset_cache
         for url in self._each() if path else []:
             with suppress(OSError):
-                call(beside(url, path or ""), self.headers, timeout_s=30, method="POST")
+                call(beside(url, path or ""), self.headers, timeout_s=30, body=b"")
 
     def cache_counters(self) -> Counters | None:
         """What the engine has counted of its prefix cache so far, if it does."""
@@ -162,10 +162,9 @@ def _wait_while_loading(url: str, model: str, headers: Mapping[str, str], settin
 
     A gateway may say 503 to a path that it does not know, so the API is asked as well. Raises ServerFailed.
     """
-    health, since, told = beside(url, "/health"), time.monotonic(), False
-    while _says_503(health, headers) and _says_503(
-        endpoint(url, settings.api), headers, _short_body(settings, model)
-    ):
+    health, api, ask = beside(url, "/health"), endpoint(url, settings.api), _short_body(settings, model)
+    since, told = time.monotonic(), False
+    while tried(health, headers, 10)[0] == 503 and tried(api, headers, 10, ask)[0] == 503:
         waited_s = time.monotonic() - since
         if waited_s > settings.server_timeout:
             raise ServerFailed(f"{health} says 503 after {settings.server_timeout:g} s (--server_timeout)")
@@ -174,17 +173,6 @@ def _wait_while_loading(url: str, model: str, headers: Mapping[str, str], settin
             limit = f"for at most {settings.server_timeout:g} s (--server_timeout)"
             say(f"waiting {limit}: {hide_in_url(health)} and the API say 503, so the model is still loading")
         time.sleep(0.5)
-
-
-def _says_503(url: str, headers: Mapping[str, str], body: bytes | None = None) -> bool:
-    kind = {"Content-Type": "application/json"} if body else {}
-    try:
-        call(url, over(kind, dict(headers)), 10, "POST" if body else "GET", body)
-    except HTTPError as error:
-        return error.code == 503
-    except OSError:
-        pass
-    return False
 
 
 def _short_body(settings: Settings, model: str) -> bytes:
