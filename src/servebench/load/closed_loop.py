@@ -33,7 +33,7 @@ class ClosedLoop:
         self.warmed_of = dict.fromkeys(self.turns, 0)
         self.starts: deque[tuple[Client, int]] = deque()  # clients to send their next request, due since then (ns)
 
-    def patience_s(self) -> float:
+    def wait_s(self) -> float:
         """How long the loop may wait for its sockets."""
         return 0 if self.starts else HOUSEKEEPING_S
 

@@ -13,14 +13,7 @@ import httptools
 from servebench.load import sse
 from servebench.load.wire import Endpoint, Piece, Pieces
 
-# Headers of an answer that are of use.
-KEPT = (
-    b"content-type",
-    b"content-encoding",
-    b"location",
-    b"retry-after",
-    b"retry-after-ms",
-)  # of an answer's headers
+KEPT = (b"content-type", b"content-encoding", b"location", b"retry-after", b"retry-after-ms")  # of its headers
 
 
 class HttpError(Exception):
