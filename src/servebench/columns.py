@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -86,7 +86,7 @@ def intervals(runs: Sequence[Values], stationary: bool) -> dict[str, Interval]:
     return {name: interval for name, interval in found.items() if interval}
 
 
-def thinks_first(runs: Sequence[Values]) -> bool:
+def thinks_first(runs: Sequence[Mapping[str, object]]) -> bool:
     """Does the time to the first answer token differ from TTFT? Where answers begin with reasoning it does."""
     return any(run["time_to_first_answer_token_mean_s"] not in (None, run["ttft_mean_s"]) for run in runs)
 

@@ -21,6 +21,7 @@ HEADLINES = (
     *("request_throughput_per_s", "output_token_throughput_per_s", "ttft_mean_s", "ttft_p50_s", "ttft_p99_s"),
     *("tpot_mean_s", "e2e_latency_mean_s", "e2e_latency_p99_s"),
 )
+OF_SERVER = ("backend", "model", "tp_size", "num_replicas", "max_ragged_batch_size")
 Cell = str | int | float | None
 
 
@@ -30,12 +31,8 @@ def row(runs: list[Log], slas: Sequence[Sla] = ()) -> dict[str, Cell]:
     good = [log for log in runs if log.status == "ok"] or runs[:1]
     counted = [r for log in good for r in metrics.measured(log)]
     doubts = [why for log in good if (why := steady.unsteady(log))] if steady.not_stationary(good) else []
-    cells: dict[str, Cell] = {
-        "backend": server.backend,
-        "model": server.model,
-        "tp_size": server.tp_size,
-        "num_replicas": server.num_replicas,
-        "max_ragged_batch_size": server.max_ragged_batch_size,
+    cells: dict[str, Cell] = {name: getattr(server, name) for name in OF_SERVER}
+    cells |= {
         "mean_prompt_length": run.mean_prompt_length,
         "mean_max_new_tokens": run.mean_max_new_tokens,
         "num_clients": None if run.open_loop else run.num_clients,
