@@ -25,7 +25,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {said}{unknown}{words} (-h explains every option)\n")
 
 
-def number(kind: type[int] | type[float], least: float, most: float = float("inf")):  # type: ignore[no-untyped-def]
+def number(kind: type[int] | type[float], least: float, most: float = float("inf")) -> Callable[[str], float]:
     """An argparse type: a number of this kind between the bounds."""
 
     def parse(text: str) -> float:

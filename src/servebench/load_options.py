@@ -6,7 +6,6 @@ import argparse
 from typing import Any
 
 from servebench.commandline import COUNT, number
-from servebench.limits import parse_limits
 from servebench.records import InputError
 from servebench.workload import datasets, formats
 from servebench.workload.lengths import parse_scenario
@@ -150,57 +149,56 @@ def check(args: argparse.Namespace, max_prompt_length: int) -> None:
             )
     if args.shared_prefix and args.shared_prefix[0] > max_prompt_length:
         raise InputError(f"--shared_prefix exceeds --max_prompt_length {max_prompt_length}; raise the latter")
-    if args.find_max:
-        parse_limits(args.find_max)
 
 
-def _excluded(args: argparse.Namespace) -> dict[str, bool]:
-    """Each reason to refuse the options, and whether there is that reason."""
+def _excluded(args: argparse.Namespace) -> dict[str, object]:
+    """Each reason to refuse the options, and what is true where there is that reason."""
     rate, trace, dataset, turns = args.request_rate, args.trace_speed, args.dataset, args.multi_turn
-    open_loop, search = bool(rate or trace), bool(args.find_max or args.find_peak)
-    given = {name for name in ("mean_prompt_length", "mean_max_new_tokens") if getattr(args, name)}
-    per_replica = bool(args.clients_per_replica)
+    open_loop, search, per_replica = rate or trace, args.find_max or args.find_peak, args.clients_per_replica
+    means = args.mean_prompt_length or args.mean_max_new_tokens
     bounds = args.min_runs is not None or args.max_runs is not None
     return {
         "--calibrate measures clients, not rates; leave the open loop out": open_loop and args.calibrate,
         "--calibrate has no plan to show; leave --dry_run out": args.dry_run and args.calibrate,
         "--min_runs and --max_runs are bounds of --target_ci; give that": bounds and not args.target_ci,
-        "--num_clients and an open loop exclude each other; leave one of them out": open_loop
-        and bool(args.num_clients),
-        "--clients_per_replica says how many clients there are; leave --num_clients out": per_replica
-        and bool(args.num_clients),
-        "--clients_per_replica and an open loop exclude each other; leave one of them out": per_replica
-        and open_loop,
+        "--num_clients and an open loop exclude each other; leave one of them out": open_loop and args.num_clients,
+        "--clients_per_replica says how many clients there are; leave --num_clients out": (
+            per_replica and args.num_clients
+        ),
+        "--clients_per_replica and an open loop exclude each other; leave one of them out": (
+            per_replica and open_loop
+        ),
         "--clients_per_replica fixes the load; leave the search out": per_replica and search,
         "--calibrate has one server; leave --clients_per_replica out": per_replica and args.calibrate,
-        "--request_rate and --trace_speed exclude each other; leave one of them out": bool(rate and trace),
+        "--request_rate and --trace_speed exclude each other; leave one of them out": rate and trace,
         "--trace_format says whose trace --dataset is; give that": args.trace_format != "auto" and not dataset,
-        "--trace_speed sends a trace at its own times; give it with --dataset": bool(trace and not dataset),
+        "--trace_speed sends a trace at its own times; give it with --dataset": trace and not dataset,
         "--arrival is about the times of --request_rate; give that": args.arrival != "poisson" and not rate,
-        "--burstiness shapes gamma gaps; give --arrival gamma": bool(args.burstiness) and args.arrival != "gamma",
-        "--ramp_from grows to --request_rate; give that": bool(args.ramp_from and not rate),
+        "--burstiness shapes gamma gaps; give --arrival gamma": args.burstiness and args.arrival != "gamma",
+        "--ramp_from grows to --request_rate; give that": args.ramp_from and not rate,
         "--ramp_from is the rate that it ends at; give another": args.ramp_from in rate,
-        "--max_concurrency limits an open loop; a closed one has --num_clients": bool(args.max_concurrency)
-        and not open_loop,
+        "--max_concurrency limits an open loop; a closed one has --num_clients": (
+            args.max_concurrency and not open_loop
+        ),
         "--num_requests 1 leaves an open loop no time to measure; give more": open_loop and args.num_requests == 1,
         "--multi_turn sends conversations of a dataset; give --dataset": turns and not dataset,
         "--multi_turn waits for answers, which an open loop does not; give --num_clients": turns and open_loop,
-        "--think_time lies between the requests of a conversation; give --multi_turn": bool(args.think_time)
-        and not turns,
-        "--scenario gives lengths that --dataset gives too; leave it out": bool(args.scenario and dataset),
-        "--scenario gives lengths itself; leave out the means": bool(args.scenario and given),
-        "--scenario has a distribution of its own; leave out --length_distribution": bool(args.scenario)
-        and args.length_distribution != "normal",
-        "--shared_prefix is for made-up prompts; leave it or --dataset out": bool(args.shared_prefix and dataset),
-        "--prompt_text is for made-up prompts; leave it or --dataset out": args.prompt_text != "words"
-        and bool(dataset),
-        "--find_max and --find_peak exclude each other; leave one of them out": bool(
-            args.find_max and args.find_peak
+        "--think_time lies between the requests of a conversation; give --multi_turn": (
+            args.think_time and not turns
         ),
-        "a search runs each load as often as it must; leave --runs and --target_ci out": search
-        and bool(args.runs > 1 or args.target_ci),
-        "a search tries clients or rates; give --num_clients or --request_rate": search and bool(trace),
-        "a search looks for a rate, which a ramp is not; leave --ramp_from out": search and bool(args.ramp_from),
+        "--scenario gives lengths that --dataset gives too; leave it out": args.scenario and dataset,
+        "--scenario gives lengths itself; leave out the means": args.scenario and means,
+        "--scenario has a distribution of its own; leave out --length_distribution": (
+            args.scenario and args.length_distribution != "normal"
+        ),
+        "--shared_prefix is for made-up prompts; leave it or --dataset out": args.shared_prefix and dataset,
+        "--prompt_text is for made-up prompts; leave it or --dataset out": args.prompt_text != "words" and dataset,
+        "--find_max and --find_peak exclude each other; leave one of them out": args.find_max and args.find_peak,
+        "a search runs each load as often as it must; leave --runs and --target_ci out": (
+            search and (args.runs > 1 or args.target_ci)
+        ),
+        "a search tries clients or rates; give --num_clients or --request_rate": search and trace,
+        "a search looks for a rate, which a ramp is not; leave --ramp_from out": search and args.ramp_from,
     }
 
 

@@ -31,15 +31,10 @@ Exit status: 0 all points measured, 1 some failed, 2 bad input.
 """
 
 
-def percentage(text: str) -> float:
-    """An argparse type: `5%` or `0.05`, as a share."""
-    share = number(float, 0.1, 100)(text[:-1]) / 100 if text.endswith("%") else number(float, 0.001, 1)(text)
-    return float(share)
-
-
-def share(text: str) -> float:
-    """An argparse type: `5%` or `0.05`, none and all of it included."""
-    return float(number(float, 0, 100)(text[:-1]) / 100 if text.endswith("%") else SHARE(text))
+def share(text: str, least: float = 0) -> float:
+    """An argparse type: `5%` or `0.05`, at most all of it."""
+    of_hundred, of_one = number(float, 100 * least, 100), number(float, least, 1)
+    return of_hundred(text[:-1]) / 100 if text.endswith("%") else of_one(text)
 
 
 def json_object(text: str) -> dict[str, Any]:
@@ -138,7 +133,7 @@ def _load_options(group: argparse._ArgumentGroup) -> None:
         help="counted requests a point [4 x clients + 32; open loop: those of 30 s, 100 at least]")  # fmt: skip
     add("--runs", type=COUNT, default=1, metavar="N",
         help="runs of every point, each with fresh requests, all points once before any again [1]")  # fmt: skip
-    add("--target_ci", type=percentage, metavar="SHARE",
+    add("--target_ci", type=partial(share, least=0.001), metavar="SHARE",
         help="5%% or 0.05; instead of --runs: runs of a point until the 95%% intervals of request throughput "
              "and mean E2E latency are within this of their means [off]")  # fmt: skip
     add("--min_runs", type=number(int, 2), metavar="N", help="fewest runs with --target_ci [3]")
