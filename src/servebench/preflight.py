@@ -30,7 +30,6 @@ def preflight(settings: Settings, plan: Plan) -> None:
     check_model(settings)
     context = model_context(settings.model, asks_hub(settings))
     check_runs([point.run for _, points in plan for point in points], context)
-    check_results_folder(settings.out_json_dir)
     for server, points in plan:
         check_body(server, points[0])
         if any(point.pending for point in points) and not server.urls:
