@@ -93,10 +93,7 @@ def test_every_replica_gets_gpus_of_its_own(monkeypatch: pytest.MonkeyPatch) -> 
     assert [launched("vllm", *sizes, replica=n)[1]["CUDA_VISIBLE_DEVICES"] for n in (0, 1)] == ["4,5", "6,7"]
     assert [
         launched("vllm", *sizes, "--gpus", 0, 1, 2, 3, replica=n)[1]["CUDA_VISIBLE_DEVICES"] for n in (0, 1)
-    ] == [
-        "0,1",
-        "2,3",
-    ]
+    ] == ["0,1", "2,3"]
 
 
 # How much an engine batches, and its key.

@@ -14,10 +14,7 @@ LOAD += ["--mean_prompt_length", 500, "--mean_max_new_tokens", 8, "--max_new_tok
 
 
 def test_https_is_measured_with_kernel_stamps(
-    https: Callable[..., str],
-    benchmark: Callable[..., tuple[int, str, str]],
-    tokenizer_dir: Path,
-    tmp_path: Path,
+    https: Callable[..., str], benchmark: Callable[..., tuple[int, str, str]], tokenizer_dir: Path, tmp_path: Path
 ) -> None:
     url = https("--ttft", "0.02", "--gap", "0.002") + "/v1"
     code, _, err = benchmark(*LOAD, "--openai_api_url", url, "--tokenizer", tokenizer_dir)

@@ -21,120 +21,51 @@ def prefix(text: str) -> tuple[int, int]:
     return int(tokens), int(groups)
 
 
+# fmt: off
 def add_open_loop(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add(
-        "--request_rate",
-        nargs="+",
-        type=number(float, 1e-6),
-        default=[],
-        metavar="R",
-        help="requests/s, sent at times set beforehand whether or not the last ones ended (instead of clients)",
-    )
-    add(
-        "--arrival",
-        choices=["poisson", "constant", "gamma"],
-        default="poisson",
-        help="gaps between them, around 1/R [%(default)s]",
-    )
-    add(
-        "--burstiness",
-        type=number(float, 1e-3),
-        metavar="X",
-        help="shape of gamma gaps: 1 is poisson, less is burstier, more is more regular [1]",
-    )
-    add(
-        "--ramp_from",
-        type=number(float, 1e-6),
-        metavar="R",
-        help="grow from this rate at the first counted request to --request_rate at the last [no ramp]",
-    )
-    add(
-        "--max_concurrency",
-        type=COUNT,
-        metavar="N",
-        help="most requests in flight; the others wait, which is part of the latency from schedule [no limit]",
-    )
-    add(
-        "--trace_speed",
-        nargs="+",
-        type=number(float, 1e-6),
-        default=[],
-        metavar="X",
-        help="send the trace of --dataset at its own times, X times as fast",
-    )
+    add("--request_rate", nargs="+", type=number(float, 1e-6), default=[], metavar="R",
+        help="requests/s, sent at times set beforehand whether or not the last ones ended (instead of clients)")
+    add("--arrival", choices=["poisson", "constant", "gamma"], default="poisson",
+        help="gaps between them, around 1/R [%(default)s]")
+    add("--burstiness", type=number(float, 1e-3), metavar="X",
+        help="shape of gamma gaps: 1 is poisson, less is burstier, more is more regular [1]")
+    add("--ramp_from", type=number(float, 1e-6), metavar="R",
+        help="grow from this rate at the first counted request to --request_rate at the last [no ramp]")
+    add("--max_concurrency", type=COUNT, metavar="N",
+        help="most requests in flight; the others wait, which is part of the latency from schedule [no limit]")
+    add("--trace_speed", nargs="+", type=number(float, 1e-6), default=[], metavar="X",
+        help="send the trace of --dataset at its own times, X times as fast")
 
 
 def add_search(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add(
-        "--find_max",
-        default="",
-        metavar="LIMITS",
+    add("--find_max", default="", metavar="LIMITS",
         help="find the most clients, or the highest rate, that meets limits such as 'ttft_p99<2s,tpot_p99<100ms', "
-        "from the least to the most of --num_clients or --request_rate",
-    )
-    add(
-        "--find_peak",
-        nargs="?",
-        const=4.0,
-        type=number(float, 1e-3),
-        metavar="R",
-        help="find the load with the most requests/s that meet FastGen's SLAs, R tokens/s for generation [4]",
-    )
+             "from the least to the most of --num_clients or --request_rate")
+    add("--find_peak", nargs="?", const=4.0, type=number(float, 1e-3), metavar="R",
+        help="find the load with the most requests/s that meet FastGen's SLAs, R tokens/s for generation [4]")
 
 
 def add_requests(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add(
-        "--length_distribution",
-        choices=["normal", "uniform", "fixed"],
-        default="normal",
-        help="of both lengths, around the means above [%(default)s]",
-    )
-    add(
-        "--scenario",
-        nargs="+",
-        default=[],
-        metavar="S",
-        help="lengths of prompt and answer instead: 'D(100,32)', 'N(480,240)/(300,150)', 'U(50,100)/(200,250)'",
-    )
-    add(
-        "--prompt_text",
-        choices=["words", "prose"],
-        default="words",
-        help="what prompts are made of: random words, or sentences behind eight random words [%(default)s]",
-    )
-    add(
-        "--shared_prefix",
-        type=prefix,
-        metavar="TOKENS:GROUPS",
-        help="prompts begin with one of GROUPS texts of TOKENS tokens [each begins with its own]",
-    )
-    add(
-        "--dataset",
-        default="",
-        metavar="FILE",
-        help="file of requests: ShareGPT, prompts, messages, or a trace (docs/datasets.md)",
-    )
-    add(
-        "--trace_format",
-        choices=["auto", *formats.TRACES],
-        default="auto",
-        help="whose trace it is, where its keys do not say what times and hashes stand for [%(default)s]",
-    )
-    add(
-        "--multi_turn",
-        action="store_true",
-        help="send whole conversations, each by one client [their first requests]",
-    )
-    add(
-        "--think_time",
-        type=number(float, 0),
-        default=0.0,
-        metavar="S",
-        help="pause between an answer and the conversation's next request, in s [0]",
-    )
+    add("--length_distribution", choices=["normal", "uniform", "fixed"], default="normal",
+        help="of both lengths, around the means above [%(default)s]")
+    add("--scenario", nargs="+", default=[], metavar="S",
+        help="lengths of prompt and answer instead: 'D(100,32)', 'N(480,240)/(300,150)', 'U(50,100)/(200,250)'")
+    add("--prompt_text", choices=["words", "prose"], default="words",
+        help="what prompts are made of: random words, or sentences behind eight random words [%(default)s]")
+    add("--shared_prefix", type=prefix, metavar="TOKENS:GROUPS",
+        help="prompts begin with one of GROUPS texts of TOKENS tokens [each begins with its own]")
+    add("--dataset", default="", metavar="FILE",
+        help="file of requests: ShareGPT, prompts, messages, or a trace (docs/datasets.md)")
+    add("--trace_format", choices=["auto", *formats.TRACES], default="auto",
+        help="whose trace it is, where its keys do not say what times and hashes stand for [%(default)s]")
+    add("--multi_turn", action="store_true",
+        help="send whole conversations, each by one client [their first requests]")
+    add("--think_time", type=number(float, 0), default=0.0, metavar="S",
+        help="pause between an answer and the conversation's next request, in s [0]")
+# fmt: on
 
 
 def check(args: argparse.Namespace, max_prompt_length: int) -> None:

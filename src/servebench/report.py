@@ -37,13 +37,8 @@ def parser() -> argparse.ArgumentParser:
     folder = commandline.folder
     add("folder", type=folder, nargs="?", default="results", help="root of the logs [results]")
     add("-o", "--output", type=Path, metavar="FILE", help="the page [FOLDER/report.html]")
-    add(
-        "--max_figures",
-        type=commandline.number(int, 1),
-        default=24,
-        metavar="N",
-        help="no more figures of one script [24]",
-    )
+    most = "no more figures of one script [24]"
+    add("--max_figures", type=commandline.COUNT, default=24, metavar="N", help=most)
     return result
 
 
