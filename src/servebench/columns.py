@@ -32,6 +32,11 @@ RATES: dict[str, Callable[[Log], float | None]] = {
     "effective_concurrency": metrics.effective_concurrency,
     "littles_law_ratio": metrics.littles_law_ratio,
 }
+# What matters most: intervals are written down, and it is compared.
+HEADLINES = (
+    *("request_throughput_per_s", "output_token_throughput_per_s", "ttft_mean_s", "ttft_p50_s", "ttft_p99_s"),
+    *("tpot_mean_s", "e2e_latency_mean_s", "e2e_latency_p99_s"),
+)
 PERCENTILES = (50, 90, 95, 99)
 MORE_IS_BETTER = ("throughput", "tflops", "interactivity", "fluidity")
 

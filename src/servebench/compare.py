@@ -31,10 +31,7 @@ from servebench.records import InputError, Log
 from servebench.sla import Sla, parse
 from servebench.stats import Interval
 
-METRICS = (
-    *("request_throughput_per_s", "output_token_throughput_per_s", "ttft_mean_s", "ttft_p50_s", "ttft_p99_s"),
-    *("tpot_mean_s", "itl_p99_s", "e2e_latency_mean_s", "e2e_latency_p99_s"),
-)
+METRICS = (*columns.HEADLINES, "itl_p99_s")
 ANSWER = "time_to_first_answer_token_p50_s"  # shown where answers begin with reasoning
 FEWEST_PAIRS = 6  # for a verdict at 5 %: of five even the signs alone could not say it
 FAILED_SHARE = 0.01  # of the requests, above which the latencies of those that are left are not compared
@@ -82,7 +79,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """better, worse, not distinguishable, or why nothing can be said."""
+        """better, worse, not distinguishable, or why it is not known."""
         if self.ratio is None:
             return "not known"
         if self.doubt:

@@ -1,4 +1,4 @@
-"""Log -> numbers. One definition each; times in s, rates per s. What cannot be said of a log is None.
+"""Log -> numbers. One definition each; times in s, rates per s. None is what a log cannot tell.
 
 "Measured" requests are those that count; latencies are taken from the successful ones among them. Throughput
 is taken from the steady window (all clients active), over all that was in flight in it. SLAs are in sla.py.

@@ -73,7 +73,7 @@ def asks_hub(settings: Settings) -> bool:
 
 
 def check_runs(runs: list[RunConfig], context: int | None) -> None:
-    """One of them can be measured at least; of the others it is said that they cannot, when their turn comes."""
+    """Raises InputError where none of them can be measured; warns of each that cannot."""
     whys = [_impossible(run, context) for run in runs]
     if whys and all(whys):
         raise InputError(str(whys[0]))

@@ -170,7 +170,7 @@ class Looked(msgspec.Struct, frozen=True):
     load: float
     runs: int
     says: str  # "meets", "does not meet", "unknown"; of a peak: "" or "unknown"
-    why: str = ""  # it is unknown, or does not meet them whatever was seen
+    why: str = ""  # it is unknown, or is overloaded
     seen: dict[str, float | None] = {}  # percentile (s) of each limit; of a peak requests/s that meet the SLAs
     logs: list[str] = []
 

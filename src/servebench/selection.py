@@ -93,7 +93,7 @@ def differing_within(logs: Iterable[Log]) -> list[str]:
 
 
 class Trait(NamedTuple):
-    """What the logs of one figure may have in common, and how its file name and title say it; "" is not said."""
+    """What the logs of one figure may have in common, and how file name and title say it; "" is left out."""
 
     of: Callable[[Log], Any]
     in_name: str

@@ -16,11 +16,6 @@ from servebench import columns, commandline, gathering, metrics, stats, steady, 
 from servebench.records import Log
 from servebench.sla import Sla, parse
 
-# What is given with its interval when a point has several runs.
-HEADLINES = (
-    *("request_throughput_per_s", "output_token_throughput_per_s", "ttft_mean_s", "ttft_p50_s", "ttft_p99_s"),
-    *("tpot_mean_s", "e2e_latency_mean_s", "e2e_latency_p99_s"),
-)
 OF_SERVER = ("backend", "model", "tp_size", "num_replicas", "max_ragged_batch_size")
 Cell = str | int | float | None
 
@@ -57,7 +52,7 @@ def row(runs: list[Log], slas: Sequence[Sla] = ()) -> dict[str, Cell]:
     per_run = [columns.values(log, slas) for log in good]
     known = columns.intervals(per_run, stationary=not doubts)
     cells |= {name: known[name].mean if name in known else None for name in per_run[0]}
-    for name in HEADLINES:
+    for name in columns.HEADLINES:
         told = known[name] if name in known and known[name].known else None
         cells |= {f"{name}_low": told and told.low, f"{name}_high": told and told.high}
     return cells | {

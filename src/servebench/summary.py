@@ -152,7 +152,7 @@ NOTES = {
     "(±": "(±) from the batches of a single run; several runs (--runs 5) know it better",
     "~": "~ fewer effective samples than this percentile needs (p50: 11, p90: 64)",
     "buffered": "buffered: an answer's tokens came all at once; something gathers them on their way",
-    " cached": "cached: so much of the prompts was in the server's prefix cache; another --seed",
+    " cached": "cached: that share of the prompts was in the server's prefix cache; give another --seed",
     "stand-in": "stand-in: MII around a stand-in for DeepSpeed's engine; says nothing about DeepSpeed-FastGen",
     "overloaded": "overloaded: requests in flight grew all through; latencies only say how long it took",
     "?": "? not stationary, so without an interval: longer runs (--num_requests) or less load",

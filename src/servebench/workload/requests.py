@@ -13,7 +13,7 @@ from servebench.workload.arrivals import Schedule
 
 @dataclass(frozen=True)
 class Request:
-    """One thing to ask for. `messages` is the chat, where it is more than the prompt said by a user."""
+    """One thing to ask for. `messages`: the chat, where it is more than one message of a user."""
 
     prompt: str
     prompt_tokens: int
