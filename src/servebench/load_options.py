@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from servebench.commandline import COUNT, number
+from servebench.commandline import COUNT, filled, number
 from servebench.limits import parse_limits
 from servebench.records import InputError
 from servebench.workload import datasets, formats
@@ -70,7 +70,7 @@ def add_search(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add(
         "--find_max",
-        default="",
+        type=filled,
         metavar="LIMITS",
         help="find the most clients, or the highest rate, that meets limits such as 'ttft_p99<2s,tpot_p99<100ms', "
         "from the least to the most of --num_clients or --request_rate",
@@ -114,7 +114,7 @@ def add_requests(group: argparse._ArgumentGroup) -> None:
     )
     add(
         "--dataset",
-        default="",
+        type=filled,
         metavar="FILE",
         help="file of requests: ShareGPT, prompts, messages, or a trace (docs/datasets.md)",
     )
@@ -206,6 +206,7 @@ def _excluded(args: argparse.Namespace) -> dict[str, bool]:
 
 def complete(given: dict[str, Any]) -> None:
     """Fill in what follows from the options themselves. Raises InputError when the dataset cannot be read."""
+    given["dataset"], given["find_max"] = given["dataset"] or "", given["find_max"] or ""
     given["dataset_sha256"] = datasets.sha256_of(given["dataset"]) if given["dataset"] else ""
     given["burstiness"] = 1.0 if given["burstiness"] is None else given["burstiness"]
     given["max_runs"] = given["max_runs"] or MOST_RUNS

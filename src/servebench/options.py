@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import msgspec
 
 from servebench import defaults, load_options
 from servebench.backends import BACKENDS
-from servebench.commandline import COUNT, SECONDS, SHARE, Parser, number
+from servebench.commandline import COUNT, SECONDS, SHARE, Parser, filled, number
 from servebench.workload.model_files import expanded
 
 EPILOG = """examples:
@@ -81,10 +80,16 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _server_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--model", metavar="NAME", help=f"Hugging Face id or a local directory [{defaults.DEFAULT_MODEL}]")
+    add(
+        "--model",
+        type=filled,
+        metavar="NAME",
+        help=f"Hugging Face id or a local directory [{defaults.DEFAULT_MODEL}]",
+    )
     add("--backend", choices=[*BACKENDS], default="fastgen", help="serving engine [%(default)s]")
     add(
         "--tokenizer",
+        type=filled,
         metavar="NAME",
         help="Hugging Face id or directory that prompts are measured with [the model]",
     )
@@ -211,7 +216,7 @@ def _output_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add(
         "--out_json_dir",
-        type=partial(expanded, "--out_json_dir"),
+        type=lambda text: expanded("--out_json_dir", filled(text)),
         default=Path("results"),
         metavar="DIR",
         help="where logs go [results]",
