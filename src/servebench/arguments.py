@@ -309,6 +309,10 @@ def _check_endpoint(settings: Settings) -> None:
         )
     if settings.client_only and not (settings.openai_api_url or settings.port):
         raise InputError("--client_only measures a running server; say which: --port N or --openai_api_url URL")
+    if settings.aml_api_url and settings.backend != "aml":
+        raise InputError("--aml_api_url is an endpoint of Azure ML; measure it with --backend aml")
+    if settings.openai_api_url and settings.backend == "aml":
+        raise InputError("--backend aml measures --aml_api_url; leave --openai_api_url out")
     if settings.openai_api_url and not settings.client_only and settings.backend != "openai":
         raise InputError(
             f"--backend {settings.backend} would start a server of its own beside --openai_api_url; "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from servebench.commandline import COUNT, number
+from servebench.commandline import COUNT, filled, number
 from servebench.records import InputError
 from servebench.workload import datasets, formats
 from servebench.workload.lengths import parse_scenario
@@ -40,7 +40,7 @@ def add_open_loop(group: argparse._ArgumentGroup) -> None:
 
 def add_search(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--find_max", default="", metavar="LIMITS",
+    add("--find_max", type=filled, metavar="LIMITS",
         help="find the most clients, or the highest rate, that meets limits such as 'ttft_p99<2s,tpot_p99<100ms', "
              "from the least to the most of --num_clients or --request_rate")
     add("--find_peak", nargs="?", const=4.0, type=number(float, 1e-3), metavar="R",
@@ -57,7 +57,7 @@ def add_requests(group: argparse._ArgumentGroup) -> None:
         help="what prompts are made of: random words, or sentences behind eight random words [%(default)s]")
     add("--shared_prefix", type=prefix, metavar="TOKENS:GROUPS",
         help="prompts begin with one of GROUPS texts of TOKENS tokens [each begins with its own]")
-    add("--dataset", default="", metavar="FILE",
+    add("--dataset", type=filled, metavar="FILE",
         help="file of requests: ShareGPT, prompts, messages, or a trace (docs/datasets.md)")
     add("--trace_format", choices=["auto", *formats.TRACES], default="auto",
         help="whose trace it is, where its keys do not say what times and hashes stand for [%(default)s]")
@@ -135,6 +135,7 @@ def _excluded(args: argparse.Namespace) -> dict[str, object]:
 
 def complete(given: dict[str, Any]) -> None:
     """Fill in what follows from the options themselves. Raises InputError when the dataset cannot be read."""
+    given["dataset"], given["find_max"] = given["dataset"] or "", given["find_max"] or ""
     given["dataset_sha256"] = datasets.sha256_of(given["dataset"]) if given["dataset"] else ""
     given["burstiness"] = 1.0 if given["burstiness"] is None else given["burstiness"]
     given["max_runs"] = given["max_runs"] or MOST_RUNS

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import msgspec
 
 from servebench import defaults, load_options
 from servebench.backends import BACKENDS
-from servebench.commandline import COUNT, SECONDS, SHARE, Parser, number
+from servebench.commandline import COUNT, SECONDS, SHARE, Parser, filled, number
 from servebench.workload.model_files import expanded
 
 EPILOG = """examples:
@@ -77,9 +76,10 @@ def build_parser() -> argparse.ArgumentParser:
 # fmt: off
 def _server_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--model", metavar="NAME", help=f"Hugging Face id or a local directory [{defaults.DEFAULT_MODEL}]")
+    add("--model", type=filled, metavar="NAME",
+        help=f"Hugging Face id or a local directory [{defaults.DEFAULT_MODEL}]")
     add("--backend", choices=[*BACKENDS], default="fastgen", help="serving engine [%(default)s]")
-    add("--tokenizer", metavar="NAME",
+    add("--tokenizer", type=filled, metavar="NAME",
         help="Hugging Face id or directory that prompts are measured with [the model]")
     add("--tp_size", nargs="+", type=COUNT, metavar="N", help="tensor parallel sizes [the model's]")
     add("--num_replicas", nargs="+", type=COUNT, default=[1], metavar="N", help="model replicas [1]")
@@ -123,7 +123,7 @@ def _load_options(group: argparse._ArgumentGroup) -> None:
         help="counted requests a point [4 x clients + 32; open loop: those of 30 s, 100 at least]")
     add("--runs", type=COUNT, default=1, metavar="N",
         help="runs of every point, each with fresh requests, all points once before any again [1]")
-    add("--target_ci", type=partial(share, least=0.001), metavar="SHARE",
+    add("--target_ci", type=lambda text: share(text, 0.001), metavar="SHARE",
         help="5%% or 0.05; instead of --runs: runs of a point until the 95%% intervals of request throughput "
              "and mean E2E latency are within this of their means [off]")
     add("--min_runs", type=number(int, 2), metavar="N", help="fewest runs with --target_ci [3]")
@@ -167,8 +167,8 @@ def _sampling_options(group: argparse._ArgumentGroup) -> None:
 
 def _output_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--out_json_dir", type=partial(expanded, "--out_json_dir"), default=Path("results"), metavar="DIR",
-        help="where logs go [results]")
+    add("--out_json_dir", type=lambda text: expanded("--out_json_dir", filled(text)), default=Path("results"),
+        metavar="DIR", help="where logs go [results]")
     add("--overwrite_results", action="store_true", help="measure again what was measured with these settings")
     add("--on_error", choices=["continue", "stop"], default="continue",
         help="after a failed point go on with the next, or end [%(default)s]")

@@ -9,7 +9,7 @@ length, or from --trace_format.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timezone
 from itertools import dropwhile
 from typing import Any, NamedTuple
 
@@ -62,6 +62,7 @@ class Trace(NamedTuple):
 TRACES = {"mooncake": Trace(1e-3, 512), "bailian": Trace(1.0, 16), "guidellm": Trace(1.0)}
 TRACES |= {"azure": Trace(1.0), "burstgpt": Trace(1.0)}  # Azure's times are dates
 BLOCKS = [2**i for i in range(3, 14)]  # tokens a hash, of traces cut otherwise than their format's own
+HASHES = 1 << 64  # no hash is as long; those of Python are negative too
 CLEAR = 0.5  # share of a trace's rows that a block size must fit
 
 
@@ -76,7 +77,8 @@ def rows_of(entry: Any) -> tuple[list[Row], str]:
         entry = entry["body"]
     key = next((key for key in (*CHATS, *TEXTS) if key in entry), None)
     if key:
-        return list(_said(key, entry[key], _tokens(entry, ANSWER_TOKENS))), WITHOUT_TEXT
+        tokens = _tokens(entry, ANSWER_TOKENS)
+        return ([], FAILED) if tokens == 0 else (list(_said(key, entry[key], tokens)), WITHOUT_TEXT)
     row = _traced(entry)
     return [row] if row.prompt_tokens and row.max_new_tokens else [], FAILED
 
@@ -108,7 +110,7 @@ def _message(message: dict[str, Any]) -> dict[str, str]:
     who = message.get("role", message.get("from"))
     content = next((message[key] for key in ("content", "value", "text") if key in message), ...)
     if who is None or content is ...:
-        raise ValueError(f"a message has no role and content, but {', '.join(message) or 'nothing'}")
+        raise ValueError(f"a message needs role and content, and has {', '.join(message) or 'nothing'}")
     role = ROLES.get(str(who).lower())
     if role is None:
         raise ValueError(f"a message is from {who!r}; those of {', '.join(ROLES)} are sent")
@@ -148,7 +150,7 @@ def _traced(entry: dict[str, Any]) -> Row:
         raise ValueError(
             "it comes a delay after its session's last answer, which is not replayed; give timestamps"
         )
-    blocks = tuple(map(int, entry.get("hash_ids") or ()))
+    blocks = tuple(int(block) % HASHES for block in entry.get("hash_ids") or ())
     return Row((), "", prompt, answer, None if time is None else _number(time), blocks)
 
 
@@ -177,7 +179,10 @@ def _is_date(time: Any) -> bool:
 def _number(time: Any) -> float:
     """A time in units of its own, or a date in s."""
     if _is_date(time):
-        return datetime.fromisoformat(_microseconds(time.replace("Z", "+00:00"))).timestamp()
+        date = datetime.fromisoformat(_microseconds(time.replace("Z", "+00:00")))
+        return (
+            date if date.tzinfo else date.replace(tzinfo=timezone.utc)
+        ).timestamp()  # no summer time between two
     return float(time)
 
 

@@ -6,7 +6,7 @@ same, and the hash in the log says so.
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import islice, takewhile
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -64,7 +64,7 @@ def _too_few(run: RunConfig, there: int, needed: int) -> InputError:
 
 
 def _beyond(context: int | None, n: int, what: str) -> str:
-    return f"{n} requests {what} the context of {context} tokens" if n else ""
+    return f"{n} request{'s' * (n > 1)} {what} the context of {context} tokens" if n else ""
 
 
 def _words_of(row: Row, tokenizer: Tokenizer, run: RunConfig) -> list[str]:
@@ -82,7 +82,10 @@ def _chosen(
     context: int | None,
     rng: np.random.Generator,
 ) -> tuple[list[Conversation], int]:
-    """As many at random, none twice, as hold enough requests, and how many requests the context left out."""
+    """As many at random, none twice, as hold enough requests, and how many requests the context left out.
+
+    A conversation ends before the first that exceeds it: those behind hold it as their history.
+    """
     too_long = 0
     order = iter(rng.permutation(len(conversations)).tolist())
     chosen: list[Conversation] = []
@@ -91,13 +94,14 @@ def _chosen(
         if not batch:
             raise _too_few(run, run.num_requests - missing, run.num_requests)
         measured = _measured(batch, run, tokenizer, rng)
-        chosen += (fitting := [c for c in measured if _fits(c, context)])
+        fitting = [list(takewhile(lambda row: _fits(row, context), c)) for c in measured]
+        chosen += filter(None, fitting)
         too_long += sum(map(len, measured)) - sum(map(len, fitting))
     return chosen, too_long
 
 
-def _fits(conversation: Conversation, context: int | None) -> bool:
-    return not context or all((r.prompt_tokens or 0) + (r.max_new_tokens or 0) <= context for r in conversation)
+def _fits(row: Row, context: int | None) -> bool:
+    return not context or (row.prompt_tokens or 0) + (row.max_new_tokens or 0) <= context
 
 
 def _measured(
