@@ -259,12 +259,12 @@ class Limit:
 
 def parse_limit(text: str, names: Sequence[str]) -> Limit:
     """Raises InputError for what is no limit, or of no metric."""
-    said = re.fullmatch(r"\s*(\S+)\s*(>=|<=|>|<)\s*(\d*\.?\d+)\s*", text)
-    if not said:
+    found = re.fullmatch(r"\s*(\S+)\s*(>=|<=|>|<)\s*(\d*\.?\d+)\s*", text)
+    if not found:
         raise InputError(f"--fail_if {text!r} is no limit; write METRIC > RATIO, as in 'ttft_p99 > 1.05'")
-    if not any(re.fullmatch(re.escape(said[1]) + UNITS, name) for name in names):
+    if not any(re.fullmatch(re.escape(found[1]) + UNITS, name) for name in names):
         raise InputError(f"--fail_if {text!r}: no metric has this name; there are {', '.join(names)}")
-    return Limit(text, said[1], OPERATORS[said[2]], float(said[3]))
+    return Limit(text, found[1], OPERATORS[found[2]], float(found[3]))
 
 
 # What is shown.
@@ -321,9 +321,9 @@ def main() -> int:
     print("sees: the smallest difference that would have been told apart; one verdict in 20 is wrong by chance")
     for note in notes(a, b):
         print(f"note: {note}")
-    judged = [said for limit in limits for row in rows if (said := limit.judge(row))]
+    judged = [verdict for limit in limits for row in rows if (verdict := limit.judge(row))]
     print(*judged, sep="\n", end="\n" * bool(judged))
-    return int(any(said.startswith("failed") for said in judged))
+    return int(any(verdict.startswith("failed") for verdict in judged))
 
 
 def _thinks(row: Comparison, rows: list[Comparison]) -> bool:

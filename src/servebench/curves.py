@@ -123,11 +123,11 @@ def groups(
         print(f"the first {args.max_figures} of {len(keys)} figures (--max_figures)", file=sys.stderr)
     for key in keys[: args.max_figures]:
         kept = {place: [e for e in some if _key(e.head, traits) == key] for place, some in found.items()}
-        said = [(trait, value) for trait, value in zip(traits, key, strict=True) if value != ""]
-        name = "-".join(trait.in_name.format(value) for trait, value in said)
+        shared = [(trait, value) for trait, value in zip(traits, key, strict=True) if value != ""]
+        name = "-".join(trait.in_name.format(value) for trait, value in shared)
         free = () if {selection.TP_SIZE, selection.REPLICAS} <= set(same) else selection.OF_SIZES
         series = [curve for place, some in kept.items() if some for curve in _curves(looks[place], some, by, free)]
-        group = Group(name, _title(said, series[0].points[0].log), series)
+        group = Group(name, _title(shared, series[0].points[0].log), series)
         if same[-1] == selection.KIND and not one_of:
             say_what_is_missing(group)
         say_what_is_unlike(group)
@@ -160,9 +160,9 @@ def _key(log: Log, traits: tuple[Trait, ...]) -> tuple[Any, ...]:
     return tuple(trait.of(log) for trait in traits)
 
 
-def _title(said: list[tuple[Trait, Any]], log: Log) -> str:
+def _title(shared: list[tuple[Trait, Any]], log: Log) -> str:
     """The model, and the rest in a line of its own."""
-    _, *rest = (trait.in_title.format(value) for trait, value in said)
+    _, *rest = (trait.in_title.format(value) for trait, value in shared)
     return f"{model_name(log.server.model)}\n{', '.join(rest)}"
 
 

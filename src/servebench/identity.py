@@ -106,7 +106,7 @@ def _gpus() -> list[str]:
     """Names of the GPUs of this host, as the driver says them."""
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return []
-    return [line.strip() for line in said.splitlines()]
+    return [line.strip() for line in listed.splitlines()]

@@ -164,8 +164,8 @@ def text_asked(ask: dict[str, Any]) -> tuple[str, int]:
     if "input_data" in ask:
         data = ask["input_data"]
         return data["input_string"][0], int(data["parameters"]["max_new_tokens"])
-    said = ask.get("prompt") or " ".join(str(m.get("content")) for m in ask.get("messages", []))
-    return said, int(ask.get("max_tokens") or ask.get("max_completion_tokens") or 16)
+    prompt = ask.get("prompt") or " ".join(str(m.get("content")) for m in ask.get("messages", []))
+    return prompt, int(ask.get("max_tokens") or ask.get("max_completion_tokens") or 16)
 
 
 def kind(stream: Stream) -> dict[str, Any]:

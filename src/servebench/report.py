@@ -76,9 +76,9 @@ def reading(name: str, place: str, log: Log) -> Reading:
 
     The folder tells backends apart, as in the figures: there may be two of one engine.
     """
-    said = advice.of_point(log) if log.status == "ok" else []
+    warnings = advice.of_point(log) if log.status == "ok" else []
     row = spreadsheet.row([log]) | {"backend": place, "model": model_name(log.server.model)}
-    return Reading(name, msgspec.structs.replace(log, results=[]), row, said)
+    return Reading(name, msgspec.structs.replace(log, results=[]), row, warnings)
 
 
 def draw(args: argparse.Namespace, scratch: Path, script: Path) -> Drawing:

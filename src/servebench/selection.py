@@ -59,11 +59,11 @@ def settings(log: Log) -> dict[str, str]:
     """What else a point was measured with, in words: two that differ in it are no points of one curve."""
     fields = msgspec.structs.asdict(log.server) | msgspec.structs.asdict(log.run)
     fields |= log.identity.get("environment", {})
-    told = {name: _said(name, value) for name, value in fields.items() if name not in TOLD_APART}
+    told = {name: _in_words(name, value) for name, value in fields.items() if name not in TOLD_APART}
     return told | {"engine": log.server_facts.engine or "engine unknown"}
 
 
-def _said(name: str, value: Any) -> str:
+def _in_words(name: str, value: Any) -> str:
     """`stream False`, `no engine_args`, `dataset_sha256 1a2b3c`; of a URL only where it leads to."""
     if value in (None, "", (), {}):
         return f"no {name}"

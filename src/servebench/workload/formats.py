@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
-from itertools import dropwhile
+from itertools import dropwhile, zip_longest
 from typing import Any, NamedTuple
 
 TEXTS = ("prompt", "text_input", "text")
@@ -78,20 +78,20 @@ def rows_of(entry: Any) -> tuple[list[Row], str]:
     key = next((key for key in (*CHATS, *TEXTS) if key in entry), None)
     if key:
         tokens = _tokens(entry, ANSWER_TOKENS)
-        return ([], FAILED) if tokens == 0 else (list(_said(key, entry[key], tokens)), WITHOUT_TEXT)
+        return ([], FAILED) if tokens == 0 else (list(_asked(key, entry[key], tokens)), WITHOUT_TEXT)
     row = _traced(entry)
     return [row] if row.prompt_tokens and row.max_new_tokens else [], FAILED
 
 
-def _said(key: str, said: Any, tokens: int | None) -> Iterator[Row]:
+def _asked(key: str, text: Any, tokens: int | None) -> Iterator[Row]:
     """The requests of a text or of a chat."""
-    if isinstance(said, str) and key in TEXTS:
-        said = [{"role": "user", "content": said}]
-    if not said:
+    if isinstance(text, str) and key in TEXTS:
+        text = [{"role": "user", "content": text}]
+    if not text:
         return
-    if not isinstance(said, list) or not all(isinstance(message, dict) for message in said):
-        raise ValueError(f"its {key} is {_kind(said)}; give a text, or a list of messages with role and content")
-    messages = [_message(message) for message in said]
+    if not isinstance(text, list) or not all(isinstance(message, dict) for message in text):
+        raise ValueError(f"its {key} is {_kind(text)}; give a text, or a list of messages with role and content")
+    messages = [_message(message) for message in text]
     if key != "messages":  # chats that people saved may begin in the middle
         messages = list(dropwhile(lambda m: m["role"] == "assistant", messages))
     yield from _turns(messages, tokens)
@@ -129,16 +129,16 @@ def _joined(content: Any) -> str:
     return "\n".join(part["text"] for part in parts)
 
 
-def _turns(said: list[dict[str, str]], tokens: int | None) -> Iterator[Row]:
+def _turns(messages: list[dict[str, str]], tokens: int | None) -> Iterator[Row]:
     """A request for every answer in a chat, and for what is not answered in it. A blank message ends it."""
-    for i, message in enumerate(said):
+    for i, (message, behind) in enumerate(zip_longest(messages, messages[1:])):
         if message["role"] in ("user", "assistant") and not message["content"].strip():
             return
         if message["role"] != "user":
             continue
-        reply = said[i + 1]["content"] if i + 1 < len(said) and said[i + 1]["role"] == "assistant" else ""
-        if reply.strip() or i + 1 == len(said):
-            yield Row(tuple(said[: i + 1]), reply, max_new_tokens=tokens)
+        reply = behind["content"] if behind and behind["role"] == "assistant" else ""
+        if reply.strip() or not behind:
+            yield Row(tuple(messages[: i + 1]), reply, max_new_tokens=tokens)
 
 
 def _traced(entry: dict[str, Any]) -> Row:

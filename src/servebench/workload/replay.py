@@ -34,7 +34,7 @@ def requests(
     dataset, needed = checked(run)
     if not dataset.is_trace:
         chosen, too_long = _chosen(dataset.conversations, run, tokenizer, context, rng)
-        return _said(chosen, run), None, _beyond(context, too_long, "left out, longer than")
+        return _replayed(chosen, run), None, _beyond(context, too_long, "left out, longer than")
     rows = sorted((c[0] for c in dataset.conversations), key=lambda row: row.at_s or 0.0)[:needed]
     lengths = np.array([[row.prompt_tokens, row.max_new_tokens] for row in rows])
     openings = [_words_of(row, tokenizer, run) for row in rows] if any(r.blocks for r in rows) else []
@@ -120,7 +120,7 @@ def _measured(
     return [list(islice(measured, len(conversation))) for conversation in batch]
 
 
-def _said(conversations: list[Conversation], run: RunConfig) -> list[Request]:
+def _replayed(conversations: list[Conversation], run: RunConfig) -> list[Request]:
     requests = [
         _request(row, number, run.think_time if turn else 0.0, run)
         for number, conversation in enumerate(conversations)
