@@ -95,7 +95,7 @@ def test_warm_up_of_a_trace_is_its_beginning(built) -> None:  # type: ignore[no-
 
 
 def test_what_exceeds_the_context_is_left_out(built) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(InputError, match="has 1 requests that can be used, 3 are needed"):
+    with pytest.raises(InputError, match="has 1 request that can be used, 3 are needed"):
         built("sharegpt.json", context=60)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from conftest import make_log, make_result
 
@@ -116,6 +117,8 @@ def test_failed_requests_are_counted(log: Log) -> None:
 
 def test_blog_throughput_is_clients_over_mean_latency(log: Log) -> None:
     assert metrics.blog_throughput(log) == pytest.approx(2 / 2.0)  # latencies 1 and 3
+    pausing = msgspec.structs.replace(log, run=msgspec.structs.replace(log.run, think_time=5.0))
+    assert metrics.blog_throughput(pausing) is None
 
 
 def test_makespan_throughput(log: Log) -> None:

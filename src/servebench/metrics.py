@@ -256,8 +256,8 @@ def _with_each_request(log: Log, of_request: Callable[[Result], float]) -> float
 
 
 def blog_throughput(log: Log) -> float | None:
-    """FastGen's throughput-latency figures: clients / mean latency, requests/s. Not of an open loop."""
-    latency = None if log.run.open_loop else mean_e2e_s(log)
+    """FastGen's throughput-latency figures: clients / mean latency, requests/s. Of clients that never pause."""
+    latency = None if log.run.open_loop or log.run.think_time else mean_e2e_s(log)
     return log.run.num_clients / latency if latency else None
 
 

@@ -36,6 +36,8 @@ def measure(a: list[str], b: list[str], runs: int) -> int:
 def results_of(words: list[str]) -> Path:
     """Where the logs of these options go. Raises InputError or SystemExit for what cannot work."""
     settings = arguments.parse(words)
+    if settings.dry_run:
+        raise InputError("runs in turn have no plan of their own; give --dry_run to run_benchmark.py")
     return settings.out_json_dir / settings.backend
 
 

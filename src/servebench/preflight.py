@@ -28,14 +28,20 @@ OFF, DRAWS = 0.02, 100_000  # share of a mean that cutting may take unsaid, and 
 
 def preflight(settings: Settings, plan: Plan) -> None:
     check_model(settings)
-    context = model_context(settings.model, asks_hub(settings))
-    check_runs([point.run for _, points in plan for point in points], context)
+    context = check_loads(settings, plan)
     for server, points in plan:
         check_body(server, points[0])
         if any(point.pending for point in points) and not server.urls:
             check_launch(settings, server)
     for line in dict.fromkeys(remarks(plan, context)):
         print(f"note: {line}")
+
+
+def check_loads(settings: Settings, plan: Plan) -> int | None:
+    """What is to be asked exists and fits the model. Returns the model's context."""
+    context = model_context(settings.model, asks_hub(settings) and not settings.dry_run)
+    check_runs([point.run for _, points in plan for point in points], context)
+    return context
 
 
 def check_body(server: ServerConfig, point: Point) -> None:

@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 
 from servebench import columns, commandline, gathering, metrics, stats, steady, trust
-from servebench.records import Log
+from servebench.records import InputError, Log
 from servebench.sla import Sla, parse
 
 OF_SERVER = ("backend", "model", "tp_size", "num_replicas", "max_ragged_batch_size")
@@ -80,15 +80,17 @@ def write(folder: Path, slas: Sequence[Sla] = ()) -> tuple[Path, int]:
     logs = (log for _, log in gathering.load_folder(folder))  # never more than a point's in memory
     points = (sorted(runs, key=lambda log: log.run.repetition) for _, runs in groupby(logs, gathering.point_of))
     rows = [row(runs, slas) for runs in points]
+    if not rows:
+        raise InputError(f"no logs in {folder}; give a folder that run_benchmark.py wrote to")
     file = folder / "summary.csv"
     with file.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, rows[0] if rows else ["backend"])
+        writer = csv.DictWriter(stream, rows[0])
         writer.writeheader()
         writer.writerows(rows)
     return file, len(rows)
 
 
-def main() -> int:
+def main() -> None:
     parser = commandline.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "folder", type=commandline.folder, nargs="?", default="results", help="folder of logs [results]"
@@ -98,8 +100,7 @@ def main() -> int:
     )
     args = parser.parse_args()
     file, points = write(args.folder, [parse(name) for name in args.sla])
-    print(f"{file}: {points} points")
-    return 0 if points else 1
+    print(f"{file}: {points} point{'s' * (points != 1)}")
 
 
 if __name__ == "__main__":

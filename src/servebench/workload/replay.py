@@ -59,7 +59,8 @@ def checked(run: RunConfig) -> tuple[Dataset, int]:
 
 def _too_few(run: RunConfig, there: int, needed: int) -> InputError:
     return InputError(
-        f"--dataset {run.dataset} has {there} requests that can be used, {needed} are needed; lower --num_requests"
+        f"--dataset {run.dataset} has {there} request{'s' * (there != 1)} that can be used, {needed} are needed; "
+        "lower --num_requests"
     )
 
 
