@@ -11,10 +11,10 @@ import msgspec
 import numpy as np
 from tokenizers import Tokenizer
 
-from servebench.launch import call
+from servebench.launch import call, said_by, say
 from servebench.load.http import over
 from servebench.records import RunConfig
-from servebench.server import Server, say
+from servebench.server import Server
 from servebench.workload import Request as Ask
 from servebench.workload.synthetic import PROBE_PROMPT
 from servebench.workload.tokens import exact_texts, plain_words
@@ -62,7 +62,7 @@ def _answer(server: Server, run: RunConfig, ask: Ask) -> tuple[int, str]:
         said = call(target.urls[0], headers, run.request_timeout, "POST", target.body(ask))
         return 200, said.decode(errors="replace")
     except HTTPError as error:
-        return error.code, error.read(4096).decode(errors="replace")
+        return error.code, said_by(error)
     except OSError:
         return 0, ""
 
