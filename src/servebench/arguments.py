@@ -120,6 +120,7 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
     given["openai_api_url"] = [url.strip() for url in args.openai_api_url]
     given["aml_api_url"] = (args.aml_api_url or "").strip() or None
     _check_urls(given)
+    _check_headers(given["openai_api_url"], args.extra_headers)
     given["api"] = BACKENDS[args.backend].api or _api(args.api, given)
     if args.backend == "aml":
         _take_azure(args, given)
@@ -138,6 +139,8 @@ def _take_azure(args: argparse.Namespace, given: dict[str, Any]) -> None:
     missing = [f"--{name}" for name in wanted if not there[name]]
     if missing:
         raise InputError(f"--backend aml needs {', '.join(missing)} too")
+    if not (args.deployment_name.isascii() and args.deployment_name.isprintable()):
+        raise InputError("--deployment_name has a sign that no header can carry; copy it again")
     given["stream"] = given["stream"] and given["api"] != "score"
 
 
@@ -149,6 +152,16 @@ def _check_urls(given: dict[str, Any]) -> None:
             if fault:
                 shown = re.sub(r"//.*@", f"//{keys.HIDDEN}@", keys.hide_in_url(url))
                 raise InputError(f"--{option} {shown} is not a URL: {fault}; give {form}")
+
+
+def _check_headers(urls: Sequence[str], headers: Sequence[tuple[str, str]]) -> None:
+    """The same go to every server, each once."""
+    if len({urlsplit(url).netloc.rpartition("@")[0] for url in urls}) > 1:
+        raise InputError("--openai_api_url: every server gets the same user:password@; measure them apart")
+    names = [name.lower() for name, _ in headers]
+    twice = next((name for name in names if names.count(name) > 1), "")
+    if twice:
+        raise InputError(f"--extra_headers has {twice} twice; join its values with a comma")
 
 
 def _listed(value: Any) -> list[str]:

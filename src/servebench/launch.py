@@ -14,6 +14,7 @@ import shlex
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -21,9 +22,11 @@ from dataclasses import dataclass, replace
 from http.client import HTTPException
 from itertools import product
 from pathlib import Path
+from threading import Timer
 from typing import Any
 from urllib.error import HTTPError
-from urllib.request import ProxyHandler, Request, build_opener
+from urllib.parse import urlsplit
+from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 import msgspec
 import psutil
@@ -32,7 +35,7 @@ from tqdm import tqdm
 from servebench.arguments import Settings
 from servebench.backends import BACKENDS
 from servebench.backends.contract import Launch, engine_home
-from servebench.keys import hide_in_text, hide_in_words
+from servebench.keys import hide_in_text, hide_in_url, hide_in_words
 from servebench.load.fleet import PointFailed
 from servebench.load.http import over
 from servebench.records import RunConfig, ServerConfig, log_name
@@ -46,7 +49,7 @@ NO_LIMIT, PROBES = 10**6, 4  # requests at once
 TEMPLATE, OF_DATASETS = 256, 4096  # tokens of a chat's template, and of an answer in a dataset; generous
 SHAPE = ("prompt_length_var", "max_new_tokens_var", "length_distribution")
 PORTS, PORTS_TRIED = range(10_000, 30_000), 100  # below those that the kernel gives to connections
-opener = build_opener(ProxyHandler({}))  # a proxy would stand between us and the server
+SAID_AFTER_S = 3.0  # that something is waited for
 
 # What an engine's last words mean, and what to try; looked for in any case of letters.
 ADVICE = {
@@ -58,6 +61,18 @@ ADVICE = {
     "address already in use": "another process took the port; leave --port out",
     "no space left on device": "the disk is full",
 }
+
+
+class OnItsHost(HTTPRedirectHandler):
+    """Follows what has moved on its host alone, since headers may hold a key. Other moves are refused answers."""
+
+    def redirect_request(self, req: Request, *moved: Any) -> Request | None:
+        here, there = urlsplit(req.full_url), urlsplit(moved[-1])
+        same = req.get_method() == "GET" and here[:2] == there[:2]  # scheme and host
+        return super().redirect_request(req, *moved) if same else None
+
+
+opener = build_opener(ProxyHandler({}), OnItsHost())  # a proxy would stand between us and the server
 
 
 class ServerFailed(PointFailed):
@@ -248,11 +263,20 @@ def call(url: str, headers: Mapping[str, str], timeout_s: float, body: bytes | N
     Raises OSError for any other answer, HTTPError where it is HTTP.
     """
     kind = {"Content-Type": "application/json"} if body else {}
+    waiting = Timer(SAID_AFTER_S, say, [f"waiting for an answer from {hide_in_url(url)}"])
+    waiting.start()
     try:
         with opener.open(Request(url, body, over(kind, dict(headers))), timeout=timeout_s) as answer:
             return bytes(answer.read())
     except HTTPException as error:
         raise OSError(f"what came is no HTTP: {str(error)[:100]!r}") from error
+    finally:
+        waiting.cancel()
+
+
+def say(line: str) -> None:
+    """To the terminal, above the bars."""
+    tqdm.write(line, file=sys.stderr)
 
 
 def tried(url: str, headers: Mapping[str, str], timeout_s: float, body: bytes | None = None) -> tuple[int, str]:
@@ -260,7 +284,7 @@ def tried(url: str, headers: Mapping[str, str], timeout_s: float, body: bytes | 
     try:
         return 200, call(url, headers, timeout_s, body).decode(errors="replace")
     except HTTPError as error:
-        with suppress(OSError, HTTPException):
+        with suppress(OSError, HTTPException):  # it may break off
             return error.code, error.read(4096).decode(errors="replace")
         return error.code, ""
     except OSError:

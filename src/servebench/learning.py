@@ -10,9 +10,9 @@ import msgspec
 import numpy as np
 from tokenizers import Tokenizer
 
-from servebench.launch import tried
+from servebench.launch import say, tried
 from servebench.records import RunConfig
-from servebench.server import Server, say
+from servebench.server import Server
 from servebench.workload import Request as Ask
 from servebench.workload.synthetic import PROBE_PROMPT
 from servebench.workload.tokens import exact_texts, plain_words

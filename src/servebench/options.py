@@ -51,6 +51,8 @@ def header(text: str) -> tuple[str, str]:
         raise argparse.ArgumentTypeError("one of them is not NAME:VALUE")
     if not (value.isprintable() and all(ord(sign) < 256 for sign in value)):
         raise argparse.ArgumentTypeError(f"the value of {name} has a sign that no header can carry")
+    if name.lower() in ("content-length", "transfer-encoding"):
+        raise argparse.ArgumentTypeError(f"{name} follows from the request; leave it out")
     return name, value
 
 

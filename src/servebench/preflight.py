@@ -13,9 +13,8 @@ from servebench.arguments import Settings, attached_urls
 from servebench.backends import BACKENDS
 from servebench.backends.contract import Launch
 from servebench.keys import hide_in_words
-from servebench.launch import is_free, launch_of, router
+from servebench.launch import is_free, launch_of, router, say
 from servebench.records import InputError, RunConfig, ServerConfig
-from servebench.server import say
 from servebench.sweep import Plan, Point
 from servebench.workload import replay
 from servebench.workload.datasets import read

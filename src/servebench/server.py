@@ -11,7 +11,7 @@ import difflib
 import os
 import runpy
 import secrets
-import sys
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -22,21 +22,20 @@ from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit
 
 import msgspec
-from tqdm import tqdm
 
 from servebench import __version__
 from servebench.arguments import Settings, attached_urls
 from servebench.backends import BACKENDS
 from servebench.backends.openai import beside, endpoint, models_url
-from servebench.keys import hide_in_url, taken
-from servebench.launch import Process, ServerFailed, call, launch_replicas, tail, tried, urls_of
+from servebench.keys import hide_in_url, secrets_of, taken
+from servebench.launch import SAID_AFTER_S, Process, ServerFailed, call, launch_replicas, say, tail, tried, urls_of
 from servebench.load.dealing import Target
 from servebench.load.http import over
 from servebench.prefix_cache import Counters, read_counters
 from servebench.records import InputError, RunConfig, ServerConfig, ServerFacts, model_label
 from servebench.workload import Request as Ask
 
-SAID_AFTER_S = 3.0  # that something is waited for
+CONNECT_S = 30.0
 MOST_NAMES = 10  # of models, in a message
 
 
@@ -78,7 +77,8 @@ class Server:
             return backend.encode(self._renamed(without_nulls(fields | salt | chat, self.extra_body)))
 
         where = backend.endpoint or (lambda url, run: endpoint(url, run.api))
-        return Target([where(url, run) for url in self.urls], dict(self.headers), body, self.check)
+        urls, headers = [where(url, run) for url in self.urls], dict(self.headers)
+        return Target(urls, headers, body, self.check, secrets_of(headers, urls, self.extra_body))
 
     def _renamed(self, fields: dict[str, Any]) -> dict[str, Any]:
         """With the length of the answer under the name that this server wants."""
@@ -104,9 +104,15 @@ class Server:
 
 
 def without_nulls(ours: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a request: those that the user gives win, and null takes one of ours away."""
+    """The fields of a request: those that the user gives win, and null takes one of ours away.
+
+    A length that the user gives under its newer name takes the place of ours.
+    """
     taken_away = {name for name, value in extra.items() if value is None and name in ours}
-    return {name: value for name, value in (dict(ours) | dict(extra)).items() if name not in taken_away}
+    kept = {
+        name: value for name, value in ours.items() if name != "max_tokens" or "max_completion_tokens" not in extra
+    }
+    return {name: value for name, value in (kept | dict(extra)).items() if name not in taken_away}
 
 
 @contextmanager
@@ -128,6 +134,9 @@ def running_server(config: ServerConfig, settings: Settings, log_dir: Path) -> I
                 for url in urls:
                     _wait_while_loading(url, config.model, headers, settings)
             model, context = _served(urls, config.model, headers, ours=bool(processes))
+        elif not processes:
+            for url in urls:
+                _reach(url)
         facts = ServerFacts(
             urls=[hide_in_url(url) for url in urls],
             commands=[process.command for process in processes],
@@ -182,11 +191,6 @@ def _short_body(settings: Settings, model: str) -> bytes:
     return msgspec.json.encode(without_nulls(backend.body(run, model, "1", 1), settings.extra_body))
 
 
-def say(line: str) -> None:
-    """To the terminal, above the bars."""
-    tqdm.write(line, file=sys.stderr)
-
-
 def _served(urls: Sequence[str], model: str, headers: Mapping[str, str], ours: bool) -> tuple[str, int | None]:
     """(the servers' name for the model, the context that all of them have). Raises InputError."""
     found = [_name_at(url, model, headers, ours) for url in urls]
@@ -236,6 +240,16 @@ def _listed(url: str, headers: Mapping[str, str]) -> list[Any]:
         return []
     listed = listing.get("data") if isinstance(listing, dict) else listing
     return listed if isinstance(listed, list) else []
+
+
+def _reach(url: str) -> None:
+    """Of a server that lists no models: does it listen at all? Raises InputError."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname or "", port), CONNECT_S).close()
+    except OSError as error:
+        raise InputError(_unreachable(url, error)) from error
 
 
 def _unreachable(url: str, error: OSError) -> str:

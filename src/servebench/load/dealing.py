@@ -28,6 +28,7 @@ class Target:
     headers: dict[str, str]
     body: Callable[[Request], bytes]
     check: Callable[[], None]  # raises PointFailed when the server is no longer there
+    secrets: Sequence[str] = ()  # of headers, URLs and bodies, which no log may repeat
 
 
 def roomy_workers() -> int:
@@ -52,6 +53,7 @@ def deal(
         "folder": str(folder),
         "urls": target.urls,
         "headers": target.headers,
+        "secrets": list(target.secrets),
         "warmup": run.warmup,
         "form": form_of(run),
         "request_timeout_s": run.request_timeout,

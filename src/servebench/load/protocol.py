@@ -70,6 +70,7 @@ class Task(msgspec.Struct, frozen=True):
     folder: str  # of the shared file `control` and of what this worker writes: part, lag, report
     urls: list[str]
     headers: dict[str, str]
+    secrets: list[str]  # among them and in bodies, that no log may repeat
     clients: list[tuple[int, int]]  # (client, server) numbers; in an open loop those that are connected beforehand
     client_step: int  # open loop: from the number of one client to that of the next
     pace: Pace | None  # None: a closed loop

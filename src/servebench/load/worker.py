@@ -26,6 +26,7 @@ from time import process_time_ns, time_ns
 
 import msgspec
 
+from servebench import keys
 from servebench.load import fast, wire
 from servebench.load.client import Client
 from servebench.load.closed_loop import HOUSEKEEPING_S, ClosedLoop
@@ -239,6 +240,8 @@ class Worker:
 
     def _decode(self, exchange: Exchange, cancelled: bool = False) -> None:
         result = to_result(exchange, self.task.form, cancelled)
+        if result.error:
+            result = msgspec.structs.replace(result, error=keys.without(self.task.secrets, result.error))
         self.add(EVENTS, len(result.event_ns))
         self.add(FAILED, bool(result.error) and result.phase == "measured")
         self.waiting_pieces -= len(exchange.answer.pieces)
