@@ -126,7 +126,7 @@ def test_a_path_that_is_not_there_is_not_looked_for_on_the_hub(name: str) -> Non
 
 def test_a_gguf_with_nothing_beside_it_names_the_folder_it_was_made_of(tmp_path: Path) -> None:
     (tmp_path / "m.gguf").touch()
-    with pytest.raises(InputError, match="no tokenizer.json is beside it; give the folder"):
+    with pytest.raises(InputError, match="is beside it; give the folder that it was made of"):
         load_tokenizer(str(tmp_path / "m.gguf"))
 
 
