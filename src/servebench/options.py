@@ -159,8 +159,8 @@ def _load_options(group: argparse._ArgumentGroup) -> None:
         help="a request that takes longer fails, in s [600]",
     )
     add("--max_retries", type=number(int, 0), default=0, metavar="N",
-        help="times a request is sent again after 429, 5xx, an error in its answer or a broken connection; all count; "
-        "waits as Retry-After says, at most 60 s [0]")  # fmt: skip
+        help="times a request is sent again after 429, 5xx, an error in its answer or a broken connection; "
+        "all count; waits as Retry-After says, at most 60 s [0]")  # fmt: skip
     add("--max_failed_share", type=share, default=0.05, metavar="SHARE",
         help="a point of whose requests more than this fail has failed; 5%% or 0.05 [5%%]")  # fmt: skip
     add("--probe_rate", type=number(float, 0), default=0.0, metavar="R",
