@@ -182,7 +182,8 @@ def test_parameters_are_known_by_name(model: str, billions: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "model", ["gpt-tiny", "x/y-1.58bit", "x/Mixtral-4x9B", "7b-owner/secret", "THUDM/glm-4-1k"]
+    "model",
+    ["gpt-tiny", "x/y-1.58bit", "x/Mixtral-4x9B", "7b-owner/secret", "THUDM/glm-4-1k", "internlm/internlm2-1_8b"],
 )
 def test_parameters_of_other_names_are_unknown(model: str) -> None:
     assert metrics.parameters(model) is None

@@ -118,6 +118,18 @@ def test_a_directory_without_tokenizer_json_is_refused_with_the_way_to_make_one(
     assert name in str(refused.value)
 
 
+@pytest.mark.parametrize("name", ["/no/such/place", "./nowhere", "a/b/c"])
+def test_a_path_that_is_not_there_is_not_looked_for_on_the_hub(name: str) -> None:
+    with pytest.raises(InputError, match=f"--tokenizer {name}: there is no such directory or file"):
+        load_tokenizer(name)
+
+
+def test_a_gguf_with_nothing_beside_it_names_the_folder_it_was_made_of(tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").touch()
+    with pytest.raises(InputError, match="is beside it; give the folder that it was made of"):
+        load_tokenizer(str(tmp_path / "m.gguf"))
+
+
 def test_transformers_makes_a_tokenizer_of_other_files_where_it_is_installed(
     tokenizer_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -324,7 +324,7 @@ def littles_law_ratio(log: Log) -> float | None:
 ACTIVE = {"8x7b": 12.9, "8x22b": 39.1, "gpt-oss-120b": 5.1, "gpt-oss-20b": 3.6}
 # Those of models whose names say none.
 UNSAID = {r"phi-2": 2.7, r"deepseek-v3(\.[12])?": 37.0, r"deepseek-r1": 37.0}
-SIZE = r"(?<![\d.x])(\d+(?:\.\d+)?)([bm])(?![a-z\d])"
+SIZE = r"(?<![\d.x])(?<!\d_)(\d+(?:\.\d+)?)([bm])(?![a-z\d])"
 
 
 def parameters(model: str) -> float | None:

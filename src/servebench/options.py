@@ -136,8 +136,8 @@ def _load_options(group: argparse._ArgumentGroup) -> None:
     add("--request_timeout", type=SECONDS, default=600.0, metavar="S",
         help="a request that takes longer fails, in s [600]")
     add("--max_retries", type=number(int, 0), default=0, metavar="N",
-        help="times a request is sent again after 429, 5xx or a broken connection; all count; "
-        "waits as Retry-After says, at most 60 s [0]")
+        help="times a request is sent again after 429, 5xx, an error in its answer or a broken connection; "
+             "all count; waits as Retry-After says, at most 60 s [0]")
     add("--max_failed_share", type=share, default=0.05, metavar="SHARE",
         help="a point of whose requests more than this fail has failed; 5%% or 0.05 [5%%]")
     add("--probe_rate", type=number(float, 0), default=0.0, metavar="R",

@@ -65,7 +65,8 @@ class ClosedLoop:
         if self.warmed_of[client.number] == self.task.warmup:
             self.worker.add(WARMED, 1)
         turns = self.turns[client.number]
-        think_ns = turns[0].think_ns if turns else 0
+        spare = exchange.phase != "measured"
+        think_ns = turns[0].think_ns if turns else exchange.job.think_ns if spare else 0
         if exchange.error:
             self.waiting[client] = None
         elif think_ns:

@@ -32,7 +32,7 @@ class Job(msgspec.Struct, frozen=True):
     prompt_tokens: int
     max_new_tokens: int
     conversation: int  # jobs of one follow each other in a list, and are sent in turn by one client
-    think_ns: int = 0  # after the conversation's last answer
+    think_ns: int = 0  # after the conversation's last answer; of a spare one after its own
     scheduled_ns: int | None = None  # open loop
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from tokenizers import Tokenizer
 
@@ -52,7 +54,8 @@ def _spares(run: RunConfig) -> int:
 def _like(
     counted: list[Request], run: RunConfig, tokenizer: Tokenizer, context: int | None, rng: np.random.Generator
 ) -> list[Request]:
-    """Spare requests, made up with the lengths of the dataset: its texts are kept for counting."""
+    """Spare requests, made up with the lengths and pauses of the dataset: its texts are kept for counting."""
     like = rng.integers(len(counted), size=_spares(run))
     lengths = np.array([[r.prompt_tokens, r.max_new_tokens] for r in counted])
-    return of_lengths(run, tokenizer, context, rng, lengths[like])
+    made = of_lengths(run, tokenizer, context, rng, lengths[like])
+    return [replace(spare, think_s=counted[i].think_s) for spare, i in zip(made, like.tolist(), strict=True)]

@@ -20,7 +20,7 @@ class Request:
     max_new_tokens: int
     messages: tuple[dict[str, str], ...] = ()
     conversation: int | None = None  # requests of one are sent one after the other, by one client
-    think_s: float = 0.0  # after the conversation's last answer
+    think_s: float = 0.0  # after the conversation's last answer; of a spare one after its own
 
 
 @dataclass(frozen=True)
