@@ -71,6 +71,11 @@ def test_engine_args_may_begin_with_dashes(given: list[str]) -> None:
     assert arguments.parse([*VLLM, *given]).engine_args == ("--enforce-eager",)
 
 
+def test_quotes_of_a_pair_that_do_not_close_are_one_line() -> None:
+    with pytest.raises(InputError, match="options of A and B: No closing quotation"):
+        arguments.split("--model 'x", "the options of A and B")
+
+
 def test_engine_args_are_split_as_in_a_shell() -> None:
     assert arguments.parse([*VLLM, "--engine_args", "--a 'b c' --d"]).engine_args == ("--a", "b c", "--d")
 

@@ -293,6 +293,15 @@ def test_a_served_name_may_look_like_a_path(serve: Callable[..., Fake], measure:
     assert {c.body["model"] for c in fake.posts} == {"/models/a"}
 
 
+@pytest.mark.parametrize("page", [b'{"version": "\xff", "data": [{"id": "m\xe8le"}, {"id": "m"}]}', b"[" * 9000])
+def test_pages_of_odd_bytes_are_read_as_far_as_they_go(
+    serve: Callable[..., Fake], measure: Benchmark, page: bytes
+) -> None:
+    fake = serve(lambda call: (200, page) if call.method == "GET" else None)
+    code, _, err = measure(fake.url)
+    assert code == 0, err
+
+
 @pytest.mark.parametrize("listing", [{"data": None}, {"data": [None, {}]}, {"object": "list"}, {"data": {}}])
 def test_a_listing_of_nothing_lets_the_model_be(
     serve: Callable[..., Fake], measure: Benchmark, listing: dict[str, Any]

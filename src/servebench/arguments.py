@@ -116,7 +116,7 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
     _fill_in_model_defaults(given)
     for name in ("openai_api_key", "aml_api_key"):
         given[name] = _key(name, given[name])
-    given["engine_args"] = _split(args.engine_args)
+    given["engine_args"] = split(args.engine_args, "--engine_args")
     given["openai_api_url"] = [url.strip() for url in args.openai_api_url]
     given["aml_api_url"] = (args.aml_api_url or "").strip() or None
     _check_urls(given)
@@ -248,11 +248,12 @@ def _model(name: str) -> str:
     return right
 
 
-def _split(engine_args: str) -> tuple[str, ...]:
+def split(words: str, what: str) -> tuple[str, ...]:
+    """Words in quotes, as a shell reads them."""
     try:
-        return tuple(shlex.split(engine_args))
+        return tuple(shlex.split(words))
     except ValueError as error:
-        raise InputError(f"--engine_args: {error}; quote it as in a shell") from error
+        raise InputError(f"{what}: {error}; quote it as in a shell") from error
 
 
 def _frozen(value: Any) -> Any:

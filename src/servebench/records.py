@@ -20,6 +20,7 @@ from typing import Any, Literal
 import msgspec
 
 LOG_VERSION = 1
+MOST_SIGNS = 80  # of a name that is part of a file name, of which a file system takes 255
 
 Phase = Literal["warmup", "measured", "hold", "probe"]
 
@@ -225,8 +226,8 @@ def log_name(server: ServerConfig, run: RunConfig, fingerprint: str = "") -> str
     what = workload_label(run) or f"prompt{run.mean_prompt_length}-gen{run.mean_max_new_tokens}"
     digits = f"-{fingerprint[:6]}" if fingerprint else ""
     return (
-        f"{model_label(server.model)}-tp{server.tp_size}-bs{server.max_ragged_batch_size}"
-        f"-replicas{server.num_replicas}-{what}-{''.join(run.load)}{digits}{again}.json"
+        f"{model_label(server.model)[:MOST_SIGNS]}-tp{server.tp_size}-bs{server.max_ragged_batch_size}"
+        f"-replicas{server.num_replicas}-{what[:MOST_SIGNS]}-{''.join(run.load)}{digits}{again}.json"
     )
 
 

@@ -12,6 +12,7 @@ import os
 import runpy
 import secrets
 import socket
+import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -29,6 +30,7 @@ from servebench.backends import BACKENDS
 from servebench.backends.openai import beside, endpoint, models_url
 from servebench.keys import hide_in_url, secrets_of, taken
 from servebench.launch import SAID_AFTER_S, Process, ServerFailed, call, launch_replicas, say, tail, tried, urls_of
+from servebench.load.chunks import UNREADABLE, tolerant_json
 from servebench.load.dealing import Target
 from servebench.load.http import over
 from servebench.prefix_cache import Counters, read_counters
@@ -151,11 +153,11 @@ def running_server(config: ServerConfig, settings: Settings, log_dir: Path) -> I
 def headers_of(config: ServerConfig, settings: Settings, urls: Sequence[str]) -> dict[str, str]:
     """What every call carries: our name, the key, and the headers that the user gave, which win.
 
-    Of several keys the one that was named most closely counts: `user:password@` of the URL, then the option, then
-    an --api-key that the engine was started with.
+    Of several keys the one that was named most closely counts: `user:password@` of the URL, then an --api-key that
+    the engine is started with, then the option or its variable, which may be of another service.
     """
     key = settings.aml_api_key if config.backend == "aml" else settings.openai_api_key
-    key = key or taken(settings.engine_args, "--api-key")[1]
+    key = taken(settings.engine_args, "--api-key")[1] or key
     users = [parts for url in urls if "@" in (parts := urlsplit(url)).netloc]
     ours = {"User-Agent": f"servebench/{__version__}"} | BACKENDS[config.backend].headers(config)
     if users:
@@ -225,7 +227,7 @@ def _listed(url: str, headers: Mapping[str, str]) -> list[Any]:
     """The models that a server lists; none where it lists none. Raises InputError when nothing answers."""
     where = models_url(url)
     try:
-        listing = msgspec.json.decode(call(where, headers, timeout_s=30))
+        listing = tolerant_json(call(where, headers, timeout_s=30))
     except HTTPError as error:
         if error.code == 401:  # 403 may be said of the list alone
             given = "the key" if "authorization" in {name.lower() for name in headers} else "calls without a key"
@@ -236,7 +238,7 @@ def _listed(url: str, headers: Mapping[str, str]) -> list[Any]:
         return []  # it speaks, but lists no models
     except OSError as error:
         raise InputError(_unreachable(url, error)) from error
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return []
     listed = listing.get("data") if isinstance(listing, dict) else listing
     return listed if isinstance(listed, list) else []
@@ -247,7 +249,9 @@ def _reach(url: str) -> None:
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
-        socket.create_connection((parts.hostname or "", port), CONNECT_S).close()
+        with socket.create_connection((parts.hostname or "", port), CONNECT_S) as sock:
+            if parts.scheme == "https":
+                ssl.create_default_context().wrap_socket(sock, server_hostname=parts.hostname).close()
     except OSError as error:
         raise InputError(_unreachable(url, error)) from error
 

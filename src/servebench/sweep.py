@@ -18,6 +18,7 @@ from servebench.backends import BACKENDS
 from servebench.backends.openai import beside
 from servebench.identity import environment_of, fingerprint, identity_of
 from servebench.launch import call
+from servebench.load.chunks import UNREADABLE
 from servebench.records import InputError, Log, RunConfig, ServerConfig, log_name
 from servebench.server import headers_of
 from servebench.store import state_of
@@ -87,7 +88,7 @@ def _engine(settings: Settings, server: ServerConfig) -> str:
 
 def _version_at(url: str, headers: Mapping[str, str]) -> str:
     """What a running server says that it is, where it has such a page (vLLM, SGLang); else nothing."""
-    with suppress(OSError, msgspec.MsgspecError):
+    with suppress(OSError, *UNREADABLE):
         return msgspec.json.decode(call(beside(url, "/version"), headers, VERSION_S), type=Version).version
     return ""
 
