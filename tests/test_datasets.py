@@ -92,6 +92,8 @@ def test_warm_up_of_a_trace_is_its_beginning(built) -> None:  # type: ignore[no-
     workload = built("azure.csv", trace_speed=1.0, num_requests=2, warmup=1)
     assert [r.prompt_tokens for r in workload.counted] == [96, 128]
     assert workload.schedule.warmup == 1
+    first = built("azure.csv", trace_speed=1.0, num_requests=3).counted[0]
+    assert workload.spare[0].prompt_tokens == first.prompt_tokens, "the first arrival is the trace's first request"
 
 
 def test_what_exceeds_the_context_is_left_out(built) -> None:  # type: ignore[no-untyped-def]
