@@ -22,7 +22,7 @@ from tqdm import tqdm
 from servebench import arguments, commandline, keys, search, store, summary, sweep
 from servebench.calibrate import calibrate
 from servebench.measure import measure_plan
-from servebench.preflight import preflight
+from servebench.preflight import check_loads, preflight
 from servebench.records import Log
 from servebench.signals import ends_on_signals
 
@@ -40,7 +40,9 @@ def main() -> int:
 def run(settings: arguments.Settings) -> int:
     """Plan, measure what is pending, save each log before anything else can fail, show all of the plan's logs."""
     if settings.dry_run:
-        print(summary.plan_table(sweep.make_plan(settings), settings))
+        plan = sweep.make_plan(settings)
+        print(summary.plan_table(plan, settings))
+        check_loads(settings, plan)
         return 0
     with store.sole_writer(settings.out_json_dir / settings.backend):
         plan = sweep.make_plan(settings)

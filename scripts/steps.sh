@@ -4,7 +4,7 @@ PYTHON=.venv/bin/python LOGS=results DRY_RUN='' STEP='' FAILED=()
 
 previous=
 for word; do
-    case $word in --dry_run) DRY_RUN=yes ;; esac
+    case $word in --dry_run) DRY_RUN=yes ;; --out_json_dir=*) LOGS=${word#*=} ;; esac
     case $previous in --out_json_dir) LOGS=$word ;; esac
     previous=$word
 done

@@ -13,6 +13,7 @@ import servebench  # noqa: F401  # isort: skip  first: it says what this Python 
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -41,32 +42,30 @@ def steps(values: np.ndarray, reached: float) -> tuple[np.ndarray, np.ndarray]:
 
 def draw(ax: Axes, all_series: list[Series], metric: str, samples: Samples) -> None:
     for series in all_series:
-        point = series.points[0]
-        runs = [samples(log) for log in point.runs]
-        if not len(np.concatenate(runs)):
-            figures.leave_out(ax, series)
-            continue
-        doubt = point.doubt(metric)
-        look = {
-            "color": series.color,
-            "drawstyle": "steps-post",
-            "linestyle": DOUBTED if doubt else series.linestyle,
-        }
-        if doubt:
-            figures.explain(ax, f"decides nothing: {doubt.kind}", linestyle=DOUBTED)
-        for run, log in zip(runs, point.runs, strict=True):
-            if len(run) and len(runs) > 1:
-                ax.plot(*steps(run, 1 - metrics.failed_share(log)), linewidth=0.6, alpha=0.5, **look)
-        if len(runs) > 1:
-            figures.explain(ax, "a run", linestyle="-", linewidth=0.6)
-        ax.plot(
-            *steps(np.concatenate(runs), 1 - point.failed_share),
-            label=figures.with_failures(series.label, point),
-            **look,
-        )
+        draw_series(ax, series, metric, [samples(log) for log in series.points[0].runs])
     ax.set_ylim(0, 1.02)
     ax.set_xlim(left=0)
     ax.yaxis.set_major_formatter(PercentFormatter(1))
+
+
+def draw_series(ax: Axes, series: Series, metric: str, runs: list[np.ndarray]) -> None:
+    """All runs together, and each of several thin behind them."""
+    together, point = np.concatenate(runs), series.points[0]
+    if not len(together):
+        figures.leave_out(ax, series)
+        return
+    look: dict[str, Any] = {"color": series.color, "drawstyle": "steps-post", "linestyle": series.linestyle}
+    if doubt := point.doubt(metric):
+        look["linestyle"] = DOUBTED
+        figures.explain(ax, f"decides nothing: {doubt.kind}", linestyle=DOUBTED)
+    several = len(runs) > 1
+    for run, log in zip(runs, point.runs, strict=True):
+        if several and len(run):
+            ax.plot(*steps(run, 1 - metrics.failed_share(log)), linewidth=0.6, alpha=0.5, **look)
+    if several:
+        figures.explain(ax, "a run", linestyle="-", linewidth=0.6)
+    label = figures.with_failures(series.label, point)
+    ax.plot(*steps(together, 1 - point.failed_share), label=label, **look)
 
 
 def main() -> None:

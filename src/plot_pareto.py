@@ -26,12 +26,6 @@ def per_user(log: Log) -> float | None:
     return metrics.percentile(metrics.interactivity(log), 50)
 
 
-def per_gpu(log: Log) -> float | None:
-    """Output token throughput / GPUs, tokens/s."""
-    throughput = metrics.output_token_throughput(log)
-    return None if throughput is None else throughput / metrics.gpus(log)
-
-
 def frontier(placed: list[Placed]) -> list[Placed]:
     """Those that no other one equals or beats both ways, from the slowest user to the fastest."""
     kept: list[Placed] = []
@@ -42,12 +36,12 @@ def frontier(placed: list[Placed]) -> list[Placed]:
 
 
 def name(log: Log) -> str:
-    return f"TP{log.server.tp_size}×{log.server.num_replicas}, {selection.load_of(log):g}"
+    return f"TP{log.server.tp_size}×{log.server.num_replicas}, {selection.load_name(log)}"
 
 
 def draw(ax: Axes, all_series: list[Series]) -> None:
     for series in all_series:
-        placed = series.placed(per_user, per_gpu)
+        placed = series.placed(per_user, metrics.throughput_per_gpu)
         doubtful = [p for p in placed if p.point.doubt(METRIC)]  # such a point beats none
         best = frontier([p for p in placed if p not in doubtful] or doubtful)
         beaten = [p for p in placed if p not in best + doubtful]
@@ -58,8 +52,7 @@ def draw(ax: Axes, all_series: list[Series]) -> None:
     figures.explain(ax, "beaten both ways", marker="o", alpha=0.3, markersize=4)
     figures.explain(ax, f"labels: TP size × replicas, {selection.load_axis(all_series[0].points[0].log).lower()}")
     ax.set(xlabel="Tokens/s per user (median)", ylabel="Output tokens/s per GPU")
-    ax.set_xlim(left=0)
-    ax.set_ylim(bottom=0)
+    figures.from_zero(ax)
 
 
 def main() -> None:

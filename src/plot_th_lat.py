@@ -14,25 +14,19 @@ from matplotlib.axes import Axes
 
 from servebench import commandline, curves, figures, metrics, selection
 from servebench.curves import Series
-from servebench.records import Log
 
 THROUGHPUTS = {"window": metrics.request_throughput, "blog": metrics.blog_throughput}
-
-
-def latency_s(log: Log) -> float | None:
-    return metrics.mean(metrics.each(log, metrics.e2e_s))
 
 
 def draw(ax: Axes, all_series: list[Series], throughput: str) -> None:
     """Curves in the order of load, each point with its load."""
     for series in all_series:
-        placed = series.within(series.placed(THROUGHPUTS[throughput], latency_s))
+        placed = series.within(series.placed(THROUGHPUTS[throughput], metrics.mean_e2e_s))
         figures.draw_placed(ax, placed, series, "e2e")
-        figures.mark(ax, placed, series, "e2e", lambda log: f"{selection.load_of(log):g}")
+        figures.mark(ax, placed, series, "e2e", selection.load_name)
     figures.explain(ax, f"numbers: {selection.load_axis(all_series[0].points[0].log).lower()}")
     ax.set(xlabel="Throughput (requests/s)", ylabel="Mean E2E latency (s)")
-    ax.set_xlim(left=0)
-    ax.set_ylim(bottom=0)
+    figures.from_zero(ax)
 
 
 def main() -> None:

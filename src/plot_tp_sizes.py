@@ -16,39 +16,28 @@ from matplotlib.axes import Axes
 
 from servebench import commandline, curves, figures, metrics, selection
 from servebench.curves import Series
-from servebench.records import Log
 from servebench.selection import BATCH, KIND, LENGTHS, MODEL, REPLICAS, TP_SIZE
-
-
-def latency_s(log: Log) -> float | None:
-    return metrics.mean(metrics.each(log, metrics.e2e_s))
 
 
 def draw(axes: Sequence[Axes], all_series: list[Series]) -> None:
     """Latency and TFLOP/s per GPU against the load on the first two, against each other on the third."""
     axis = selection.load_axis(all_series[0].points[0].log)
     for series in all_series:
-        figures.draw_curve(axes[0], series, selection.load_of, latency_s, "e2e")
-    if not any(series.placed(selection.load_of, metrics.tflops_per_gpu) for series in all_series):
-        for ax in axes[1:]:
-            why = "the model's name does not\ntell its parameters"
-            ax.text(0.5, 0.5, why, ha="center", transform=ax.transAxes)
-            ax.set(xticks=[], yticks=[])
-    for series in all_series:
-        if series.placed(selection.load_of, metrics.tflops_per_gpu):
-            figures.draw_curve(axes[1], series, selection.load_of, metrics.tflops_per_gpu, "tflops_per_gpu")
-            figures.draw_curve(axes[2], series, metrics.tflops_per_gpu, latency_s, "e2e", load_name)
+        figures.draw_curve(axes[0], series, selection.load_of, metrics.mean_e2e_s, "e2e")
+    known = [series for series in all_series if series.placed(selection.load_of, metrics.tflops_per_gpu)]
+    for ax in () if known else axes[1:]:
+        ax.text(0.5, 0.5, "the model's name does not\ntell its parameters", ha="center", transform=ax.transAxes)
+        ax.set(xticks=[], yticks=[])
+    for series in known:
+        figures.draw_curve(axes[1], series, selection.load_of, metrics.tflops_per_gpu, "tflops_per_gpu")
+        of_both = metrics.tflops_per_gpu, metrics.mean_e2e_s
+        figures.draw_curve(axes[2], series, *of_both, "e2e", selection.load_name)
     axes[0].set(xlabel=axis, ylabel="Mean E2E latency (s)")
     axes[1].set(xlabel=axis, ylabel="TFLOP/s per GPU")
     axes[2].set(xlabel=f"TFLOP/s per GPU (numbers: {axis.lower()})", ylabel="Mean E2E latency (s)")
     for ax in axes[:2]:
         figures.counted_from_zero(ax)
-    axes[2].set_xlim(left=0)
-    axes[2].set_ylim(bottom=0)
-
-
-def load_name(log: Log) -> str:
-    return f"{selection.load_of(log):g}"
+    figures.from_zero(axes[2])
 
 
 def main() -> None:

@@ -102,6 +102,12 @@ def test_all_that_is_missing_is_named_in_one_line() -> None:
     assert str(problem.value) == "--backend aml needs --model, --deployment_name, --aml_api_key too"
 
 
+@pytest.mark.parametrize("name", ["имя", "a\nb: c"])
+def test_a_deployment_fits_a_header(name: str) -> None:
+    with pytest.raises(InputError, match="no header can carry"):
+        arguments.parse([*SPEC, "--aml_api_url", "https://x/v1", "--aml_api_key", "k", "--deployment_name", name])
+
+
 def test_a_key_without_a_value_is_refused(benchmark: Callable[..., tuple[int, str, str]]) -> None:
     code, _, err = benchmark(*SPEC, "--aml_api_url", "https://localhost:1/score", "--aml_api_key", "--dry_run")
     assert code == 2 and "--aml_api_key: expected one argument" in err

@@ -314,6 +314,8 @@ SERVER_SAYS = [
     b'event: error\ndata: {"message": "out of memory"}\n\n',
     b"event: error\ndata: out of memory\n\n",
     b'{"error": {"message": "out of memory"}}\n\n',
+    b'{"detail": "out of memory"}\n\n',
+    event(choices=[{"text": "", "finish_reason": "error", "error": {"message": "out of memory"}}]),
 ]
 
 
@@ -394,6 +396,19 @@ def test_a_http_error_names_its_path_and_where_the_api_moved() -> None:
     )
 
 
+def test_a_http_error_is_told_also_where_it_breaks_off() -> None:
+    answer = Answer("/v1/completions")
+    answer.add(pieces(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 99\r\n\r\ntoo long")[0])
+    reading = answers.read(answer, "events")
+    assert reading.told and reading.error == "HTTP 400 for /v1/completions: too long"
+
+
+def test_an_address_shows_no_password() -> None:
+    answer = Answer("/v1")
+    answer.add(pieces(b"HTTP/1.1 301 Moved\r\nLocation: https://me:secret@x/v1\r\nContent-Length: 0\r\n\r\n")[0])
+    assert answers.read(answer, "events").error == "HTTP 301 for /v1: moved to https://***@x/v1; give that URL"
+
+
 # Good answers of servers that do as they like.
 
 
@@ -405,12 +420,25 @@ def test_a_http_error_names_its_path_and_where_the_api_moved() -> None:
         b'{"choices": [{"delta": {"content": "ab", "tool_calls": []}}], "usage": {"completion_tokens": null}}',
         b'{"choices": [{"delta": {"content": "ab"}, "logprobs": {"token_logprobs": [NaN, -Infinity]}}]}',
         b'{"choices": [null, {"text": "ab"}], "usage": {"prompt_tokens_details": null, "prompt_tokens": null}}',
+        b'{"choices": [{"delta": {"content": "ab"}, "index": "0"}], "usage": []}',
+        b'{"choices": [{"delta": {"content": "ab"}}], "usage": {"prompt_tokens": -1, "completion_tokens": 1}}',
     ],
 )
 def test_nulls_and_the_like_say_nothing(said: bytes) -> None:
     for silent in (b'{"choices": null}', b'{"choices": [{"delta": null}]}', b'{"choices": []}', b"null"):
         reading = read(b"data: " + silent + b"\n\n", b"data: " + said + b"\n\n", DONE)
         assert (reading.texts, reading.error) == (["ab"], None)
+
+
+def test_counts_may_be_written_as_texts_or_fractions() -> None:
+    usage = counted(prompt_tokens="9", completion_tokens=2.0)
+    reading = read(text("a"), text("b"), usage, DONE)
+    assert reading.usage and (reading.usage.prompt_tokens, reading.tokens) == (9, [1, 1])
+
+
+def test_reasoning_may_be_an_object() -> None:
+    reading = read(delta(reasoning={"text": "Hm"}), delta(content="Well"), DONE)
+    assert (reading.texts, reading.first_answer_event) == (["Hm", "Well"], 1)
 
 
 @pytest.mark.parametrize("half", [b"\xe2\x82", b"\\ud83d", b"\\ude00 x"])

@@ -71,6 +71,11 @@ def test_engine_args_may_begin_with_dashes(given: list[str]) -> None:
     assert arguments.parse([*VLLM, *given]).engine_args == ("--enforce-eager",)
 
 
+def test_quotes_of_a_pair_that_do_not_close_are_one_line() -> None:
+    with pytest.raises(InputError, match="options of A and B: No closing quotation"):
+        arguments.split("--model 'x", "the options of A and B")
+
+
 def test_engine_args_are_split_as_in_a_shell() -> None:
     assert arguments.parse([*VLLM, "--engine_args", "--a 'b c' --d"]).engine_args == ("--a", "b c", "--d")
 
@@ -95,6 +100,11 @@ def test_keys_come_from_the_environment_and_are_not_shown(monkeypatch: pytest.Mo
         (["--extra_headers", "no-colon"], "NAME:VALUE"),
         (["--shared_prefix", "512"], "TOKENS:GROUPS"),
         (["--request_rate", "0"], "at least"),
+        (["--request_rate", "inf"], "not a number"),
+        (["--request_timeout", "1e999"], "not a number"),
+        (["--dataset", ""], "--dataset: it is empty"),
+        (["--find_max", ""], "--find_max: it is empty"),
+        (["--out_json_dir", ""], "--out_json_dir: it is empty"),
         (["--openai_api_k", "shortened"], "--openai_api_k"),
     ],
 )
@@ -117,6 +127,7 @@ def test_a_bad_value_is_one_line_and_status_2(
         ([*VLLM, "--gpus", "0", "1", "--tp_size", "2", "--num_replicas", "2"], "needs 4"),
         (["--backend", "aml"], "--deployment_name, --aml_api_url, --aml_api_key"),
         (["--backend", "openai"], "--openai_api_url"),
+        ([*VLLM, "--aml_api_url", "https://h/score"], "measure it with --backend aml"),
         ([*VLLM, "--client_only"], "--port"),
         ([*VLLM, "--openai_api_url", "http://x/v1"], "--client_only"),
         ([*VLLM, "--mean_prompt_length", "500", "--max_prompt_length", "100"], "--max_prompt_length"),

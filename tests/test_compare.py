@@ -150,10 +150,7 @@ def test_two_settings_in_one_folder_are_named() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "verdict"),
-    [
-        ({"verdict": "client-limited: late"}, "B: client-limited"),
-        ({"verdict": "ok"}, "better"),
-    ],
+    [({"verdict": "client-limited: late"}, "B: client-limited"), ({"verdict": "ok"}, "better")],
 )
 def test_what_is_in_doubt_does_not_win(changes: dict[str, object], verdict: str) -> None:
     rows = compare.compare(runs([1.0, 1.01, 0.99]), runs([0.5, 0.51, 0.49], **changes), [], paired=False)

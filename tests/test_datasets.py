@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,10 +92,12 @@ def test_warm_up_of_a_trace_is_its_beginning(built) -> None:  # type: ignore[no-
     workload = built("azure.csv", trace_speed=1.0, num_requests=2, warmup=1)
     assert [r.prompt_tokens for r in workload.counted] == [96, 128]
     assert workload.schedule.warmup == 1
+    first = built("azure.csv", trace_speed=1.0, num_requests=3).counted[0]
+    assert workload.spare[0].prompt_tokens == first.prompt_tokens, "the first arrival is the trace's first request"
 
 
 def test_what_exceeds_the_context_is_left_out(built) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(InputError, match="has 1 requests that can be used, 3 are needed"):
+    with pytest.raises(InputError, match="has 1 request that can be used, 3 are needed"):
         built("sharegpt.json", context=60)
 
 
@@ -114,7 +117,9 @@ def test_options_that_a_dataset_cannot_follow_are_refused(built) -> None:  # typ
     ("content", "reason"),
     [
         ("", "no request in it"),
-        ("{broken", "cannot be read"),
+        ("[{broken", "cannot be read"),
+        ('{"prompt": "a"}\n{"prompt": \n', "line 2 is no JSON of its own"),
+        ('{\n  "data": [{"prompt": "a"}]\n}', "line 1 is no JSON of its own.*give an entry a line, or a list"),
         ('{"prompt": "a"}\n{"question": "b"}\n', "entry 2 is not understood.*its keys are question"),
         ('{"prompt": "a"}\n{"input_length": 3, "output_length": 4}\n', "some entries have texts"),
         ('{"prompt": [101, 102]}', "a list of token ids"),
@@ -122,7 +127,7 @@ def test_options_that_a_dataset_cannot_follow_are_refused(built) -> None:  # typ
         ('{"prompt": {"text": "a"}}', "an object"),
         ('{"prompt": null}\n{"prompt": " "}', r"no request in it \(2 without text\)"),
         ('{"prompt": "a", "max_tokens": "many"}', "max_tokens is 'many'"),
-        ('[{"conversations": [{"speaker": "a", "said": "b"}]}]', "no role and content, but speaker, said"),
+        ('[{"conversations": [{"speaker": "a", "said": "b"}]}]', "needs role and content, and has speaker, said"),
         ('{"messages": [{"role": "tool", "content": "x"}]}', "from 'tool'"),
         ('{"input_length": 9, "output_length": 9, "session_id": 1, "delay": 5}', "give timestamps"),
         ('{"input_length": 9, "output_length": 9, "hash_ids": [1, 2, 3, 4]}', "--trace_format"),
@@ -228,6 +233,8 @@ def test_what_asks_nothing_is_left_out_and_counted(tmp_path: Path) -> None:
     blank = {"conversations": [{"from": "human", "value": " "}, {"from": "gpt", "value": "Yes?"}]}
     dataset = read(written(tmp_path, {"prompt": "a"}, {"prompt": ""}, blank, {"prompt": None}), False)
     assert len(dataset.conversations) == 1 and dataset.remark == "3 without text"
+    dataset = read(written(tmp_path, {"prompt": "a"}, {"prompt": "b", "max_tokens": 0}), False)
+    assert len(dataset.conversations) == 1 and dataset.remark == "1 without tokens of prompt or answer"
     dataset = read(str(SAMPLES / "burstgpt.csv"), False)
     assert dataset.remark == "1 without tokens of prompt or answer"
 
@@ -236,6 +243,48 @@ def test_a_conversation_ends_before_its_first_blank(tmp_path: Path) -> None:
     said = [("human", "a"), ("gpt", "b"), ("human", "c"), ("gpt", ""), ("human", "d"), ("gpt", "e")]
     path = written(tmp_path, {"conversations": [{"from": who, "value": text} for who, text in said]})
     assert [row.messages[-1]["content"] for row in read(path, True).conversations[0]] == ["a"]
+
+
+def test_a_conversation_ends_before_the_request_that_exceeds_the_context(built, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    said = [
+        ("human", "babe"),
+        ("gpt", "gugo"),
+        ("human", "babe " * 60),
+        ("gpt", "gugo"),
+        ("human", "babe"),
+        ("gpt", "b"),
+    ]
+    path = written(tmp_path, *3 * [{"conversations": [{"from": who, "value": text} for who, text in said]}])
+    workload = built(path, context=50, num_requests=3, multi_turn=True)
+    assert [r.prompt for r in workload.counted] == ["babe"] * 3
+    assert workload.remark == "6 requests left out, longer than the context of 50 tokens"
+
+
+def test_long_cells_of_a_csv_are_read(tmp_path: Path) -> None:
+    (tmp_path / "long.csv").write_text("prompt\n" + "word " * 40_000)
+    ((row,),) = read(str(tmp_path / "long.csv"), False).conversations
+    assert len(row.text) >= 199_999
+
+
+def test_hashes_may_be_negative(built, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    hashes = ([-5, -2], [-5, 2**70])
+    path = written(
+        tmp_path,
+        *({"timestamp": i, "input_length": 600, "output_length": 4, "hash_ids": h} for i, h in enumerate(hashes)),
+    )
+    one, other = (r.prompt.split() for r in built(path, num_requests=2).counted)
+    assert one[:512] == other[:512] and one[512:520] != other[512:520]
+
+
+def test_dates_without_a_zone_know_no_summer_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    rows = "TIMESTAMP,ContextTokens,GeneratedTokens\n2024-03-31 01:59:59,5,5\n2024-03-31 03:00:01,5,5\n"
+    (tmp_path / "azure.csv").write_text(rows)
+    (early,), (late,) = read(str(tmp_path / "azure.csv"), False).conversations
+    monkeypatch.undo()
+    time.tzset()
+    assert late.at_s - early.at_s == 3602
 
 
 def test_answers_count_without_the_token_that_begins_a_prompt(tokenizer_dir: Path, tmp_path: Path) -> None:
@@ -256,7 +305,7 @@ def test_what_the_context_takes_away_is_said(built, tmp_path: Path) -> None:  # 
     assert workload.remark.endswith(" requests left out, longer than the context of 100 tokens")
     trace = [{"input_length": n, "output_length": 4} for n in (20, 200, 20)]
     workload = built(written(tmp_path, *trace), context=100)
-    assert workload.remark == "1 requests cut to the context of 100 tokens"
+    assert workload.remark == "1 request cut to the context of 100 tokens"
     assert max(r.prompt_tokens + r.max_new_tokens for r in workload.counted) == 100
 
 

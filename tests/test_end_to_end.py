@@ -291,6 +291,18 @@ def test_a_dry_run_needs_nothing_and_leaves_nothing(
     assert not results.exists()
 
 
+def test_a_dry_run_refuses_what_cannot_be_measured(benchmark: Benchmark, tmp_path: Path) -> None:
+    (tmp_path / "few.jsonl").write_text('{"prompt": "a"}\n')
+    code, _, err = benchmark("--backend", "vllm", "--dataset", tmp_path / "few.jsonl", "--dry_run")
+    assert code == 2 and err.count("\n") == 1
+    assert "has 1 request that can be used, 36 are needed; lower --num_requests" in err
+
+
+def test_a_dry_run_starts_no_standing_server() -> None:
+    with pytest.raises(InputError, match="start starts"):
+        standing.start(["--backend", "vllm", "--dry_run"])
+
+
 def test_a_standing_server_keeps_no_headers_in_its_file() -> None:
     with pytest.raises(InputError, match="go with requests"):
         standing.start(["--backend", "vllm", "--extra_headers", "Authorization:secret"])

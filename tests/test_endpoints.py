@@ -10,13 +10,15 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.error import HTTPError
 
 import pytest
 from tokenizers import Tokenizer
 
-from servebench import records
+from servebench import arguments, launch, records
 from servebench.backends import openai
 from servebench.load.http import over
+from servebench.records import InputError
 from servebench.server import without_nulls
 
 Benchmark = Callable[..., tuple[int, str, str]]
@@ -38,6 +40,7 @@ class Fake:
 
     def __init__(self, odd: Callable[[Call], Answer | None], models: Any = ("m",), template: int = 0) -> None:
         self.calls: list[Call] = []
+        self.location = ""
         fake = self
 
         class Page(BaseHTTPRequestHandler):
@@ -57,6 +60,8 @@ class Fake:
                 data = value if isinstance(value, bytes) else json.dumps(value).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(data)))
+                if fake.location and status == 302:
+                    self.send_header("Location", fake.location)
                 self.send_header("Content-Type", "text/event-stream" if data[:5] == b"data:" else "text/json")
                 self.end_headers()
                 self.wfile.write(data)
@@ -205,6 +210,25 @@ def test_headers_go_with_every_call_and_win(
         assert {name: call.all(name.lower()) for name in given} == {name: [value] for name, value in given.items()}
 
 
+def test_the_id_of_requests_may_be_the_users(serve: Callable[..., Fake], measure: Benchmark) -> None:
+    fake = serve()
+    assert measure(fake.url, "--extra_headers", "x-request-id:mine")[0] == 0
+    assert {tuple(c.all("x-request-id")) for c in fake.posts} == {("mine",)}
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--extra_headers", "A:1", "a:2"], "--extra_headers has a twice"),
+        (["--openai_api_url", "http://u:1@h", "http://u:2@h2"], "every server gets the same user:password@"),
+        (["--openai_api_url", "http://u:1@h", "http://h2"], "every server gets the same user:password@"),
+    ],
+)
+def test_what_would_go_astray_is_refused(words: list[str], why: str) -> None:
+    with pytest.raises(InputError, match=why):
+        arguments.parse(["--backend", "openai", "--openai_api_url", "http://h", *words])
+
+
 def test_we_have_a_name(serve: Callable[..., Fake], measure: Benchmark) -> None:
     fake = serve()
     assert measure(fake.url)[0] == 0
@@ -269,6 +293,15 @@ def test_a_served_name_may_look_like_a_path(serve: Callable[..., Fake], measure:
     assert {c.body["model"] for c in fake.posts} == {"/models/a"}
 
 
+@pytest.mark.parametrize("page", [b'{"version": "\xff", "data": [{"id": "m\xe8le"}, {"id": "m"}]}', b"[" * 9000])
+def test_pages_of_odd_bytes_are_read_as_far_as_they_go(
+    serve: Callable[..., Fake], measure: Benchmark, page: bytes
+) -> None:
+    fake = serve(lambda call: (200, page) if call.method == "GET" else None)
+    code, _, err = measure(fake.url)
+    assert code == 0, err
+
+
 @pytest.mark.parametrize("listing", [{"data": None}, {"data": [None, {}]}, {"object": "list"}, {"data": {}}])
 def test_a_listing_of_nothing_lets_the_model_be(
     serve: Callable[..., Fake], measure: Benchmark, listing: dict[str, Any]
@@ -325,7 +358,65 @@ def test_a_refused_key_names_the_url_and_what_to_give(serve: Callable[..., Fake]
     assert code == 2 and f"{fake.url}/v1/models refuses calls without a key" in err and "--extra_headers" in err
 
 
+def test_a_key_that_the_server_repeats_is_in_no_log(
+    serve: Callable[..., Fake], measure: Benchmark, results: Path
+) -> None:
+    fake = serve(lambda call: (401, {"error": f"bad key {call.headers}"}) if call.method == "POST" else None)
+    code, out, err = measure(fake.url, "--openai_api_key", "sesame-417", "--extra_headers", "k:sesame-418")
+    written = "".join(path.read_text() for path in results.rglob("*") if path.is_file())
+    assert code == 1 and "bad key" in out and "bad key" in written
+    assert "sesame" not in out + err + written
+
+
+def test_no_header_follows_to_another_host(serve: Callable[..., Fake]) -> None:
+    other = serve()
+    fake = serve(lambda call: (302, b"") if call.path == "/there" else None)
+    fake.location = other.url.replace("127.0.0.1", "localhost") + "/v1/models"
+    with pytest.raises(HTTPError):
+        launch.call(fake.url + "/there", {"Authorization": "Bearer x"}, 5)
+    assert not other.calls
+    fake.location = fake.url + "/v1/models"
+    assert b"data" in launch.call(fake.url + "/there", {}, 5)
+
+
+def test_what_is_waited_for_is_said(
+    serve: Callable[..., Fake], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = threading.Event()
+    monkeypatch.setattr(launch, "SAID_AFTER_S", 0.01)
+    monkeypatch.setattr(launch, "say", lambda line: (said.set(), print(line)))
+
+    launch.call(serve(lambda _: said.wait(30) and None).url + "/v1/models?key=sesame", {}, 60)
+    out = capsys.readouterr().out
+    assert "waiting for an answer from http" in out and "sesame" not in out
+
+
+@pytest.mark.parametrize("host", ["nobody.invalid", "127.0.0.1:1"])
+def test_an_absent_endpoint_is_one_line(benchmark: Benchmark, tokenizer_dir: Path, host: str) -> None:
+    who = ["--backend", "aml", "--model", "m", "--tokenizer", tokenizer_dir, "--deployment_name", "d"]
+    code, _, err = benchmark(*who, "--aml_api_url", f"http://{host}/score", "--aml_api_key", "k")
+    assert code == 2 and err.count("\n") == 1 and f"nothing answers at http://{host}" in err
+
+
 # What a first request tells, where the API is chat.
+
+
+@pytest.mark.parametrize("body", ["Transfer-Encoding: chunked\r\n\r\n5\r\nabcde", "Content-Length: 9\r\n\r\nabc"])
+def test_a_first_request_that_is_refused_in_half_is_left_to_the_load(measure: Benchmark, body: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def refuse() -> None:
+            with suppress(OSError):
+                while True:
+                    with listener.accept()[0] as sock:
+                        sock.recv(100_000)
+                        sock.sendall(f"HTTP/1.1 400 Bad Request\r\n{body}".encode())
+
+        threading.Thread(target=refuse, daemon=True).start()
+        code, out, err = measure(f"http://127.0.0.1:{listener.getsockname()[1]}", "--api", "chat")
+        listener.shutdown(socket.SHUT_RDWR)
+    assert code == 1 and "every request failed, the first with: HTTP 400" in out and "Traceback" not in err
+
 
 UNSUPPORTED = (
     "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
@@ -347,10 +438,10 @@ def test_the_name_of_the_length_is_learnt(serve: Callable[..., Fake], measure: B
     assert not any(r.error for r in log.results) and "max_completion_tokens" in log.server_facts.learnt[0]
 
 
-def test_the_length_may_be_renamed_by_hand(serve: Callable[..., Fake], measure: Benchmark) -> None:
+@pytest.mark.parametrize("ours", ['"max_tokens": null, ', ""])
+def test_the_length_may_be_renamed_by_hand(serve: Callable[..., Fake], measure: Benchmark, ours: str) -> None:
     fake = serve()
-    body = '{"max_tokens": null, "max_completion_tokens": 4}'
-    assert measure(fake.url, "--extra_body", body)[0] == 0
+    assert measure(fake.url, "--extra_body", f'{{{ours}"max_completion_tokens": 4}}')[0] == 0
     assert all("max_tokens" not in c.body and c.body["max_completion_tokens"] == 4 for c in fake.posts)
 
 

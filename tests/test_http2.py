@@ -70,10 +70,10 @@ def ask(http: Http2, peer: Peer, body: bytes = b"hello") -> Http2Answer:
 
 def reply(text: str, reason: str = "none", prompt: int = 7, tokens: int = 1) -> bytes:
     """One message of MII, with its head."""
-    single = mii.CLASSES["SingleGenerationReply"](
+    single = mii.classes()["SingleGenerationReply"](
         response=text, finish_reason=reason, prompt_tokens=prompt, generated_tokens=tokens
     )
-    message = mii.CLASSES["MultiGenerationReply"](response=[single]).SerializeToString()
+    message = mii.classes()["MultiGenerationReply"](response=[single]).SerializeToString()
     return b"\0" + len(message).to_bytes(4, "big") + message
 
 
@@ -231,7 +231,7 @@ def test_a_message_that_is_no_reply_is_an_error(talk: tuple[Http2, Peer, Http2An
 def test_a_request_of_mii_says_false_and_zero() -> None:
     """A keyword without a value would be an error there."""
     sent = mii.encode({"prompt": "Hello", "do_sample": False, "top_k": 0, "top_p": 0.5, "stop": ""})
-    request = mii.CLASSES["MultiStringRequest"].FromString(sent[mii.HEAD :])
+    request = mii.classes()["MultiStringRequest"].FromString(sent[mii.HEAD :])
     said = {k.key: [field.name for field, _ in k.value.ListFields()] for k in request.query_kwargs}
     assert list(request.request) == ["Hello"]
     assert said == {"do_sample": ["bvalue"], "top_k": ["ivalue"], "top_p": ["fvalue"], "stop": ["svalue"]}

@@ -19,13 +19,15 @@ SECRET = "sesame-417"
 
 
 @pytest.mark.parametrize(
-    "name", ["--api-key", "x-api-key", "HF_TOKEN", "client_secret", "Authorization", "APIKEY"]
+    "name", ["--api-key", "x-api-key", "HF_TOKEN", "client_secret", "Authorization", "APIKEY", "clientSecret"]
 )
 def test_keys_are_known_by_name(name: str) -> None:
     assert keys.is_key(name)
 
 
-@pytest.mark.parametrize("name", ["--max_tokens", "tokenizer", "eos_token", "--model", "keyboard", "monkey", ""])
+@pytest.mark.parametrize(
+    "name", ["--max_tokens", "tokenizer", "eos_token", "--model", "keyboard", "monkey", "prompt_cache_key"]
+)
 def test_other_names_are_no_keys(name: str) -> None:
     assert not keys.is_key(name)
 
@@ -38,6 +40,8 @@ def test_other_names_are_no_keys(name: str) -> None:
         (["--extra_headers", f"a:{SECRET}", f"b: {SECRET}"], ["--extra_headers", "a:***", "b:***"]),
         (["--u", f"https://me:{SECRET}@h/v1?v=1&sig={SECRET}"], ["--u", "https://***@h/v1?v=1&sig=***"]),
         (["--extra_body", f'{{"a":{{"api_key":"{SECRET}"}}}}'], ["--extra_body", '{"a":{"api_key":"***"}}']),
+        (["--extra_body", f'{{"api_keys":["{SECRET}"]}}'], ["--extra_body", '{"api_keys":["***"]}']),
+        (["-H", f"Authorization: Bearer {SECRET}"], ["-H", "Authorization:***"]),
         (["--engine_args", f"--x 1 --api-key {SECRET}"], ["--engine_args", "--x 1 --api-key '***'"]),
         ([f"--engine_args=--api-key={SECRET}"], ["--engine_args='--api-key=***'"]),
         ([f"--port 1 --extra_headers 'k: {SECRET}'", "b"], ["--port 1 --extra_headers 'k:***'", "b"]),
@@ -53,6 +57,16 @@ def test_a_command_line_without_its_keys(words: list[str], shown: list[str]) -> 
 def test_what_an_engine_wrote_shows_no_key() -> None:
     said = f"args: {{'api_key': '{SECRET}', 'x': 1}} --api-key {SECRET} api_key=None"
     assert keys.hide_in_text(said) == "args: {'api_key': '***', 'x': 1} --api-key *** api_key=None"
+
+
+def test_what_requests_carry_is_looked_for_in_the_servers_words() -> None:
+    headers = {"Authorization": f"Bearer {SECRET}", "X-Tenant": "of the tenants", "User-Agent": "servebench"}
+    fields = {"auth": {"token": "in-the-body"}, "keys": ["one-of-some"], "stop": ["word-of-theirs"]}
+    found = keys.secrets_of(headers, ["http://h/v1?sig=of-the-url&v=of-no-key"], fields)
+    values = {"of the tenants", "of-the-url", "in-the-body", "one-of-some"}
+    assert set(found) == {f"Bearer {SECRET}", SECRET} | values
+    assert keys.without(found, f"bad key '{SECRET}' of servebench") == "bad key '***' of servebench"
+    assert keys.without(found, f"bad key {SECRET[:-1]}") == "bad key ***"
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 from servebench import arguments, launch, standing
 from servebench.launch import launch_of
 from servebench.records import InputError
+from servebench.server import headers_of
 from servebench.sweep import make_plan
 
 
@@ -93,10 +94,7 @@ def test_every_replica_gets_gpus_of_its_own(monkeypatch: pytest.MonkeyPatch) -> 
     assert [launched("vllm", *sizes, replica=n)[1]["CUDA_VISIBLE_DEVICES"] for n in (0, 1)] == ["4,5", "6,7"]
     assert [
         launched("vllm", *sizes, "--gpus", 0, 1, 2, 3, replica=n)[1]["CUDA_VISIBLE_DEVICES"] for n in (0, 1)
-    ] == [
-        "0,1",
-        "2,3",
-    ]
+    ] == ["0,1", "2,3"]
 
 
 # How much an engine batches, and its key.
@@ -115,6 +113,13 @@ def test_the_key_of_vllm_is_in_its_environment_and_in_no_log() -> None:
     assert "sesame" not in " ".join(command) and env["VLLM_API_KEY"] == "sesame" and "--enforce-eager" in command
     (config, _), *_ = make_plan(arguments.parse(["--backend", "vllm", *words]))
     assert config.engine_args == ("--enforce-eager", "--api-key", "***")
+
+
+def test_the_key_of_the_engine_opens_it_whatever_the_shell_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "of-another-service")
+    settings = arguments.parse(["--backend", "vllm", "--engine_args", "--api-key sesame"])
+    (config, _), *_ = make_plan(settings)
+    assert headers_of(config, settings, [])["Authorization"] == "Bearer sesame"
 
 
 # Ready, and again.

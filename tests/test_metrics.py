@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from conftest import make_log, make_result
 
@@ -116,6 +117,8 @@ def test_failed_requests_are_counted(log: Log) -> None:
 
 def test_blog_throughput_is_clients_over_mean_latency(log: Log) -> None:
     assert metrics.blog_throughput(log) == pytest.approx(2 / 2.0)  # latencies 1 and 3
+    pausing = msgspec.structs.replace(log, run=msgspec.structs.replace(log.run, think_time=5.0))
+    assert metrics.blog_throughput(pausing) is None
 
 
 def test_makespan_throughput(log: Log) -> None:
@@ -179,7 +182,8 @@ def test_parameters_are_known_by_name(model: str, billions: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "model", ["gpt-tiny", "x/y-1.58bit", "x/Mixtral-4x9B", "7b-owner/secret", "THUDM/glm-4-1k"]
+    "model",
+    ["gpt-tiny", "x/y-1.58bit", "x/Mixtral-4x9B", "7b-owner/secret", "THUDM/glm-4-1k", "internlm/internlm2-1_8b"],
 )
 def test_parameters_of_other_names_are_unknown(model: str) -> None:
     assert metrics.parameters(model) is None

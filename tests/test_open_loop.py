@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -230,6 +231,19 @@ def test_turns_of_a_conversation_are_sent_by_one_client_after_its_think_time(loa
         pauses += [b.sent_ns - (a.sent_ns + a.event_ns[-1]) for a, b in itertools.pairwise(turns)]
     assert len(pauses) == 3, "conversations of three, one and two requests, one a client"
     assert min(pauses) >= 0.3e9
+
+
+def test_a_client_without_a_conversation_pauses_as_those_with_one_do(
+    load: Callable[..., Log], tmp_path: Path
+) -> None:
+    """One conversation takes a second; two clients have none left soon, and would send 80 requests/s each."""
+    turns = [[("human", "babe"), ("gpt", "gugo")] * n for n in (6, 1, 1)]
+    entries = [{"conversations": [{"from": who, "value": text} for who, text in said]} for said in turns]
+    (tmp_path / "chats.json").write_text(json.dumps(entries))
+    what = ["--dataset", tmp_path / "chats.json", "--multi_turn", "--think_time", 0.2, "--num_requests", 8]
+    log = load("--ttft 0.01 --gap 0", *what, "--num_clients", 3, "--warmup", 0)
+    assert len(metrics.succeeded(log)) == 8
+    assert 2 <= sum(r.phase == "hold" for r in log.results) < 60
 
 
 def test_requests_in_flight_are_those_that_should_have_left_and_have_not_ended() -> None:

@@ -49,13 +49,13 @@ def exporter() -> Iterator[Callable[[str], str]]:
 
 
 def test_counters_are_summed_over_engines_and_servers(exporter: Callable[[str], str]) -> None:
-    assert read_counters([exporter(PAGE), exporter(PAGE)], NAMES) == Counters(260.0, 2000.0)
+    assert read_counters([exporter(PAGE), exporter(PAGE)], NAMES, {}) == Counters(260.0, 2000.0)
 
 
 def test_a_server_without_counters_has_none(exporter: Callable[[str], str]) -> None:
-    assert read_counters([exporter(PAGE), exporter("other 1\n")], NAMES) == Counters(130.0, 1000.0)
-    assert read_counters([exporter("other 1\n")], NAMES) is None
-    assert read_counters(["http://127.0.0.1:1"], NAMES) is None
+    assert read_counters([exporter(PAGE), exporter("other 1\n")], NAMES, {}) == Counters(130.0, 1000.0)
+    assert read_counters([exporter("other 1\n")], NAMES, {}) is None
+    assert read_counters(["http://127.0.0.1:1"], NAMES, {}) is None
 
 
 def test_the_hit_rate_is_that_of_the_tokens_in_between() -> None:

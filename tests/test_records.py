@@ -63,6 +63,11 @@ def test_names_are_those_of_the_original_suite() -> None:
     assert records.log_name(server, again, "1a2b3c4d") == f"{name}-1a2b3c-run2.json"
 
 
+def test_a_long_name_of_a_model_or_a_dataset_fits_a_file_name() -> None:
+    server, run = ServerConfig(backend="vllm", model="m" * 250), RunConfig(dataset="/d/" + "d" * 240 + ".json")
+    assert len(records.log_name(server, run, "1a2b3c4d")) < 255
+
+
 def test_a_full_disk_leaves_no_half_of_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.json"
     records.save(LOG, path)

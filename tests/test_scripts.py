@@ -179,6 +179,13 @@ def test_the_examples_plan_is_the_drivers_where_the_client_is(run: Run, checkout
     ]
 
 
+@pytest.mark.parametrize("given", [("--out_json_dir", "elsewhere"), ("--out_json_dir=elsewhere",)])
+def test_figures_are_drawn_from_where_the_logs_go(run: Run, checkout: Path, given: tuple[str, ...]) -> None:
+    gpu(checkout, "exit 9")
+    plan = commands(run("./run_example.sh", "--dry_run", *given).stdout)
+    assert ["--log_dir elsewhere " in line for line in plan if line.startswith("src/")] == [True, True]
+
+
 @pytest.mark.usefixtures("client")
 @pytest.mark.parametrize("given", ["meta-llama/Llama-2-7b-hf", ".models/Llama-2-7b-random"])
 def test_the_example_measures_the_llama_that_the_recipe_names(run: Run, checkout: Path, given: str) -> None:

@@ -53,8 +53,15 @@ def test_a_row_says_what_was_asked(tmp_path: Path) -> None:
 def test_what_is_no_log_is_named_and_left_out(tmp_path: Path) -> None:
     (tmp_path / "vllm").mkdir()
     (tmp_path / "vllm" / "m-clients1.json").write_text("{}")
+    result = make_result(0, 0.0, [0.5, 0.6])
+    log = make_log([result], (0.0, 1.0))
+    file = tmp_path / "vllm" / records.log_name(log.server, log.run)
+    records.save(log, file)
     code, said, rows = write(tmp_path)
-    assert code == 1 and rows == [] and "left out" in said and "m-clients1.json" in said
+    assert code == 0 and len(rows) == 1 and "left out" in said and "m-clients1.json" in said
+    file.unlink()
+    code, said, _ = write(tmp_path)
+    assert code == 2 and "no logs in" in said
 
 
 def test_runs_of_a_point_are_one_row_with_intervals(tmp_path: Path) -> None:

@@ -76,4 +76,4 @@ def test_the_least_runs_are_no_more_than_the_most() -> None:
 
 @pytest.mark.parametrize(("text", "share"), [("5%", 0.05), ("0.1", 0.1), ("2.5%", 0.025)])
 def test_a_target_is_a_percentage_or_a_share(text: str, share: float) -> None:
-    assert options.percentage(text) == pytest.approx(share)
+    assert options.share(text, 0.001) == pytest.approx(share)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import errors, make_result, ours
+from test_end_to_end import wait_for
 
 from servebench import metrics, records, store
 from servebench.launch import ServerFailed
@@ -37,13 +38,6 @@ def logs(folder: Path) -> dict[int, Log]:
     """By number of clients."""
     found = [records.load(path) for path in folder.glob("*/*clients*.json")]
     return {log.run.num_clients: log for log in found}
-
-
-def wait_for(condition: Callable[[], object], patience_s: float = 60) -> None:
-    end = time.monotonic() + patience_s
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
 
 
 def measuring(results: Path) -> bool:

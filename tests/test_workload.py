@@ -118,6 +118,18 @@ def test_a_directory_without_tokenizer_json_is_refused_with_the_way_to_make_one(
     assert name in str(refused.value)
 
 
+@pytest.mark.parametrize("name", ["/no/such/place", "./nowhere", "a/b/c"])
+def test_a_path_that_is_not_there_is_not_looked_for_on_the_hub(name: str) -> None:
+    with pytest.raises(InputError, match=f"--tokenizer {name}: there is no such directory or file"):
+        load_tokenizer(name)
+
+
+def test_a_gguf_with_nothing_beside_it_names_the_folder_it_was_made_of(tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").touch()
+    with pytest.raises(InputError, match="is beside it; give the folder that it was made of"):
+        load_tokenizer(str(tmp_path / "m.gguf"))
+
+
 def test_transformers_makes_a_tokenizer_of_other_files_where_it_is_installed(
     tokenizer_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -312,11 +324,11 @@ def test_tokens_that_the_tokenizer_adds_count(tokenizer_dir: Path) -> None:
 def test_prompts_of_a_group_begin_with_the_same_tokens_and_no_others_do(tokenizer_dir: Path) -> None:
     run = RunConfig(mean_prompt_length=60, prompt_length_var=0, num_requests=40, shared_prefix=(30, 3))
     tokenizer = load_tokenizer(str(tokenizer_dir))
-    requests = build_workload(run, tokenizer, None).counted
-    tokens = [tokenizer.encode(r.prompt).ids for r in requests]
+    workload = build_workload(run, tokenizer, None)
+    tokens = [tokenizer.encode(r.prompt).ids for r in [*workload.counted, *workload.spare]]
     assert {len(ids) for ids in tokens} == {60}
-    assert len({tuple(ids[:30]) for ids in tokens}) == 3
-    assert len({tuple(ids[30:40]) for ids in tokens}) == 40
+    assert len({tuple(ids[:30]) for ids in tokens}) == 3, "those of the warm-up too"
+    assert len({tuple(ids[30:40]) for ids in tokens}) == len(tokens)
 
 
 @pytest.mark.parametrize(

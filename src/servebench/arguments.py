@@ -7,8 +7,9 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -115,10 +116,11 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
     _fill_in_model_defaults(given)
     for name in ("openai_api_key", "aml_api_key"):
         given[name] = _key(name, given[name])
-    given["engine_args"] = _split(args.engine_args)
+    given["engine_args"] = split(args.engine_args, "--engine_args")
     given["openai_api_url"] = [url.strip() for url in args.openai_api_url]
     given["aml_api_url"] = (args.aml_api_url or "").strip() or None
     _check_urls(given)
+    _check_headers(given["openai_api_url"], args.extra_headers)
     given["api"] = BACKENDS[args.backend].api or _api(args.api, given)
     if args.backend == "aml":
         _take_azure(args, given)
@@ -137,6 +139,8 @@ def _take_azure(args: argparse.Namespace, given: dict[str, Any]) -> None:
     missing = [f"--{name}" for name in wanted if not there[name]]
     if missing:
         raise InputError(f"--backend aml needs {', '.join(missing)} too")
+    if not (args.deployment_name.isascii() and args.deployment_name.isprintable()):
+        raise InputError("--deployment_name has a sign that no header can carry; copy it again")
     given["stream"] = given["stream"] and given["api"] != "score"
 
 
@@ -148,6 +152,16 @@ def _check_urls(given: dict[str, Any]) -> None:
             if fault:
                 shown = re.sub(r"//.*@", f"//{keys.HIDDEN}@", keys.hide_in_url(url))
                 raise InputError(f"--{option} {shown} is not a URL: {fault}; give {form}")
+
+
+def _check_headers(urls: Sequence[str], headers: Sequence[tuple[str, str]]) -> None:
+    """The same go to every server, each once."""
+    if len({urlsplit(url).netloc.rpartition("@")[0] for url in urls}) > 1:
+        raise InputError("--openai_api_url: every server gets the same user:password@; measure them apart")
+    names = [name.lower() for name, _ in headers]
+    twice = next((name for name in names if names.count(name) > 1), "")
+    if twice:
+        raise InputError(f"--extra_headers has {twice} twice; join its values with a comma")
 
 
 def _listed(value: Any) -> list[str]:
@@ -234,11 +248,12 @@ def _model(name: str) -> str:
     return right
 
 
-def _split(engine_args: str) -> tuple[str, ...]:
+def split(words: str, what: str) -> tuple[str, ...]:
+    """Words in quotes, as a shell reads them."""
     try:
-        return tuple(shlex.split(engine_args))
+        return tuple(shlex.split(words))
     except ValueError as error:
-        raise InputError(f"--engine_args: {error}; quote it as in a shell") from error
+        raise InputError(f"{what}: {error}; quote it as in a shell") from error
 
 
 def _frozen(value: Any) -> Any:
@@ -247,70 +262,61 @@ def _frozen(value: Any) -> Any:
 
 
 def check(settings: Settings) -> None:
-    """Cross-checks between options."""
-    _check_endpoint(settings)
-    _check_server(settings)
-    _check_search(settings)
-    of_means = not (settings.scenario or settings.dataset)
-    longest = max(settings.mean_prompt_length)
-    if of_means and longest > settings.max_prompt_length:
-        raise InputError(
-            f"--mean_prompt_length {longest} is more than --max_prompt_length {settings.max_prompt_length}; "
-            "lower the former or raise the latter"
-        )
-    if settings.target_ci and settings.runs > 1:
-        raise InputError("--runs fixes the number of runs and --target_ci finds it; give one of them")
-    if settings.min_runs > settings.max_runs:
-        raise InputError(
-            f"--min_runs {settings.min_runs} is more than --max_runs {settings.max_runs}; raise the latter"
-        )
+    """Cross-checks between options. Raises InputError with the first that fails."""
+    for why in chain(_of_endpoint(settings), _of_server(settings), _of_search(settings), _of_load(settings)):
+        raise InputError(why)
 
 
-def _check_server(settings: Settings) -> None:
+def _of_endpoint(settings: Settings) -> Iterator[str]:
+    backend, urls = settings.backend, settings.openai_api_url
+    if backend == "openai" and not urls:
+        yield "--backend openai measures a running server; say which: --openai_api_url http://HOST:PORT/v1"
+    if settings.client_only and not (urls or settings.port):
+        yield "--client_only measures a running server; say which: --port N or --openai_api_url URL"
+    if settings.aml_api_url and backend != "aml":
+        yield "--aml_api_url is an endpoint of Azure ML; measure it with --backend aml"
+    if urls and backend == "aml":
+        yield "--backend aml measures --aml_api_url; leave --openai_api_url out"
+    if urls and not settings.client_only and backend != "openai":
+        would = f"--backend {backend} would start a server of its own beside --openai_api_url"
+        yield f"{would}; add --client_only to measure the running one"
+
+
+def _of_server(settings: Settings) -> Iterator[str]:
     """Options of servers that we start, and that not every backend has."""
-    backend = BACKENDS[settings.backend]
+    backend, name = BACKENDS[settings.backend], settings.backend
     starts = bool(backend.launch) and not settings.client_only
-    for name in () if starts else ("tp_size", "max_ragged_batch_size", "num_replicas"):
-        values = getattr(settings, name)
+    for size in () if starts else ("tp_size", "max_ragged_batch_size", "num_replicas"):
+        values = getattr(settings, size)
         if len(values) > 1:
-            raise InputError(f"--{name} {' '.join(map(str, values))}: a server that runs has but one; say which")
+            yield f"--{size} {' '.join(map(str, values))}: a server that runs has but one; say which"
     if settings.gpus and not starts:
-        raise InputError("--gpus is for servers that are started, and this one runs already; leave it out")
-    if settings.fp6 and settings.backend != "fastgen":
-        raise InputError(f"--fp6 is DeepSpeed's; --backend {settings.backend} does not have it, leave it out")
+        yield "--gpus is for servers that are started, and this one runs already; leave it out"
+    if settings.fp6 and name != "fastgen":
+        yield f"--fp6 is DeepSpeed's; --backend {name} does not have it, leave it out"
     if settings.router and (not starts or backend.ports):
-        raise InputError(
-            f"--router stands before replicas that we start one by one; --backend {settings.backend} has none here"
-        )
-    if settings.clients_per_replica and len(settings.openai_api_url) > max(settings.num_replicas):
-        urls = len(settings.openai_api_url)
-        raise InputError(
-            f"--clients_per_replica counts --num_replicas; for {urls} URLs give --num_replicas {urls}"
-        )
-    wanted = max(settings.tp_size) * max(settings.num_replicas)
-    if settings.gpus and len(settings.gpus) < wanted:
-        raise InputError(
-            f"--gpus names {len(settings.gpus)}, but --tp_size {max(settings.tp_size)} x --num_replicas "
-            f"{max(settings.num_replicas)} needs {wanted}; name more or ask for less"
-        )
+        yield f"--router stands before replicas that we start one by one; --backend {name} has none here"
+    tp_size, replicas, urls = max(settings.tp_size), max(settings.num_replicas), len(settings.openai_api_url)
+    if settings.clients_per_replica and urls > replicas:
+        yield f"--clients_per_replica counts --num_replicas; for {urls} URLs give --num_replicas {urls}"
+    if settings.gpus and len(settings.gpus) < tp_size * replicas:
+        wanted = f"--tp_size {tp_size} x --num_replicas {replicas} needs {tp_size * replicas}"
+        yield f"--gpus names {len(settings.gpus)}, but {wanted}; name more or ask for less"
 
 
-def _check_search(settings: Settings) -> None:
+def _of_search(settings: Settings) -> Iterator[str]:
     """A search goes by what answers tell."""
     limits = parse_limits(settings.find_max) if settings.find_max else ()
     if not settings.stream and (settings.find_peak or any(limit.metric != "e2e" for limit in limits)):
-        raise InputError("whole answers have no TTFT or TPOT to search by; give --find_max limits of e2e")
+        yield "whole answers have no TTFT or TPOT to search by; give --find_max limits of e2e"
 
 
-def _check_endpoint(settings: Settings) -> None:
-    if settings.backend == "openai" and not settings.openai_api_url:
-        raise InputError(
-            "--backend openai measures a running server; say which: --openai_api_url http://HOST:PORT/v1"
-        )
-    if settings.client_only and not (settings.openai_api_url or settings.port):
-        raise InputError("--client_only measures a running server; say which: --port N or --openai_api_url URL")
-    if settings.openai_api_url and not settings.client_only and settings.backend != "openai":
-        raise InputError(
-            f"--backend {settings.backend} would start a server of its own beside --openai_api_url; "
-            "add --client_only to measure the running one"
-        )
+def _of_load(settings: Settings) -> Iterator[str]:
+    longest, most = max(settings.mean_prompt_length), settings.max_prompt_length
+    if longest > most and not (settings.scenario or settings.dataset):
+        too_long = f"--mean_prompt_length {longest} is more than --max_prompt_length {most}"
+        yield f"{too_long}; lower the former or raise the latter"
+    if settings.target_ci and settings.runs > 1:
+        yield "--runs fixes the number of runs and --target_ci finds it; give one of them"
+    if settings.min_runs > settings.max_runs:
+        yield f"--min_runs {settings.min_runs} is more than --max_runs {settings.max_runs}; raise the latter"

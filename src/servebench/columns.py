@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -32,6 +32,11 @@ RATES: dict[str, Callable[[Log], float | None]] = {
     "effective_concurrency": metrics.effective_concurrency,
     "littles_law_ratio": metrics.littles_law_ratio,
 }
+# What matters most: intervals are written down, and it is compared.
+HEADLINES = (
+    *("request_throughput_per_s", "output_token_throughput_per_s", "ttft_mean_s", "ttft_p50_s", "ttft_p99_s"),
+    *("tpot_mean_s", "e2e_latency_mean_s", "e2e_latency_p99_s"),
+)
 PERCENTILES = (50, 90, 95, 99)
 MORE_IS_BETTER = ("throughput", "tflops", "interactivity", "fluidity")
 
@@ -86,7 +91,7 @@ def intervals(runs: Sequence[Values], stationary: bool) -> dict[str, Interval]:
     return {name: interval for name, interval in found.items() if interval}
 
 
-def thinks_first(runs: Sequence[Values]) -> bool:
+def thinks_first(runs: Sequence[Mapping[str, object]]) -> bool:
     """Does the time to the first answer token differ from TTFT? Where answers begin with reasoning it does."""
     return any(run["time_to_first_answer_token_mean_s"] not in (None, run["ttft_mean_s"]) for run in runs)
 

@@ -25,8 +25,8 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {said}{unknown}{words} (-h explains every option)\n")
 
 
-def number(kind: type[int] | type[float], least: float, most: float = float("inf")):  # type: ignore[no-untyped-def]
-    """An argparse type: a number of this kind between the bounds."""
+def number(kind: type[int] | type[float], least: float, most: float = float("inf")) -> Callable[[str], float]:
+    """An argparse type: a finite number of this kind between the bounds."""
 
     def parse(text: str) -> float:
         wanted = "a whole number" if kind is int else "a number"
@@ -35,7 +35,7 @@ def number(kind: type[int] | type[float], least: float, most: float = float("inf
             value = kind(text)
         except ValueError:
             value = None
-        if value is None or not least <= value <= most:
+        if value is None or not least <= value <= min(most, sys.float_info.max):
             raise argparse.ArgumentTypeError(f"{text!r} is not {wanted} {bounds}")
         return value
 
@@ -44,6 +44,13 @@ def number(kind: type[int] | type[float], least: float, most: float = float("inf
 
 PLAIN = {"±": "+-", "×": "x", "→": "->", "≤": "<=", "≥": ">=", "–": "-", "—": "-", "…": "..."}
 COUNT, SHARE, SECONDS = number(int, 1), number(float, 0, 1), number(float, 0.001)
+
+
+def filled(text: str) -> str:
+    """An argparse type: a text that says something, as an unset variable of a shell does not."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty; give one or leave the option out")
+    return text
 
 
 def folder(text: str) -> Path:

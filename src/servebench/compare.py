@@ -23,6 +23,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import asdict, replace
 from tabulate import tabulate
 
 from servebench import columns, commandline, gathering, metrics, records, stats, steady, trust
@@ -30,10 +31,7 @@ from servebench.records import InputError, Log
 from servebench.sla import Sla, parse
 from servebench.stats import Interval
 
-METRICS = (
-    *("request_throughput_per_s", "output_token_throughput_per_s", "ttft_mean_s", "ttft_p50_s", "ttft_p99_s"),
-    *("tpot_mean_s", "itl_p99_s", "e2e_latency_mean_s", "e2e_latency_p99_s"),
-)
+METRICS = (*columns.HEADLINES, "itl_p99_s")
 ANSWER = "time_to_first_answer_token_p50_s"  # shown where answers begin with reasoning
 FEWEST_PAIRS = 6  # for a verdict at 5 %: of five even the signs alone could not say it
 FAILED_SHARE = 0.01  # of the requests, above which the latencies of those that are left are not compared
@@ -81,7 +79,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """better, worse, not distinguishable, or why nothing can be said."""
+        """better, worse, not distinguishable, or why it is not known."""
         if self.ratio is None:
             return "not known"
         if self.doubt:
@@ -106,9 +104,8 @@ def matched(a: Runs, b: Runs) -> list[tuple[str, Runs, Runs]]:
     of_a, of_b = _by_name(a, several), _by_name(b, several)
     common = [name for name in of_a if name in of_b]
     if not common:
-        raise InputError(
-            f"no point is in both; the first has {next(iter(of_a))!r}, the second {next(iter(of_b))!r}"
-        )
+        first, second = next(iter(of_a)), next(iter(of_b))
+        raise InputError(f"no point is in both; the first has {first!r}, the second {second!r}")
     for name in common:
         _refuse_unlike(name, of_a[name], of_b[name])
     return [(name, of_a[name], of_b[name]) for name in common]
@@ -127,23 +124,14 @@ def _by_name(logs: Runs, with_backend: bool) -> dict[str, Runs]:
 
 def _unlike(a: Log, b: Log) -> list[str]:
     """The fields of server and run that are not the same in both."""
-    pairs = ((a.server, b.server), (a.run, b.run))
-    names = [
-        name
-        for one, other in pairs
-        for name in one.__struct_fields__
-        if getattr(one, name) != getattr(other, name)
-    ]
-    return [name for name in names if name != "repetition"]
+    of_a, of_b = (asdict(log.server) | asdict(log.run) for log in (a, b))
+    return [name for name in of_a if of_a[name] != of_b[name] and name != "repetition"]
 
 
 def _name(log: Log, with_backend: bool) -> str:
     """What two points have in common that are to be compared: the name of the log, but for what may differ."""
-    server, run = log.server, log.run
-    what = records.workload_label(run) or f"prompt{run.mean_prompt_length}-gen{run.mean_max_new_tokens}"
-    name = f"{records.model_label(server.model)}-tp{server.tp_size}-bs{server.max_ragged_batch_size}"
-    name += f"-replicas{server.num_replicas}-{what}-{''.join(run.load)}"
-    return f"{server.backend}/{name}" if with_backend else name
+    name = records.log_name(log.server, replace(log.run, repetition=0)).removesuffix(".json")
+    return f"{log.server.backend}/{name}" if with_backend else name
 
 
 def _asked(log: Log) -> dict[str, Any]:
@@ -159,9 +147,8 @@ def _refuse_unlike(name: str, a: Runs, b: Runs) -> None:
     hashes = [{log.run.repetition: log.client.get("workload_sha256") for log in runs} for runs in (a, b)]
     for run in hashes[0].keys() & hashes[1].keys():
         if hashes[0][run] != hashes[1][run]:
-            raise InputError(
-                f"{name}: unlike prompts in run {run + 1}; measure both with one --tokenizer and --seed"
-            )
+            alike = "measure both with one --tokenizer and --seed"
+            raise InputError(f"{name}: unlike prompts in run {run + 1}; {alike}")
     if not hashes[0].keys() & hashes[1].keys():
         raise InputError(f"{name}: no run has the same prompts in both; measure both with the same --runs")
 
@@ -173,12 +160,9 @@ def notes(a: Runs, b: Runs) -> list[str]:
         values = [sorted({str(getattr(log.run, field)) for log in runs}) for runs in (a, b)]
         if values[0] != values[1]:
             told.append(f"{field}: {', '.join(values[0])} in A, {', '.join(values[1])} in B")
-    for side, runs in (("A", a), ("B", b)):
-        if any(map(trust.stand_in, runs)):
-            told.append(
-                f"{side} is the stand-in of FastGen (fastgen-cpu), which says nothing about DeepSpeed-FastGen"
-            )
-    return told
+    stand_in = "is the stand-in of FastGen (fastgen-cpu), which says nothing about DeepSpeed-FastGen"
+    sides = {"A": a, "B": b}
+    return told + [f"{side} {stand_in}" for side, runs in sides.items() if any(map(trust.stand_in, runs))]
 
 
 # The comparison.
@@ -275,12 +259,12 @@ class Limit:
 
 def parse_limit(text: str, names: Sequence[str]) -> Limit:
     """Raises InputError for what is no limit, or of no metric."""
-    said = re.fullmatch(r"\s*(\S+)\s*(>=|<=|>|<)\s*(\d*\.?\d+)\s*", text)
-    if not said:
+    found = re.fullmatch(r"\s*(\S+)\s*(>=|<=|>|<)\s*(\d*\.?\d+)\s*", text)
+    if not found:
         raise InputError(f"--fail_if {text!r} is no limit; write METRIC > RATIO, as in 'ttft_p99 > 1.05'")
-    if not any(re.fullmatch(re.escape(said[1]) + UNITS, name) for name in names):
+    if not any(re.fullmatch(re.escape(found[1]) + UNITS, name) for name in names):
         raise InputError(f"--fail_if {text!r}: no metric has this name; there are {', '.join(names)}")
-    return Limit(text, said[1], OPERATORS[said[2]], float(said[3]))
+    return Limit(text, found[1], OPERATORS[found[2]], float(found[3]))
 
 
 # What is shown.
@@ -317,26 +301,12 @@ def main() -> int:
     add("a", type=commandline.folder, help="folder of logs")
     add("b", type=commandline.folder, help="another")
     add("--paired", action="store_true", help="take runs of the same number as pairs")
-    add(
-        "--sla",
-        nargs="+",
-        default=[],
-        metavar="SLA",
-        help="as in servebench.summary: their effective throughput too",
-    )
-    add(
-        "--metric",
-        nargs="+",
-        metavar="NAME",
-        help="columns of summary.csv to show [the main ones, those of --sla]",
-    )
-    add(
-        "--fail_if",
-        nargs="+",
-        default=[],
-        metavar='"NAME > RATIO"',
-        help="end with status 1 if B/A is so anywhere",
-    )
+    of_sla = "as in servebench.summary: their effective throughput too"
+    add("--sla", nargs="+", default=[], metavar="SLA", help=of_sla)
+    of_metric = "columns of summary.csv to show [the main ones, those of --sla]"
+    add("--metric", nargs="+", metavar="NAME", help=of_metric)
+    bound = "end with status 1 if B/A is so anywhere"
+    add("--fail_if", nargs="+", default=[], metavar='"NAME > RATIO"', help=bound)
     args = parser.parse_args()
     a, b = load(args.a), load(args.b)
     rows = compare(a, b, [parse(name) for name in args.sla], args.paired)
@@ -351,9 +321,9 @@ def main() -> int:
     print("sees: the smallest difference that would have been told apart; one verdict in 20 is wrong by chance")
     for note in notes(a, b):
         print(f"note: {note}")
-    judged = [said for limit in limits for row in rows if (said := limit.judge(row))]
+    judged = [verdict for limit in limits for row in rows if (verdict := limit.judge(row))]
     print(*judged, sep="\n", end="\n" * bool(judged))
-    return int(any(said.startswith("failed") for said in judged))
+    return int(any(verdict.startswith("failed") for verdict in judged))
 
 
 def _thinks(row: Comparison, rows: list[Comparison]) -> bool:

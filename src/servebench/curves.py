@@ -24,22 +24,14 @@ from servebench.records import InputError, Log, RunConfig, model_name
 from servebench.selection import Entry, Point, Trait
 from servebench.stats import Interval
 
-LOOKS = {  # colour and marker of a backend's curve
-    "fastgen": ("#D55E00", "D"),
-    "vllm": ("#0072B2", "o"),
-    "llamacpp": ("#009E73", "s"),
-    "aml": ("#CC79A7", "^"),
-    "openai": ("#E69F00", "v"),
-    "sglang": ("#56B4E9", "P"),
-    "": ("#7F7F7F", "X"),
-}
-NAMES = {  # of engines, as they write themselves
-    "fastgen": "DeepSpeed-FastGen",
-    "vllm": "vLLM",
-    "llamacpp": "llama.cpp",
-    "aml": "Azure ML",
-    "openai": "OpenAI-compatible",
-    "sglang": "SGLang",
+LOOKS = {  # of a backend's curve: the engine's name as it writes itself, colour and marker
+    "fastgen": ("DeepSpeed-FastGen", "#D55E00", "D"),
+    "vllm": ("vLLM", "#0072B2", "o"),
+    "llamacpp": ("llama.cpp", "#009E73", "s"),
+    "aml": ("Azure ML", "#CC79A7", "^"),
+    "openai": ("OpenAI-compatible", "#E69F00", "v"),
+    "sglang": ("SGLang", "#56B4E9", "P"),
+    "": ("", "#7F7F7F", "X"),
 }
 STAND_IN = "FastGen stand-in (CPU)"
 LINESTYLES = ("-", "--", ":", "-.")
@@ -131,11 +123,11 @@ def groups(
         print(f"the first {args.max_figures} of {len(keys)} figures (--max_figures)", file=sys.stderr)
     for key in keys[: args.max_figures]:
         kept = {place: [e for e in some if _key(e.head, traits) == key] for place, some in found.items()}
-        said = [(trait, value) for trait, value in zip(traits, key, strict=True) if value != ""]
-        name = "-".join(trait.in_name.format(value) for trait, value in said)
+        shared = [(trait, value) for trait, value in zip(traits, key, strict=True) if value != ""]
+        name = "-".join(trait.in_name.format(value) for trait, value in shared)
         free = () if {selection.TP_SIZE, selection.REPLICAS} <= set(same) else selection.OF_SIZES
         series = [curve for place, some in kept.items() if some for curve in _curves(looks[place], some, by, free)]
-        group = Group(name, _title(said, series[0].points[0].log), series)
+        group = Group(name, _title(shared, series[0].points[0].log), series)
         if same[-1] == selection.KIND and not one_of:
             say_what_is_missing(group)
         say_what_is_unlike(group)
@@ -168,9 +160,9 @@ def _key(log: Log, traits: tuple[Trait, ...]) -> tuple[Any, ...]:
     return tuple(trait.of(log) for trait in traits)
 
 
-def _title(said: list[tuple[Trait, Any]], log: Log) -> str:
+def _title(shared: list[tuple[Trait, Any]], log: Log) -> str:
     """The model, and the rest in a line of its own."""
-    _, *rest = (trait.in_title.format(value) for trait, value in said)
+    _, *rest = (trait.in_title.format(value) for trait, value in shared)
     return f"{model_name(log.server.model)}\n{', '.join(rest)}"
 
 
@@ -193,7 +185,7 @@ def _variant(look: Series, number: int, size: list[str], differs: tuple[str, ...
     """One of the curves of a folder: the colour of the others but paler, another marker and line."""
     name = look.label
     if any(map(trust.stand_in, logs)):
-        name = STAND_IN if name == NAMES["fastgen"] else f"{name} ({STAND_IN})"
+        name = STAND_IN if name == LOOKS["fastgen"][0] else f"{name} ({STAND_IN})"
     label = ", ".join([" ".join([name, *size]), *(words.removeprefix("backend ") for words in differs)])
     look = replace(look, label=label, points=selection.points_of(logs))
     if not number:
@@ -241,8 +233,9 @@ def _looks(places: list[Path]) -> dict[Path, Series]:
     looks = {}
     for i, place in enumerate(places):
         again = place.name in names[:i]
-        color, marker = next(spare) if again or place.name not in LOOKS else LOOKS[place.name]
-        look = Series(str(place) if again else NAMES.get(place.name, place.name), (), color, marker)
+        label = str(place) if again else LOOKS.get(place.name, (place.name,))[0]
+        _, color, marker = next(spare) if again or place.name not in LOOKS else LOOKS[place.name]
+        look = Series(label, (), color, marker)
         looks[place] = replace(look, **msgspec.to_builtins(_plot_config(place)))
     return looks
 

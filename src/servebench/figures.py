@@ -147,9 +147,13 @@ def explain_intervals(ax: Axes) -> None:
 
 def counted_from_zero(ax: Axes) -> None:
     """Axes of a load or another count: from 0, ticks at whole numbers."""
+    from_zero(ax)
+    whole_numbers(ax.xaxis)
+
+
+def from_zero(ax: Axes) -> None:
     ax.set_xlim(left=0)
     ax.set_ylim(bottom=0)
-    whole_numbers(ax.xaxis)
 
 
 def whole_numbers(axis: Axis, most: int = 9) -> None:

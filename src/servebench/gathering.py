@@ -19,14 +19,14 @@ POINT = re.compile(r"-(clients|rate|trace)\d|_c\d+_p\d+_g\d+").search
 def load_folder(folder: Path) -> Iterator[tuple[Path, Log]]:
     """Every log of a results folder, or of one backend's, the runs of a point in succession.
 
-    Files that are none are named and left out.
+    Files that are no logs are named and left out.
     """
     found = [path for path in (*folder.glob("*.json"), *folder.glob("*/*.json")) if POINT(path.name)]
     return read(sorted((path for path in found if path.parent.name != "superseded"), key=_numbers_by_size))
 
 
 def read(paths: Iterable[Path], requests: bool = True) -> Iterator[tuple[Path, Log]]:
-    """Logs one by one; files that are none are named and left out."""
+    """Logs one by one; files that are no logs are named and left out."""
     for path in paths:
         try:
             yield path, records.load(path, requests)

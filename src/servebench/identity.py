@@ -18,14 +18,14 @@ from typing import Any
 
 import msgspec
 
+from servebench.keys import is_key
 from servebench.records import RunConfig, ServerConfig, model_label
 
 MEASURES = 1  # raise it when a version of this program measures something else under the same settings
 # Of a run: what says nothing (the file's content is hashed), and the number of the run, which its name has.
 OF_NO_POINT = {"dataset", "request_timeout", "repetition"}
 OF_ENGINES = re.compile("(CUDA|DS|GGML|HIP|LLAMA|MII|NCCL|OMP|PYTORCH|ROCR|SGL|SGLANG|TORCH|VLLM)_").match
-OF_NO_ENGINE = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$|LOGGING|USAGE_STATS|CACHE_(DIR|ROOT)").search
-SECRET = re.compile(r"authorization|cookie|key|token|secret|password|signature", re.IGNORECASE).search
+OF_NO_ENGINE = re.compile(r"LOGGING|USAGE_STATS|CACHE_(DIR|ROOT)").search
 OF_MODELS = ("*.json", "*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.model", "*.py")
 WHOLE, SAMPLE = 1 << 25, 1 << 16  # bytes: of larger files the ends stand for all of it
 CONTAINER = re.compile(r"[0-9a-f]{12}").fullmatch  # a name that a container was given, another each time
@@ -86,14 +86,14 @@ def _set(config: msgspec.Struct) -> dict[str, Any]:
 def _of_headers(headers: Iterable[tuple[str, str]]) -> list[str]:
     """Their names, and a trace of their values where the name does not say that it is a secret."""
     traces = [
-        (name.lower(), "" if SECRET(name) else hashlib.sha256(value.encode()).hexdigest()[:6])
+        (name.lower(), "" if is_key(name) else hashlib.sha256(value.encode()).hexdigest()[:6])
         for name, value in headers
     ]
     return sorted(" ".join(pair).strip() for pair in traces)
 
 
 def _variables() -> dict[str, str]:
-    return {n: v for n, v in sorted(os.environ.items()) if OF_ENGINES(n) and not OF_NO_ENGINE(n)}
+    return {n: v for n, v in sorted(os.environ.items()) if OF_ENGINES(n) and not (is_key(n) or OF_NO_ENGINE(n))}
 
 
 def _host() -> str:
@@ -106,7 +106,7 @@ def _gpus() -> list[str]:
     """Names of the GPUs of this host, as the driver says them."""
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return []
-    return [line.strip() for line in said.splitlines()]
+    return [line.strip() for line in listed.splitlines()]

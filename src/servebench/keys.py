@@ -10,8 +10,9 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
@@ -19,15 +20,20 @@ HIDDEN = "***"
 WORDS = "SERVEBENCH_WORDS"  # the variable that a program's own words travel in, when a key is among them
 NAMES = {"key", "keys", "apikey", "token", "secret", "password", "passwd", "pwd", "pass", "authorization", "auth"}
 NAMES |= {"cookie", "credential", "credentials", "signature", "sig", "jwt", "bearer", "accesstoken", "authtoken"}
-NO_KEYS = {"eos", "bos", "pad", "stop", "unk", "mask"}  # `eos_token` and its like say nothing secret
+NAMES |= {"passphrase"}
+NO_KEYS = {"eos", "bos", "pad", "stop", "unk", "mask", "prompt_cache"}  # `eos_token` and its like: not secret
 OF_URLS = {"code"}  # Azure's functions
 OPTION = re.compile(r"--[\w-]+")
 OF_HEADERS = "--extra_headers"  # any of them may be a key
+HEADER = re.compile(r"\s*([\w-]+):\s")
+NO_SECRETS = {"user-agent", "accept", "content-type", "azureml-model-deployment"}  # headers
+SHORTEST = 8  # signs of a secret that is looked for in what others say; a shorter one may be a word of theirs
 
 
 def is_key(name: str) -> bool:
-    """Does what goes by this name stay hidden? `--api-key`, `x-api-key`, `HF_TOKEN`, `client_secret`, ..."""
-    rest, _, last = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_").rpartition("_")
+    """Does what goes by this name stay hidden? `--api-key`, `x-api-key`, `HF_TOKEN`, `clientSecret`, ..."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])|[^A-Za-z0-9]+", "_", name).lower()
+    rest, _, last = words.strip("_").rpartition("_")
     return (last in NAMES or last.endswith("apikey")) and rest not in NO_KEYS
 
 
@@ -39,14 +45,53 @@ def hide_in_url(url: str) -> str:
 
 def _hide_in_query(found: re.Match[str]) -> str:
     before, name, value = found.groups()
-    return f"{before}{name}={HIDDEN if is_key(name) or name.lower() in OF_URLS else value}"
+    return f"{before}{name}={HIDDEN if _is_key_of_url(name) else value}"
+
+
+def _is_key_of_url(name: str) -> bool:
+    return is_key(name) or name.lower() in OF_URLS
 
 
 def hide_in_fields(value: Any) -> Any:
-    """JSON without the values of keys."""
+    """JSON without the values of keys: texts, and lists of them."""
     if isinstance(value, dict):
-        return {k: HIDDEN if is_key(k) and isinstance(v, str) else hide_in_fields(v) for k, v in value.items()}
+        return {name: _hide_field(v) if is_key(name) else hide_in_fields(v) for name, v in value.items()}
     return [hide_in_fields(entry) for entry in value] if isinstance(value, list) else value
+
+
+def _hide_field(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_hide_field(entry) for entry in value]
+    return HIDDEN if isinstance(value, str) else hide_in_fields(value)
+
+
+def secrets_of(headers: Mapping[str, str], urls: Sequence[str], fields: Any) -> list[str]:
+    """What requests carry as keys, long ones first: a server may repeat them where it refuses a request."""
+    values = [value for name, value in headers.items() if name.lower() not in NO_SECRETS]
+    values += [part for value in values for part in value.split()]  # of `Bearer KEY` the key
+    for url in urls:
+        values += [value for name, value in parse_qsl(urlsplit(url).query) if _is_key_of_url(name)]
+    values += _secret_fields(fields, hide_in_fields(fields))
+    return sorted({value for value in values if len(value) >= SHORTEST}, key=len, reverse=True)
+
+
+def _secret_fields(given: Any, shown: Any) -> Iterator[str]:
+    """The texts that are hidden."""
+    if isinstance(given, dict):
+        yield from (text for name in given for text in _secret_fields(given[name], shown[name]))
+    elif isinstance(given, list):
+        yield from (text for pair in zip(given, shown, strict=True) for text in _secret_fields(*pair))
+    elif given != shown:
+        yield given
+
+
+def without(secrets: Sequence[str], text: str) -> str:
+    """Somebody's words without our secrets, also where they break off inside one."""
+    for secret in secrets:
+        text = text.replace(secret, HIDDEN)
+        begun = next((n for n in range(len(secret) - 1, SHORTEST - 1, -1) if text.endswith(secret[:n])), 0)
+        text = text[: len(text) - begun] + HIDDEN * bool(begun)
+    return text
 
 
 def hide_in_words(words: Sequence[str]) -> list[str]:
@@ -75,6 +120,8 @@ def _hide_in_word(word: str) -> str:
         return _hide_in_json(word)
     if joined and name.isidentifier() and is_key(name):
         return f"{name}={HIDDEN}"
+    if (header := HEADER.match(word)) and is_key(header[1]):
+        return f"{header[1]}:{HIDDEN}"
     if " " in word or OPTION.fullmatch(name):
         return _hide_in_part(word)
     return hide_in_url(word) if "://" in word else word

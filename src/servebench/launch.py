@@ -14,6 +14,7 @@ import shlex
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -21,9 +22,11 @@ from dataclasses import dataclass, replace
 from http.client import HTTPException
 from itertools import product
 from pathlib import Path
+from threading import Timer
 from typing import Any
 from urllib.error import HTTPError
-from urllib.request import ProxyHandler, Request, build_opener
+from urllib.parse import urlsplit
+from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 import msgspec
 import psutil
@@ -32,8 +35,9 @@ from tqdm import tqdm
 from servebench.arguments import Settings
 from servebench.backends import BACKENDS
 from servebench.backends.contract import Launch, engine_home
-from servebench.keys import hide_in_text, hide_in_words
+from servebench.keys import hide_in_text, hide_in_url, hide_in_words
 from servebench.load.fleet import PointFailed
+from servebench.load.http import over
 from servebench.records import RunConfig, ServerConfig, log_name
 from servebench.sessions import end_session, session
 from servebench.workload.lengths import lengths_of, parse_scenario
@@ -45,7 +49,7 @@ NO_LIMIT, PROBES = 10**6, 4  # requests at once
 TEMPLATE, OF_DATASETS = 256, 4096  # tokens of a chat's template, and of an answer in a dataset; generous
 SHAPE = ("prompt_length_var", "max_new_tokens_var", "length_distribution")
 PORTS, PORTS_TRIED = range(10_000, 30_000), 100  # below those that the kernel gives to connections
-opener = build_opener(ProxyHandler({}))  # a proxy would stand between us and the server
+SAID_AFTER_S = 3.0  # that something is waited for
 
 # What an engine's last words mean, and what to try; looked for in any case of letters.
 ADVICE = {
@@ -57,6 +61,18 @@ ADVICE = {
     "address already in use": "another process took the port; leave --port out",
     "no space left on device": "the disk is full",
 }
+
+
+class OnItsHost(HTTPRedirectHandler):
+    """Follows what has moved on its host alone, since headers may hold a key. Other moves are refused answers."""
+
+    def redirect_request(self, req: Request, *moved: Any) -> Request | None:
+        here, there = urlsplit(req.full_url), urlsplit(moved[-1])
+        same = req.get_method() == "GET" and here[:2] == there[:2]  # scheme and host
+        return super().redirect_request(req, *moved) if same else None
+
+
+opener = build_opener(ProxyHandler({}), OnItsHost())  # a proxy would stand between us and the server
 
 
 class ServerFailed(PointFailed):
@@ -158,9 +174,8 @@ def longest(settings: Settings) -> int:
     pairs = [parse_scenario(scenario) for scenario in settings.scenario]
     shape: dict[str, Any] = {name: getattr(settings, name) for name in SHAPE}
     means = product(settings.mean_prompt_length, settings.mean_max_new_tokens)
-    pairs = pairs or [
-        lengths_of(RunConfig(mean_prompt_length=p, mean_max_new_tokens=g, **shape)) for p, g in means
-    ]
+    runs = (RunConfig(mean_prompt_length=p, mean_max_new_tokens=g, **shape) for p, g in means)
+    pairs = pairs or [lengths_of(run) for run in runs]
     return template + max(min(p.most, settings.max_prompt_length) + g.most for p, g in pairs)
 
 
@@ -171,18 +186,9 @@ def urls_of(config: ServerConfig, processes: list[Process]) -> list[str]:
 
 def router(urls: Sequence[str], port: int) -> Launch:
     """vLLM's router from .engines/vllm-router: it deals in turn, and does not try again unseen what failed."""
-    command = [str(engine_home("vllm-router") / "bin/vllm-router"), "--policy", "round_robin"]
-    command += [
-        "--disable-retries",
-        "--disable-circuit-breaker",
-        "--port",
-        str(port),
-        "--prometheus-port",
-        str(free_ports(1)),
-        "--worker-urls",
-        *urls,
-    ]
-    return Launch(tuple(command))
+    command = [str(engine_home("vllm-router") / "bin/vllm-router"), "--policy", "round_robin", "--disable-retries"]
+    command += ["--disable-circuit-breaker", "--port", str(port), "--prometheus-port", str(free_ports(1))]
+    return Launch((*command, "--worker-urls", *urls))
 
 
 def first_ports(config: ServerConfig, asked: int | None) -> list[int]:
@@ -251,32 +257,44 @@ def _wait_until_ready(processes: list[Process], timeout_s: float, config: Server
             time.sleep(0.2)
 
 
-def call(
-    url: str, headers: Mapping[str, str], timeout_s: float, method: str = "GET", body: bytes | None = None
-) -> bytes:
-    """The answer to one call beside the load, a 2xx. Raises OSError, of which HTTPError is one, for any other,
-    also for one that is no HTTP."""
+def call(url: str, headers: Mapping[str, str], timeout_s: float, body: bytes | None = None) -> bytes:
+    """The answer (2xx) to one call beside the load: a POST of JSON where there is a body, else a GET.
+
+    Raises OSError for any other answer, HTTPError where it is HTTP.
+    """
+    kind = {"Content-Type": "application/json"} if body else {}
+    waiting = Timer(SAID_AFTER_S, say, [f"waiting for an answer from {hide_in_url(url)}"])
+    waiting.start()
     try:
-        with opener.open(Request(url, body, dict(headers), method=method), timeout=timeout_s) as answer:
+        with opener.open(Request(url, body, over(kind, dict(headers))), timeout=timeout_s) as answer:
             return bytes(answer.read())
     except HTTPException as error:
         raise OSError(f"what came is no HTTP: {str(error)[:100]!r}") from error
+    finally:
+        waiting.cancel()
+
+
+def say(line: str) -> None:
+    """To the terminal, above the bars."""
+    tqdm.write(line, file=sys.stderr)
+
+
+def tried(url: str, headers: Mapping[str, str], timeout_s: float, body: bytes | None = None) -> tuple[int, str]:
+    """(HTTP status, what came with it) of such a call; status 0 where no answer came."""
+    try:
+        return 200, call(url, headers, timeout_s, body).decode(errors="replace")
+    except HTTPError as error:
+        with suppress(OSError, HTTPException):  # it may break off
+            return error.code, error.read(4096).decode(errors="replace")
+        return error.code, ""
+    except OSError:
+        return 0, ""
 
 
 def answers(url: str) -> bool:
-    """/health says so, or where there is none, models are listed."""
-    for path in ("/health", "/v1/models"):
-        try:
-            call(url + path, {}, timeout_s=2)
-            return True
-        except HTTPError as error:
-            if error.code == 401 and path == "/v1/models":
-                return True  # it wants a key, so it is there
-            if error.code != 404:
-                return False
-        except OSError:
-            return False
-    return False
+    """Is /health good, or where there is none, are models listed? A server that wants a key is there too."""
+    status, _ = tried(f"{url}/health", {}, 2)
+    return status == 200 or (status == 404 and tried(f"{url}/v1/models", {}, 2)[0] in (200, 401))
 
 
 def tail(log_file: Path) -> str:

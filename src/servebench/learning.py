@@ -5,16 +5,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from urllib.error import HTTPError
 
 import msgspec
 import numpy as np
 from tokenizers import Tokenizer
 
-from servebench.launch import call
-from servebench.load.http import over
+from servebench.launch import say, tried
 from servebench.records import RunConfig
-from servebench.server import Server, say
+from servebench.server import Server
 from servebench.workload import Request as Ask
 from servebench.workload.synthetic import PROBE_PROMPT
 from servebench.workload.tokens import exact_texts, plain_words
@@ -55,16 +53,9 @@ def _noted(server: Server, fact: str) -> Server:
 
 
 def _answer(server: Server, run: RunConfig, ask: Ask) -> tuple[int, str]:
-    """(HTTP status, what it said) of one request as the load sends it; status 0 where no answer came."""
+    """(HTTP status, answer) of one request as the load sends it; status 0 where no answer came."""
     target = server.target(run)
-    headers = over({"Content-Type": "application/json"}, target.headers)
-    try:
-        said = call(target.urls[0], headers, run.request_timeout, "POST", target.body(ask))
-        return 200, said.decode(errors="replace")
-    except HTTPError as error:
-        return error.code, error.read(4096).decode(errors="replace")
-    except OSError:
-        return 0, ""
+    return tried(target.urls[0], target.headers, run.request_timeout, target.body(ask))
 
 
 def _prompt_tokens(said: str) -> int:

@@ -124,17 +124,13 @@ def measure_point(point: Point, server: Server, settings: Settings, tokenizer: T
         return not_measured(point, error.strerror or str(error))
     results = with_token_counts(outcome.results, tokenizer)
     failure = outcome.failure or why_failed(run, results, outcome.quality, settings.max_failed_share, server.check)
-    return Log(
-        status="failed" if failure else "ok",
-        failure=failure,
-        started_at=started_at,
-        fingerprint=point.fingerprint,
-        identity=point.identity,
-        server=point.server,
-        run=run,
+    about = {"workload_sha256": workload.sha256, "workload_remark": workload.remark, "num_workers": workers}
+    return _log(
+        point,
+        failure,
+        started_at,
         server_facts=msgspec.structs.replace(server.facts, log_tail=server.log_tail() if failure else ""),
-        client=_this_client()
-        | {"workload_sha256": workload.sha256, "workload_remark": workload.remark, "num_workers": workers},
+        client=_this_client() | about,
         window_ns=outcome.window_ns,
         quality=outcome.quality,
         cache_hit_rate=hit_rate(before, server.cache_counters()),
@@ -173,25 +169,20 @@ def why_failed(
 
 def context_of(server: Server, settings: Settings) -> int | None:
     """The most tokens that server and model take of prompt and generation, beside a template, if any says so."""
-    said = (server.context, model_context(settings.model, asks_hub(settings)))
-    context = min((n for n in said if n), default=None)
+    limits = (server.context, model_context(settings.model, asks_hub(settings)))
+    context = min((n for n in limits if n), default=None)
     return context and max(1, context - server.template_tokens)
 
 
 def not_measured(point: Point, why: str, log_tail: str = "") -> Log:
     """The log of a point whose load never began."""
-    return Log(
-        status="failed",
-        failure=why,
-        started_at=_now(),
-        fingerprint=point.fingerprint,
-        identity=point.identity,
-        server=point.server,
-        run=point.run,
-        server_facts=ServerFacts(urls=list(point.server.urls), log_tail=log_tail),
-        client=_this_client(),
-        window_ns=None,
-    )
+    facts = ServerFacts(urls=list(point.server.urls), log_tail=log_tail)
+    return _log(point, why, _now(), server_facts=facts, client=_this_client(), window_ns=None)
+
+
+def _log(point: Point, failure: str | None, started_at: str, **found: Any) -> Log:
+    of_point = {name: getattr(point, name) for name in ("fingerprint", "identity", "server", "run")}
+    return Log(status="failed" if failure else "ok", failure=failure, started_at=started_at, **of_point, **found)
 
 
 def _now() -> str:

@@ -1,4 +1,4 @@
-"""Log -> numbers. One definition each; times in s, rates per s. What cannot be said of a log is None.
+"""Log -> numbers. One definition each; times in s, rates per s. None is what a log cannot tell.
 
 "Measured" requests are those that count; latencies are taken from the successful ones among them. Throughput
 is taken from the steady window (all clients active), over all that was in flight in it. SLAs are in sla.py.
@@ -152,10 +152,10 @@ def succeeded(log: Log) -> list[Result]:
     return [r for r in measured(log) if r.error is None and r.event_ns]
 
 
-def failed_share(log: Log) -> float:
-    """Failed requests / requests that count."""
-    counted = measured(log)
-    return 1 - len(succeeded(log)) / len(counted) if counted else 1.0
+def failed_share(*runs: Log) -> float:
+    """Failed requests / requests that count, over all these runs."""
+    counted = sum(len(measured(log)) for log in runs)
+    return 1 - sum(len(succeeded(log)) for log in runs) / counted if counted else 1.0
 
 
 def each(log: Log, of_request: Callable[[Result], float | None]) -> np.ndarray:
@@ -175,6 +175,11 @@ def percentile(values: np.ndarray, q: float) -> float | None:
 
 def mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if len(values) else None
+
+
+def mean_e2e_s(log: Log) -> float | None:
+    """Mean end-to-end latency."""
+    return mean(each(log, e2e_s))
 
 
 def arrivals(log: Log) -> tuple[np.ndarray, np.ndarray]:
@@ -251,8 +256,8 @@ def _with_each_request(log: Log, of_request: Callable[[Result], float]) -> float
 
 
 def blog_throughput(log: Log) -> float | None:
-    """FastGen's throughput-latency figures: clients / mean latency, requests/s. Not of an open loop."""
-    latency = None if log.run.open_loop else mean(each(log, e2e_s))
+    """FastGen's throughput-latency figures: clients / mean latency, requests/s. Of clients that never pause."""
+    latency = None if log.run.open_loop or log.run.think_time else mean_e2e_s(log)
     return log.run.num_clients / latency if latency else None
 
 
@@ -261,7 +266,7 @@ def makespan_throughput(log: Log) -> float | None:
     done = succeeded(log)
     if not done:
         return None
-    span = max(r.sent_ns + r.event_ns[-1] for r in done) - min(r.sent_ns for r in done)
+    span = max(map(end_ns, done)) - min(r.sent_ns for r in done)
     return len(done) / (span / 1e9)
 
 
@@ -319,7 +324,7 @@ def littles_law_ratio(log: Log) -> float | None:
 ACTIVE = {"8x7b": 12.9, "8x22b": 39.1, "gpt-oss-120b": 5.1, "gpt-oss-20b": 3.6}
 # Those of models whose names say none.
 UNSAID = {r"phi-2": 2.7, r"deepseek-v3(\.[12])?": 37.0, r"deepseek-r1": 37.0}
-SIZE = r"(?<![\d.x])(\d+(?:\.\d+)?)([bm])(?![a-z\d])"
+SIZE = r"(?<![\d.x])(?<!\d_)(\d+(?:\.\d+)?)([bm])(?![a-z\d])"
 
 
 def parameters(model: str) -> float | None:
@@ -337,9 +342,9 @@ def _parameters(name: str) -> float | None:
     for billions in (size for key, size in ACTIVE.items() if key in name):
         return billions * 1e9
     active = re.findall(rf"(?<![a-z])a{SIZE}", name)
-    said = active or sorted(re.findall(SIZE, name), key=lambda size: size[1])  # billions before millions
-    if said:
-        return float(said[0][0]) * {"b": 1e9, "m": 1e6}[said[0][1]]
+    sizes = active or sorted(re.findall(SIZE, name), key=lambda size: size[1])  # billions before millions
+    if sizes:
+        return float(sizes[0][0]) * {"b": 1e9, "m": 1e6}[sizes[0][1]]
     return next((size * 1e9 for key, size in UNSAID.items() if re.search(rf"{key}(?![\d.])", name)), None)
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +35,8 @@ def measure(a: list[str], b: list[str], runs: int) -> int:
 def results_of(words: list[str]) -> Path:
     """Where the logs of these options go. Raises InputError or SystemExit for what cannot work."""
     settings = arguments.parse(words)
+    if settings.dry_run:
+        raise InputError("runs in turn have no plan of their own; give --dry_run to run_benchmark.py")
     return settings.out_json_dir / settings.backend
 
 
@@ -49,7 +50,7 @@ def main() -> int:
     keys.hide_own_keys()
     args, common = parser.parse_known_args()
     seed = [] if "--seed" in " ".join([args.a, args.b, *common]) else ["--seed", "0"]  # both are asked the same
-    a, b = ([*common, *seed, *shlex.split(own)] for own in (args.a, args.b))
+    a, b = ([*common, *seed, *arguments.split(own, "the options of A and B")] for own in (args.a, args.b))
     folders = [results_of(a), results_of(b)]
     if folders[0] == folders[1]:
         raise InputError(f"both would write to {folders[0]}; give one of them another --out_json_dir")

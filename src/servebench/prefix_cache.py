@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from types import MappingProxyType
 from typing import NamedTuple
 
 from servebench.backends.openai import beside
@@ -19,9 +18,7 @@ class Counters(NamedTuple):
     queries: float
 
 
-def read_counters(
-    urls: Sequence[str], names: tuple[str, str], headers: Mapping[str, str] = MappingProxyType({})
-) -> Counters | None:
+def read_counters(urls: Sequence[str], names: tuple[str, str], headers: Mapping[str, str]) -> Counters | None:
     """Summed over servers; None where one has no such counters."""
     pages = []
     for url in urls:

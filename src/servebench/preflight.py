@@ -13,9 +13,8 @@ from servebench.arguments import Settings, attached_urls
 from servebench.backends import BACKENDS
 from servebench.backends.contract import Launch
 from servebench.keys import hide_in_words
-from servebench.launch import is_free, launch_of, router
+from servebench.launch import is_free, launch_of, router, say
 from servebench.records import InputError, RunConfig, ServerConfig
-from servebench.server import say
 from servebench.sweep import Plan, Point
 from servebench.workload import replay
 from servebench.workload.datasets import read
@@ -28,15 +27,20 @@ OFF, DRAWS = 0.02, 100_000  # share of a mean that cutting may take unsaid, and 
 
 def preflight(settings: Settings, plan: Plan) -> None:
     check_model(settings)
-    context = model_context(settings.model, asks_hub(settings))
-    check_runs([point.run for _, points in plan for point in points], context)
-    check_results_folder(settings.out_json_dir)
+    context = check_loads(settings, plan)
     for server, points in plan:
         check_body(server, points[0])
         if any(point.pending for point in points) and not server.urls:
             check_launch(settings, server)
     for line in dict.fromkeys(remarks(plan, context)):
         print(f"note: {line}")
+
+
+def check_loads(settings: Settings, plan: Plan) -> int | None:
+    """What is to be asked exists and fits the model. Returns the model's context."""
+    context = model_context(settings.model, asks_hub(settings) and not settings.dry_run)
+    check_runs([point.run for _, points in plan for point in points], context)
+    return context
 
 
 def check_body(server: ServerConfig, point: Point) -> None:
@@ -74,7 +78,7 @@ def asks_hub(settings: Settings) -> bool:
 
 
 def check_runs(runs: list[RunConfig], context: int | None) -> None:
-    """One of them can be measured at least; of the others it is said that they cannot, when their turn comes."""
+    """Raises InputError where none of them can be measured; warns of each that cannot."""
     whys = [_impossible(run, context) for run in runs]
     if whys and all(whys):
         raise InputError(str(whys[0]))

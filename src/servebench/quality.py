@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 
+import msgspec
 import numpy as np
 
 from servebench import metrics
@@ -50,30 +51,25 @@ def judge(results: list[Result], window_ns: tuple[int, int], asked: int, evidenc
     lag, late = evidence.lag_ns / 1e9, evidence.send_late_ns / 1e9
     connects = [r.connect_ns / 1e9 for r in measured if r.connect_ns]
     open_loop = any(r.scheduled_ns is not None for r in measured)
-    quality = {
-        "lag_p50_s": _percentile(lag, 50),
-        "lag_p99_s": _percentile(lag, 99),
-        "lag_max_s": _percentile(lag, 100),
-        "reads": len(lag),
-        "merged_share": sum(len(r.merged) for r in measured) / events if events else 0.0,
-        "unstamped_share": evidence.unstamped_reads / len(lag) if len(lag) else 0.0,
-        "send_late_p99_s": _percentile(late, 99),
-        "asked_concurrency": float(asked),
-        "achieved_concurrency": metrics.concurrency(results, window_ns),
-        "worker_cpu_share": evidence.worker_cpu_share,
-        "cpu_per_event_s": sum(evidence.worker_cpu_s) / read if read else None,
-        "host_cpu_share": evidence.host_cpu_share,
-        "clock_step_s": evidence.clock_step_s,
-        "connect_p50_s": _percentile(np.array(connects), 50),
-        "overloaded": open_loop and growing(outstanding(results, window_ns), len(measured)),
-    }
-    draft = Quality(**quality)  # type: ignore[arg-type]
+    quality = Quality(
+        lag_p50_s=metrics.percentile(lag, 50),
+        lag_p99_s=metrics.percentile(lag, 99),
+        lag_max_s=metrics.percentile(lag, 100),
+        reads=len(lag),
+        merged_share=sum(len(r.merged) for r in measured) / events if events else 0.0,
+        unstamped_share=evidence.unstamped_reads / len(lag) if len(lag) else 0.0,
+        send_late_p99_s=metrics.percentile(late, 99),
+        asked_concurrency=float(asked),
+        achieved_concurrency=metrics.concurrency(results, window_ns),
+        worker_cpu_share=evidence.worker_cpu_share,
+        cpu_per_event_s=sum(evidence.worker_cpu_s) / read if read else None,
+        host_cpu_share=evidence.host_cpu_share,
+        clock_step_s=evidence.clock_step_s,
+        connect_p50_s=metrics.percentile(np.array(connects), 50),
+        overloaded=open_loop and growing(outstanding(results, window_ns), len(measured)),
+    )
     late_s = dict(zip(evidence.late_ids.tolist(), late.tolist(), strict=True))
-    return Quality(**quality, verdict=_verdict(draft, measured, late_s, open_loop))  # type: ignore[arg-type]
-
-
-def _percentile(values: np.ndarray, q: float) -> float | None:
-    return float(np.percentile(values, q)) if len(values) else None
+    return msgspec.structs.replace(quality, verdict=_verdict(quality, measured, late_s, open_loop))
 
 
 def outstanding(results: list[Result], window_ns: tuple[int, int]) -> np.ndarray:
@@ -133,9 +129,8 @@ def _changed_by_lateness(done: list[Result], late_s: np.ndarray, open_loop: bool
 def _remedy(busiest: float) -> str:
     if busiest >= BUSY_SHARE:
         return "more --num_workers or a free core"
-    return (
-        f"at {busiest:.0%} CPU it was kept from its core, which more --num_workers do not mend: a quieter machine"
-    )
+    kept = f"at {busiest:.0%} CPU it was kept from its core"
+    return f"{kept}, which more --num_workers do not mend: a quieter machine"
 
 
 def _bounds_too_wide(measured: list[Result], lag_p99_s: float) -> bool:

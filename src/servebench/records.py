@@ -20,6 +20,7 @@ from typing import Any, Literal
 import msgspec
 
 LOG_VERSION = 1
+MOST_SIGNS = 80  # of a name that is part of a file name, of which a file system takes 255
 
 Phase = Literal["warmup", "measured", "hold", "probe"]
 
@@ -69,10 +70,8 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_retries: int = 0  # attempts after the first, a request
     seed: int = 0
     repetition: int = 0  # which of several runs of the same load (--runs); each has fresh requests
-    request_rate: float | None = (
-        None  # open loop: requests/s, at times set beforehand; num_clients says nothing then
-    )
-    trace_speed: float | None = None  # open loop: the dataset's own times, this much faster
+    request_rate: float | None = None  # open loop: requests/s, at times set beforehand; num_clients is unused then
+    trace_speed: float | None = None  # open loop: the dataset's own times, so many times as fast
     arrival: Literal["poisson", "constant", "gamma"] = "poisson"  # gaps between requests at request_rate
     burstiness: float = 1.0  # shape of gamma gaps: 1 is poisson, less is burstier
     ramp_from: float | None = None  # requests/s at the first counted request, growing to request_rate at the last
@@ -95,12 +94,12 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def load(self) -> tuple[str, str]:
-        """What is swept of the load, and how much of it: ("clients", "8"), ("rate", "2.5") or ("trace", "1")."""
+        """The kind of load and its size: ("clients", "8"), ("rate", "2.5") or ("trace", "1")."""
         if self.request_rate is not None:
             return "rate", f"{self.request_rate:g}"
-        return (
-            ("clients", str(self.num_clients)) if self.trace_speed is None else ("trace", f"{self.trace_speed:g}")
-        )
+        if self.trace_speed is not None:
+            return "trace", f"{self.trace_speed:g}"
+        return "clients", str(self.num_clients)
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -227,17 +226,15 @@ def log_name(server: ServerConfig, run: RunConfig, fingerprint: str = "") -> str
     what = workload_label(run) or f"prompt{run.mean_prompt_length}-gen{run.mean_max_new_tokens}"
     digits = f"-{fingerprint[:6]}" if fingerprint else ""
     return (
-        f"{model_label(server.model)}-tp{server.tp_size}-bs{server.max_ragged_batch_size}"
-        f"-replicas{server.num_replicas}-{what}-{''.join(run.load)}{digits}{again}.json"
+        f"{model_label(server.model)[:MOST_SIGNS]}-tp{server.tp_size}-bs{server.max_ragged_batch_size}"
+        f"-replicas{server.num_replicas}-{what[:MOST_SIGNS]}-{''.join(run.load)}{digits}{again}.json"
     )
 
 
 def save(log: Log, path: Path) -> None:
     """Write a log so that it is either there whole or not at all; one request a line, for grep and diff."""
-    head = msgspec.structs.asdict(log) | {"probes": [], "results": []}
-    text = msgspec.json.format(msgspec.json.encode(head), indent=2).removesuffix(
-        b'"probes": [],\n  "results": []\n}'
-    )
+    head = msgspec.json.encode(msgspec.structs.asdict(log) | {"probes": [], "results": []})
+    text = msgspec.json.format(head, indent=2).removesuffix(b'"probes": [],\n  "results": []\n}')
     text += b'"probes": [%b],\n  "results": [%b]\n}\n' % (_rows(log.probes), _rows(log.results))
     write_whole(path, text)
 

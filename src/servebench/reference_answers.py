@@ -136,11 +136,7 @@ class Stream:
     @property
     def reasoning(self) -> int:
         """Tokens of reasoning, which come first."""
-        return (
-            self.total // 2
-            if self.says in ("reasoning", "hidden_reasoning", "parts", "reasoning_tool_calls")
-            else 0
-        )
+        return 0 if self.says in ("text", "tool_calls") else self.total // 2
 
     def next_tokens(self, most: int) -> int:
         """Of the next event; none has both reasoning and answer."""
@@ -159,11 +155,8 @@ def listen(host: str, port: int) -> socket.socket:
 
 def whole(status: bytes, value: Any) -> bytes:
     body = msgspec.json.encode(value)
-    return b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
-        status,
-        len(body),
-        body,
-    )
+    head = b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (status, len(body))
+    return head + body
 
 
 def text_asked(ask: dict[str, Any]) -> tuple[str, int]:
@@ -171,17 +164,14 @@ def text_asked(ask: dict[str, Any]) -> tuple[str, int]:
     if "input_data" in ask:
         data = ask["input_data"]
         return data["input_string"][0], int(data["parameters"]["max_new_tokens"])
-    said = ask.get("prompt") or " ".join(str(m.get("content")) for m in ask.get("messages", []))
-    return said, int(ask.get("max_tokens") or ask.get("max_completion_tokens") or 16)
+    prompt = ask.get("prompt") or " ".join(str(m.get("content")) for m in ask.get("messages", []))
+    return prompt, int(ask.get("max_tokens") or ask.get("max_completion_tokens") or 16)
 
 
 def kind(stream: Stream) -> dict[str, Any]:
     """What OpenAI puts at the head of every chunk."""
-    return {
-        "id": "reference",
-        "object": "chat.completion.chunk" if stream.chat else "text_completion",
-        "created": 0,
-    }
+    what = "chat.completion.chunk" if stream.chat else "text_completion"
+    return {"id": "reference", "object": what, "created": 0}
 
 
 def said(stream: Stream, text: str) -> dict[str, Any]:

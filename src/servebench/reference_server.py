@@ -19,6 +19,7 @@ import struct
 import sys
 import time
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 from time import time_ns
 from typing import Any
@@ -66,14 +67,14 @@ class Server:
     def run(self) -> None:
         while self.running:
             self._send_what_is_due()
-            for fd, _ in self.epoll.poll(self._patience_s()):
+            for fd, _ in self.epoll.poll(self._wait_s()):
                 if fd == self.listener.fileno():
                     self._accept()
                 elif fd in self.peers:
                     self._receive(self.peers[fd])
         self._write_record()
 
-    def _patience_s(self) -> float:
+    def _wait_s(self) -> float:
         """epoll counts in ms, so what is due within one is waited for by a nap instead."""
         wait_s = (self.due[0][0] - time_ns()) / 1e9 if self.due else 0.1
         if 0 < wait_s < 0.001:
@@ -118,38 +119,26 @@ class Server:
         peer.closed = True
 
     def _answer(self, peer: Peer, path: str, headers: dict[bytes, bytes], body: bytes, arrived_ns: int) -> None:
+        key = self.behaviour.key
         if path == "/v1/models":
             model = {"id": self.behaviour.model, "max_model_len": self.behaviour.context}
             peer.send(whole(b"200 OK", {"data": [model]}))
-        elif (
-            self.behaviour.key and headers.get(b"authorization") != f"bearer {self.behaviour.key}".lower().encode()
-        ):
+        elif key and headers.get(b"authorization") != f"bearer {key}".lower().encode():
             peer.send(whole(b"401 Unauthorized", {"error": {"message": "the key is wrong"}}))
         elif not path.partition("?")[0].endswith(("/completions", "/score")):
             peer.send(whole(b"200 OK", {}))
         else:
-            ask = msgspec.json.decode(body)
             request_id = headers.get(b"x-request-id", b"").decode()
-            self._begin(peer, ask, request_id, arrived_ns)
+            self._begin(peer, msgspec.json.decode(body), request_id, arrived_ns)
 
     def _begin(self, peer: Peer, ask: dict[str, Any], request_id: str, arrived_ns: int) -> None:
         self.requests += 1
         behaviour = self.behaviour
         fault = behaviour.fault if self.requests % behaviour.fault_every == 0 else None
-        prompt, tokens = text_asked(ask)
-        first_s = behaviour.first_s()
-        stream = Stream(
-            peer,
-            request_id,
-            arrived_ns,
-            tokens,
-            "messages" in ask,
-            len(prompt.split()),
-            fault,
-            bool(ask.get("stream")),
-            "input_data" in ask,
-            behaviour.say if "messages" in ask else "text",
-        )
+        (prompt, tokens), chat = text_asked(ask), "messages" in ask
+        first_s, says = behaviour.first_s(), behaviour.say if chat else "text"
+        kind_of = (len(prompt.split()), fault, bool(ask.get("stream")), "input_data" in ask, says)
+        stream = Stream(peer, request_id, arrived_ns, tokens, chat, *kind_of)
         if fault in REFUSALS:
             peer.send(whole(REFUSALS[fault], {"error": {"message": "as asked for"}}))
         elif fault == "garbage":
@@ -284,21 +273,7 @@ class Server:
 
 def main() -> None:
     args = parse(__doc__)
-    names = (
-        "ttft",
-        "gap",
-        "sigma",
-        "service",
-        "tokens_per_event",
-        "usage",
-        "say",
-        "buffered",
-        "slots",
-        "fault",
-        "fault_every",
-        "key",
-    )
-    behaviour = Behaviour(**{name: getattr(args, name) for name in names})
+    behaviour = Behaviour(**{f.name: getattr(args, f.name) for f in fields(Behaviour) if f.name in args})
     listener = listen(args.host, args.port)
     port = listener.getsockname()[1]
     print(f"http://{f'[{args.host}]' if ':' in args.host else args.host}:{port}", flush=True)

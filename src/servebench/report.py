@@ -37,13 +37,8 @@ def parser() -> argparse.ArgumentParser:
     folder = commandline.folder
     add("folder", type=folder, nargs="?", default="results", help="root of the logs [results]")
     add("-o", "--output", type=Path, metavar="FILE", help="the page [FOLDER/report.html]")
-    add(
-        "--max_figures",
-        type=commandline.number(int, 1),
-        default=24,
-        metavar="N",
-        help="no more figures of one script [24]",
-    )
+    most = "no more figures of one script [24]"
+    add("--max_figures", type=commandline.COUNT, default=24, metavar="N", help=most)
     return result
 
 
@@ -81,9 +76,9 @@ def reading(name: str, place: str, log: Log) -> Reading:
 
     The folder tells backends apart, as in the figures: there may be two of one engine.
     """
-    said = advice.of_point(log) if log.status == "ok" else []
+    warnings = advice.of_point(log) if log.status == "ok" else []
     row = spreadsheet.row([log]) | {"backend": place, "model": model_name(log.server.model)}
-    return Reading(name, msgspec.structs.replace(log, results=[]), row, said)
+    return Reading(name, msgspec.structs.replace(log, results=[]), row, warnings)
 
 
 def draw(args: argparse.Namespace, scratch: Path, script: Path) -> Drawing:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -152,14 +153,6 @@ def _versions(points: list[Runs]) -> str:
 
 
 def _counted(texts: Iterable[str]) -> str:
-    counts: dict[str, int] = {}
-    for text in filter(None, texts):
-        counts[text] = counts.get(text, 0) + 1
-    rows = (
-        f"<tr><td>{count}</td><td><code>{escape(text)}</code></td></tr>" for text, count in sorted(counts.items())
-    )
-    return (
-        f"<table class=list><tr><th>runs</th><th></th></tr>{''.join(rows)}</table>"
-        if counts
-        else "<p>Unknown.</p>"
-    )
+    counts = sorted(Counter(filter(None, texts)).items())
+    rows = "".join(f"<tr><td>{n}</td><td><code>{escape(text)}</code></td></tr>" for text, n in counts)
+    return f"<table class=list><tr><th>runs</th><th></th></tr>{rows}</table>" if rows else "<p>Unknown.</p>"

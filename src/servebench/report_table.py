@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 
-from servebench import selection, stats
+from servebench import columns, selection, stats
 from servebench.records import Log
 from servebench.spreadsheet import Cell, client
 from servebench.summary import load_of, show
@@ -62,13 +62,13 @@ class Column:
 
 
 def table(points: list[Runs]) -> str:
-    columns = _columns(points)
-    sides = ["" if column.numeric else ' class="words"' for column in columns]
-    heads = [escape(column.head) for column in columns]
+    shown = _columns(points)
+    sides = ["" if column.numeric else ' class="words"' for column in shown]
+    heads = [escape(column.head) for column in shown]
     titles = "".join(f"<th{side}><button>{head}</button></th>" for head, side in zip(heads, sides, strict=True))
     box = '<th{}><input aria-label="{}: only" placeholder="filter"></th>'
     boxes = "".join(box.format(side, head) for head, side in zip(heads, sides, strict=True))
-    body = "".join(_row(number, runs, columns) for number, runs in enumerate(points))
+    body = "".join(_row(number, runs, shown) for number, runs in enumerate(points))
     return f"<thead><tr>{titles}</tr><tr>{boxes}</tr></thead><tbody>{body}</tbody>"
 
 
@@ -84,13 +84,14 @@ def common(points: list[Runs]) -> str:
 
 
 def _columns(points: list[Runs]) -> list[Column]:
+    thinks = columns.thinks_first([run.row for runs in points for run in runs])
     return [
         *(_configured(name) for name in _differing(points)),
         *(_setting(name) for name in selection.differing_within(runs[0].log for runs in points)),
         Column("load", _load),
         Column("runs", lambda runs: (str(len(runs)), len(runs))),
         Column("failed", _failures),
-        *(_measured(name) for name in NUMBERS if name != ANSWER or any(map(_thinks_first, points))),
+        *(_measured(name) for name in NUMBERS if name != ANSWER or thinks),
         Column("client", _client, numeric=False),
         Column("decides nothing", _doubts, numeric=False),
     ]
@@ -138,10 +139,6 @@ def _drifting(runs: Runs) -> bool:
     return stats.most(sum(run.row["not_stationary"] is not None for run in runs), len(runs))
 
 
-def _thinks_first(runs: Runs) -> bool:
-    return any(run.row[ANSWER] not in (None, run.row["ttft_p50_s"]) for run in runs)
-
-
 def _too_few(name: str, runs: Runs) -> bool:
     """Has a run fewer effective samples than this percentile needs?"""
     percentile = re.search(r"_p(\d+)_", name)
@@ -171,8 +168,8 @@ def _doubts(runs: Runs) -> tuple[str, None]:
     return escape(", ".join(several.get(mark, mark) for mark in told)), None
 
 
-def _row(number: int, runs: Runs, columns: list[Column]) -> str:
-    first, *rest = columns
+def _row(number: int, runs: Runs, shown: list[Column]) -> str:
+    first, *rest = shown
     link = f'<td class="words"><a href="#point-{number}">{first.cell(runs)[0]}</a></td>'
     return f"<tr>{link}{''.join(_cell(column, runs) for column in rest)}</tr>\n"
 

@@ -53,10 +53,7 @@ class Search:
             verdict = yield from self._meets(load)
             if isinstance(verdict, str):
                 return
-            if verdict:
-                low = load
-            else:
-                high = load
+            low, high = (load, high) if verdict else (low, load)
             load = self._next(low, high)
 
     def _next(self, low: float | None, high: float | None) -> float | None:
@@ -116,8 +113,8 @@ class Search:
         about = rate_load(settings, load) if self.open_loop else clients_load(settings, round(load))
         if self.limits and not settings.num_requests:
             about["num_requests"] = max(about["num_requests"], limits.requests_needed(self.limits))
-        early = self.open_loop
-        return msgspec.structs.replace(self.like.run, **about, repetition=repetition, stop_when_overloaded=early)
+        about |= {"repetition": repetition, "stop_when_overloaded": self.open_loop}
+        return msgspec.structs.replace(self.like.run, **about)
 
     def _close(self, low: float, high: float) -> bool:
         return high / low <= CLOSE or (not self.open_loop and high - low <= 1)
@@ -132,9 +129,14 @@ class Search:
 
 def value_of(settings: Settings, log: Log) -> float | None:
     """Requests/s that meet FastGen's SLAs, generation at settings.find_peak tokens/s; None where it is unknown."""
-    if trust.doubt(log, "ttft") or trust.doubt(log, "itl"):
+    if _doubt(log):
         return None
     return sla.effective_throughput(log, sla.parse(f"fastgen-{settings.find_peak:g}").met) or 0.0
+
+
+def _doubt(log: Log) -> str:
+    """Why it is not known which of its requests meet FastGen's SLAs."""
+    return trust.doubt(log, "ttft") or trust.doubt(log, "itl") or ""
 
 
 def searches(settings: Settings, points: list[Point]) -> list[Search]:
@@ -168,7 +170,7 @@ class Looked(msgspec.Struct, frozen=True):
     load: float
     runs: int
     says: str  # "meets", "does not meet", "unknown"; of a peak: "" or "unknown"
-    why: str = ""  # it is unknown, or does not meet them whatever was seen
+    why: str = ""  # it is unknown, or is overloaded
     seen: dict[str, float | None] = {}  # percentile (s) of each limit; of a peak requests/s that meet the SLAs
     logs: list[str] = []
 
@@ -193,11 +195,8 @@ def conclusions(plan: Plan, settings: Settings) -> list[Conclusion]:
         for point in (p for p in points if p.path.exists()):
             loads = found.setdefault((number, _kind(point.run)), {})
             loads.setdefault(point.run.request_rate or point.run.num_clients, []).append(point)
-    return [_conclusion(settings, dict(sorted(loads.items())), _several(plan)) for loads in found.values()]
-
-
-def _several(plan: Plan) -> bool:
-    return len({server.max_ragged_batch_size for server, _ in plan}) > 1
+    batches = len({server.max_ragged_batch_size for server, _ in plan}) > 1
+    return [_conclusion(settings, dict(sorted(loads.items())), batches) for loads in found.values()]
 
 
 def _conclusion(settings: Settings, points: dict[float, list[Point]], batches: bool) -> Conclusion:
@@ -221,12 +220,12 @@ def _conclusion(settings: Settings, points: dict[float, list[Point]], batches: b
 def _look_for_limits(settings: Settings, load: float, points: list[Point], runs: list[Log]) -> Looked:
     wanted = limits.parse_limits(settings.find_max)
     verdict = limits.decide(runs, wanted)
-    says = {True: "meets", False: "does not meet"}.get(verdict is True) if isinstance(verdict, bool) else "unknown"
+    says = "meets" if verdict is True else "does not meet" if verdict is False else "unknown"
     why = "" if isinstance(verdict, bool) else verdict or "interrupted"
     if verdict is False and any(log.quality.overloaded for log in runs):
         why = "overloaded"
     seen = {str(limit): _finite(limit.seen_s(runs)) for limit in wanted}
-    return Looked(load, len(runs), str(says), why, seen, [p.path.name for p in points])
+    return Looked(load, len(runs), says, why, seen, [p.path.name for p in points])
 
 
 def _finite(value: float | None) -> float | None:
@@ -249,11 +248,11 @@ def _edge(above: list[Looked], unit: str) -> str:
     missed = next((each for each in above if each.says == "does not meet"), None)
     unknown = next((each for each in above if each.says == "unknown"), None)
     words = f"; {missed.load:g} does not{_seen(missed)}" if missed else ""
-    if unknown:
-        words += f"; at {unknown.load:g} {unit} nothing is known ({unknown.why})" + (
-            "" if missed else ", nor above"
-        )
-    return words
+    return words + _unknown_at(unknown, unit) + (", nor above" if unknown and not missed else "")
+
+
+def _unknown_at(looked: Looked | None, unit: str) -> str:
+    return f"; at {looked.load:g} {unit} nothing is known ({looked.why})" if looked else ""
 
 
 def _seen(looked: Looked) -> str:
@@ -265,22 +264,17 @@ def _seen(looked: Looked) -> str:
 
 
 def _look_for_peak(settings: Settings, load: float, points: list[Point], runs: list[Log]) -> Looked:
-    value = value_of(settings, runs[0])
-    why = trust.doubt(runs[0], "ttft") or trust.doubt(runs[0], "itl") or ""
-    seen = {"effective_throughput_per_s": value}
+    why, seen = _doubt(runs[0]), {"effective_throughput_per_s": value_of(settings, runs[0])}
     return Looked(load, 1, "unknown" if why else "", why, seen, [points[0].path.name])
 
 
 def _peak_in(settings: Settings, loads: list[Looked], unit: str) -> tuple[float | None, str]:
     values = {each.load: value for each in loads if (value := each.seen["effective_throughput_per_s"])}
-    unknown = next((each for each in loads if each.says == "unknown"), None)
-    rest = f"; at {unknown.load:g} {unit} nothing is known ({unknown.why})" if unknown else ""
+    rest = _unknown_at(next((each for each in loads if each.says == "unknown"), None), unit)
     if not values:
         least = f", not even {loads[0].load:g} {unit}" if loads[0].says != "unknown" else ""
-        return (
-            None,
-            f"no load has requests that meet FastGen's SLAs at {settings.find_peak:g} tokens/s{least}{rest}",
-        )
+        nothing = f"no load has requests that meet FastGen's SLAs at {settings.find_peak:g} tokens/s"
+        return None, f"{nothing}{least}{rest}"
     best = max(values, key=lambda load: values[load])
     return best, f"the peak of effective throughput is {values[best]:.4g} requests/s, at {best:g} {unit}{rest}"
 

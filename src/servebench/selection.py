@@ -19,14 +19,7 @@ import msgspec
 from servebench import gathering, metrics, steady, trust
 from servebench.commandline import folder
 from servebench.gathering import by_point, read
-from servebench.records import (
-    InputError,
-    Log,
-    RunConfig,
-    ServerConfig,
-    model_label,
-    workload_label,
-)
+from servebench.records import InputError, Log, RunConfig, ServerConfig, model_label, workload_label
 from servebench.stats import Interval
 from servebench.trust import Doubt
 
@@ -48,13 +41,17 @@ def load_of(log: Log) -> float:
     return float(log.run.load[1])
 
 
+def load_name(log: Log) -> str:
+    return f"{load_of(log):g}"
+
+
 def load_axis(log: Log) -> str:
     """What `load_of` counts. The logs of a figure are of one kind."""
     return LOAD_AXES[log.run.load[0]]
 
 
 def load_kind(log: Log) -> str:
-    """ "" for clients, as the original suite has them."""
+    """What the load is counted in; "" for clients, as the original suite has them."""
     return log.run.load[0].replace("clients", "")
 
 
@@ -62,11 +59,11 @@ def settings(log: Log) -> dict[str, str]:
     """What else a point was measured with, in words: two that differ in it are no points of one curve."""
     fields = msgspec.structs.asdict(log.server) | msgspec.structs.asdict(log.run)
     fields |= log.identity.get("environment", {})
-    told = {name: _said(name, value) for name, value in fields.items() if name not in TOLD_APART}
+    told = {name: _in_words(name, value) for name, value in fields.items() if name not in TOLD_APART}
     return told | {"engine": log.server_facts.engine or "engine unknown"}
 
 
-def _said(name: str, value: Any) -> str:
+def _in_words(name: str, value: Any) -> str:
     """`stream False`, `no engine_args`, `dataset_sha256 1a2b3c`; of a URL only where it leads to."""
     if value in (None, "", (), {}):
         return f"no {name}"
@@ -96,7 +93,7 @@ def differing_within(logs: Iterable[Log]) -> list[str]:
 
 
 class Trait(NamedTuple):
-    """What the logs of one figure may have in common, and how its file name and title say it; "" is not said."""
+    """What the logs of one figure may have in common, and how file name and title say it; "" is left out."""
 
     of: Callable[[Log], Any]
     in_name: str
@@ -134,9 +131,7 @@ class Point:
 
     @property
     def failed_share(self) -> float:
-        """Failed requests / requests that count, over all runs."""
-        counted = sum(len(metrics.measured(log)) for log in self.runs)
-        return 1 - sum(len(metrics.succeeded(log)) for log in self.runs) / counted if counted else 1.0
+        return metrics.failed_share(*self.runs)
 
     def interval(self, of_log: Callable[[Log], float | None]) -> Interval | None:
         """The mean over runs with its 95 % interval, if there is one; None where no run has a value."""
@@ -159,12 +154,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--backend", nargs="+", metavar="NAME", help="folders under --log_dir to draw [all of them]")
     add("--log_dir", type=Path, default=Path("results"), metavar="DIR", help="root of the logs [results]")
-    look = "folders of logs, a curve each; plot_config.yaml in them may set label, color, marker, linestyle, x_max"
+    look = "folders of logs, a curve each; plot_config.yaml there: label, color, marker, linestyle, x_max, y_max"
     add("--data_dirs", nargs="+", type=folder, metavar="DIR", help=look)
     add("--model_name", "--model", metavar="NAME", help="only this model [all]")
-    wanted = (
-        "only logs with this, by any field of the server or the run; a field given twice may have either value"
-    )
+    wanted = "only logs with this, of any field of server or run; a field given twice may have either value"
     add("--filter", nargs="+", type=_condition, default=[], metavar="FIELD=VALUE", help=wanted)
 
 
@@ -205,15 +198,13 @@ def folders(log_dir: Path, backends: Iterable[str] | None = None) -> list[Path]:
     if backends:
         return [log_dir / name for name in backends]
     places = [path for path in sorted(log_dir.glob("[!.]*")) if path.is_dir() and path.name != "superseded"]
-    return [place for place in places if any(gathering.POINT(log.name) for log in place.glob("*.json"))] or [
-        log_dir
-    ]
+    found = [place for place in places if any(gathering.POINT(log.name) for log in place.glob("*.json"))]
+    return found or [log_dir]
 
 
 def entries(place: Path) -> Iterator[Entry]:
     """Every log of a folder, failed points too."""
-    paths = sorted(place.glob("*.json"))
-    for path, log in read(paths, requests=False):
+    for path, log in read(sorted(place.glob("*.json")), requests=False):
         yield Entry(path, msgspec.structs.replace(log, results=[]))
 
 

@@ -11,7 +11,8 @@ import difflib
 import os
 import runpy
 import secrets
-import sys
+import socket
+import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -22,21 +23,21 @@ from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit
 
 import msgspec
-from tqdm import tqdm
 
 from servebench import __version__
 from servebench.arguments import Settings, attached_urls
 from servebench.backends import BACKENDS
 from servebench.backends.openai import beside, endpoint, models_url
-from servebench.keys import hide_in_url, taken
-from servebench.launch import Process, ServerFailed, call, launch_replicas, tail, urls_of
+from servebench.keys import hide_in_url, secrets_of, taken
+from servebench.launch import SAID_AFTER_S, Process, ServerFailed, call, launch_replicas, say, tail, tried, urls_of
+from servebench.load.chunks import UNREADABLE, tolerant_json
 from servebench.load.dealing import Target
 from servebench.load.http import over
 from servebench.prefix_cache import Counters, read_counters
 from servebench.records import InputError, RunConfig, ServerConfig, ServerFacts, model_label
 from servebench.workload import Request as Ask
 
-SAID_AFTER_S = 3.0  # that something is waited for
+CONNECT_S = 30.0
 MOST_NAMES = 10  # of models, in a message
 
 
@@ -78,7 +79,8 @@ class Server:
             return backend.encode(self._renamed(without_nulls(fields | salt | chat, self.extra_body)))
 
         where = backend.endpoint or (lambda url, run: endpoint(url, run.api))
-        return Target([where(url, run) for url in self.urls], dict(self.headers), body, self.check)
+        urls, headers = [where(url, run) for url in self.urls], dict(self.headers)
+        return Target(urls, headers, body, self.check, secrets_of(headers, urls, self.extra_body))
 
     def _renamed(self, fields: dict[str, Any]) -> dict[str, Any]:
         """With the length of the answer under the name that this server wants."""
@@ -91,7 +93,7 @@ class Server:
         path = BACKENDS[self.config.backend].reset_cache
         for url in self._each() if path else []:
             with suppress(OSError):
-                call(beside(url, path or ""), self.headers, timeout_s=30, method="POST")
+                call(beside(url, path or ""), self.headers, timeout_s=30, body=b"")
 
     def cache_counters(self) -> Counters | None:
         """What the engine has counted of its prefix cache so far, if it does."""
@@ -104,9 +106,15 @@ class Server:
 
 
 def without_nulls(ours: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a request: those that the user gives win, and null takes one of ours away."""
+    """The fields of a request: those that the user gives win, and null takes one of ours away.
+
+    A length that the user gives under its newer name takes the place of ours.
+    """
     taken_away = {name for name, value in extra.items() if value is None and name in ours}
-    return {name: value for name, value in (dict(ours) | dict(extra)).items() if name not in taken_away}
+    kept = {
+        name: value for name, value in ours.items() if name != "max_tokens" or "max_completion_tokens" not in extra
+    }
+    return {name: value for name, value in (kept | dict(extra)).items() if name not in taken_away}
 
 
 @contextmanager
@@ -128,6 +136,9 @@ def running_server(config: ServerConfig, settings: Settings, log_dir: Path) -> I
                 for url in urls:
                     _wait_while_loading(url, config.model, headers, settings)
             model, context = _served(urls, config.model, headers, ours=bool(processes))
+        elif not processes:
+            for url in urls:
+                _reach(url)
         facts = ServerFacts(
             urls=[hide_in_url(url) for url in urls],
             commands=[process.command for process in processes],
@@ -142,11 +153,11 @@ def running_server(config: ServerConfig, settings: Settings, log_dir: Path) -> I
 def headers_of(config: ServerConfig, settings: Settings, urls: Sequence[str]) -> dict[str, str]:
     """What every call carries: our name, the key, and the headers that the user gave, which win.
 
-    Of several keys the one that was named most closely counts: `user:password@` of the URL, then the option, then
-    an --api-key that the engine was started with.
+    Of several keys the one that was named most closely counts: `user:password@` of the URL, then an --api-key that
+    the engine is started with, then the option or its variable, which may be of another service.
     """
     key = settings.aml_api_key if config.backend == "aml" else settings.openai_api_key
-    key = key or taken(settings.engine_args, "--api-key")[1]
+    key = taken(settings.engine_args, "--api-key")[1] or key
     users = [parts for url in urls if "@" in (parts := urlsplit(url)).netloc]
     ours = {"User-Agent": f"servebench/{__version__}"} | BACKENDS[config.backend].headers(config)
     if users:
@@ -162,10 +173,9 @@ def _wait_while_loading(url: str, model: str, headers: Mapping[str, str], settin
 
     A gateway may say 503 to a path that it does not know, so the API is asked as well. Raises ServerFailed.
     """
-    health, since, told = beside(url, "/health"), time.monotonic(), False
-    while _says_503(health, headers) and _says_503(
-        endpoint(url, settings.api), headers, _short_body(settings, model)
-    ):
+    health, api, ask = beside(url, "/health"), endpoint(url, settings.api), _short_body(settings, model)
+    since, told = time.monotonic(), False
+    while tried(health, headers, 10)[0] == 503 and tried(api, headers, 10, ask)[0] == 503:
         waited_s = time.monotonic() - since
         if waited_s > settings.server_timeout:
             raise ServerFailed(f"{health} says 503 after {settings.server_timeout:g} s (--server_timeout)")
@@ -176,27 +186,11 @@ def _wait_while_loading(url: str, model: str, headers: Mapping[str, str], settin
         time.sleep(0.5)
 
 
-def _says_503(url: str, headers: Mapping[str, str], body: bytes | None = None) -> bool:
-    kind = {"Content-Type": "application/json"} if body else {}
-    try:
-        call(url, over(kind, dict(headers)), 10, "POST" if body else "GET", body)
-    except HTTPError as error:
-        return error.code == 503
-    except OSError:
-        pass
-    return False
-
-
 def _short_body(settings: Settings, model: str) -> bytes:
     """A request of one token."""
     run = RunConfig(api=settings.api, stream=False)  # type: ignore[arg-type]
     backend = BACKENDS[settings.backend]
     return msgspec.json.encode(without_nulls(backend.body(run, model, "1", 1), settings.extra_body))
-
-
-def say(line: str) -> None:
-    """To the terminal, above the bars."""
-    tqdm.write(line, file=sys.stderr)
 
 
 def _served(urls: Sequence[str], model: str, headers: Mapping[str, str], ours: bool) -> tuple[str, int | None]:
@@ -233,7 +227,7 @@ def _listed(url: str, headers: Mapping[str, str]) -> list[Any]:
     """The models that a server lists; none where it lists none. Raises InputError when nothing answers."""
     where = models_url(url)
     try:
-        listing = msgspec.json.decode(call(where, headers, timeout_s=30))
+        listing = tolerant_json(call(where, headers, timeout_s=30))
     except HTTPError as error:
         if error.code == 401:  # 403 may be said of the list alone
             given = "the key" if "authorization" in {name.lower() for name in headers} else "calls without a key"
@@ -244,10 +238,22 @@ def _listed(url: str, headers: Mapping[str, str]) -> list[Any]:
         return []  # it speaks, but lists no models
     except OSError as error:
         raise InputError(_unreachable(url, error)) from error
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return []
     listed = listing.get("data") if isinstance(listing, dict) else listing
     return listed if isinstance(listed, list) else []
+
+
+def _reach(url: str) -> None:
+    """Of a server that lists no models: does it listen at all? Raises InputError."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        with socket.create_connection((parts.hostname or "", port), CONNECT_S) as sock:
+            if parts.scheme == "https":
+                ssl.create_default_context().wrap_socket(sock, server_hostname=parts.hostname).close()
+    except OSError as error:
+        raise InputError(_unreachable(url, error)) from error
 
 
 def _unreachable(url: str, error: OSError) -> str:

@@ -24,10 +24,10 @@ def session(leader: int) -> list[psutil.Process]:
 
 def end_session(leader: int) -> None:
     """End a whole session: politely, then not."""
-    for number, patience_s in ((signal.SIGTERM, STOP_S), (signal.SIGKILL, 5.0)):
+    for number, wait_s in ((signal.SIGTERM, STOP_S), (signal.SIGKILL, 5.0)):
         with suppress(ProcessLookupError):
             os.killpg(leader, number)
-        end = time.monotonic() + patience_s
+        end = time.monotonic() + wait_s
         while session(leader) and time.monotonic() < end:
             time.sleep(0.05)
     for left in session(leader):  # those who left the group

@@ -13,14 +13,10 @@ from itertools import groupby
 from pathlib import Path
 
 from servebench import columns, commandline, gathering, metrics, stats, steady, trust
-from servebench.records import Log
+from servebench.records import InputError, Log
 from servebench.sla import Sla, parse
 
-# What is given with its interval when a point has several runs.
-HEADLINES = (
-    *("request_throughput_per_s", "output_token_throughput_per_s", "ttft_mean_s", "ttft_p50_s", "ttft_p99_s"),
-    *("tpot_mean_s", "e2e_latency_mean_s", "e2e_latency_p99_s"),
-)
+OF_SERVER = ("backend", "model", "tp_size", "num_replicas", "max_ragged_batch_size")
 Cell = str | int | float | None
 
 
@@ -30,12 +26,8 @@ def row(runs: list[Log], slas: Sequence[Sla] = ()) -> dict[str, Cell]:
     good = [log for log in runs if log.status == "ok"] or runs[:1]
     counted = [r for log in good for r in metrics.measured(log)]
     doubts = [why for log in good if (why := steady.unsteady(log))] if steady.not_stationary(good) else []
-    cells: dict[str, Cell] = {
-        "backend": server.backend,
-        "model": server.model,
-        "tp_size": server.tp_size,
-        "num_replicas": server.num_replicas,
-        "max_ragged_batch_size": server.max_ragged_batch_size,
+    cells: dict[str, Cell] = {name: getattr(server, name) for name in OF_SERVER}
+    cells |= {
         "mean_prompt_length": run.mean_prompt_length,
         "mean_max_new_tokens": run.mean_max_new_tokens,
         "num_clients": None if run.open_loop else run.num_clients,
@@ -60,7 +52,7 @@ def row(runs: list[Log], slas: Sequence[Sla] = ()) -> dict[str, Cell]:
     per_run = [columns.values(log, slas) for log in good]
     known = columns.intervals(per_run, stationary=not doubts)
     cells |= {name: known[name].mean if name in known else None for name in per_run[0]}
-    for name in HEADLINES:
+    for name in columns.HEADLINES:
         told = known[name] if name in known and known[name].known else None
         cells |= {f"{name}_low": told and told.low, f"{name}_high": told and told.high}
     return cells | {
@@ -88,15 +80,17 @@ def write(folder: Path, slas: Sequence[Sla] = ()) -> tuple[Path, int]:
     logs = (log for _, log in gathering.load_folder(folder))  # never more than a point's in memory
     points = (sorted(runs, key=lambda log: log.run.repetition) for _, runs in groupby(logs, gathering.point_of))
     rows = [row(runs, slas) for runs in points]
+    if not rows:
+        raise InputError(f"no logs in {folder}; give a folder that run_benchmark.py wrote to")
     file = folder / "summary.csv"
     with file.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, rows[0] if rows else ["backend"])
+        writer = csv.DictWriter(stream, rows[0])
         writer.writeheader()
         writer.writerows(rows)
     return file, len(rows)
 
 
-def main() -> int:
+def main() -> None:
     parser = commandline.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "folder", type=commandline.folder, nargs="?", default="results", help="folder of logs [results]"
@@ -106,8 +100,7 @@ def main() -> int:
     )
     args = parser.parse_args()
     file, points = write(args.folder, [parse(name) for name in args.sla])
-    print(f"{file}: {points} points")
-    return 0 if points else 1
+    print(f"{file}: {points} point{'s' * (points != 1)}")
 
 
 if __name__ == "__main__":

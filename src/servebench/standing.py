@@ -20,7 +20,7 @@ import msgspec
 import psutil
 from tabulate import tabulate
 
-from servebench import arguments, keys
+from servebench import arguments, commandline, keys
 from servebench.launch import ServerFailed, launch_replicas, urls_of
 from servebench.preflight import check_launch, check_model, check_results_folder
 from servebench.records import InputError, write_whole
@@ -52,6 +52,8 @@ def start(words: list[str]) -> int:
     settings = arguments.parse(words)
     if settings.extra_headers:  # they may be secrets, and words are kept in servers.json
         raise InputError("--extra_headers go with requests; give them to run_benchmark.py")
+    if settings.dry_run:
+        raise InputError("start starts; to look at a plan give --dry_run to run_benchmark.py")
     (config, _), *_ = make_plan(settings)
     check_model(settings)
     check_results_folder(settings.out_json_dir)
@@ -118,8 +120,8 @@ def _refuse_lost_keys(file: Path, port: int | None, verb: str) -> None:
 def run(verb: str, words: list[str]) -> int:
     if verb == "start":
         return start(words)
-    parser = argparse.ArgumentParser(prog=f"python -m servebench.server {verb}")
-    parser.add_argument("--port", type=int, metavar="N", help="of the server [all]")
+    parser = commandline.Parser(prog=f"python -m servebench.server {verb}")
+    parser.add_argument("--port", type=commandline.COUNT, metavar="N", help="of the server [all]")
     parser.add_argument("--out_json_dir", type=Path, default=Path("results"), metavar="DIR", help="[results]")
     given = parser.parse_args(words)
     file = given.out_json_dir / "servers.json"
@@ -132,7 +134,7 @@ def run(verb: str, words: list[str]) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
+    parser = commandline.Parser(
         prog="python -m servebench.server",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -45,7 +45,7 @@ class Interval(NamedTuple):
 
 
 def most(some: int, of: int) -> bool:
-    """Are these more than half? What one run of several shows does not brand them all."""
+    """Are these more than half? What one run of several shows does not mark the point."""
     return 2 * some > of
 
 
@@ -68,7 +68,7 @@ def t95(degrees: int) -> float:
 def ratio_of_means(a: Sequence[float], b: Sequence[float]) -> Interval | None:
     """Mean of b / mean of a, of independent values, two at least of each: Welch's interval of the ratio's log.
 
-    None where that cannot be said. `runs` is the smaller number of values.
+    None where the values cannot tell. `runs` is the smaller number of values.
     """
     means = [float(np.mean(values)) if len(values) > 1 else 0.0 for values in (a, b)]
     if min(means) <= 0:
@@ -83,7 +83,7 @@ def ratio_of_means(a: Sequence[float], b: Sequence[float]) -> Interval | None:
 
 
 def ratio_of_pairs(a: Sequence[float], b: Sequence[float]) -> Interval | None:
-    """Geometric mean of b / a, value by value: Student's interval of the logs. None where that cannot be said."""
+    """Geometric mean of b / a, value by value: Student's interval of the logs. None where they cannot tell."""
     if len(a) < 2 or min(*a, *b) <= 0:
         return None
     logs = t_interval(np.log(np.divide(b, a)).tolist())

@@ -9,13 +9,13 @@ from servebench.stats import Interval
 
 def relative_width(interval: Interval | None) -> float:
     """Half of the interval as a share of its mean; nan where it is not known."""
-    return (interval.high - interval.low) / 2 / interval.mean if interval else float("nan")
+    return interval.half / interval.mean if interval else float("nan")
 
 
 def relative_widths(runs: list[Log]) -> tuple[float, float]:
     """Of request throughput and of mean E2E latency."""
     rates = [rate for log in runs if (rate := metrics.request_throughput(log))]
-    latencies = [latency for log in runs if (latency := metrics.mean(metrics.each(log, metrics.e2e_s)))]
+    latencies = [latency for log in runs if (latency := metrics.mean_e2e_s(log))]
     return relative_width(stats.t_interval(rates)), relative_width(stats.t_interval(latencies))
 
 

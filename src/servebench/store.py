@@ -18,7 +18,7 @@ from servebench.records import InputError, Log
 
 
 class LogHead(msgspec.Struct):
-    """What of a log tells whether it needs to be measured again."""
+    """What of a log tells whether it needs to be measured again; one that was cut short has none."""
 
     status: str = "failed"
     fingerprint: str = ""
@@ -34,9 +34,8 @@ def sole_writer(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("a+")
     except OSError as error:
-        raise InputError(
-            f"--out_json_dir: {folder} cannot be written to ({error.strerror}); give another"
-        ) from error
+        why = f"cannot be written to ({error.strerror}); give another"
+        raise InputError(f"--out_json_dir: {folder} {why}") from error
     with lock:
         if _locked(lock, folder):
             for leftover in folder.glob("*.parts"):

@@ -34,8 +34,7 @@ from servebench.sla import Sla, parse
 from servebench.sweep import Plan
 
 OfRequest = Callable[[Result], float | None]
-LATENCIES: dict[str, OfRequest] = {"TTFT": metrics.ttft_s, "TPOT": metrics.tpot_s, "E2E": metrics.e2e_s}
-BATCHES = {"TTFT": "ttft", "TPOT": "tpot", "E2E": "e2e_latency"}  # what columns.batch_values calls them
+LATENCIES = {"TTFT": "ttft", "TPOT": "tpot", "E2E": "e2e_latency"}  # as columns.py calls them
 RATES = {"req/s": "request_throughput", "clients/latency": "blog_throughput", "tok/s": "output_token_throughput"}
 
 
@@ -61,23 +60,22 @@ def name_of(log: Log) -> str:
 
 
 def requests_of(run: RunConfig) -> str:
-    """The dataset or the scenario that they are of; nothing where the mean lengths say it."""
+    """The dataset or the scenario that requests are from; "" where the mean lengths tell."""
     return Path(run.dataset).stem if run.dataset else run.scenario
 
 
 def load_of(run: RunConfig) -> str:
     """Clients as a number, a rate as `4/s`, a trace as `x2` of its speed."""
-    kind, much = run.load
-    return {"clients": much, "rate": f"{much}/s", "trace": f"x{much}"}[kind]
+    kind, size = run.load
+    return {"clients": size, "rate": f"{size}/s", "trace": f"x{size}"}[kind]
 
 
 def line(log: Log) -> str:
     """One point in one line, its client in another, and one for everything there is to say about it."""
     if log.status != "ok":
-        return f"{name_of(log)}:  FAILED: {log.failure}" + (
-            "\n" + indented(log.server_facts.log_tail) if log.server_facts.log_tail else ""
-        )
-    medians = "  ".join(f"{name} {show_percentile(metrics.each(log, f), 50)} s" for name, f in LATENCIES.items())
+        return "\n".join([f"{name_of(log)}:  FAILED: {log.failure}", *indented(log.server_facts.log_tail)])
+    samples = {title: metrics.each(log, columns.LATENCIES[name]) for title, name in LATENCIES.items()}
+    medians = "  ".join(f"{title} {show_percentile(sample, 50)} s" for title, sample in samples.items())
     counted, done = metrics.measured(log), metrics.succeeded(log)
     text = (
         f"{name_of(log)}:  {show(metrics.request_throughput(log))} req/s  "
@@ -134,8 +132,8 @@ def _ms(seconds: float | None) -> str:
     return "-" if seconds is None else f"{seconds * 1e3:.2f} ms"
 
 
-def indented(text: str) -> str:
-    return "\n".join(f"    | {row}" for row in text.splitlines())
+def indented(text: str) -> list[str]:
+    return [f"    | {row}" for row in text.splitlines()]
 
 
 def table(logs: list[Log], slas: Sequence[Sla] = ()) -> str:
@@ -154,7 +152,7 @@ NOTES = {
     "(±": "(±) from the batches of a single run; several runs (--runs 5) know it better",
     "~": "~ fewer effective samples than this percentile needs (p50: 11, p90: 64)",
     "buffered": "buffered: an answer's tokens came all at once; something gathers them on their way",
-    " cached": "cached: so much of the prompts was in the server's prefix cache; another --seed",
+    " cached": "cached: that share of the prompts was in the server's prefix cache; give another --seed",
     "stand-in": "stand-in: MII around a stand-in for DeepSpeed's engine; says nothing about DeepSpeed-FastGen",
     "overloaded": "overloaded: requests in flight grew all through; latencies only say how long it took",
     "?": "? not stationary, so without an interval: longer runs (--num_requests) or less load",
@@ -193,11 +191,9 @@ def _row(runs: list[Log], slas: Sequence[Sla]) -> list[str]:
     cells = [
         _known(good, getattr(metrics, rate), settled, batches.get(f"{rate}_per_s")) for rate in RATES.values()
     ]
-    for name, of_request in LATENCIES.items():
-        cells += [
-            _median(good, of_request, settled, batches.get(f"{BATCHES[name]}_p50_s")),
-            _p90(good, of_request),
-        ]
+    for name in LATENCIES.values():
+        of_request = columns.LATENCIES[name]
+        cells += [_median(good, of_request, settled, batches.get(f"{name}_p50_s")), _p90(good, of_request)]
     cells += [_known(good, agreed.throughput, settled, None) for agreed in slas]
     counted = sum(len(metrics.measured(log)) for log in good)
     done = sum(len(metrics.succeeded(log)) for log in good)
@@ -260,12 +256,8 @@ def plan_table(plan: Plan, settings: Settings) -> str:
         row += [_set(Path(p.run.dataset).stem or p.run.mean_prompt_length for p in points)]
         row += [_set(p.run.mean_max_new_tokens for p in points)]
         row += [" ".join(dict.fromkeys(load_of(p.run) for p in points))]
-        row += [
-            len({gathering.point_key(server, p.run) for p in points}),
-            len(points),
-            *states.values(),
-            len(todo),
-        ]
+        row += [len({gathering.point_key(server, p.run) for p in points}), len(points)]
+        row += [*states.values(), len(todo)]
         rows.append([*row, sum(p.run.num_requests + p.run.num_clients * (p.run.warmup + 1) for p in todo)])
     header = ["backend", "tp", "batch", "repl", "prompt", "gen", "load", "points", "runs"]
     header += ["done", "failed before", "to run", "requests (about)"]

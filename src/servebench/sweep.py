@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
@@ -18,6 +18,7 @@ from servebench.backends import BACKENDS
 from servebench.backends.openai import beside
 from servebench.identity import environment_of, fingerprint, identity_of
 from servebench.launch import call
+from servebench.load.chunks import UNREADABLE
 from servebench.records import InputError, Log, RunConfig, ServerConfig, log_name
 from servebench.server import headers_of
 from servebench.store import state_of
@@ -48,9 +49,8 @@ class Version(msgspec.Struct):
 
 VERSION_S = 3.0  # that a running server has to say which version it is
 # Fields of a RunConfig that are not simply the option of that name.
-SWEPT: tuple[str, ...]
-SWEPT = ("mean_prompt_length", "mean_max_new_tokens", "scenario", "num_clients", "request_rate", "trace_speed")
-SWEPT += ("num_requests", "warmup", "max_prompt_length", "repetition", "stop_when_overloaded")
+SWEPT = {"mean_prompt_length", "mean_max_new_tokens", "scenario", "num_clients", "request_rate", "trace_speed"}
+SWEPT |= {"num_requests", "warmup", "max_prompt_length", "repetition", "stop_when_overloaded"}
 Plan = list[tuple[ServerConfig, list[Point]]]
 
 
@@ -62,15 +62,12 @@ def make_plan(settings: Settings) -> Plan:
     fresh = settings.seed is None and bool(attached_urls(settings))
     settings = replace(settings, seed=secrets.randbelow(2**31) if fresh else settings.seed or 0)
     servers = _servers(settings)
-    around = environment_of(
-        _engine(settings, servers[0]), not servers[0].urls, settings.tokenizer, settings.extra_headers
-    )
+    engine, launched = _engine(settings, servers[0]), not servers[0].urls
+    around = environment_of(engine, launched, settings.tokenizer, settings.extra_headers)
     if fresh:  # a server that runs already may have the prompts of the last benchmark in its prefix cache
         around["seed"] = "fresh"
-    return [
-        (server, [make_point(settings, server, run, around) for run in _runs(settings, server)])
-        for server in servers
-    ]
+    runs_on = ((server, _runs(settings, server)) for server in servers)
+    return [(server, [make_point(settings, server, run, around) for run in runs]) for server, runs in runs_on]
 
 
 def num_pending(plan: Plan) -> int:
@@ -91,7 +88,7 @@ def _engine(settings: Settings, server: ServerConfig) -> str:
 
 def _version_at(url: str, headers: Mapping[str, str]) -> str:
     """What a running server says that it is, where it has such a page (vLLM, SGLang); else nothing."""
-    with suppress(OSError, msgspec.MsgspecError):
+    with suppress(OSError, *UNREADABLE):
         return msgspec.json.decode(call(beside(url, "/version"), headers, VERSION_S), type=Version).version
     return ""
 
@@ -129,31 +126,26 @@ def _runs(settings: Settings, server: ServerConfig) -> list[RunConfig]:
 
 def _lengths(settings: Settings) -> list[dict[str, Any]]:
     """Scenarios, or every mean prompt length with every mean generation; a dataset has lengths of its own."""
-    if not settings.scenario:
-        names = ("mean_prompt_length", "mean_max_new_tokens")
-        if settings.dataset:  # answers that it does not have are as long as was asked for
-            return [{"mean_max_new_tokens": settings.mean_max_new_tokens[0]}]
-        means = list(product(settings.mean_prompt_length, settings.mean_max_new_tokens))
-        return [dict(zip(names, pair, strict=True)) for pair in means]
-    return [scenario_lengths(scenario) for scenario in settings.scenario]
+    if settings.dataset:  # answers that it does not have are as long as was asked for
+        return [{"mean_max_new_tokens": settings.mean_max_new_tokens[0]}]
+    if settings.scenario:
+        return [scenario_lengths(scenario) for scenario in settings.scenario]
+    means = product(settings.mean_prompt_length, settings.mean_max_new_tokens)
+    return [{"mean_prompt_length": prompt, "mean_max_new_tokens": answer} for prompt, answer in means]
 
 
 def _loads(settings: Settings, server: ServerConfig) -> list[dict[str, Any]]:
     """Clients, request rates, or speeds of a trace: one of them is swept. A search begins with the least."""
+    rates: Sequence[float] = settings.request_rate
+    clients: Sequence[int] = [each * server.num_replicas for each in settings.clients_per_replica]
+    clients = clients or settings.num_clients
     if settings.find_max or settings.find_peak:
-        return [_least_load(settings)]
-    if settings.request_rate:
-        return [rate_load(settings, rate) for rate in settings.request_rate]
+        rates, clients = sorted(rates)[:1], sorted(clients)[:1]
+    if rates:
+        return [rate_load(settings, rate) for rate in rates]
     if settings.trace_speed:
         return [rate_load(settings, None) | {"trace_speed": speed} for speed in settings.trace_speed]
-    of_replicas = [each * server.num_replicas for each in settings.clients_per_replica]
-    return [clients_load(settings, clients) for clients in of_replicas or settings.num_clients]
-
-
-def _least_load(settings: Settings) -> dict[str, Any]:
-    if settings.request_rate:
-        return rate_load(settings, min(settings.request_rate))
-    return clients_load(settings, min(settings.num_clients))
+    return [clients_load(settings, number) for number in clients]
 
 
 def scenario_lengths(scenario: str) -> dict[str, Any]:
@@ -185,11 +177,5 @@ def make_point(settings: Settings, server: ServerConfig, run: RunConfig, environ
 
 def runs_before(point: Point, points: list[Point]) -> list[Log]:
     """The logs of earlier runs of the point's load, of those that succeeded under these settings."""
-    earlier = [
-        p
-        for p in points
-        if p.run.repetition < point.run.repetition
-        and p.fingerprint == point.fingerprint
-        and state_of(p.path, p.fingerprint) == "done"
-    ]
-    return [records.load(p.path) for p in earlier]
+    same = (p for p in points if p.fingerprint == point.fingerprint and p.run.repetition < point.run.repetition)
+    return [records.load(p.path) for p in same if state_of(p.path, p.fingerprint) == "done"]

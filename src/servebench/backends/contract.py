@@ -37,9 +37,8 @@ class Backend:
     api: str | None = None  # the only one it speaks
     reset_cache: str | None = None  # POSTed between points, to empty the prefix cache
     salted: bool = False  # it knows `cache_salt`: requests of unlike salts share nothing in the prefix cache
-    cache_counters: tuple[str, str] | None = (
-        None  # in /metrics: prompt tokens found in the cache, looked for in it
-    )
+    # In /metrics: prompt tokens that were found in the prefix cache, and that were looked for in it.
+    cache_counters: tuple[str, str] | None = None
     headers: Callable[[ServerConfig], dict[str, str]] = lambda _: {}  # of a request, beyond the key
     lists_models: bool = True  # it answers GET /v1/models, and /health while it loads
     ready: str | None = None  # what its log says when it is ready; None: it answers GET /health

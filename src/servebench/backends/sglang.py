@@ -12,15 +12,10 @@ def version() -> str:
 
 
 def launch(config: ServerConfig, port: int, replica: int) -> Launch:
-    command = [
-        str(engine_home("sglang") / "bin/python"),
-        "-m",
-        "sglang.launch_server",
-        "--model-path",
-        config.model,
-    ]
-    command += ["--served-model-name", model_label(config.model), "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--tp-size", str(config.tp_size), *most_sequences(config, "--max-running-requests")]
+    command = [str(engine_home("sglang") / "bin/python"), "-m", "sglang.launch_server"]
+    command += ["--model-path", config.model, "--served-model-name", model_label(config.model)]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--tp-size", str(config.tp_size)]
+    command += most_sequences(config, "--max-running-requests")
     return Launch((*command, *config.engine_args), gpus_of(config, replica))
 
 

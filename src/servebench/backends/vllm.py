@@ -18,13 +18,7 @@ def version() -> str:
 
 def launch(config: ServerConfig, port: int, replica: int) -> Launch:
     home = engine_home(*HOMES)
-    command = [
-        str(home / "bin/vllm"),
-        "serve",
-        config.model,
-        "--served-model-name",
-        model_label(config.model),
-    ]
+    command = [str(home / "bin/vllm"), "serve", config.model, "--served-model-name", model_label(config.model)]
     command += ["--host", "127.0.0.1", "--port", str(port), "--tensor-parallel-size", str(config.tp_size)]
     words, key = taken(config.engine_args, "--api-key")  # everybody can read command lines
     command += [*most_sequences(config, "--max-num-seqs"), *words]

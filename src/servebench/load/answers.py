@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from servebench.load import sse
+from servebench.keys import hide_in_url
+from servebench.load import mii, sse
 from servebench.load.chunks import (
     ANSWER,
     NOTHING,
@@ -20,6 +21,7 @@ from servebench.load.chunks import (
     Chunk,
     Stop,
     Usage,
+    complaint,
     decode_chunk,
     object_of,
     refuse_complaint,
@@ -70,7 +72,7 @@ def read(answer: Answer | Http2Answer, form: Form) -> Reading:
     if not isinstance(answer, Answer):
         reading = _replied(answer.body)
     elif answer.status and answer.status != 200:
-        return _failed(_refusal(answer))
+        return _failed(_refusal(answer), told=True)
     elif streamed:
         begun = sse.split(answer.body[:first])
         payloads = [*begun, *skimmed, *sse.split(answer.body[first:])]
@@ -87,12 +89,12 @@ def _failed(error: str, told: bool = False) -> Reading:
 def _refusal(answer: Answer) -> str:
     where, moved = f" for {answer.asked}" if answer.asked else "", answer.headers.get(b"location")
     said = f"moved to {_address(moved)}; give that URL. " if moved and 300 <= answer.status < 400 else ""
-    return f"HTTP {answer.status}{where}: {said}{shown(answer.whole())}".rstrip(" .")
+    return f"HTTP {answer.status}{where}: {said}{shown(answer.whole())}".rstrip(" .:")
 
 
 def _address(location: bytes) -> str:
-    """Without its query, which may hold a secret."""
-    return shown(location.partition(b"?")[0])
+    """Without its user and its query, which may hold secrets."""
+    return hide_in_url(shown(location.partition(b"?")[0]))
 
 
 # Answers that came as one, and what is neither that nor a stream.
@@ -197,6 +199,8 @@ def _hear(payloads: list[tuple[bytes, int]], heard: Heard) -> None:
         for choice in choices:
             if choice.finish_reason:
                 heard.finish = choice.finish_reason
+                if choice.error:
+                    raise complaint(choice.error)
             if choice.token_ids:
                 ids += len(choice.token_ids)
             text, kind = choice.text, ANSWER
@@ -210,8 +214,6 @@ def _replied(body: list[tuple[bytes, int]]) -> Reading:
 
     They are counted here, since MII's own count starts anew when it has thrown a request out of a full cache.
     """
-    from servebench.load import mii  # protobuf is for gRPC alone
-
     events: list[Event] = []
     prompt_tokens = tokens = 0
     finish = error = None

@@ -20,9 +20,9 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 
 class Delta(msgspec.Struct, gc=False):
     content: Any = None  # a text, or a list of parts (Mistral)
-    reasoning_content: str | None = None  # DeepSeek, older vLLM
-    reasoning: str | None = None  # vLLM, OpenRouter
-    refusal: str | None = None
+    reasoning_content: Any = None  # DeepSeek, older vLLM
+    reasoning: Any = None  # vLLM, OpenRouter
+    refusal: Any = None
     tool_calls: Any = None
     function_call: Any = None  # what tool_calls were at first
 
@@ -33,6 +33,7 @@ class Choice(msgspec.Struct, gc=False):
     message: Delta | None = None
     finish_reason: str | None = None
     token_ids: list[int] | None = None
+    error: Any = None  # OpenRouter's place for it
 
     def said(self) -> tuple[str, int]:
         """What a chat says in it, and what that is; a tool call counts also where it has no text yet."""
@@ -42,7 +43,7 @@ class Choice(msgspec.Struct, gc=False):
         answer, thought = delta.content, delta.reasoning_content or delta.reasoning
         if answer.__class__ is str and not (thought or delta.tool_calls or delta.function_call or delta.refusal):
             return answer, ANSWER if answer else NOTHING  # as nearly all of them are
-        thought, more = thought or "", delta.tool_calls or delta.function_call or delta.refusal
+        thought, more = _text_of(thought), delta.tool_calls or delta.function_call or delta.refusal
         parts = answer if isinstance(answer, list) else [answer]
         thought += "".join(_text_of(part) for part in parts if _is_thinking(part))
         answer = "".join(_text_of(part) for part in parts if not _is_thinking(part))
@@ -99,6 +100,7 @@ class Chunk(msgspec.Struct, gc=False):
 
 
 decode_chunk = msgspec.json.Decoder(Chunk).decode
+decode_leniently = msgspec.json.Decoder(Chunk, strict=False).decode
 UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
@@ -110,14 +112,26 @@ class Stop(Exception):
 
 
 def second_look(data: bytes, problem: Exception) -> Chunk:
-    """A chunk that is not quite what it should be. Raises Stop at `[DONE]`, and where it cannot be understood."""
+    """A chunk that is not quite what it should be. Raises Stop at `[DONE]`, and where it cannot be understood.
+
+    Counts may be written as texts or fractions; a usage that counts nothing does not void the answer.
+    """
     if data.strip() == b"[DONE]":
         raise Stop
     try:
-        value = tolerant_json(data)
-        return decode_chunk(json.dumps(value or {}, ensure_ascii=False).encode(errors="replace"))
+        value = tolerant_json(data) or {}
+        try:
+            return _leniently(value)
+        except msgspec.ValidationError:
+            if not (isinstance(value, dict) and "usage" in value):
+                raise
+            return _leniently({name: part for name, part in value.items() if name != "usage"})
     except UNREADABLE:
         raise Stop(f"not a completion chunk: {problem}: {shown(data)}") from None
+
+
+def _leniently(value: Any) -> Chunk:
+    return decode_leniently(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
 
 
 def tolerant_json(data: bytes) -> Any:
@@ -138,7 +152,12 @@ def refuse_complaint(chunk: Chunk, data: bytes) -> None:
         value = object_of(data)
         said = value if any(value.get(name) for name in COMPLAINTS) else None
     if said:
-        raise Stop(f"error inside the answer: {shown(msgspec.json.encode(said))}", told=True)
+        raise complaint(said)
+
+
+def complaint(said: Any) -> Stop:
+    """The server's own words."""
+    return Stop(f"error inside the answer: {shown(msgspec.json.encode(said))}", told=True)
 
 
 def object_of(data: bytes) -> dict[str, Any]:

@@ -11,12 +11,7 @@ from servebench.load.exchange import Exchange
 from servebench.load.fast import stream
 from servebench.load.http import Answer, HttpError
 from servebench.load.route import Route
-from servebench.load.wire import (
-    Connection,
-    Piece,
-    State,
-    open_connection,
-)
+from servebench.load.wire import Connection, Piece, State, open_connection
 from servebench.records import Phase
 
 if TYPE_CHECKING:

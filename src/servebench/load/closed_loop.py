@@ -33,7 +33,7 @@ class ClosedLoop:
         self.warmed_of = dict.fromkeys(self.turns, 0)
         self.starts: deque[tuple[Client, int]] = deque()  # clients to send their next request, due since then (ns)
 
-    def patience_s(self) -> float:
+    def wait_s(self) -> float:
         """How long the loop may wait for its sockets."""
         return 0 if self.starts else HOUSEKEEPING_S
 
@@ -65,7 +65,8 @@ class ClosedLoop:
         if self.warmed_of[client.number] == self.task.warmup:
             self.worker.add(WARMED, 1)
         turns = self.turns[client.number]
-        think_ns = turns[0].think_ns if turns else 0
+        spare = exchange.phase != "measured"
+        think_ns = turns[0].think_ns if turns else exchange.job.think_ns if spare else 0
         if exchange.error:
             self.waiting[client] = None
         elif think_ns:

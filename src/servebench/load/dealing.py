@@ -28,6 +28,7 @@ class Target:
     headers: dict[str, str]
     body: Callable[[Request], bytes]
     check: Callable[[], None]  # raises PointFailed when the server is no longer there
+    secrets: Sequence[str] = ()  # of headers, URLs and bodies, which no log may repeat
 
 
 def roomy_workers() -> int:
@@ -52,6 +53,7 @@ def deal(
         "folder": str(folder),
         "urls": target.urls,
         "headers": target.headers,
+        "secrets": list(target.secrets),
         "warmup": run.warmup,
         "form": form_of(run),
         "request_timeout_s": run.request_timeout,
@@ -62,14 +64,9 @@ def deal(
         "wake_fds": list(wake_fds),
     }
     share = _open_share if workload.schedule else _closed_share
+    shares = [share(run, workload, n, workers, counted, spare, len(target.urls)) for n in range(workers)]
     tasks = [
-        Task(
-            number=n,
-            spare_ids=(run.num_requests + n, workers),
-            **share(run, workload, n, workers, counted, spare, len(target.urls)),
-            **same,
-        )
-        for n in range(workers)
+        Task(number=n, spare_ids=(run.num_requests + n, workers), **own, **same) for n, own in enumerate(shares)
     ]
     return tasks + ([_probe_task(run, workload, target, workers, same)] if workload.probes else [])
 
@@ -128,7 +125,8 @@ def _open_share(
         most_in_flight=run.max_concurrency,
         awake_ns=AWAKE_NS if workers <= roomy_workers() else 0,
     )
-    connected = min(SPARE_CONNECTIONS * servers, run.max_concurrency or SPARE_CONNECTIONS * servers)
+    most = SPARE_CONNECTIONS * servers
+    connected = min(most, run.max_concurrency or most)
     clients = [(n + workers * i, i % servers) for i in range(connected)]
     jobs = counted[(n - schedule.warmup) % workers :: workers]
     return {"clients": clients, "pace": pace, "counted": jobs, "spare": spare[n::workers]}
@@ -142,19 +140,9 @@ def _part(times_s: np.ndarray, first: int, step: int, span_s: float = 0.0) -> Pa
 def _probe_task(run: RunConfig, workload: Workload, target: Target, workers: int, same: dict[str, Any]) -> Task:
     """A process of its own, so that probes neither wait for the load's answers nor delay them."""
     times = np.cumsum(np.full(max(1, round(run.probe_rate * PROBE_SPAN_S)), 1 / run.probe_rate))
-    none = Part([], 0, 1, 0)
-    pace = Pace(
-        none, none, none, _part(times, 0, 1, float(times[-1])), turn_ns=0, most_in_flight=None, phase="probe"
-    )
-    clients = [(i, i % len(target.urls)) for i in range(len(target.urls))]
-    spare = _jobs(workload.probes, target)
-    tag = f"{same['tag']}-probe"
-    return Task(
-        number=workers,
-        clients=clients,
-        pace=pace,
-        counted=[],
-        spare=spare,
-        spare_ids=(0, 1),
-        **(same | {"tag": tag, "peers": [workers]}),
-    )
+    none, again = Part([], 0, 1, 0), _part(times, 0, 1, float(times[-1]))
+    pace = Pace(none, none, none, again, turn_ns=0, most_in_flight=None, phase="probe")
+    clients = [(server, server) for server in range(len(target.urls))]
+    jobs = {"counted": [], "spare": _jobs(workload.probes, target), "spare_ids": (0, 1)}
+    alone = same | jobs | {"number": workers, "peers": [workers], "tag": f"{same['tag']}-probe"}
+    return Task(**alone, clients=clients, pace=pace)

@@ -41,7 +41,7 @@ def to_result(exchange: Exchange, form: answers.Form, cancelled: bool = False) -
     error = exchange.error or (None if cancelled else reading.error)
     if reading.told and not cancelled:
         error = reading.error
-    prompt_tokens = usage.prompt_tokens if usage and usage.prompt_tokens else job.prompt_tokens
+    prompt_tokens = (usage.prompt_tokens if usage else 0) or job.prompt_tokens
     return Result(
         id=job.id,
         phase=exchange.phase,

@@ -41,7 +41,7 @@ class PointFailed(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one point's load brought."""
+    """What came of the load of one point."""
 
     results: list[Result]
     window_ns: tuple[int, int] | None
@@ -109,7 +109,7 @@ def _steer(
         processes = [_spawn(task) for task in tasks]
     watch = Watch(run, processes, shared, target.check)
     try:
-        watch.until("connecting", protocol.CONNECTED, sum(len(t.clients) for t in tasks), patience_s=CONNECT_S)
+        watch.until("connecting", protocol.CONNECTED, sum(len(t.clients) for t in tasks), timeout_s=CONNECT_S)
         if workload.schedule:
             window = _lead_open(run, workload.schedule, watch, shared, notes)
         else:
@@ -147,13 +147,13 @@ def _lead_open(
     shared[protocol.PHASE] = protocol.WARM_UP
     if schedule.warmup:
         shared[protocol.START] = start
-        watch.until("warming up", protocol.WARMED, schedule.warmup, each_tick=Patience(watch, schedule.warmup))
+        watch.until("warming up", protocol.WARMED, schedule.warmup, each_tick=LongEnough(watch, schedule.warmup))
         took_ns = time.time_ns() - start - round(schedule.times_s[schedule.warmup - 1] * 1e9)
         opens = _open(schedule, shared, start, time.time_ns() + LEAD_NS, took_ns)
     else:
         opens = _open(schedule, shared, start, start)
         shared[protocol.START] = start
-    watch.until("warming up", protocol.DONE, 1, patience_s=(opens - time.time_ns()) / 1e9)
+    watch.until("warming up", protocol.DONE, 1, timeout_s=(opens - time.time_ns()) / 1e9)
     notes.begin()
     shared[protocol.PHASE] = protocol.MEASURE
     outstanding: list[int] = []
@@ -168,7 +168,7 @@ def _lead_open(
     watch.until("measuring", protocol.DONE, run.num_requests, tick_s=TICK_S, each_tick=each_tick)
     closes = opens + round((last_s - first_s) * 1e9)
     if watch.now(protocol.DONE) >= run.num_requests:  # else it was stopped early
-        watch.until("measuring", protocol.DONE, run.num_requests + 1, patience_s=(closes - time.time_ns()) / 1e9)
+        watch.until("measuring", protocol.DONE, run.num_requests + 1, timeout_s=(closes - time.time_ns()) / 1e9)
     return opens, min(closes, time.time_ns())
 
 
@@ -181,10 +181,10 @@ def _open(schedule: Schedule, shared: np.ndarray, start: int, not_before: int, a
     return opens
 
 
-class Patience:
-    """For how long an open loop warms up: until its first requests ended, and ends have caught up with arrivals.
+class LongEnough:
+    """Has an open loop warmed up for long enough, although not all of its first requests have ended?
 
-    Asked whether that is long enough although one hangs: after twice the time in which nine tenths had ended.
+    After twice the time in which nine tenths of them had: one may hang.
     """
 
     def __init__(self, watch: Watch, requests: int) -> None:
@@ -240,12 +240,12 @@ class Watch:
         what: str,
         counter: int,
         goal: int,
-        patience_s: float = float("inf"),
+        timeout_s: float = float("inf"),
         tick_s: float = QUICK_TICK_S,
         each_tick: Callable[[], object] = lambda: None,
     ) -> None:
         """Wait until the counter, summed over workers, reaches goal, or each_tick says so. Raises PointFailed."""
-        end = time.monotonic() + patience_s
+        end = time.monotonic() + timeout_s
         label = f"  {' '.join(self.run.load)}, {what}"
         with tqdm(total=goal, desc=label, unit="req", leave=False, disable=None, position=1) as bar:
             while (done := self.now(counter)) < goal and time.monotonic() < end:
@@ -293,9 +293,8 @@ def _reap(processes: list[subprocess.Popen[bytes]]) -> None:
 def _evidence(folder: Path, workers: int, notes: HostNotes) -> Evidence | None:
     """What the load processes noted of themselves; None where a full disk had no room for it."""
     try:
-        reports = [
-            msgspec.json.decode((folder / f"report-{n}.json").read_bytes(), type=Report) for n in range(workers)
-        ]
+        notes_of = [(folder / f"report-{n}.json").read_bytes() for n in range(workers)]
+        reports = [msgspec.json.decode(data, type=Report) for data in notes_of]
     except (OSError, msgspec.DecodeError):
         return None
     return Evidence(

@@ -13,14 +13,7 @@ import httptools
 from servebench.load import sse
 from servebench.load.wire import Endpoint, Piece, Pieces
 
-# Headers of an answer that are of use.
-KEPT = (
-    b"content-type",
-    b"content-encoding",
-    b"location",
-    b"retry-after",
-    b"retry-after-ms",
-)  # of an answer's headers
+KEPT = (b"content-type", b"content-encoding", b"location", b"retry-after", b"retry-after-ms")  # of its headers
 
 
 class HttpError(Exception):
@@ -42,10 +35,12 @@ class Http1:
         self.asked = endpoint.path.partition("?")[0]
         ours = {"Host": endpoint.netloc, "Content-Type": "application/json"}
         lines = [f"{name}: {value}" for name, value in over(ours, headers).items()]
-        self.head = "\r\n".join([f"POST {endpoint.path} HTTP/1.1", *lines, "X-Request-Id: "]).encode("latin-1")
+        self.head = "\r\n".join([f"POST {endpoint.path} HTTP/1.1", *lines, ""]).encode("latin-1")
+        self.mark = b"" if "x-request-id" in map(str.lower, headers) else b"X-Request-Id: %b\r\n"
 
     def request(self, request_id: str, body: bytes) -> bytes:
-        return b"%b%b\r\nContent-Length: %d\r\n\r\n%b" % (self.head, request_id.encode(), len(body), body)
+        mark = self.mark and self.mark % request_id.encode()
+        return b"%b%bContent-Length: %d\r\n\r\n%b" % (self.head, mark, len(body), body)
 
     def owed(self) -> bytes:
         return b""

@@ -9,10 +9,8 @@ A gRPC message is a byte (0: not compressed), its length (4 bytes) and the proto
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, NamedTuple
-
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from google.protobuf.message import DecodeError
 
 from servebench.records import InputError
 
@@ -45,8 +43,11 @@ class Reply(NamedTuple):
     finish_reason: str | None
 
 
-def _classes() -> dict[str, Any]:
+@cache
+def classes() -> dict[str, Any]:
     """Message classes from the table. proto2, since MII must be sent a False that proto3 would leave out."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory  # a tenth of the driver's start
+
     file = descriptor_pb2.FileDescriptorProto(name="mii.proto", package="modelresponse", syntax="proto2")
     of = descriptor_pb2.FieldDescriptorProto
     for name, fields in MESSAGES.items():
@@ -66,12 +67,9 @@ def _classes() -> dict[str, Any]:
     }
 
 
-CLASSES = _classes()
-
-
 def encode(body: dict[str, Any]) -> bytes:
     """A request: `prompt`, and every other entry a keyword of MII's generate. Raises InputError."""
-    request = CLASSES["MultiStringRequest"](request=[body["prompt"]])
+    request = classes()["MultiStringRequest"](request=[body["prompt"]])
     for name, value in body.items():
         if name == "prompt":
             continue
@@ -79,15 +77,17 @@ def encode(body: dict[str, Any]) -> bytes:
         if not field:
             kind = type(value).__name__
             raise InputError(f"{name!r} of --extra_body is a {kind}; MII takes true or false, a number, or a text")
-        request.query_kwargs.add(key=name, value=CLASSES["Value"](**{field: value}))
+        request.query_kwargs.add(key=name, value=classes()["Value"](**{field: value}))
     message: bytes = request.SerializeToString()
     return b"\0" + len(message).to_bytes(4, "big") + message
 
 
 def decode(message: bytes) -> Reply:
     """Raises ValueError when it is no reply to one prompt."""
+    from google.protobuf.message import DecodeError
+
     try:
-        replies = CLASSES["MultiGenerationReply"].FromString(message).response
+        replies = classes()["MultiGenerationReply"].FromString(message).response
     except DecodeError as error:
         raise ValueError(f"not a reply of MII: {error}") from error
     if len(replies) != 1:

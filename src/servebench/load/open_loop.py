@@ -124,7 +124,7 @@ class OpenLoop:
             if self.next and self.next.at_ns >= self.lead_ns:
                 self.next = next(self.arrivals, None)
 
-    def patience_s(self) -> float:
+    def wait_s(self) -> float:
         """Waits until the next arrival or a ready socket: epoll counts in ms, a select on it in us."""
         self.start_ns = self.start_ns or self.worker.shared[START]
         if not (self.start_ns and self.next):
@@ -150,7 +150,7 @@ class OpenLoop:
             self.next = next(self.arrivals, None)
         while self.waiting:
             number = self.waiting[0].number
-            self.ledger.wait(number)  # said before the look: who leaves a place behind it wakes us
+            self.ledger.wait(number)  # before the look: whoever leaves a place after it wakes us
             if not self.ledger.has_place(number) or sum(self.busy) >= self.most:
                 return
             self._send(self.waiting.popleft())
@@ -186,11 +186,8 @@ class OpenLoop:
             wanted = min(max(SPARE_CONNECTIONS, self.busy[server] // 8), room)
             free += [self._add(server) for _ in range(wanted - len(free))]
             for client in free[-wanted:] if wanted else ():
-                if (
-                    client.state is State.CLOSED
-                    and now_ns >= client.pause_until_ns
-                    and connecting < CONNECTS_AT_ONCE
-                ):
+                rested = client.state is State.CLOSED and now_ns >= client.pause_until_ns
+                if rested and connecting < CONNECTS_AT_ONCE:
                     connecting += 1
                     client.open()
 
@@ -200,10 +197,9 @@ class OpenLoop:
             if arrival.phase == "measured":
                 at_ns = self.start_ns + arrival.at_ns
                 job = msgspec.structs.replace(arrival.job, scheduled_ns=at_ns)
-                client = self.clients[0]
-                yield Exchange(
-                    job, arrival.phase, client.number, 0, 0, at_ns, time_ns(), 0, 0, 0, Answer(), "cancelled"
-                )
+                times = (0, at_ns, time_ns(), 0)
+                number = self.clients[0].number
+                yield Exchange(job, arrival.phase, number, 0, *times, 0, 0, Answer(), "cancelled")
 
     def ended(self, client: Client, exchange: Exchange) -> int:
         """Free a client whose request ended. Returns how late the request was, ns, its wait for a place apart."""

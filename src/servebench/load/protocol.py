@@ -32,7 +32,7 @@ class Job(msgspec.Struct, frozen=True):
     prompt_tokens: int
     max_new_tokens: int
     conversation: int  # jobs of one follow each other in a list, and are sent in turn by one client
-    think_ns: int = 0  # after the conversation's last answer
+    think_ns: int = 0  # after the conversation's last answer; of a spare one after its own
     scheduled_ns: int | None = None  # open loop
 
 
@@ -70,6 +70,7 @@ class Task(msgspec.Struct, frozen=True):
     folder: str  # of the shared file `control` and of what this worker writes: part, lag, report
     urls: list[str]
     headers: dict[str, str]
+    secrets: list[str]  # among them and in bodies, that no log may repeat
     clients: list[tuple[int, int]]  # (client, server) numbers; in an open loop those that are connected beforehand
     client_step: int  # open loop: from the number of one client to that of the next
     pace: Pace | None  # None: a closed loop
@@ -90,4 +91,3 @@ class Report(msgspec.Struct, frozen=True):
     send_late_ns: list[int]
     late_ids: list[int]  # of the requests that were so late
     unstamped_reads: int
-    events: int

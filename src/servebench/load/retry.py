@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from time import time
 
 BUSY = (408, 424, 429)  # 424: Azure ML's word for a model that failed
@@ -25,12 +24,14 @@ def wait_s(retries: int, headers: Mapping[bytes, bytes]) -> float:
 
 def asked_s(headers: Mapping[bytes, bytes]) -> float | None:
     """`retry-after-ms` (Azure's), or `Retry-After` in seconds or as a date; None where there is neither."""
-    ms, said = (headers.get(name, b"").decode("latin-1") for name in (b"retry-after-ms", b"retry-after"))
+    ms, asked = (headers.get(name, b"").decode("latin-1") for name in (b"retry-after-ms", b"retry-after"))
     if NUMBER.fullmatch(ms):
         return float(ms) / 1e3
-    if NUMBER.fullmatch(said):
-        return float(said)
+    if NUMBER.fullmatch(asked):
+        return float(asked)
+    from email.utils import parsedate_to_datetime  # longer to import than all else here, and hardly ever needed
+
     try:
-        return parsedate_to_datetime(said).timestamp() - time()
+        return parsedate_to_datetime(asked).timestamp() - time()
     except (ValueError, TypeError, IndexError, OverflowError):
         return None

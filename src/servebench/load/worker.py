@@ -26,6 +26,7 @@ from time import process_time_ns, time_ns
 
 import msgspec
 
+from servebench import keys
 from servebench.load import fast, wire
 from servebench.load.client import Client
 from servebench.load.closed_loop import HOUSEKEEPING_S, ClosedLoop
@@ -89,9 +90,10 @@ class Worker:
     def _route(self, endpoint: Endpoint, tls: ssl.SSLContext | None) -> Route:
         task = self.task
         if task.form in ("mii", "mii_whole"):
-            import servebench.load.mii  # noqa: F401  # now, or the first answer would wait for it
-            from servebench.load.http2 import Http2  # here, since only gRPC needs it
+            from servebench.load import mii  # both here, since only gRPC needs them
+            from servebench.load.http2 import Http2
 
+            mii.classes()  # now, or the first answer would wait for them
             speak = partial(Http2, endpoint, task.headers, task.request_timeout_s)
             return Route(endpoint, tls, speak, reuse=True)
         accept = {"Accept": "text/event-stream" if task.form == "events" else "application/json"}
@@ -104,10 +106,10 @@ class Worker:
         """Connect, then serve the sockets until the parent says stop."""
         floor_ns = housekeeping_ns = 0
         streams, watched, note_lag = self.streams, self.watched, self.lag_ns.append
-        patience_s, start_due = self.loop.patience_s, self.loop.start_due
+        wait_s, start_due = self.loop.wait_s, self.loop.start_due
         while self.shared[PHASE] != STOP:
             before_ns = time_ns()
-            ready = self.epoll.poll(0 if self.backlog else patience_s(), READY_AT_ONCE)
+            ready = self.epoll.poll(0 if self.backlog else wait_s(), READY_AT_ONCE)
             fast.read(ready, streams, watched, floor_ns, note_lag)
             if len(ready) < READY_AT_ONCE:
                 floor_ns = before_ns  # else there may be sockets that were ready by then and not reported
@@ -163,7 +165,6 @@ class Worker:
             send_late_ns=self.send_late_ns.tolist(),
             late_ids=self.late_ids.tolist(),
             unstamped_reads=self.unstamped,
-            events=self.shared[self.block + EVENTS],
         )
 
     # What the loop of clients calls.
@@ -239,6 +240,8 @@ class Worker:
 
     def _decode(self, exchange: Exchange, cancelled: bool = False) -> None:
         result = to_result(exchange, self.task.form, cancelled)
+        if result.error:
+            result = msgspec.structs.replace(result, error=keys.without(self.task.secrets, result.error))
         self.add(EVENTS, len(result.event_ns))
         self.add(FAILED, bool(result.error) and result.phase == "measured")
         self.waiting_pieces -= len(exchange.answer.pieces)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from tokenizers import Tokenizer
 
@@ -10,7 +12,7 @@ from servebench.workload import replay
 from servebench.workload.arrivals import draw_schedule, trace_schedule
 from servebench.workload.kept import kept
 from servebench.workload.requests import Request, Workload
-from servebench.workload.synthetic import made_up, of_lengths, probes
+from servebench.workload.synthetic import made_up, of_lengths, probes, shared_prefixes
 
 REQUESTS, PROBES = 2, 3  # streams of the seed's random numbers; arrivals have the first
 
@@ -25,14 +27,11 @@ def build_workload(run: RunConfig, tokenizer: Tokenizer, context: int | None) ->
         counted, times_s, remark = replay.requests(run, tokenizer, context, rng)
         spare = _like(counted, run, tokenizer, context, rng)
     else:
-        numbers = (run.num_requests, _spares(run))
-        counted, spare = kept(
-            run, tokenizer, context, lambda: [made_up(run, tokenizer, context, rng, n) for n in numbers]
-        )
+        counted, spare = kept(run, tokenizer, context, lambda: _made_up(run, tokenizer, context, rng))
     schedule = draw_schedule(run) if run.request_rate else None
     if times_s is not None and run.trace_speed:
         schedule = trace_schedule(times_s, run)
-        counted = counted[run.warmup :]
+        counted, spare = counted[run.warmup :], [*counted[: run.warmup], *spare]
     beside = probes(tokenizer, _stream(run, PROBES)) if run.probe_rate else ()
     return Workload(counted, spare, schedule, beside, remark)
 
@@ -44,6 +43,14 @@ def _stream(run: RunConfig, which: int) -> np.random.Generator:
     return np.random.default_rng([run.seed, run.repetition, which, *point])
 
 
+def _made_up(
+    run: RunConfig, tokenizer: Tokenizer, context: int | None, rng: np.random.Generator
+) -> list[list[Request]]:
+    """Counted and spare requests: what the former begin with has been asked for in the warm-up."""
+    prefixes = shared_prefixes(run, tokenizer, rng)
+    return [made_up(run, tokenizer, context, rng, n, prefixes) for n in (run.num_requests, _spares(run))]
+
+
 def _spares(run: RunConfig) -> int:
     """How many requests there are to keep the server under load, in turn."""
     return run.warmup + max(64, run.num_requests // 4) if run.open_loop else run.num_clients * (run.warmup + 3)
@@ -52,7 +59,8 @@ def _spares(run: RunConfig) -> int:
 def _like(
     counted: list[Request], run: RunConfig, tokenizer: Tokenizer, context: int | None, rng: np.random.Generator
 ) -> list[Request]:
-    """Spare requests, made up with the lengths of the dataset: its texts are kept for counting."""
+    """Spare requests, made up with the lengths and pauses of the dataset: its texts are kept for counting."""
     like = rng.integers(len(counted), size=_spares(run))
     lengths = np.array([[r.prompt_tokens, r.max_new_tokens] for r in counted])
-    return of_lengths(run, tokenizer, context, rng, lengths[like])
+    made = of_lengths(run, tokenizer, context, rng, lengths[like])
+    return [replace(spare, think_s=counted[i].think_s) for spare, i in zip(made, like.tolist(), strict=True)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -79,13 +80,25 @@ def _entries(path: str) -> Iterable[tuple[int, Any]]:
             if start == "[":
                 yield from enumerate(msgspec.json.decode(stream.read()), 1)
             elif start == "{":
-                yield from ((n, msgspec.json.decode(line)) for n, line in enumerate(stream, 1) if line.strip())
+                yield from _of_lines(path, stream)
             else:
+                csv.field_size_limit(sys.maxsize)
                 yield from enumerate(csv.DictReader(stream), 2)
     except (OSError, UnicodeDecodeError, msgspec.MsgspecError, csv.Error) as error:
         raise InputError(
             f"--dataset {path}: cannot be read ({error}); give JSON, JSONL or CSV in UTF-8"
         ) from error
+
+
+def _of_lines(path: str, stream: Iterable[str]) -> Iterable[tuple[int, Any]]:
+    for number, line in enumerate(stream, 1):
+        try:
+            if line.strip():
+                yield number, msgspec.json.decode(line)
+        except msgspec.MsgspecError as error:
+            raise InputError(
+                f"--dataset {path}: line {number} is no JSON of its own ({error}); give an entry a line, or a list"
+            ) from error
 
 
 def _timed(path: str, dataset: Dataset, first: Any, trace_format: str) -> Dataset:

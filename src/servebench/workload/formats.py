@@ -9,8 +9,8 @@ length, or from --trace_format.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
-from itertools import dropwhile
+from datetime import datetime, timezone
+from itertools import dropwhile, zip_longest
 from typing import Any, NamedTuple
 
 TEXTS = ("prompt", "text_input", "text")
@@ -62,6 +62,7 @@ class Trace(NamedTuple):
 TRACES = {"mooncake": Trace(1e-3, 512), "bailian": Trace(1.0, 16), "guidellm": Trace(1.0)}
 TRACES |= {"azure": Trace(1.0), "burstgpt": Trace(1.0)}  # Azure's times are dates
 BLOCKS = [2**i for i in range(3, 14)]  # tokens a hash, of traces cut otherwise than their format's own
+HASHES = 1 << 64  # no hash is as long; those of Python are negative too
 CLEAR = 0.5  # share of a trace's rows that a block size must fit
 
 
@@ -76,20 +77,21 @@ def rows_of(entry: Any) -> tuple[list[Row], str]:
         entry = entry["body"]
     key = next((key for key in (*CHATS, *TEXTS) if key in entry), None)
     if key:
-        return list(_said(key, entry[key], _tokens(entry, ANSWER_TOKENS))), WITHOUT_TEXT
+        tokens = _tokens(entry, ANSWER_TOKENS)
+        return ([], FAILED) if tokens == 0 else (list(_asked(key, entry[key], tokens)), WITHOUT_TEXT)
     row = _traced(entry)
     return [row] if row.prompt_tokens and row.max_new_tokens else [], FAILED
 
 
-def _said(key: str, said: Any, tokens: int | None) -> Iterator[Row]:
+def _asked(key: str, text: Any, tokens: int | None) -> Iterator[Row]:
     """The requests of a text or of a chat."""
-    if isinstance(said, str) and key in TEXTS:
-        said = [{"role": "user", "content": said}]
-    if not said:
+    if isinstance(text, str) and key in TEXTS:
+        text = [{"role": "user", "content": text}]
+    if not text:
         return
-    if not isinstance(said, list) or not all(isinstance(message, dict) for message in said):
-        raise ValueError(f"its {key} is {_kind(said)}; give a text, or a list of messages with role and content")
-    messages = [_message(message) for message in said]
+    if not isinstance(text, list) or not all(isinstance(message, dict) for message in text):
+        raise ValueError(f"its {key} is {_kind(text)}; give a text, or a list of messages with role and content")
+    messages = [_message(message) for message in text]
     if key != "messages":  # chats that people saved may begin in the middle
         messages = list(dropwhile(lambda m: m["role"] == "assistant", messages))
     yield from _turns(messages, tokens)
@@ -108,7 +110,7 @@ def _message(message: dict[str, Any]) -> dict[str, str]:
     who = message.get("role", message.get("from"))
     content = next((message[key] for key in ("content", "value", "text") if key in message), ...)
     if who is None or content is ...:
-        raise ValueError(f"a message has no role and content, but {', '.join(message) or 'nothing'}")
+        raise ValueError(f"a message needs role and content, and has {', '.join(message) or 'nothing'}")
     role = ROLES.get(str(who).lower())
     if role is None:
         raise ValueError(f"a message is from {who!r}; those of {', '.join(ROLES)} are sent")
@@ -127,16 +129,16 @@ def _joined(content: Any) -> str:
     return "\n".join(part["text"] for part in parts)
 
 
-def _turns(said: list[dict[str, str]], tokens: int | None) -> Iterator[Row]:
+def _turns(messages: list[dict[str, str]], tokens: int | None) -> Iterator[Row]:
     """A request for every answer in a chat, and for what is not answered in it. A blank message ends it."""
-    for i, message in enumerate(said):
+    for i, (message, behind) in enumerate(zip_longest(messages, messages[1:])):
         if message["role"] in ("user", "assistant") and not message["content"].strip():
             return
         if message["role"] != "user":
             continue
-        reply = said[i + 1]["content"] if i + 1 < len(said) and said[i + 1]["role"] == "assistant" else ""
-        if reply.strip() or i + 1 == len(said):
-            yield Row(tuple(said[: i + 1]), reply, max_new_tokens=tokens)
+        reply = behind["content"] if behind and behind["role"] == "assistant" else ""
+        if reply.strip() or not behind:
+            yield Row(tuple(messages[: i + 1]), reply, max_new_tokens=tokens)
 
 
 def _traced(entry: dict[str, Any]) -> Row:
@@ -148,7 +150,7 @@ def _traced(entry: dict[str, Any]) -> Row:
         raise ValueError(
             "it comes a delay after its session's last answer, which is not replayed; give timestamps"
         )
-    blocks = tuple(map(int, entry.get("hash_ids") or ()))
+    blocks = tuple(int(block) % HASHES for block in entry.get("hash_ids") or ())
     return Row((), "", prompt, answer, None if time is None else _number(time), blocks)
 
 
@@ -177,7 +179,10 @@ def _is_date(time: Any) -> bool:
 def _number(time: Any) -> float:
     """A time in units of its own, or a date in s."""
     if _is_date(time):
-        return datetime.fromisoformat(_microseconds(time.replace("Z", "+00:00"))).timestamp()
+        date = datetime.fromisoformat(_microseconds(time.replace("Z", "+00:00")))
+        return (
+            date if date.tzinfo else date.replace(tzinfo=timezone.utc)
+        ).timestamp()  # no summer time between two
     return float(time)
 
 

@@ -94,14 +94,14 @@ def _hub_config(model: str, from_hub: bool) -> Path | None:
 
 def _context(config: dict[str, Any]) -> int | None:
     """The least that it says, stretched as far as its position embeddings are by an engine."""
-    said = [n for name in CONTEXT if isinstance(n := config.get(name), int) and not isinstance(n, bool) and n > 0]
-    if not said:
+    lengths = [n for name in CONTEXT if type(n := config.get(name)) is int and n > 0]  # true is no int here
+    if not lengths:
         return None
     scaling = config.get("rope_scaling") or {}
     kind = scaling.get("rope_type", scaling.get("type"))
     factor = scaling.get("factor") or 1
     if kind in ("linear", "dynamic"):
-        return int(min(said) * factor)
+        return int(min(lengths) * factor)
     if kind == "yarn" and scaling.get("original_max_position_embeddings"):
         return int(scaling["original_max_position_embeddings"] * factor)
-    return min(said)
+    return min(lengths)

@@ -6,7 +6,7 @@ same, and the hash in the log says so.
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import islice, takewhile
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -34,7 +34,7 @@ def requests(
     dataset, needed = checked(run)
     if not dataset.is_trace:
         chosen, too_long = _chosen(dataset.conversations, run, tokenizer, context, rng)
-        return _said(chosen, run), None, _beyond(context, too_long, "left out, longer than")
+        return _replayed(chosen, run), None, _beyond(context, too_long, "left out, longer than")
     rows = sorted((c[0] for c in dataset.conversations), key=lambda row: row.at_s or 0.0)[:needed]
     lengths = np.array([[row.prompt_tokens, row.max_new_tokens] for row in rows])
     openings = [_words_of(row, tokenizer, run) for row in rows] if any(r.blocks for r in rows) else []
@@ -59,12 +59,13 @@ def checked(run: RunConfig) -> tuple[Dataset, int]:
 
 def _too_few(run: RunConfig, there: int, needed: int) -> InputError:
     return InputError(
-        f"--dataset {run.dataset} has {there} requests that can be used, {needed} are needed; lower --num_requests"
+        f"--dataset {run.dataset} has {there} request{'s' * (there != 1)} that can be used, {needed} are needed; "
+        "lower --num_requests"
     )
 
 
 def _beyond(context: int | None, n: int, what: str) -> str:
-    return f"{n} requests {what} the context of {context} tokens" if n else ""
+    return f"{n} request{'s' * (n > 1)} {what} the context of {context} tokens" if n else ""
 
 
 def _words_of(row: Row, tokenizer: Tokenizer, run: RunConfig) -> list[str]:
@@ -82,7 +83,10 @@ def _chosen(
     context: int | None,
     rng: np.random.Generator,
 ) -> tuple[list[Conversation], int]:
-    """As many at random, none twice, as hold enough requests, and how many requests the context left out."""
+    """As many at random, none twice, as hold enough requests, and how many requests the context left out.
+
+    A conversation ends before the first that exceeds it: those behind hold it as their history.
+    """
     too_long = 0
     order = iter(rng.permutation(len(conversations)).tolist())
     chosen: list[Conversation] = []
@@ -91,13 +95,14 @@ def _chosen(
         if not batch:
             raise _too_few(run, run.num_requests - missing, run.num_requests)
         measured = _measured(batch, run, tokenizer, rng)
-        chosen += (fitting := [c for c in measured if _fits(c, context)])
+        fitting = [list(takewhile(lambda row: _fits(row, context), c)) for c in measured]
+        chosen += filter(None, fitting)
         too_long += sum(map(len, measured)) - sum(map(len, fitting))
     return chosen, too_long
 
 
-def _fits(conversation: Conversation, context: int | None) -> bool:
-    return not context or all((r.prompt_tokens or 0) + (r.max_new_tokens or 0) <= context for r in conversation)
+def _fits(row: Row, context: int | None) -> bool:
+    return not context or (row.prompt_tokens or 0) + (row.max_new_tokens or 0) <= context
 
 
 def _measured(
@@ -116,7 +121,7 @@ def _measured(
     return [list(islice(measured, len(conversation))) for conversation in batch]
 
 
-def _said(conversations: list[Conversation], run: RunConfig) -> list[Request]:
+def _replayed(conversations: list[Conversation], run: RunConfig) -> list[Request]:
     requests = [
         _request(row, number, run.think_time if turn else 0.0, run)
         for number, conversation in enumerate(conversations)

@@ -13,14 +13,14 @@ from servebench.workload.arrivals import Schedule
 
 @dataclass(frozen=True)
 class Request:
-    """One thing to ask for. `messages` is the chat, where it is more than the prompt said by a user."""
+    """One thing to ask for. `messages`: the chat, where it is more than one message of a user."""
 
     prompt: str
     prompt_tokens: int
     max_new_tokens: int
     messages: tuple[dict[str, str], ...] = ()
     conversation: int | None = None  # requests of one are sent one after the other, by one client
-    think_s: float = 0.0  # after the conversation's last answer
+    think_s: float = 0.0  # after the conversation's last answer; of a spare one after its own
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,18 @@ PROBE_PROMPT, PROBE_ANSWER, PROBES = 16, 8, 256  # tokens, tokens, different one
 
 
 def made_up(
-    run: RunConfig, tokenizer: Tokenizer, context: int | None, rng: np.random.Generator, n: int
+    run: RunConfig,
+    tokenizer: Tokenizer,
+    context: int | None,
+    rng: np.random.Generator,
+    n: int,
+    prefixes: Sequence[Sequence[str]] = (),
 ) -> list[Request]:
-    """n requests whose lengths are drawn as the run says."""
+    """n requests whose lengths are drawn as the run says, each beginning with one of the prefixes if given."""
     of_prompts, of_answers = lengths_of(run)
     generated = of_answers.draw(n, HIGHEST * of_answers.mean, rng)
     prompts = of_prompts.draw(n, run.max_prompt_length, rng)
-    openings = _shared_prefixes(run, tokenizer, n, rng)
+    openings = [prefixes[group] for group in rng.integers(len(prefixes), size=n)] if prefixes else []
     return of_lengths(run, tokenizer, context, rng, np.column_stack([prompts, generated]), openings)
 
 
@@ -48,14 +53,13 @@ def of_lengths(
     return [Request(t, int(p), int(g)) for t, p, g in zip(texts, prompts, generated, strict=True)]
 
 
-def _shared_prefixes(run: RunConfig, tokenizer: Tokenizer, n: int, rng: np.random.Generator) -> list[list[str]]:
-    """What each prompt begins with, if those of a group are to begin alike."""
+def shared_prefixes(run: RunConfig, tokenizer: Tokenizer, rng: np.random.Generator) -> list[list[str]]:
+    """What the prompts of each group begin with, if they are to begin alike."""
     if not run.shared_prefix:
         return []
     tokens, groups = run.shared_prefix
     words = plain_words(tokenizer)
-    prefixes = [words.draw(tokens - words.special, rng) for _ in range(groups)]
-    return [prefixes[group] for group in rng.integers(groups, size=n)]
+    return [words.draw(tokens - words.special, rng) for _ in range(groups)]
 
 
 def probes(tokenizer: Tokenizer, rng: np.random.Generator) -> tuple[Request, ...]:

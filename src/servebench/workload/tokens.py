@@ -31,6 +31,8 @@ def load_tokenizer(name: str) -> Tokenizer:
     Truncation and padding, which some files still have from training, are switched off: they falsify every count.
     """
     path = expanded("--tokenizer", name)
+    if not path.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise InputError(f"--tokenizer {name}: there is no such directory or file; give one, or a Hugging Face id")
     beside = path.parent if path.suffix == ".gguf" else path
     file = path if path.is_file() and beside == path else beside / "tokenizer.json"
     try:
@@ -70,6 +72,10 @@ def _elsewhere(name: str, path: Path) -> Tokenizer:
 
 def _converted(name: str, path: Path) -> Tokenizer:
     """By transformers, if that is installed, from SentencePiece's or tiktoken's file."""
+    if path.suffix == ".gguf":
+        raise InputError(
+            f"--tokenizer {name}: no tokenizer.json is beside it; give the folder that it was made of"
+        )
     try:
         from transformers import AutoTokenizer
     except ImportError as error:
