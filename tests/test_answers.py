@@ -169,6 +169,22 @@ def test_usage_of_the_whole_is_spread_over_the_text() -> None:
     assert read(*[text("ab")] * 6, last).tokens == [1] * 6
 
 
+def test_every_event_with_text_has_a_token_where_there_are_enough() -> None:
+    """As with an end of text that is counted and not shown: one more than events, whatever their lengths."""
+    said = [text("a"), text("bcdefghijklmnop"), text("qr"), text("s")]
+    assert read(*said, counted(completion_tokens=5), DONE).tokens == [1, 2, 1, 1]
+    assert read(text("abcd"), text("e" * 20), counted(completion_tokens=6), DONE).tokens == [1, 5]
+    assert read(text("ab"), text("cd"), text("ef"), counted(completion_tokens=2), DONE).tokens == [1, 0, 1]
+
+
+def test_an_answer_of_another_api_is_no_error_of_the_server() -> None:
+    for other in (
+        event(type="message_start", message={"id": "x"}),
+        b'{"message": {"content": "x"}, "done": false}',
+    ):
+        assert "error inside" not in (read(other).error or "error inside")
+
+
 def test_without_any_usage_events_stand_for_tokens() -> None:
     reading = read(text("a"), text("b"))
     assert (reading.tokens, reading.token_source) == ([1, 1], "events")

@@ -453,6 +453,14 @@ def test_a_field_that_is_refused_is_named_with_the_way_out(serve: Callable[..., 
     assert measure(fake.url, "--api", "chat", "--respect_eos")[0] == 0
 
 
+def test_a_refusal_that_repeats_the_request_refuses_no_field(
+    serve: Callable[..., Fake], measure: Benchmark
+) -> None:
+    fake = serve(lambda call: (422, {"detail": [{"input": call.body}]}) if call.method == "POST" else None)
+    code, _, err = measure(fake.url, "--api", "chat")
+    assert code == 1 and "refuses the field" not in err
+
+
 @pytest.mark.parametrize("api", ["chat", "completions"])
 def test_prompts_leave_room_for_the_template(
     serve: Callable[..., Fake], measure: Benchmark, results: Path, tokenizer_dir: Path, api: str

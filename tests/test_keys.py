@@ -69,6 +69,14 @@ def test_what_requests_carry_is_looked_for_in_the_servers_words() -> None:
     assert keys.without(found, f"bad key {SECRET[:-1]}") == "bad key ***"
 
 
+def test_the_log_of_an_engine_that_still_writes_shows_no_key(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb", buffering=0) as log:
+        log.write(f"args: --api-key {SECRET}\n".encode() + b"\xff\n")
+        keys.hide_in_file(tmp_path / "log")
+        log.write(b"more\n")
+    assert (tmp_path / "log").read_bytes() == b"args: --api-key **********\n\xff\nmore\n"
+
+
 @pytest.mark.parametrize(
     "words",
     [

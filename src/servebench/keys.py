@@ -11,6 +11,8 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -25,6 +27,7 @@ NO_KEYS = {"eos", "bos", "pad", "stop", "unk", "mask", "prompt_cache"}  # `eos_t
 OF_URLS = {"code"}  # Azure's functions
 OPTION = re.compile(r"--[\w-]+")
 OF_HEADERS = "--extra_headers"  # any of them may be a key
+IN_TEXT = re.compile(r"(?i)(api[-_]?key\W{1,4})(?!None)([^\s,'\")]+)")
 HEADER = re.compile(r"\s*([\w-]+):\s")
 NO_SECRETS = {"user-agent", "accept", "content-type", "azureml-model-deployment"}  # headers
 SHORTEST = 8  # signs of a secret that is looked for in what others say; a shorter one may be a word of theirs
@@ -153,7 +156,17 @@ def _hide_in_part(part: str) -> str:
 
 def hide_in_text(text: str) -> str:
     """What an engine wrote, without the key that it may have been started with."""
-    return re.sub(r"(?i)(api[-_]?key\W{1,4})(?!None)[^\s,'\")]+", rf"\1{HIDDEN}", text)
+    return IN_TEXT.sub(rf"\1{HIDDEN}", text)
+
+
+def hide_in_file(path: Path) -> None:
+    """Likewise, in place and as long as before, since the engine may go on writing behind it."""
+    with suppress(OSError):
+        text = path.read_bytes().decode("latin-1")
+        shown = IN_TEXT.sub(lambda found: found[1] + "*" * len(found[2]), text)
+        if shown != text:
+            with path.open("r+b") as file:
+                file.write(shown.encode("latin-1"))
 
 
 def hidden(program: Sequence[str], words: Sequence[str]) -> tuple[list[str], dict[str, str]]:

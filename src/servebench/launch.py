@@ -35,7 +35,7 @@ from tqdm import tqdm
 from servebench.arguments import Settings
 from servebench.backends import BACKENDS
 from servebench.backends.contract import Launch, engine_home
-from servebench.keys import hide_in_text, hide_in_url, hide_in_words
+from servebench.keys import hide_in_file, hide_in_text, hide_in_url, hide_in_words
 from servebench.load.fleet import PointFailed
 from servebench.load.http import over
 from servebench.records import RunConfig, ServerConfig, log_name
@@ -120,6 +120,7 @@ class Process:
     def stop(self) -> None:
         end_session(self.popen.pid)
         self.popen.poll()  # or it would stay a zombie
+        hide_in_file(self.log_file)
 
 
 def launch_replicas(
@@ -255,6 +256,8 @@ def _wait_until_ready(processes: list[Process], timeout_s: float, config: Server
             bar.set_postfix_str(last_words(waiting[0].log_file)[:60])
             waiting = [process for process in waiting if not process.is_ready()]
             time.sleep(0.2)
+    for process in processes:
+        hide_in_file(process.log_file)
 
 
 def call(url: str, headers: Mapping[str, str], timeout_s: float, body: bytes | None = None) -> bytes:

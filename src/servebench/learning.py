@@ -38,7 +38,9 @@ def learnt(server: Server, run: RunConfig, tokenizer: Tokenizer) -> Server:
         server = _noted(server, "it wants max_completion_tokens in place of max_tokens, so that is sent")
         status, said = _answer(server, run, ask)
     for field, way in WAYS.items():
-        if status in REFUSED and re.search(rf"\b{field}\b", said):
+        if status in REFUSED and re.search(
+            rf'\b{field}\b(?!\\?"\s*:)', said
+        ):  # and does not just repeat the request
             say(f"{server.facts.urls[0]} refuses the field {field}; leave it out with {way}")
     template = _prompt_tokens(said) - tokens
     if template <= 0:

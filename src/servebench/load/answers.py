@@ -23,7 +23,6 @@ from servebench.load.chunks import (
     Usage,
     complaint,
     decode_chunk,
-    object_of,
     refuse_complaint,
     second_look,
     shown,
@@ -118,8 +117,7 @@ def _no_stream(answer: Answer) -> Reading:
     if not whole:
         return _failed(EMPTY)
     try:
-        if "choices" not in object_of(whole):
-            refuse_complaint(Chunk(), whole)
+        refuse_complaint(Chunk(), whole)
     except Stop as stop:
         return _failed(str(stop.error), told=True)
     return _failed(f"not the stream that was asked for; it is {_what_came(answer, whole)}")
@@ -290,11 +288,22 @@ def _spread(content: list[Event], total: int, reasoning: int) -> list[int]:
 
 
 def _shares(total: int, weights: list[int]) -> list[int]:
-    """Split total into whole numbers as the weights go; evenly where it is one each."""
+    """Split total into whole numbers as the weights go, but where there are enough each gets one at least."""
     if total == len(weights):
         return [1] * total
-    weights = weights if any(weights) else [1] * len(weights)
-    whole = sum(weights)
-    edges = [round(total * done / whole) for done in accumulate(weights, initial=0)]
+    parts = _at_least_one(total, weights if any(weights) else [1] * len(weights))
+    edges = [int(done + 0.5) for done in accumulate(parts, initial=0.0)]
     edges[-1] = total
     return [b - a for a, b in pairwise(edges)]
+
+
+def _at_least_one(total: int, weights: list[int]) -> list[float]:
+    """The parts before they are rounded: who would get less than one gets one, and the others share the rest."""
+    least, small = float(total > len(weights)), -1.0  # weights up to `small` get the least
+    while True:
+        left = [weight for weight in weights if weight > small]
+        each = (total - least * (len(weights) - len(left))) / sum(left)
+        smaller = max((weight for weight in left if weight * each < least), default=small)
+        if smaller == small:
+            return [weight * each if weight > small else least for weight in weights]
+        small = smaller

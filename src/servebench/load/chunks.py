@@ -150,9 +150,15 @@ def refuse_complaint(chunk: Chunk, data: bytes) -> None:
     said = chunk.error
     if not said and not chunk.usage and chunk.choices is None:
         value = object_of(data)
-        said = value if any(value.get(name) for name in COMPLAINTS) else None
+        said = value if complains(value) else None
     if said:
         raise complaint(said)
+
+
+def complains(value: dict[str, Any]) -> bool:
+    """Does this object, no chunk of an answer, say that something went wrong? (A message may be another API's.)"""
+    answers = "choices" in value or isinstance(value.get("message"), dict)
+    return not answers and any(value.get(name) for name in COMPLAINTS)
 
 
 def complaint(said: Any) -> Stop:

@@ -6,15 +6,13 @@ an error under a name of its own (`error: {...}`, `event: error`). An error is g
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from itertools import accumulate
 
 import msgspec
 
-from servebench.load.chunks import COMPLAINTS
+from servebench.load.chunks import complains, object_of
 
-COMPLAINT = re.compile(rf'"(?:{"|".join(COMPLAINTS)})"'.encode())
 Part = tuple[bytes, int]  # bytes, and the index of the piece that they came with
 
 
@@ -67,7 +65,7 @@ def _data_of(event: bytes) -> list[tuple[bytes, int]]:
     """(data, bytes up to where it is whole) of an event of any form; several where empty lines are missing."""
     whole = len(event) + 2
     if event.lstrip()[:1] == b"{":  # no field: of bare JSON only an error is taken, since no event is written so
-        return [(event, whole)] if COMPLAINT.search(event) and b'"choices"' not in event else []
+        return [(event, whole)] if complains(object_of(event)) else []
     data, errors, named, end = [], [], False, 0
     for line in event.split(b"\n"):
         end += len(line) + 1
