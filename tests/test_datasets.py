@@ -96,6 +96,14 @@ def test_warm_up_of_a_trace_is_its_beginning(built) -> None:  # type: ignore[no-
     assert workload.spare[0].prompt_tokens == first.prompt_tokens, "the first arrival is the trace's first request"
 
 
+def test_a_trace_that_comes_at_once_has_no_times_of_its_own(built, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    row = {"timestamp": 5.5, "input_length": 20, "output_length": 3}
+    what = {"trace_speed": 1.0, "trace_format": "guidellm"}
+    with pytest.raises(InputError, match="first 4 requests all come at the same time"):
+        built(written(tmp_path, *5 * [row]), **what, num_requests=3, warmup=1)
+    assert built(written(tmp_path, *3 * [row], row | {"timestamp": 6.0}), **what, num_requests=3, warmup=1)
+
+
 def test_what_exceeds_the_context_is_left_out(built) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(InputError, match="has 1 request that can be used, 3 are needed"):
         built("sharegpt.json", context=60)

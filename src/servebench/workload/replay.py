@@ -35,7 +35,7 @@ def requests(
     if not dataset.is_trace:
         chosen, too_long = _chosen(dataset.conversations, run, tokenizer, context, rng)
         return _replayed(chosen, run), None, _beyond(context, too_long, "left out, longer than")
-    rows = sorted((c[0] for c in dataset.conversations), key=lambda row: row.at_s or 0.0)[:needed]
+    rows = _first(dataset, needed)
     lengths = np.array([[row.prompt_tokens, row.max_new_tokens] for row in rows])
     openings = [_words_of(row, tokenizer, run) for row in rows] if any(r.blocks for r in rows) else []
     times_s = np.array([row.at_s for row in rows]) if run.trace_speed else None
@@ -54,7 +54,17 @@ def checked(run: RunConfig) -> tuple[Dataset, int]:
     there, needed = sum(map(len, dataset.conversations)), run.num_requests + (run.warmup if run.trace_speed else 0)
     if there < needed:
         raise _too_few(run, there, needed)
+    if run.trace_speed and len({row.at_s for row in _first(dataset, needed)}) == 1:
+        raise InputError(
+            f"--dataset {run.dataset}: its first {needed} requests all come at the same time; "
+            "give --request_rate, not --trace_speed"
+        )
     return dataset, needed
+
+
+def _first(dataset: Dataset, n: int) -> list[Row]:
+    """The first n of a trace, by its times."""
+    return sorted((row for row, *_ in dataset.conversations), key=lambda row: row.at_s or 0.0)[:n]
 
 
 def _too_few(run: RunConfig, there: int, needed: int) -> InputError:
