@@ -260,7 +260,9 @@ def test_the_answer_is_kept_beside_the_logs(searched, tmp_path: Path) -> None:  
         (8.0, "does not meet"),
     ]
     assert all((tmp_path / "openai" / name).exists() for each in kept["loads"] for name in each["logs"])
-    assert len(list(gathering.load_folder(tmp_path))) == sum(each["runs"] for each in kept["loads"])
+    file.rename(file.with_name("of-clients4.json"))  # whatever a dataset is called, it is no log
+    for folder in (tmp_path, tmp_path / "openai"):
+        assert len(list(gathering.load_folder(folder))) == sum(each["runs"] for each in kept["loads"])
 
 
 def test_a_load_that_is_too_much_for_the_server_is_said_to_overload_it(searched) -> None:  # type: ignore[no-untyped-def]
