@@ -101,7 +101,7 @@ def test_replicas_of_unlike_speed_answer_as_many_requests_whoever_sends_them(
     assert code == 0, out + err
     (path,) = (tmp_path / "results/openai").glob("*.json")
     log = records.load(path)
-    assert len(log.quality.worker_cpu_share) == workers
+    assert len(log.quality.worker_cpu_share) == log.client["num_workers"] == workers
     assert sum(r.server for r in metrics.succeeded(log)) == pytest.approx(10, abs=4)
 
 

@@ -134,7 +134,7 @@ def measure_point(point: Point, server: Server, settings: Settings, tokenizer: T
         run=run,
         server_facts=msgspec.structs.replace(server.facts, log_tail=server.log_tail() if failure else ""),
         client=_this_client()
-        | {"workload_sha256": workload.sha256, "workload_remark": workload.remark, "num_workers": workers},
+        | {"workload_sha256": workload.sha256, "workload_remark": workload.remark, "num_workers": outcome.workers},
         window_ns=outcome.window_ns,
         quality=outcome.quality,
         cache_hit_rate=hit_rate(before, server.cache_counters()),

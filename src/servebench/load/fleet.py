@@ -47,6 +47,7 @@ class Outcome:
     window_ns: tuple[int, int] | None
     quality: Quality
     failure: str | None
+    workers: int = 1  # load processes, without that of the probes
     probes: list[Result] = field(default_factory=list)
 
 
@@ -70,7 +71,7 @@ def run_load(run: RunConfig, workload: Workload, target: Target, folder: Path, w
         if window and not failure:
             evidence = _evidence(folder, workers, notes)
             quality = judge(results, window, asked, evidence) if evidence else UNKNOWN
-    return Outcome(results, window, quality, failure, probes)
+    return Outcome(results, window, quality, failure, workers, probes)
 
 
 def _results(folder: Path, workers: range) -> list[Result]:
