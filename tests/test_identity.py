@@ -75,10 +75,12 @@ def test_engine_and_tokenizer_count() -> None:
     assert len({mark(), mark(engine="vllm 0.12"), mark(tokenizer="org/other")}) == 3
 
 
-def test_a_trailing_slash_of_a_url_does_not_count() -> None:
-    urls = ("http://host/v1", "http://host/v1/", "http://host2/v1")
-    same, slash, other = (mark(with_(SERVER, urls=(url,))) for url in urls)
-    assert same == slash != other
+def test_a_url_in_other_words_is_the_same() -> None:
+    urls = ("http://host/v1", "http://host/v1/", "http://host", "http://host/v1/completions")
+    assert len({mark(with_(SERVER, urls=(url,))) for url in urls}) == 1
+    for other in ("http://host2/v1", "http://host/v2", "http://host/v1?api-version=2"):
+        assert mark(with_(SERVER, urls=(other,))) != mark(with_(SERVER, urls=urls[:1]))
+    assert mark(with_(SERVER, urls=("http://host:1/",)), with_(RUN, api="mii"))
 
 
 def test_a_model_here_is_what_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,6 +89,22 @@ def test_several_load_processes_share_the_work(load: Callable[..., Log]) -> None
     assert {r.client for r in log.results} == set(range(5))
 
 
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_replicas_of_unlike_speed_answer_as_many_requests_whoever_sends_them(
+    benchmark: Benchmark, reference: Callable[..., str], tokenizer_dir: Path, tmp_path: Path, workers: int
+) -> None:
+    """One is four times as fast. With the clients of one load process all at the slow one, it would get half."""
+    urls = [reference("--ttft", ttft, "--gap", "0") for ttft in ("0.05", "0.2")]
+    what = ["--backend", "openai", "--openai_api_url", *urls, "--model", "m", "--tokenizer", tokenizer_dir]
+    what += ["--scenario", "D(8,1)", "--num_clients", 6, "--num_requests", 50, "--num_workers", workers]
+    code, out, err = benchmark(*what)
+    assert code == 0, out + err
+    (path,) = (tmp_path / "results/openai").glob("*.json")
+    log = records.load(path)
+    assert len(log.quality.worker_cpu_share) == log.client["num_workers"] == workers
+    assert sum(r.server for r in metrics.succeeded(log)) == pytest.approx(10, abs=4)
+
+
 def test_the_chat_dialect(load: Callable[..., Log]) -> None:
     assert metrics.failed_share(load("", "--api", "chat")) == 0
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from conftest import errors, make_result
@@ -170,9 +171,28 @@ def test_a_server_that_keeps_up_shows_the_offered_rate(load: Callable[..., Log])
     assert metrics.littles_law_ratio(log) == pytest.approx(1, abs=0.05)
 
 
+def test_the_offered_rate_is_shown_also_where_an_answer_takes_longer_than_the_window(
+    load: Callable[..., Log],
+) -> None:
+    what = ["--request_rate", 10, "--num_requests", 12, "--seed", 3, "--num_workers", 2, *ONE_TOKEN]
+    log = load("--ttft 3 --gap 0", *what)
+    assert metrics.window_s(log) == pytest.approx(1.2)
+    assert metrics.request_throughput(log) == pytest.approx(10, abs=1 / 1.2)  # one more or less at the edges
+    counted = np.sort([r.scheduled_ns for r in metrics.measured(log)])
+    before = np.sort([r.scheduled_ns for r in log.results if r.phase == "warmup"])[-24:]
+    assert before == pytest.approx(np.concatenate([counted - 2.4e9, counted - 1.2e9]), abs=10), "two turns before"
+
+
+def test_no_warm_up_of_long_answers_is_warned_of(load: Callable[..., Log]) -> None:
+    log = load("--ttft 1 --gap 0", "--request_rate", 20, "--num_requests", 40, "--warmup", 0, *ONE_TOKEN)
+    assert any(words.startswith("--warmup 0:") for words in advice.of_point(log))
+    more = msgspec.structs.replace(log, run=msgspec.structs.replace(log.run, warmup=1))
+    assert not any("--warmup 0" in words for words in advice.of_point(more))
+
+
 def test_a_warm_up_request_that_hangs_is_not_waited_for(load: Callable[..., Log]) -> None:
     what = ["--request_rate", 20, "--arrival", "constant", "--num_requests", 11, "--warmup", 20]
-    log = load("--ttft 0.02 --gap 0 --fault stall --fault_every 16", *what, "--request_timeout", 6)
+    log = load("--ttft 0.02 --gap 0 --fault stall --fault_every 16", *what, "--request_timeout", 6, *MOST_FAIL)
     assert log.window_ns and log.window_ns[0] - min(r.sent_ns for r in log.results) < 4e9
 
 

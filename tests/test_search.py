@@ -78,6 +78,20 @@ def test_a_server_that_meets_no_limit_is_said_to(searched) -> None:  # type: ign
     assert len(points) == 8, "8, 4, 2 and 1 clients, each twice: one bad run is not believed"
 
 
+@pytest.mark.parametrize("search", [["--find_max", "e2e_p90<0.01s"], ["--find_peak"]])
+def test_a_rate_that_leaves_the_server_idle_is_not_lowered(searched, search: list[str]) -> None:  # type: ignore[no-untyped-def]
+    """A request alone takes 0.1 s: at 0.75/s the server has one for 7.5 % of the time."""
+
+    def spoil(log: Log) -> Log:
+        gap_s, late = 1 / (log.run.request_rate or 1), {"prompt_tokens": 1}  # which FastGen has 2 ms for
+        results = [make_result(i, i * gap_s, [0.1], **late) for i in range(log.run.num_requests)]
+        return msgspec.structs.replace(log, results=results, window_ns=(0, round(len(results) * gap_s * 1e9)))
+
+    points, found = searched(capacity(0), "--request_rate", "3", *search, spoil=spoil)
+    assert {p.run.request_rate for p in points} == {3.0, 1.5, 0.75}
+    assert "not even 0.75 requests/s" in found
+
+
 def test_the_plan_of_a_search_is_where_it_begins() -> None:
     words = ["--backend", "vllm", "--dry_run", "--num_clients", "8", "4", "16", "--find_max", "e2e_p90<1s"]
     settings = arguments.parse(words)
@@ -260,7 +274,9 @@ def test_the_answer_is_kept_beside_the_logs(searched, tmp_path: Path) -> None:  
         (8.0, "does not meet"),
     ]
     assert all((tmp_path / "openai" / name).exists() for each in kept["loads"] for name in each["logs"])
-    assert len(list(gathering.load_folder(tmp_path))) == sum(each["runs"] for each in kept["loads"])
+    file.rename(file.with_name("of-clients4.json"))  # whatever a dataset is called, it is no log
+    for folder in (tmp_path, tmp_path / "openai"):
+        assert len(list(gathering.load_folder(folder))) == sum(each["runs"] for each in kept["loads"])
 
 
 def test_a_load_that_is_too_much_for_the_server_is_said_to_overload_it(searched) -> None:  # type: ignore[no-untyped-def]

@@ -86,6 +86,58 @@ def test_a_killed_benchmark_frees_its_folder(
     assert not list(results.glob("*/*.parts")), "what the killed one left"
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_was_half_measured_is_not_left(
+    driver: Driver,
+    reference: Callable[..., str],
+    attached: Callable[[str], list[object]],
+    results: Path,
+    number: signal.Signals,
+) -> None:
+    words = attached(reference("--ttft", "0.05", "--gap", "0.02"))
+    first = driver(*words, "--num_clients", 2, "--num_requests", 1000)
+    wait_for(lambda: measuring(results))
+    time.sleep(0.5)
+    first.send_signal(number)
+    _, err = first.communicate(timeout=60)
+    assert first.returncode == 128 + number and "Traceback" not in err
+    assert not ours(results) and [path.name for path in results.glob("*/*")] == [".lock"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_what_ends_a_pair_ends_its_driver(
+    reference: Callable[..., str],
+    attached: Callable[[str], list[object]],
+    results: Path,
+    number: signal.Signals,
+) -> None:
+    own = [f"--out_json_dir {results / side}" for side in "ab"]
+    words = [*own, *attached(reference("--ttft", "0.05", "--gap", "0.02")), "--num_clients", 2]
+    command = [sys.executable, "-m", "servebench.paired", *map(str, words), "--num_requests", "1000"]
+    pair = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: measuring(results))
+    pair.send_signal(number)
+    _, err = pair.communicate(timeout=60)  # to the end of all that write to it
+    assert "Traceback" not in err and not ours(results)
+
+
+def test_a_log_of_an_older_version_stays_and_is_said(
+    benchmark: Benchmark, reference: Callable[..., str], attached: Callable[[str], list[object]], results: Path
+) -> None:
+    """Its name has no digits, since nobody noted what its point depends on."""
+    words = [*attached(reference("--ttft", "0.01", "--gap", "0")), "--num_clients", 2, "--num_requests", 12]
+    assert "older version" not in benchmark(*words)[1]
+    (path,) = results.glob("*/*.json")
+    log = records.load(path)
+    old = path.with_name(records.log_name(log.server, log.run))
+    path.rename(old)
+    before = old.read_bytes()
+    code, out, _ = benchmark(*words)
+    assert code == 0 and "note: 1 points have logs of an older version, which stay; they are measured anew" in out
+    assert old.read_bytes() == before and path.exists()
+    assert "older version" not in benchmark(*words)[1]
+
+
 @pytest.fixture
 def doomed() -> Iterator[Callable[..., tuple[str, subprocess.Popen[str]]]]:
     """A reference server that a test may kill: (URL, process)."""

@@ -102,6 +102,9 @@ def _cache(log: Log) -> Iterator[str]:
 
 
 def _window(log: Log) -> Iterator[str]:
+    latency, length = metrics.mean(metrics.each(log, metrics.e2e_s)), metrics.window_s(log)
+    if log.run.open_loop and not log.run.warmup and latency and length and latency > LITTLE * length:
+        yield f"--warmup 0: in the first {latency:.3g} s of the window hardly any request could end; more --warmup"
     reason, warm_up = steady.unsteady(log), steady.warming_up(log)
     if reason:
         yield f"not stationary ({reason}): more --num_requests, or a lower load"

@@ -143,7 +143,8 @@ def _refuse_unlike(name: str, a: Runs, b: Runs) -> None:
     for field in ours:
         if ours[field] != theirs[field]:
             what = f"{field} is {ours[field]} and {theirs[field]}"
-            raise InputError(f"{name}: unlike workloads, {what}; measure both alike")
+            how = "with one --seed, which a running server is else given anew" if field == "seed" else "alike"
+            raise InputError(f"{name}: unlike workloads, {what}; measure both {how}")
     hashes = [{log.run.repetition: log.client.get("workload_sha256") for log in runs} for runs in (a, b)]
     for run in hashes[0].keys() & hashes[1].keys():
         if hashes[0][run] != hashes[1][run]:

@@ -15,6 +15,8 @@ from servebench.records import Log, LogError, RunConfig, ServerConfig
 # In the name of a point's log; that of the original suite's first release ends in _c8_p2600_g60.
 POINT = re.compile(r"-(clients|rate|trace)\d|_c\d+_p\d+_g\d+").search
 
+OF_NO_POINTS = ("superseded", "searches")  # folders beside the logs
+
 
 def load_folder(folder: Path) -> Iterator[tuple[Path, Log]]:
     """Every log of a results folder, or of one backend's, the runs of a point in succession.
@@ -22,7 +24,7 @@ def load_folder(folder: Path) -> Iterator[tuple[Path, Log]]:
     Files that are no logs are named and left out.
     """
     found = [path for path in (*folder.glob("*.json"), *folder.glob("*/*.json")) if POINT(path.name)]
-    return read(sorted((path for path in found if path.parent.name != "superseded"), key=_numbers_by_size))
+    return read(sorted((path for path in found if path.parent.name not in OF_NO_POINTS), key=_numbers_by_size))
 
 
 def read(paths: Iterable[Path], requests: bool = True) -> Iterator[tuple[Path, Log]]:

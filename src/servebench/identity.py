@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from servebench.backends.openai import ENDPOINTS, endpoint
 from servebench.keys import is_key
 from servebench.records import RunConfig, ServerConfig, model_label
 
@@ -35,10 +36,15 @@ def identity_of(server: ServerConfig, run: RunConfig, environment: dict[str, Any
     """Of a point; all its runs have the same."""
     of_server = _set(server) | {"model": content_of(server.model)}
     if server.urls:
-        of_server["urls"] = [url.rstrip("/") for url in server.urls]
+        of_server["urls"] = [_where(url, run.api) for url in server.urls]
     drawn = {"seed"} if "seed" in environment else set()  # for this time alone, and not asked for
     of_run = {name: value for name, value in _set(run).items() if name not in OF_NO_POINT | drawn}
     return {"measures": MEASURES, "server": of_server, "run": of_run, "environment": environment}
+
+
+def _where(url: str, api: str) -> str:
+    """Where requests go, which a base with or without its `/v1` or a `/` at its end says alike."""
+    return endpoint(url, api) if api in ENDPOINTS else url.rstrip("/")
 
 
 def fingerprint(identity: dict[str, Any]) -> str:

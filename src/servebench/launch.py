@@ -217,7 +217,7 @@ def is_free(port: int) -> bool:
     return True
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """In the child: be sent SIGTERM when the benchmark is gone, even by SIGKILL (Linux)."""
     with suppress(AttributeError, OSError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
@@ -233,7 +233,7 @@ def _start(launch: Launch, port: int, log_file: Path, ready: str | None, outlive
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=None if outlive else _end_with_parent,
+            preexec_fn=None if outlive else end_with_parent,
         )
     variables = [f"{name}={value}" for name, value in launch.env.items()]
     command = shlex.join(hide_in_words([*(["env", *variables] if variables else []), *launch.command]))

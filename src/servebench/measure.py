@@ -124,13 +124,17 @@ def measure_point(point: Point, server: Server, settings: Settings, tokenizer: T
         return not_measured(point, error.strerror or str(error))
     results = with_token_counts(outcome.results, tokenizer)
     failure = outcome.failure or why_failed(run, results, outcome.quality, settings.max_failed_share, server.check)
-    about = {"workload_sha256": workload.sha256, "workload_remark": workload.remark, "num_workers": workers}
+    about = {
+        "workload_sha256": workload.sha256,
+        "workload_remark": workload.remark,
+        "num_workers": outcome.workers,
+    }
     return _log(
         point,
         failure,
         started_at,
         server_facts=msgspec.structs.replace(server.facts, log_tail=server.log_tail() if failure else ""),
-        client=_this_client() | about,
+        client=_this_client() | asked | {"num_workers": outcome.workers},
         window_ns=outcome.window_ns,
         quality=outcome.quality,
         cache_hit_rate=hit_rate(before, server.cache_counters()),

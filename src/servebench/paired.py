@@ -16,7 +16,9 @@ import sys
 from pathlib import Path
 
 from servebench import arguments, commandline, keys
+from servebench.launch import end_with_parent
 from servebench.records import InputError
+from servebench.signals import ends_on_signals
 
 DRIVER = Path(__file__).parents[2] / "run_benchmark.py"
 
@@ -26,10 +28,19 @@ def measure(a: list[str], b: list[str], runs: int) -> int:
     for run in range(1, runs + 1):
         for own in (a, b) if run % 2 else (b, a):
             command, more = keys.hidden([sys.executable, str(DRIVER)], [*own, "--runs", str(run)])
-            status = subprocess.run(command, env=os.environ | more).returncode
-            if status:
+            if status := driven(command, os.environ | more):
                 return status
     return 0
+
+
+def driven(command: list[str], env: dict[str, str]) -> int:
+    """The exit status of the driver, which does not outlive us."""
+    process = subprocess.Popen(command, env=env, preexec_fn=end_with_parent)
+    try:
+        return process.wait()
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def results_of(words: list[str]) -> Path:
@@ -54,7 +65,8 @@ def main() -> int:
     folders = [results_of(a), results_of(b)]
     if folders[0] == folders[1]:
         raise InputError(f"both would write to {folders[0]}; give one of them another --out_json_dir")
-    status = measure(a, b, args.runs)
+    with ends_on_signals():
+        status = measure(a, b, args.runs)
     command = [sys.executable, "-m", "servebench.compare", "--paired", *map(str, folders)]
     return status or subprocess.run(command).returncode
 

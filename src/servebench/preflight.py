@@ -14,7 +14,7 @@ from servebench.backends import BACKENDS
 from servebench.backends.contract import Launch
 from servebench.keys import hide_in_words
 from servebench.launch import is_free, launch_of, router, say
-from servebench.records import InputError, RunConfig, ServerConfig
+from servebench.records import InputError, RunConfig, ServerConfig, log_name
 from servebench.sweep import Plan, Point
 from servebench.workload import replay
 from servebench.workload.datasets import read
@@ -32,7 +32,7 @@ def preflight(settings: Settings, plan: Plan) -> None:
         check_body(server, points[0])
         if any(point.pending for point in points) and not server.urls:
             check_launch(settings, server)
-    for line in dict.fromkeys(remarks(plan, context)):
+    for line in dict.fromkeys([*remarks(plan, context), *older(plan)]):
         print(f"note: {line}")
 
 
@@ -115,6 +115,14 @@ def remarks(plan: Plan, context: int | None) -> Iterator[str]:
                 yield from cut_lengths(run, context)
             elif left_out := read(run.dataset, run.multi_turn, run.trace_format).remark:
                 yield f"--dataset {run.dataset}: left out {left_out}"
+
+
+def older(plan: Plan) -> Iterator[str]:
+    """Logs of a version that did not write all that makes a point, so that it is not known what they are of."""
+    pending = [point for _, points in plan for point in points if point.pending]
+    old = [point for point in pending if point.path.with_name(log_name(point.server, point.run)).exists()]
+    if old:
+        yield f"{len(old)} points have logs of an older version, which stay; they are measured anew"
 
 
 def cut_lengths(run: RunConfig, context: int | None) -> Iterator[str]:

@@ -249,9 +249,8 @@ def write_whole(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         scratch.replace(path)
-    except OSError:
-        scratch.unlink(missing_ok=True)  # a full disk has no room for half a file
-        raise
+    finally:
+        scratch.unlink(missing_ok=True)  # of a full disk, or of a benchmark that was ended meanwhile
 
 
 def _rows(results: list[Result]) -> bytes:

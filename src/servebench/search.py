@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
-from servebench import limits, records, sla, trust
+from servebench import limits, metrics, records, sla, trust
 from servebench.arguments import Settings
 from servebench.identity import fingerprint
 from servebench.records import Log, RunConfig, ServerConfig
@@ -22,6 +22,7 @@ from servebench.sweep import Plan, Point, clients_load, make_point, rate_load
 CLOSE = 1.04  # ratio of two loads between which none is looked for
 DOUBLINGS, HALVINGS = 20, 8  # from the first load
 OF_LOAD = {"num_clients", "request_rate", "num_requests", "warmup"}  # of a run's identity
+IDLE = 0.1  # requests in flight on average
 PAST_PEAK = 0.95  # of the best value: below it the load is too much
 
 Verdict = bool | str  # does a load meet the limits; or why that is not known
@@ -54,7 +55,12 @@ class Search:
             if isinstance(verdict, str):
                 return
             low, high = (load, high) if verdict else (low, load)
-            load = self._next(low, high)
+            load = None if low is None and self._idle() else self._next(low, high)
+
+    def _idle(self) -> bool:
+        """Was the server idle nearly all the time under the last load? A lower rate is no lighter one then."""
+        in_flight = metrics.effective_concurrency(records.load(self.points[-1].path))
+        return self.open_loop and in_flight is not None and in_flight < IDLE
 
     def _next(self, low: float | None, high: float | None) -> float | None:
         """After the highest load that met the limits and the lowest that did not; None: all is known."""
@@ -79,7 +85,7 @@ class Search:
             value, best = values[load], max(filter(None, values.values()), default=0.0)
             if value and value >= PAST_PEAK * best:
                 load = self._rounded(min(2 * load, self.most))
-            elif value == best == 0:
+            elif value == best == 0 and not self._idle():
                 load = self._rounded(max(self.least, load / 2))
         while missing := self._beside_the_best(values):
             for load in missing:

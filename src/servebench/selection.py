@@ -197,7 +197,9 @@ def folders(log_dir: Path, backends: Iterable[str] | None = None) -> list[Path]:
         raise InputError(f"{log_dir} is not a folder; give one that run_benchmark.py wrote to: --log_dir DIR")
     if backends:
         return [log_dir / name for name in backends]
-    places = [path for path in sorted(log_dir.glob("[!.]*")) if path.is_dir() and path.name != "superseded"]
+    places = [
+        path for path in sorted(log_dir.glob("[!.]*")) if path.is_dir() and path.name not in gathering.OF_NO_POINTS
+    ]
     found = [place for place in places if any(gathering.POINT(log.name) for log in place.glob("*.json"))]
     return found or [log_dir]
 

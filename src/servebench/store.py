@@ -8,8 +8,9 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from io import FileIO
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 import msgspec
 
@@ -32,7 +33,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("a+")
+        lock = (folder / ".lock").open("ab+", buffering=0)
     except OSError as error:
         why = f"cannot be written to ({error.strerror}); give another"
         raise InputError(f"--out_json_dir: {folder} {why}") from error
@@ -40,25 +41,26 @@ def sole_writer(folder: Path) -> Iterator[None]:
         if _locked(lock, folder):
             for leftover in folder.glob("*.parts"):
                 shutil.rmtree(leftover, ignore_errors=True)
+            for leftover in folder.glob("*.tmp[0-9]*"):
+                leftover.unlink(missing_ok=True)
         yield
 
 
-def _locked(lock: IO[str], folder: Path) -> bool:
+def _locked(lock: FileIO, folder: Path) -> bool:
     """Take the lock and write who has it. False on a file system that knows no locks."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         lock.seek(0)
         raise InputError(
-            f"another benchmark ({lock.read() or 'just started'}) measures into {folder}/; "
+            f"another benchmark ({lock.read().decode() or 'just started'}) measures into {folder}/; "
             "wait for its end, or give another --out_json_dir"
         ) from None
     except OSError:
         return False
     with suppress(OSError):  # a full disk
         lock.truncate(0)
-        lock.write(f"process {os.getpid()} since {datetime.now():%Y-%m-%d %H:%M:%S}")
-        lock.flush()
+        lock.write(f"process {os.getpid()} since {datetime.now():%Y-%m-%d %H:%M:%S}".encode())
     return True
 
 

@@ -109,9 +109,9 @@ class Client:
 
     def start(self, job: Job, phase: Phase, due_ns: int) -> None:
         """Send this request, which is due since due_ns, as soon as there is a connection."""
-        self.job, self.phase, self.due_ns, self.attempt_ns = job, phase, due_ns, due_ns
+        self.job, self.phase, self.due_ns = job, phase, due_ns
         self.resent = self.retries = self.first_sent_ns = 0
-        self.sent_ns = time_ns()  # until it really is: what is stopped before counts from here
+        self.sent_ns = self.attempt_ns = time_ns()  # until it really is: what is stopped before counts from here
         self.answer = self.http.answer()
         if self.state is State.IDLE:
             self.send()

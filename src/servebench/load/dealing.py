@@ -99,13 +99,19 @@ def _jobs(requests: Sequence[Request], target: Target) -> list[Job]:
 def _closed_share(
     run: RunConfig, workload: Workload, n: int, workers: int, counted: list[Job], spare: list[Job], servers: int
 ) -> dict[str, Any]:
-    """Clients and, as many as they are, requests; those of a conversation to one worker."""
-    clients = [(client, client % servers) for client in range(run.num_clients)]
+    """Clients, one of each server in turn, and as many requests; those of a conversation to one worker.
 
-    def mine(jobs: list[Job]) -> list[Job]:
-        return [job for job in jobs if job.conversation % run.num_clients % workers == n]
+    So no worker has only slow servers, whose requests would be too large a share of all.
+    """
 
-    return {"clients": clients[n::workers], "pace": None, "counted": mine(counted), "spare": mine(spare)}
+    def mine(client: int) -> bool:
+        return client // servers % workers == n
+
+    def my(jobs: list[Job]) -> list[Job]:
+        return [job for job in jobs if mine(job.conversation % run.num_clients)]
+
+    clients = [(client, client % servers) for client in range(run.num_clients) if mine(client)]
+    return {"clients": clients, "pace": None, "counted": my(counted), "spare": my(spare)}
 
 
 def _open_share(

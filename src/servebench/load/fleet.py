@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,6 +47,7 @@ class Outcome:
     window_ns: tuple[int, int] | None
     quality: Quality
     failure: str | None
+    workers: int = 1  # load processes, without that of the probes
     probes: list[Result] = field(default_factory=list)
 
 
@@ -58,21 +59,19 @@ def default_workers(num_clients: int, request_rate: float = 0.0) -> int:
 
 def run_load(run: RunConfig, workload: Workload, target: Target, folder: Path, workers: int) -> Outcome:
     """Put the load on the target. `folder` holds the part files while it runs; it is removed at the end."""
-    clients = min(run.max_concurrency or BRIDGE, BRIDGE) if workload.schedule else run.num_clients
-    workers = min(workers, clients, len(workload.spare))
+    of_clients = max(1, run.num_clients // len(target.urls))  # each has a client of every server
+    most = min(run.max_concurrency or BRIDGE, BRIDGE) if workload.schedule else of_clients
+    workers = min(workers, most, len(workload.spare))
     probing = bool(workload.probes)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    with _shared_file(folder / "control", (workers + probing) * protocol.slots(len(target.urls))) as shared:
+    with _part_folder(folder, (workers + probing) * protocol.slots(len(target.urls))) as shared:
         failure, window, notes = _steer(run, workload, target, folder, workers, shared)
-    results, probes = _results(folder, range(workers)), _results(folder, range(workers, workers + probing))
-    asked = 0 if workload.schedule else run.num_clients
-    quality = Quality(asked_concurrency=asked)
-    if window and not failure:
-        evidence = _evidence(folder, workers, notes)
-        quality = judge(results, window, asked, evidence) if evidence else UNKNOWN
-    shutil.rmtree(folder)
-    return Outcome(results, window, quality, failure, probes)
+        results, probes = _results(folder, range(workers)), _results(folder, range(workers, workers + probing))
+        asked = 0 if workload.schedule else run.num_clients
+        quality = Quality(asked_concurrency=asked)
+        if window and not failure:
+            evidence = _evidence(folder, workers, notes)
+            quality = judge(results, window, asked, evidence) if evidence else UNKNOWN
+    return Outcome(results, window, quality, failure, workers, probes)
 
 
 def _results(folder: Path, workers: range) -> list[Result]:
@@ -80,10 +79,15 @@ def _results(folder: Path, workers: range) -> list[Result]:
 
 
 @contextmanager
-def _shared_file(path: Path, slots: int) -> Iterator[np.ndarray]:
-    """The phase and so many slots of the workers' counters, as int64 in a file that all of them map."""
-    path.write_bytes(bytes(8 * (protocol.FIRST_WORKER + slots)))
-    yield np.memmap(path, dtype=np.int64, mode="r+")
+def _part_folder(folder: Path, slots: int) -> Iterator[np.ndarray]:
+    """The folder, for as long as it is needed. In it a file that all workers map: phase and counters, as int64."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        (folder / "control").write_bytes(bytes(8 * (protocol.FIRST_WORKER + slots)))
+        yield np.memmap(folder / "control", dtype=np.int64, mode="r+")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -104,11 +108,14 @@ def _steer(
     window: tuple[int, int] | None = None
     failure = None
     notes = HostNotes()
-    with _common_fds(workers if workload.schedule and workers > 1 else 0) as (lock_fd, wake_fds):
-        tasks = deal(run, workload, target, folder, workers, lock_fd, wake_fds)
-        processes = [_spawn(task) for task in tasks]
-    watch = Watch(run, processes, shared, target.check)
+    processes: list[subprocess.Popen[bytes]] = []
     try:
+        with _common_fds(workers if workload.schedule and workers > 1 else 0) as (lock_fd, wake_fds):
+            tasks = deal(run, workload, target, folder, workers, lock_fd, wake_fds)
+            processes.extend(map(_spawn, tasks))
+        for process, task in zip(processes, tasks, strict=True):
+            _tell(process, task)
+        watch = Watch(run, processes, shared, target.check)
         watch.until("connecting", protocol.CONNECTED, sum(len(t.clients) for t in tasks), timeout_s=CONNECT_S)
         if workload.schedule:
             window = _lead_open(run, workload.schedule, watch, shared, notes)
@@ -271,18 +278,21 @@ def _spawn(task: Task) -> subprocess.Popen[bytes]:
     # Whose child it is, lest it takes another for its parent; the folder is for readers of `ps`.
     command = [sys.executable, "-m", "servebench.load.worker", str(os.getpid()), task.folder]
     fds = [fd for fd in (task.lock_fd, *task.wake_fds) if fd >= 0]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=fds)
+    return subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=fds)
+
+
+def _tell(process: subprocess.Popen[bytes], task: Task) -> None:
+    """Waits until the process has begun to read, where the task is large."""
     assert process.stdin
-    try:
+    with suppress(BrokenPipeError):  # it died at once; the watch will say so
         process.stdin.write(msgspec.msgpack.encode(task))
         process.stdin.close()
-    except BrokenPipeError:
-        pass  # it died at once; the watch will say so
-    return process
 
 
 def _reap(processes: list[subprocess.Popen[bytes]]) -> None:
     for process in processes:
+        if process.stdin and not process.stdin.closed:
+            process.kill()  # we were interrupted before it knew what to do
         try:
             process.wait(END_S)
         except subprocess.TimeoutExpired:

@@ -99,10 +99,12 @@ class OpenLoop:
                 break
             yield Arrival(before + number, at_ns, "warmup", spare_job())
         before += self.bridged + self.led_in
-        for number, at_ns in _once(pace.counted):
-            if number >= pace.counted.total - self.led_in:
-                led_ns = self.opens_ns - pace.turn_ns + at_ns
-                yield Arrival(before + number - pace.counted.total, led_ns, "warmup", spare_job())
+        for turn in range(-(-self.led_in // max(1, pace.counted.total)), 0, -1):
+            for number, at_ns in _once(pace.counted):
+                ahead = turn * pace.counted.total - number
+                if ahead <= self.led_in:
+                    led_ns = self.opens_ns - turn * pace.turn_ns + at_ns
+                    yield Arrival(before - ahead, led_ns, "warmup", spare_job())
         for (number, at_ns), job in zip(_once(pace.counted), self.task.counted, strict=True):
             yield Arrival(before + number, self.opens_ns + at_ns, "measured", job)
         before += pace.counted.total

@@ -53,7 +53,7 @@ class Pace(msgspec.Struct, frozen=True):
     bridge: Part  # likewise; they go on until the parent opens the window
     counted: Part  # after the window opened
     hold: Part  # likewise
-    turn_ns: int  # before they began, the last of the counted ones' times lead the window in
+    turn_ns: int  # after which the counted ones' times come again, where they lead the window in
     most_in_flight: int | None  # of all workers together; more requests wait
     phase: Phase | None = None  # of all requests, whatever their time
     awake_ns: int = 0  # before each of them, that its worker spends without sleep

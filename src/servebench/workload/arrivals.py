@@ -6,9 +6,10 @@ the counted requests come at the asked rate exactly: 150 Poisson arrivals would 
 
 How long a warm-up must last is known only when the server has answered: the window opens once the first requests
 have ended, so that as many requests end in it as arrive. Until then arrivals of a bridge go on at the warm-up's
-rate, and then, for as long as an answer took, the last of the counted requests' gaps. What ends in the window are
-then the arrivals of one whole turn, and a server that keeps up shows the rate that was offered. All these arrivals
-are part of the warm-up; the counted requests and the gaps between them are the same whenever the window opens.
+rate, and then, for as long as an answer took, the gaps of the counted requests, backwards and again and again.
+What ends in the window are then the arrivals of one whole turn, and a server that keeps up shows the rate that was
+offered. All these arrivals are part of the warm-up; the counted requests and the gaps between them are the same
+whenever the window opens.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from servebench.records import RunConfig
 LEAST_HOLD = 100  # arrivals after the counted ones; they are repeated for as long as a counted one is under way
 BRIDGE = 100  # arrivals between warm-up and counted ones, likewise repeated
 STREAM = 1  # of the seed's random numbers: others draw lengths and texts
+LEAST_GAP = 1e-6  # of a mean of 1; bursty gaps are so small that none would be left to stretch
 
 
 class Schedule(NamedTuple):
@@ -46,12 +48,14 @@ class Schedule(NamedTuple):
         return again * len(bridge) + place, int(bridge[place]) + again * span
 
     def led_in(self, for_ns: int) -> tuple[int, int]:
-        """(arrivals, their time in ns): the last of the counted ones, whose gaps lead the window in that long."""
+        """(arrivals, their time in ns): whole turns and the last of one, which lead the window in that long."""
         if not (for_ns and self.turn_s):
             return 0, 0
+        turns, rest_s = divmod(for_ns / 1e9, self.turn_s)
         counted_s = self.times_s[self.warmup : self.warmup + self.counted] - self.times_s[self.warmup]
-        first = max(0, int(np.searchsorted(counted_s, self.turn_s - for_ns / 1e9, side="right")) - 1)
-        return self.counted - first, round((self.turn_s - counted_s[first]) * 1e9)
+        first = max(0, int(np.searchsorted(counted_s, self.turn_s - rest_s, side="right")) - 1)
+        arrivals = int(turns) * self.counted + self.counted - first
+        return arrivals, round(((turns + 1) * self.turn_s - counted_s[first]) * 1e9)
 
     @property
     def window_s(self) -> tuple[float, float]:
@@ -70,9 +74,9 @@ def draw_schedule(run: RunConfig) -> Schedule:
     assert run.request_rate
     n = run.warmup + run.num_requests + max(LEAST_HOLD, run.num_requests)
     rng = np.random.default_rng([run.seed, run.repetition, STREAM])
-    unit = np.cumsum(_gaps(run, n, rng))
-    behind = run.warmup + run.num_requests
-    unit *= run.num_requests / (unit[behind] - unit[run.warmup])
+    gaps, behind = _gaps(run, n, rng), run.warmup + run.num_requests
+    gaps[run.warmup + 1 : behind + 1] *= run.num_requests / gaps[run.warmup + 1 : behind + 1].sum()
+    unit = np.cumsum(gaps)
     times_s, gaps = _at_rate(unit - unit[0], run), _gaps(run, BRIDGE, rng)
     turn_s = 0.0 if run.ramp_from else float(times_s[behind] - times_s[run.warmup])
     return _bridged(times_s, run, gaps / gaps.mean() / (run.ramp_from or run.request_rate), turn_s)
@@ -88,7 +92,7 @@ def _gaps(run: RunConfig, n: int, rng: np.random.Generator) -> np.ndarray:
     if run.arrival == "constant":
         return np.ones(n)
     shape = run.burstiness if run.arrival == "gamma" else 1.0
-    return rng.gamma(shape, 1 / shape, n)
+    return np.maximum(rng.gamma(shape, 1 / shape, n), LEAST_GAP)
 
 
 def _at_rate(unit: np.ndarray, run: RunConfig) -> np.ndarray:
@@ -102,10 +106,11 @@ def _at_rate(unit: np.ndarray, run: RunConfig) -> np.ndarray:
         return unit / run.request_rate
     a, b, counted = run.ramp_from, run.request_rate, run.num_requests
     ramp_s = 2 * counted / (a + b)
-    due = unit - run.warmup  # since the ramp began
+    begin = unit[run.warmup]
+    due = unit - begin  # since the ramp began
     bend = (b - a) / (2 * ramp_s)
     inside = (np.sqrt(a * a + 4 * bend * np.clip(due, 0, counted)) - a) / (2 * bend)
-    before, after = (run.warmup + np.minimum(due, 0)) / a, np.maximum(due - counted, 0) / b
+    before, after = (begin + np.minimum(due, 0)) / a, np.maximum(due - counted, 0) / b
     return np.asarray(before + inside + after)
 
 
