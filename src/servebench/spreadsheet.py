@@ -36,7 +36,7 @@ def row(runs: list[Log], slas: Sequence[Sla] = ()) -> dict[str, Cell]:
         "tp_size": server.tp_size,
         "num_replicas": server.num_replicas,
         "max_ragged_batch_size": server.max_ragged_batch_size,
-        "mean_prompt_length": run.mean_prompt_length,
+        "mean_prompt_length": None if run.dataset else run.mean_prompt_length,
         "mean_max_new_tokens": run.mean_max_new_tokens,
         "num_clients": None if run.open_loop else run.num_clients,
         "request_rate_per_s": run.request_rate,
