@@ -47,7 +47,7 @@ def name(log: Log) -> str:
 
 def draw(ax: Axes, all_series: list[Series]) -> None:
     for series in all_series:
-        placed = series.placed(per_user, per_gpu)
+        placed = figures.told_apart(ax, series.placed(per_user, per_gpu), series, METRIC)
         doubtful = [p for p in placed if p.point.doubt(METRIC)]  # such a point beats none
         best = frontier([p for p in placed if p not in doubtful] or doubtful)
         beaten = [p for p in placed if p not in best + doubtful]
@@ -58,8 +58,7 @@ def draw(ax: Axes, all_series: list[Series]) -> None:
     figures.explain(ax, "beaten both ways", marker="o", alpha=0.3, markersize=4)
     figures.explain(ax, f"labels: TP size × replicas, {selection.load_axis(all_series[0].points[0].log).lower()}")
     ax.set(xlabel="Tokens/s per user (median)", ylabel="Output tokens/s per GPU")
-    ax.set_xlim(left=0)
-    ax.set_ylim(bottom=0)
+    figures.from_zero(ax)
 
 
 def main() -> None:

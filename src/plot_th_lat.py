@@ -31,8 +31,7 @@ def draw(ax: Axes, all_series: list[Series], throughput: str) -> None:
         figures.mark(ax, placed, series, "e2e", lambda log: f"{selection.load_of(log):g}")
     figures.explain(ax, f"numbers: {selection.load_axis(all_series[0].points[0].log).lower()}")
     ax.set(xlabel="Throughput (requests/s)", ylabel="Mean E2E latency (s)")
-    ax.set_xlim(left=0)
-    ax.set_ylim(bottom=0)
+    figures.from_zero(ax)
 
 
 def main() -> None:

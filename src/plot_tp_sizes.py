@@ -29,7 +29,8 @@ def draw(axes: Sequence[Axes], all_series: list[Series]) -> None:
     axis = selection.load_axis(all_series[0].points[0].log)
     for series in all_series:
         figures.draw_curve(axes[0], series, selection.load_of, latency_s, "e2e")
-    if not any(series.placed(selection.load_of, metrics.tflops_per_gpu) for series in all_series):
+    known = any(series.placed(selection.load_of, metrics.tflops_per_gpu) for series in all_series)
+    if not known:
         for ax in axes[1:]:
             why = "the model's name does not\ntell its parameters"
             ax.text(0.5, 0.5, why, ha="center", transform=ax.transAxes)
@@ -41,10 +42,10 @@ def draw(axes: Sequence[Axes], all_series: list[Series]) -> None:
     axes[0].set(xlabel=axis, ylabel="Mean E2E latency (s)")
     axes[1].set(xlabel=axis, ylabel="TFLOP/s per GPU")
     axes[2].set(xlabel=f"TFLOP/s per GPU (numbers: {axis.lower()})", ylabel="Mean E2E latency (s)")
-    for ax in axes[:2]:
+    for ax in axes[: 2 if known else 1]:
         figures.counted_from_zero(ax)
-    axes[2].set_xlim(left=0)
-    axes[2].set_ylim(bottom=0)
+    if known:
+        figures.from_zero(axes[2])
 
 
 def load_name(log: Log) -> str:
