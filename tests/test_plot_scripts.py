@@ -73,6 +73,8 @@ def test_a_theme_that_follows_its_reader(logs: Path) -> None:
     _, media, night = svg.partition("@media(prefers-color-scheme:dark)")
     assert code == 0 and media and "--cffffff:#15181d;" in night
     assert "fill: var(--cffffff)" in svg and "fill: #ffffff" not in svg
+    # Words beside vLLM's curve (#0072b2): half way to #1f2328 by day, to #e6e8eb by night.
+    assert "fill: var(--c104a6d)" in svg and "--c104a6d:#73adce;" in night
     code, _, said = draw("plot_th_lat", logs, *few)
     assert (code, said.count("\n")) == (2, 1) and "add --format svg" in said
 

@@ -20,11 +20,9 @@ from textwrap import fill
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -117,7 +115,8 @@ def explain_doubts(ax: Axes, points: Iterable[Point], metric: str) -> None:
 def leave_out(ax: Axes, series: Series) -> None:
     """Say in the legend that a curve has no point here (page() says it on the terminal too)."""
     whole = all(not log.run.stream for point in series.points for log in point.runs)
-    why = "whole answers, no token times" if whole else "no such numbers in its logs"
+    gathered = all(point.gathered("tpot") for point in series.points)
+    why = "whole answers, no token times" if whole else "buffered" if gathered else "no such numbers in its logs"
     explain(ax, f"{series.label}: {why}", gid=LEFT_OUT)
 
 
@@ -136,13 +135,8 @@ def mark(ax: Axes, placed: list[Placed], series: Series, metric: str, name: Name
         words = ", ".join(filter(None, [with_failures(name(p.point.log) if name else "", p.point), *more]))
         if words:
             kind = labels.WARNING if p.point.failed_share or p.point.overloaded else labels.LABEL
-            labels.add(ax, words, (p.x.mean, p.y.mean), kind, readable(series.color))
-
-
-def readable(color: str) -> str:
-    """A colour for words: half way from that of its curve to that of all words."""
-    own, words = np.array(to_rgb(color)), np.array(to_rgb(plt.rcParams["text.color"]))
-    return to_hex(tuple((own + words) / 2))
+            color = theme.readable(series.color, plt.rcParams["text.color"])
+            labels.add(ax, words, (p.x.mean, p.y.mean), kind, color)
 
 
 def with_failures(words: str, point: Point) -> str:
@@ -189,7 +183,7 @@ def page(args: argparse.Namespace, group: Group, suffix: str = "") -> Iterator[F
         yield figure
         if not all(map(_explains, _handles(figure))):
             finish(figure, args.title or group.title)
-            save(figure, args, group.name + suffix)
+            save(figure, args, group.name + suffix, [series.color for series in group.series])
         else:
             print(f"nothing to draw: {group.name}{suffix}", file=sys.stderr)
         _say_left_out(figure, group.name + suffix)
@@ -248,12 +242,12 @@ def _head(figure: Figure, title: str, handles: list[Artist]) -> None:
         legend.remove()
 
 
-def save(figure: Figure, args: argparse.Namespace, name: str) -> None:
+def save(figure: Figure, args: argparse.Namespace, name: str, colors: Iterable[str]) -> None:
     """Write the figure and say where."""
     args.out_dir.mkdir(parents=True, exist_ok=True)
     for kind in args.format:
         path = args.out_dir / f"{name}.{kind}"
         figure.savefig(path, **HOW[kind])
         if args.theme == "auto":
-            path.write_text(theme.follow_reader(path.read_text()))
+            path.write_text(theme.follow_reader(path.read_text(), colors))
         print(path)
