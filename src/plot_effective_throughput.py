@@ -44,7 +44,6 @@ def effective(met: sla.Met, log: Log) -> float | None:
 def draw(ax: Axes, all_series: list[Series], met: sla.Met) -> None:
     for series in all_series:
         figures.draw_curve(ax, series, selection.load_of, partial(effective, met), "effective_throughput")
-    figures.counted_from_zero(ax)
 
 
 def panels(figure: Figure, all_series: list[Series], slas: dict[float, sla.Met]) -> None:
@@ -57,7 +56,9 @@ def panels(figure: Figure, all_series: list[Series], slas: dict[float, sla.Met])
         ax.remove()
     for ax, (rate, met) in zip(axes.flat, slas.items(), strict=False):
         draw(ax, all_series, met)
-        ax.set_title(f"{rate:g} tokens/s")
+        ax.set_title(f"generation {rate:g} tokens/s")
+    for ax in axes.flat[: len(slas)]:  # now that the highest of all panels is known
+        figures.counted_from_zero(ax)
     figure.supxlabel(selection.load_axis(all_series[0].points[0].log), fontsize=10)
     figure.supylabel("Effective throughput (requests/s)", fontsize=10)
 
@@ -77,8 +78,7 @@ def main() -> None:
             slas = {rate: sla_of(kind, prompt, rate, args.ema_span) for rate in args.sla_gen_tokens_per_sec}
             with figures.page(args, group, f"-{kind}") as figure:
                 panels(figure, group.series, slas)
-                what = f"SLA: prompt {prompt:g} tokens/s, generation as above the panel ({words})"
-                figures.explain(figure.axes[0], what)
+                figures.explain(figure.axes[0], f"SLA: prompt {prompt:g} tokens/s, {words}")
 
 
 if __name__ == "__main__":

@@ -47,6 +47,8 @@ def draw(ax: Axes, all_series: list[Series], gaps: Gaps) -> None:
     width = 0.8 / max(1, len(known))
     for i, series in enumerate(known):
         draw_bars(ax, series, gaps, (i - (len(known) - 1) / 2) * width, width * 0.92)
+    for number in ax.texts:  # values above their bars
+        number.set_rotation(90 if len(known) > 4 else 0)
     ax.set_xticks(range(len(PERCENTILES)), [f"P{q}" for q in PERCENTILES])
     ax.grid(axis="x", visible=False)
     ax.set(ylabel="Inter-token latency (s)")

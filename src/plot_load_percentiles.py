@@ -24,12 +24,22 @@ from servebench.curves import Series
 from servebench.records import Log, Result
 
 PERCENTILES = {99: "-", 90: "--", 50: ":"}
-LATENCIES = {"TTFT (s)": ("ttft", metrics.ttft_s), "TPOT (s/token)": ("tpot", metrics.tpot_s)}
 OfRequest = Callable[[Result], float | None]
+LATENCIES: dict[str, tuple[str, OfRequest]] = {
+    "TTFT (s)": ("ttft", metrics.ttft_s),
+    "TPOT (s/token)": ("tpot", metrics.tpot_s),
+}
+ANSWER = {"Time to first answer token (s)": ("time_to_first", metrics.time_to_first_answer_token_s)}
 
 
 def percentile(of_request: OfRequest, q: int, log: Log) -> float | None:
     return metrics.percentile(metrics.each(log, of_request), q)
+
+
+def thinks_first(all_series: list[Series]) -> bool:
+    """Do answers begin with reasoning, so that their first token is not that of the answer?"""
+    logs = [log for series in all_series for point in series.points for log in point.runs]
+    return any(r.first_answer_event != 0 for log in logs for r in metrics.succeeded(log) if r.streamed)
 
 
 def too_few(of_request: OfRequest, q: int, log: Log) -> bool:
@@ -45,7 +55,8 @@ def draw(ax: Axes, all_series: list[Series], metric: str, of_request: OfRequest)
         for series in all_series:
             placed = series.placed(selection.load_of, partial(percentile, of_request, q))
             figures.draw_placed(ax, placed, replace(series, linestyle=linestyle), metric)
-            few = [p for p in placed if any(too_few(of_request, q, log) for log in p.point.runs)]
+            drawn = [p for p in placed if not p.point.gathered(metric)]
+            few = [p for p in drawn if any(too_few(of_request, q, log) for log in p.point.runs)]
             if few:
                 ax.plot(*figures.middles(few), **cross)
                 figures.explain(ax, "too few requests for this percentile", **cross)
@@ -63,8 +74,9 @@ def main() -> None:
     for group in curves.groups(args, selection.CONFIGURATION):
         with figures.page(args, group) as figure:
             figure.set_size_inches(8.0, 4.4)
-            axes: Sequence[Axes] = figure.subplots(1, len(LATENCIES))
-            for ax, (label, latency) in zip(axes, LATENCIES.items(), strict=True):
+            panels = LATENCIES | (ANSWER if thinks_first(group.series) else {})
+            axes: Sequence[Axes] = figure.subplots(1, len(panels))
+            for ax, (label, latency) in zip(axes, panels.items(), strict=True):
                 draw(ax, group.series, *latency)
                 ax.set(xlabel=selection.load_axis(group.log), ylabel=label)
 

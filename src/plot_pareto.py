@@ -41,7 +41,7 @@ def name(log: Log) -> str:
 
 def draw(ax: Axes, all_series: list[Series]) -> None:
     for series in all_series:
-        placed = series.placed(per_user, metrics.throughput_per_gpu)
+        placed = figures.told_apart(ax, series.placed(per_user, metrics.throughput_per_gpu), series, METRIC)
         doubtful = [p for p in placed if p.point.doubt(METRIC)]  # such a point beats none
         best = frontier([p for p in placed if p not in doubtful] or doubtful)
         beaten = [p for p in placed if p not in best + doubtful]

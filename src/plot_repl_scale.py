@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import servebench  # noqa: F401  # isort: skip  first: it says what this Python lacks
 
+import sys
+
 from matplotlib.axes import Axes
 
 from servebench import commandline, curves, figures, metrics, selection
@@ -48,12 +50,17 @@ def main() -> None:
     what = "a figure each [all measured]"
     parser.add_argument("--clients_per_replica", type=float, nargs="+", metavar="N", help=what)
     args = parser.parse_args()
+    found: set[float] = set()
     for group in curves.groups(args, FAMILY, over=REPLICAS):
         load = load_per_replica(group.log)
+        found.add(load)
         if args.clients_per_replica and load not in args.clients_per_replica:
             continue
         with figures.page(args, group) as figure:
             draw(figure.subplots(), group.series)
+    if found and args.clients_per_replica and not found & set(args.clients_per_replica):
+        there = ", ".join(f"{load:g}" for load in sorted(found))
+        print(f"nothing to draw: --clients_per_replica has none of {there}, which were measured", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import servebench  # noqa: F401  # isort: skip  first: it says what this Python lacks
 
+from textwrap import fill
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,7 +94,6 @@ def draw(axes: tuple[Axes, Axes], log: Log) -> None:
     for ax in axes:
         shade(ax, (window[0] / 1e9, window[1] / 1e9) if window else None, max(r.last for r in requests))
         ax.margins(x=0)
-    axes[1].set(xlabel="Time since the first request (s)")
 
 
 def columns(figure: Figure, all_series: list[Series]) -> None:
@@ -101,11 +101,12 @@ def columns(figure: Figure, all_series: list[Series]) -> None:
     axes = figure.subplots(2, len(all_series), sharex="col", sharey="row", height_ratios=(3, 1), squeeze=False)
     for column, series in zip(axes.T, all_series, strict=True):
         draw(tuple(column), series.points[0].log)
-        column[0].set_title(series.label)
+        column[0].set_title(fill(series.label, max(12, 80 // len(all_series))))
     axes[0, 0].invert_yaxis()
     axes[0, 0].set_ylabel("Request, in the order of sending")
     axes[1, 0].set_ylim(bottom=0)
     axes[1, 0].set_ylabel("Running")
+    figure.supxlabel("Time since the first request (s)", fontsize=10)
     figures.whole_numbers(axes[0, 0].yaxis)
     figures.whole_numbers(axes[1, 0].yaxis, 4)
 

@@ -35,9 +35,10 @@ def draw(axes: Sequence[Axes], all_series: list[Series]) -> None:
     axes[0].set(xlabel=axis, ylabel="Mean E2E latency (s)")
     axes[1].set(xlabel=axis, ylabel="TFLOP/s per GPU")
     axes[2].set(xlabel=f"TFLOP/s per GPU (numbers: {axis.lower()})", ylabel="Mean E2E latency (s)")
-    for ax in axes[:2]:
+    for ax in axes[: 2 if known else 1]:
         figures.counted_from_zero(ax)
-    figures.from_zero(axes[2])
+    if known:
+        figures.from_zero(axes[2])
 
 
 def main() -> None:

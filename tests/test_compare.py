@@ -105,6 +105,7 @@ def test_a_point_that_is_not_stationary_gets_no_verdict() -> None:
         (run(1.0, temperature=0.0), "temperature is 1.0 and 0.0"),
         (run(1.0, prompt_length_var=0.1), "prompt_length_var is 0.3 and 0.1"),
         (run(1.0, sha="other"), "unlike prompts in run 1"),
+        (run(1.0, seed=7), "seed is 0 and 7; measure both with one --seed"),
         (run(1.0, repetition=1), "no run has the same prompts"),
         (run(1.0, num_clients=7), "no point is in both"),
     ],
@@ -144,8 +145,47 @@ def test_vllm_is_compared_with_fastgen_on_the_command_line(tmp_path: Path) -> No
 def test_two_settings_in_one_folder_are_named() -> None:
     with pytest.raises(InputError, match=r"unlike settings \(stream\) in one folder"):
         compare.matched([run(1.0), run(1.0, stream=False)], [run(1.0)])
-    with pytest.raises(InputError, match=r"unlike settings \(num_requests\)"):
+    with pytest.raises(InputError, match=r"unlike settings \(num_requests\).* choose with --filter"):
         compare.matched([run(1.0), run(1.0, num_requests=99)], [run(1.0)])
+
+
+def test_filters_choose_among_settings_of_one_folder(tmp_path: Path) -> None:
+    for name, latency, engine_args in (("plain", 1.0, ()), ("eager", 1.5, ("--enforce-eager",))):
+        records.save(run(latency, engine_args=engine_args), tmp_path / f"{name}-clients1.json")
+    command = [sys.executable, "-m", "servebench.compare", str(tmp_path), str(tmp_path), "--metric", "ttft_p50_s"]
+    words = ["--filter", "num_clients=1", "--filter_a", "engine_args=[]"]
+    words += ["--filter_b", 'engine_args=["--enforce-eager"]']
+    done = subprocess.run([*command, *words], capture_output=True, text=True)
+    assert done.returncode == 0 and " 1.500 " in done.stdout, done.stderr
+    done = subprocess.run([*command, "--filter", "engine=none"], capture_output=True, text=True)
+    assert done.returncode == 2 and "correct --filter" in done.stderr
+    done = subprocess.run([*command, "--filter", "engine_args=--x"], capture_output=True, text=True)
+    assert done.returncode == 2 and "lists and objects are JSON" in done.stderr
+
+
+def test_a_point_that_failed_fails_a_limit_and_one_of_a_single_folder_is_named(tmp_path: Path) -> None:
+    for side in "ab":
+        for clients in (1, 2):
+            log = run(1.0, num_clients=clients)
+            if (side, clients) == ("b", 2):
+                log = msgspec.structs.replace(log, status="failed", failure="it ended", results=[])
+            records.save(log, tmp_path / side / records.log_name(log.server, log.run))
+    log = run(1.0, num_clients=4)
+    records.save(log, tmp_path / "a" / records.log_name(log.server, log.run))
+    command = [sys.executable, "-m", "servebench.compare", str(tmp_path / "a"), str(tmp_path / "b")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (
+        done.returncode == 0 and "clients2 failed in B" in done.stdout and "clients4 is in A alone" in done.stdout
+    )
+    done = subprocess.run([*command, "--fail_if", "failed_share > 1"], capture_output=True, text=True)
+    assert done.returncode == 1 and "\nfailed: " in done.stdout and "clients2 failed in B" in done.stdout
+
+
+def test_latencies_of_an_overload_do_not_win() -> None:
+    late = runs([1.0, 1.01, 0.99], request_rate=2.0)
+    rows = compare.compare(late, runs([0.5, 0.51, 0.49], request_rate=2.0, overloaded=True), [], paired=False)
+    assert of(rows, "ttft_p50_s").verdict == "B: overloaded"
+    assert of(rows, "request_throughput_per_s").verdict == "better"
 
 
 @pytest.mark.parametrize(

@@ -119,8 +119,56 @@ def test_gathered_events_make_times_of_tokens_hollow_and_no_others() -> None:
     _, (first, second) = plt.subplots(1, 2)
     plot_th_lat.draw(first, series(log), "blog")
     plot_load_percentiles.draw(second, series(log), *plot_load_percentiles.LATENCIES["TTFT (s)"])
-    assert "decides nothing: buffered" not in explained(first)
-    assert "decides nothing: buffered" in explained(second)
+    assert len(drawn(first)) == 1 and drawn(second) == []
+    assert "vllm at 1: buffered, left out" in explained(second)
+
+
+def test_gathered_events_do_not_spoil_the_scale_of_the_others() -> None:
+    """Times of 1e-6 s beside those of 0.25 s, and users that would see 1e6 tokens/s."""
+    at_once = [make_result(i, i, [0.5, 0.500001, 0.500002, 0.500003]) for i in range(10)]
+    logs = [make_log(at_once, (0, 10), num_clients=2), point("vllm", 1, 1.0)]
+    for verdict in ("ok", "client-limited: it read too late"):
+        logs[0] = make_log(at_once, (0, 10), num_clients=2, verdict=verdict)
+        _, (percentiles, pareto) = plt.subplots(1, 2)
+        plot_load_percentiles.draw(percentiles, series(*logs), *plot_load_percentiles.LATENCIES["TPOT (s/token)"])
+        plot_pareto.draw(pareto, series(*logs))
+        assert percentiles.get_ylim()[0] > 0.01 and pareto.get_xlim()[1] < 10
+        assert "vllm at 2: buffered, left out" in explained(pareto)
+
+
+def test_the_last_and_the_highest_point_do_not_lie_on_the_edge() -> None:
+    _, ax = plt.subplots()
+    plot_th_lat.draw(
+        ax, series(point("vllm", 1, 1.0), point("vllm", 1, 1.0)), "blog"
+    )  # also where there is but one
+    assert (ax.get_xlim()[0], ax.get_ylim()[0]) == (0, 0) and ax.get_xlim()[1] > 1.02 < ax.get_ylim()[1]
+
+
+def test_panels_of_slas_have_room_for_the_highest_of_them_whatever_their_order() -> None:
+    figure = plt.figure()
+    all_series = series(point("vllm", 1, 1.0), point("vllm", 2, 1.0))
+    slas = {rate: plot_effective_throughput.sla_of("ema", 100, rate, 16) for rate in (8.0, 1.0)}
+    plot_effective_throughput.panels(figure, all_series, slas)
+    reached = max(max(line.get_ydata()) for ax in figure.axes for line in drawn(ax))
+    assert reached > 1.5 and all(ax.get_ylim()[1] > reached for ax in figure.axes)
+
+
+def test_an_overload_stands_at_its_point() -> None:
+    log = make_log([make_result(0, 1, [1.0])], (0, 10), request_rate=4.0, overloaded=True)
+    _, ax = plt.subplots()
+    plot_th_lat.draw(ax, series(log), "window")
+    assert [text.get_text() for text in ax.texts] == ["4, overloaded"]
+
+
+def test_answers_that_begin_with_reasoning_have_a_panel_for_their_first_token() -> None:
+    thinking = make_log([make_result(i, i, [0.1, 0.5, 0.9], first_answer_event=1) for i in range(20)], (0.0, 20.0))
+    assert plot_load_percentiles.thinks_first(series(thinking))
+    assert not plot_load_percentiles.thinks_first(series(point("vllm", 1, 1.0)))
+    _, ax = plt.subplots()
+    plot_load_percentiles.draw(
+        ax, series(thinking), *plot_load_percentiles.ANSWER["Time to first answer token (s)"]
+    )
+    assert all(line.get_ydata()[0] == pytest.approx(0.5) for line in drawn(ax))
 
 
 def test_a_point_in_doubt_beats_none() -> None:

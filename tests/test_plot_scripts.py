@@ -73,6 +73,8 @@ def test_a_theme_that_follows_its_reader(logs: Path) -> None:
     _, media, night = svg.partition("@media(prefers-color-scheme:dark)")
     assert code == 0 and media and "--cffffff:#15181d;" in night
     assert "fill: var(--cffffff)" in svg and "fill: #ffffff" not in svg
+    # Words beside vLLM's curve (#0072b2): half way to #1f2328 by day, to #e6e8eb by night.
+    assert "fill: var(--c104a6d)" in svg and "--c104a6d:#73adce;" in night
     code, _, said = draw("plot_th_lat", logs, *few)
     assert (code, said.count("\n")) == (2, 1) and "add --format svg" in said
 
@@ -196,7 +198,7 @@ def test_curves_that_were_not_asked_alike_are_named(logs: Path, capsys: pytest.C
     args = options(logs, "--backend", "aml", "vllm", "--filter", "tp_size=1", "num_replicas=1")
     list(curves.groups(args, selection.CONFIGURATION))
     said = capsys.readouterr().err
-    assert "not measured alike: Azure ML temperature 0.0; vLLM temperature 1.0" in said and "api" not in said
+    assert "not measured alike: temperature 0.0 (Azure ML); temperature 1.0 (vLLM)" in said and "api" not in said
 
 
 def test_the_stand_in_of_fastgen_is_not_drawn_as_fastgen(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -217,6 +219,29 @@ def test_a_single_load_and_loads_of_one_backend_alone_are_named(logs: Path) -> N
         path.unlink()
     _, _, said = draw("plot_th_lat", logs, *same)
     assert said.count("\n") == 1 and said.endswith("DeepSpeed-FastGen alone has 2, 4 clients\n")
+
+
+def test_who_lacks_the_one_load_that_is_drawn_is_named(logs: Path) -> None:
+    for path in (logs / "vllm").glob("*clients4.json"):
+        path.unlink()
+    same = ("--filter", "tp_size=1", "num_replicas=1")
+    _, _, said = draw("plot_cdf", logs, *same)
+    assert said.count("\n") == 1 and said.endswith("-clients4: vLLM: none of this load\n")
+
+
+def test_clients_a_replica_that_nobody_measured_are_said(logs: Path) -> None:
+    code, files, said = draw("plot_repl_scale", logs, "--clients_per_replica", "3")
+    assert (code, files, said.count("\n")) == (0, [], 1) and "has none of 1, 2, which were measured" in said
+
+
+def test_a_dataset_has_no_prompt_length_of_ours(logs: Path) -> None:
+    for clients in (1, 2):
+        log = point("vllm", clients, 1.0, dataset="/data/chats.json", dataset_sha256="ab")
+        records.save(log, logs / "vllm" / records.log_name(log.server, log.run))
+    groups = curves.groups(options(logs, "--filter", "dataset=/data/chats.json"), selection.CONFIGURATION)
+    (group,) = groups
+    assert group.name == "meta-llama_Llama-2-7b-hf-tp1-bs768-replicas1-gen60-chats"
+    assert group.title.endswith("replicas 1, generation 60 tokens, chats")
 
 
 def test_a_folder_without_logs_is_no_backend(logs: Path) -> None:
@@ -307,6 +332,30 @@ def test_title_and_legend_cover_no_data(logs: Path) -> None:
     axes = figure.axes[0].get_window_extent()
     assert legend.get_title().get_text() == "a title\nof two lines"
     assert legend.get_window_extent().y0 >= axes.y1 and legend.get_window_extent().x1 <= figure.bbox.x1
+    plt.close(figure)
+
+
+def test_long_titles_and_labels_stay_on_the_page() -> None:
+    label = f"vLLM, {'engine_args --enable-chunked-prefill, ' * 4}stream True"
+    with theme.style("light"):
+        figure, ax = plt.subplots()
+        ax.plot([0, 1], [0, 1], label=label)
+        figures.finish(figure, f"a/model\n{'batch 768, ' * 12}")
+    (legend,) = figure.legends
+    assert legend.get_window_extent().x1 <= figure.bbox.x1
+    assert legend.get_texts()[0].get_text().replace("\n", " ") == label
+    plt.close(figure)
+
+
+def test_titles_of_timelines_do_not_touch() -> None:
+    log = point("vllm", 1, 1.0)
+    names = [f"vLLM, fp6 {i}, engine_args --enforce-eager, stream True" for i in range(5)]
+    with theme.style("light"):
+        figure = plt.figure()
+        plot_timeline.columns(figure, [curves.Series(name, selection.points_of([log]), "k") for name in names])
+        figure.canvas.draw()
+    boxes = [ax.title.get_window_extent() for ax in figure.axes[:5]]
+    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
     plt.close(figure)
 
 

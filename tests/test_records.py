@@ -189,6 +189,8 @@ def test_logs_of_the_first_release_are_read(
     )
     log = records.load(folder / file)
     assert (log.server.backend, log.server.model) == (backend, f"meta-llama/Llama-2-{model}-hf")
+    assert log.server_facts.engine == f"{backend} (original suite, first release)"
+    assert log.run.api == ("mii" if backend == "fastgen" else "completions")
     server = log.server
     assert (server.tp_size, server.max_ragged_batch_size, server.num_replicas) == sizes
     assert (log.run.num_clients, log.run.mean_prompt_length, log.run.mean_max_new_tokens) == (24, 2600, 60)

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
-from servebench import records, report, report_table, spreadsheet
+from servebench import records, report, report_html, report_table, spreadsheet
 from servebench.records import Log
 
 EVIL = "</pre><script>document.title = 'owned'</script><img src=x onerror='document.title=1'>&amp;\""
@@ -216,6 +217,27 @@ def test_a_folder_without_logs_is_one_line(tmp_path: Path) -> None:
     for folder, said in ((tmp_path, "no logs in"), (tmp_path / "x", "is not a folder")):
         done = subprocess.run([sys.executable, "-m", "servebench.report", folder], capture_output=True, text=True)
         assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_what_searches_found_stands_on_the_page(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    looked = [
+        {"load": n, "runs": 1, "says": says, "seen": {"ttft_p99": 0.5 * n}} for n, says in ((4, "meets"), (8, ""))
+    ]
+    found = {"searched": "ttft_p99<2s", "words": f"vllm: {EVIL}", "unit": "clients", "best": 4, "loads": looked}
+    place = logs / "vllm" / "searches"
+    place.mkdir()
+    (place / "a.json").write_bytes(msgspec.json.encode(found))
+    (place / "b.json").write_text("{}")
+    (only,) = report.searches(logs)
+    assert f"left out: {place / 'b.json'}" in capsys.readouterr().err
+    page = report_html.page(logs, report.read(logs), [], [only])
+    assert escape(f"vllm: {EVIL}") in page and "<td>4</td><td>meets</td><td>ttft_p99 2</td>" in page
+
+
+def test_a_dataset_has_no_prompt_length_in_the_table() -> None:
+    log = point("vllm", 1, 1.0, dataset="chats.json", dataset_sha256="ab")
+    points = [readings(log), readings(point("vllm", 1, 1.0))]
+    assert '<td data-value="">-</td>' in report_table.table(points)
 
 
 def test_a_script_that_fails_is_said_in_its_place(logs: Path, tmp_path: Path) -> None:

@@ -109,4 +109,5 @@ def test_a_proxy_that_gathers_is_named_on_the_terminal(
     assert code == 0, out + err
     assert "warning: the tokens of an answer came all at once" in out
     (log,) = [records.load(path) for path in results.glob("openai/*.json")]
-    assert trust.buffered(log) and "(buffered)" in out and "ok, buffered" in out
+    limited = "client-limited" in out  # on a busy machine: late as well, which its verdict says
+    assert trust.buffered(log) and (limited or ("(buffered)" in out and "ok, buffered" in out))

@@ -3,12 +3,14 @@
     python -m servebench.compare results/vllm results/fastgen
     python -m servebench.compare before/ after/ --fail_if "ttft_p99 > 1.05" "request_throughput < 0.95"
 
-A and B are folders of logs, of one backend or of several. For every point and metric: the ratio B/A, its 95 %
-interval, and a verdict. The interval comes from repeated runs (--runs 5 or more); of single runs from the means of
-their batches, which takes 100 requests and means or medians; with --paired from the ratios of runs of the same
-prompts, taken in turn (servebench.paired). Unlike workloads are refused; how they were asked (API, streaming) may
-differ, and is said. A --fail_if fails when the interval lies beyond its bound, and when nothing tells that it does
-not; where the interval reaches to both sides it says "cannot tell" and does not fail.
+A and B are folders of logs, of one backend or of several. Where one has several settings of a load, filters
+choose: --filter_a 'engine_args=["--enforce-eager"]' --filter_b 'engine_args=[]'; A and B may then be one folder.
+For every point and metric: the ratio B/A, its 95 % interval, and a verdict. The interval comes from repeated runs
+(--runs 5 or more); of single runs from the means of their batches, which takes 100 requests and means or medians;
+with --paired from the ratios of runs of the same prompts, taken in turn (servebench.paired). Unlike workloads are
+refused; how they were asked (API, streaming) may differ, and is said. A --fail_if fails when the interval lies
+beyond its bound, and when nothing tells that it does not, as of a point that failed; where the interval reaches to
+both sides it says "cannot tell" and does not fail.
 Exit status: 0, 1 when a --fail_if fails, 2 bad input.
 """
 
@@ -26,7 +28,7 @@ from typing import Any
 from msgspec.structs import asdict, replace
 from tabulate import tabulate
 
-from servebench import columns, commandline, gathering, metrics, records, stats, steady, trust
+from servebench import columns, commandline, gathering, metrics, records, selection, stats, steady, trust
 from servebench.records import InputError, Log
 from servebench.sla import Sla, parse
 from servebench.stats import Interval
@@ -116,8 +118,8 @@ def _by_name(logs: Runs, with_backend: bool) -> dict[str, Runs]:
     for runs in gathering.by_point(logs):
         name = _name(runs[0], with_backend)
         if name in found:
-            what = ", ".join(_unlike(found[name][0], runs[0])) or "engine"
-            raise InputError(f"{name}: runs of unlike settings ({what}) in one folder; keep them in two")
+            what = ", ".join(_unlike(found[name][0], runs[0]) or selection.differing([found[name][0], runs[0]]))
+            raise InputError(f"{name}: runs of unlike settings ({what}) in one folder; choose with --filter")
         found[name] = runs
     return found
 
@@ -166,6 +168,25 @@ def notes(a: Runs, b: Runs) -> list[str]:
     return told + [f"{side} {stand_in}" for side, runs in sides.items() if any(map(trust.stand_in, runs))]
 
 
+def left_out(a: Runs, b: Runs) -> list[str]:
+    """Points that are not compared, and why: they failed on one side, or are in one folder alone."""
+    several = any(len({log.server.backend for log in runs}) > 1 for runs in (a, b))
+    states: list[dict[str, bool]] = [{}, {}]  # of each side: name of a point -> has it a run that was measured
+    for state, runs in zip(states, (a, b), strict=True):
+        for log in runs:
+            name = _name(log, several)
+            state[name] = state.get(name, False) or log.status == "ok"
+    told = []
+    for name in dict.fromkeys([*states[0], *states[1]]):
+        ours, theirs = (state.get(name) for state in states)
+        failed = [side for side, state in (("A", ours), ("B", theirs)) if state is False]
+        if failed:
+            told.append(f"{name} failed in {' and '.join(failed)}")
+        elif None in (ours, theirs):
+            told.append(f"{name} is in {'A' if theirs is None else 'B'} alone")
+    return told
+
+
 # The comparison.
 
 
@@ -208,6 +229,8 @@ def _doubt(a: Runs, b: Runs, metric: str) -> str | None:
         failed = max(map(metrics.failed_share, runs))
         if failed > FAILED_SHARE and metric.startswith(LATENCIES):
             return f"{side}: {failed:.0%} failed"
+        if any(log.quality.overloaded for log in runs) and metric.startswith(LATENCIES):
+            return f"{side}: overloaded"
     return None
 
 
@@ -288,12 +311,17 @@ def _cells(row: Comparison) -> list[str]:
     return [*numbers, *span, f"{i.runs} {row.evidence}" if i else "-", row.verdict]
 
 
-def load(folder: Path) -> Runs:
-    """The measured points of a folder. Raises InputError when there is none."""
-    logs = [log for _, log in gathering.load_folder(folder) if log.status == "ok"]
-    if not logs:
-        raise InputError(f"no measured points in {folder}; give a folder that run_benchmark.py wrote to")
+def load(folder: Path, wanted: Sequence[tuple[str, Any]] = ()) -> Runs:
+    """The logs of a folder that a filter lets through, failed ones too. Raises InputError if none was measured."""
+    logs = [log for _, log in gathering.load_folder(folder) if selection.passes(log, wanted)]
+    if not measured(logs):
+        correct = "correct --filter" if wanted else "give a folder that run_benchmark.py wrote to"
+        raise InputError(f"no measured points in {folder}; {correct}")
     return logs
+
+
+def measured(logs: Runs) -> Runs:
+    return [log for log in logs if log.status == "ok"]
 
 
 def main() -> int:
@@ -308,8 +336,12 @@ def main() -> int:
     add("--metric", nargs="+", metavar="NAME", help=of_metric)
     bound = "end with status 1 if B/A is so anywhere"
     add("--fail_if", nargs="+", default=[], metavar='"NAME > RATIO"', help=bound)
+    selection.add_filter(parser, "--filter")
+    selection.add_filter(parser, "--filter_a", "logs of A")
+    selection.add_filter(parser, "--filter_b", "logs of B")
     args = parser.parse_args()
-    a, b = load(args.a), load(args.b)
+    all_a, all_b = load(args.a, args.filter + args.filter_a), load(args.b, args.filter + args.filter_b)
+    a, b = measured(all_a), measured(all_b)
     rows = compare(a, b, [parse(name) for name in args.sla], args.paired)
     names = list(dict.fromkeys(row.metric for row in rows))
     limits = [parse_limit(text, names) for text in args.fail_if]
@@ -320,9 +352,11 @@ def main() -> int:
     print(f"A {args.a}, B {args.b}")
     print(table([row for row in rows if row.metric in shown]))
     print("sees: the smallest difference that would have been told apart; one verdict in 20 is wrong by chance")
-    for note in notes(a, b):
+    unmatched = left_out(all_a, all_b)
+    for note in [*notes(a, b), *unmatched]:
         print(f"note: {note}")
     judged = [verdict for limit in limits for row in rows if (verdict := limit.judge(row))]
+    judged += [f"failed: {words}" for words in unmatched if limits and " failed in " in words]
     print(*judged, sep="\n", end="\n" * bool(judged))
     return int(any(verdict.startswith("failed") for verdict in judged))
 

@@ -123,12 +123,18 @@ def groups(
         print(f"the first {args.max_figures} of {len(keys)} figures (--max_figures)", file=sys.stderr)
     for key in keys[: args.max_figures]:
         kept = {place: [e for e in some if _key(e.head, traits) == key] for place, some in found.items()}
-        shared = [(trait, value) for trait, value in zip(traits, key, strict=True) if value != ""]
+        pairs = zip(traits, key, strict=True)
+        shared = [pair for pair in pairs if pair[1] != "" and pair != (selection.PROMPT, 0)]
         name = "-".join(trait.in_name.format(value) for trait, value in shared)
         free = () if {selection.TP_SIZE, selection.REPLICAS} <= set(same) else selection.OF_SIZES
         series = [curve for place, some in kept.items() if some for curve in _curves(looks[place], some, by, free)]
         group = Group(name, _title(shared, series[0].points[0].log), series)
-        if same[-1] == selection.KIND and not one_of:
+        if one_of:
+            without = [
+                look.label for place, look in looks.items() if not kept[place] and _has(found[place], same, key)
+            ]
+            _say(group, f"{', '.join(without)}: none of this load") if without else None
+        elif same[-1] == selection.KIND:
             say_what_is_missing(group)
         say_what_is_unlike(group)
         yield group
@@ -158,6 +164,11 @@ def _heaviest(keys: list[tuple[Any, ...]], common: int) -> list[tuple[Any, ...]]
 
 def _key(log: Log, traits: tuple[Trait, ...]) -> tuple[Any, ...]:
     return tuple(trait.of(log) for trait in traits)
+
+
+def _has(some: list[Entry], same: tuple[Trait, ...], key: tuple[Any, ...]) -> bool:
+    """Has a folder logs that share these traits with those of a figure?"""
+    return any(_key(entry.head, same) == key[: len(same)] for entry in some)
 
 
 def _title(shared: list[tuple[Trait, Any]], log: Log) -> str:
@@ -216,8 +227,11 @@ def say_what_is_unlike(group: Group) -> None:
     logs = [series.points[0].log for series in group.series]
     unlike = [name for name in selection.differing(logs) if name in RunConfig.__struct_fields__ and name != "api"]
     for name in unlike if len(logs) > 1 else ():
-        told = [f"{series.label} {selection.settings(series.points[0].log)[name]}" for series in group.series]
-        _say(group, f"not measured alike: {'; '.join(told)}")
+        told: dict[str, list[str]] = {}
+        for series in group.series:
+            words = selection.settings(series.points[0].log)[name]
+            told.setdefault(words, []).append(series.label.replace(f", {words}", ""))
+        _say(group, "not measured alike: " + "; ".join(f"{w} ({', '.join(who)})" for w, who in told.items()))
     if any(map(trust.stand_in, logs)):
         _say(group, f"{STAND_IN}: MII around another engine; it says nothing about DeepSpeed-FastGen")
 

@@ -16,14 +16,13 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -36,6 +35,7 @@ from servebench.selection import Point
 
 Name = Callable[[Log], str]
 LEFT_OUT = "left out"  # marks the entry of a legend that says why there is no curve
+LETTERS = 12  # of a title in an inch; those of a legend are smaller, and stand behind their line
 HOW: dict[str, Any] = {
     "png": {"pil_kwargs": {"compress_level": 1}},  # half the time for a third more bytes
     "svg": {"metadata": dict.fromkeys(("Date", "Creator", "Format", "Type"))},  # the same figure is the same file
@@ -75,6 +75,8 @@ def draw_placed(ax: Axes, placed: list[Placed], series: Series, metric: str) -> 
     """A line through means over runs, with their 95 % intervals; hollow points that decide nothing (trust.py)."""
     if not placed:
         leave_out(ax, series)
+    placed = told_apart(ax, placed, series, metric)
+    if not placed:
         return
     look = {"color": series.color, "marker": series.marker}
     ax.plot(*middles(placed), label=series.label, linestyle=series.linestyle, **look)  # type: ignore[arg-type]
@@ -84,6 +86,15 @@ def draw_placed(ax: Axes, placed: list[Placed], series: Series, metric: str) -> 
         half = [[p.x.half for p in known], [p.y.half for p in known]]
         ax.errorbar(*middles(known), xerr=half[0], yerr=half[1], fmt="none", ecolor=series.color, elinewidth=1.1)
         explain_intervals(ax)
+
+
+def told_apart(ax: Axes, placed: list[Placed], series: Series, metric: str) -> list[Placed]:
+    """Without points whose tokens came all at once, where times of tokens are drawn: no scale shows both."""
+    gathered = [p for p in placed if p.point.gathered(metric)]
+    if gathered:
+        loads = ", ".join(f"{selection.load_of(p.point.log):g}" for p in gathered)
+        explain(ax, f"{series.label} at {loads}: buffered, left out", gid=LEFT_OUT)
+    return [p for p in placed if p not in gathered]
 
 
 def draw_hollow(ax: Axes, placed: list[Placed], series: Series, metric: str) -> None:
@@ -104,7 +115,8 @@ def explain_doubts(ax: Axes, points: Iterable[Point], metric: str) -> None:
 def leave_out(ax: Axes, series: Series) -> None:
     """Say in the legend that a curve has no point here (page() says it on the terminal too)."""
     whole = all(not log.run.stream for point in series.points for log in point.runs)
-    why = "whole answers, no token times" if whole else "no such numbers in its logs"
+    gathered = all(point.gathered("tpot") for point in series.points)
+    why = "whole answers, no token times" if whole else "buffered" if gathered else "no such numbers in its logs"
     explain(ax, f"{series.label}: {why}", gid=LEFT_OUT)
 
 
@@ -116,18 +128,15 @@ def middles(placed: list[Placed]) -> tuple[list[float], list[float]]:
 def mark(ax: Axes, placed: list[Placed], series: Series, metric: str, name: Name | None = None) -> None:
     """Write its name beside each point, in its colour; why it is in doubt; what share of it failed."""
     for p in placed:
-        words = with_failures(name(p.point.log) if name else "", p.point)
+        if p.point.gathered(metric):
+            continue  # it is not drawn
         doubt = p.point.doubt(metric)
-        words = ", ".join(filter(None, [words, doubt.mark if doubt and doubt.kind == "cached" else ""]))
+        more = [doubt.mark if doubt and doubt.kind == "cached" else "", "overloaded" * p.point.overloaded]
+        words = ", ".join(filter(None, [with_failures(name(p.point.log) if name else "", p.point), *more]))
         if words:
-            kind = labels.WARNING if p.point.failed_share else labels.LABEL
-            labels.add(ax, words, (p.x.mean, p.y.mean), kind, readable(series.color))
-
-
-def readable(color: str) -> str:
-    """A colour for words: half way from that of its curve to that of all words."""
-    own, words = np.array(to_rgb(color)), np.array(to_rgb(plt.rcParams["text.color"]))
-    return to_hex(tuple((own + words) / 2))
+            kind = labels.WARNING if p.point.failed_share or p.point.overloaded else labels.LABEL
+            color = theme.readable(series.color, plt.rcParams["text.color"])
+            labels.add(ax, words, (p.x.mean, p.y.mean), kind, color)
 
 
 def with_failures(words: str, point: Point) -> str:
@@ -145,15 +154,18 @@ def explain_intervals(ax: Axes) -> None:
     explain(ax, "95 % interval over runs", marker="|", markersize=11)
 
 
+def from_zero(ax: Axes) -> None:
+    """Both axes from 0, and with room behind the last point and above the highest, also where there is but one."""
+    ax.update_datalim([(0, 0)])
+    ax.autoscale_view()
+    ax.set_xlim(left=0)
+    ax.set_ylim(bottom=0)
+
+
 def counted_from_zero(ax: Axes) -> None:
     """Axes of a load or another count: from 0, ticks at whole numbers."""
     from_zero(ax)
     whole_numbers(ax.xaxis)
-
-
-def from_zero(ax: Axes) -> None:
-    ax.set_xlim(left=0)
-    ax.set_ylim(bottom=0)
 
 
 def whole_numbers(axis: Axis, most: int = 9) -> None:
@@ -171,7 +183,7 @@ def page(args: argparse.Namespace, group: Group, suffix: str = "") -> Iterator[F
         yield figure
         if not all(map(_explains, _handles(figure))):
             finish(figure, args.title or group.title)
-            save(figure, args, group.name + suffix)
+            save(figure, args, group.name + suffix, [series.color for series in group.series])
         else:
             print(f"nothing to draw: {group.name}{suffix}", file=sys.stderr)
         _say_left_out(figure, group.name + suffix)
@@ -218,21 +230,24 @@ def _explains(handle: Artist) -> bool:
 
 def _head(figure: Figure, title: str, handles: list[Artist]) -> None:
     """Title and legend above the axes (a legend keeps its place free, a title beside one does not)."""
+    most = int(LETTERS * figure.get_figwidth())
+    title = "\n".join(fill(line, most, break_on_hyphens=False) for line in title.splitlines())
     look: dict[str, Any] = {"title": title, "title_fontsize": 11, "alignment": "left", "handlelength": 3.2}
     for columns in range(min(4, len(handles)), 0, -1):
         by_rows = [handle for column in range(columns) for handle in handles[column::columns]]
-        legend = figure.legend(handles=by_rows, ncols=columns, loc="outside upper left", **look)
+        names = [fill(str(handle.get_label()), most, break_on_hyphens=False) for handle in by_rows]
+        legend = figure.legend(by_rows, names, ncols=columns, loc="outside upper left", **look)
         if legend.get_window_extent().width <= figure.bbox.width or columns == 1:
             return
         legend.remove()
 
 
-def save(figure: Figure, args: argparse.Namespace, name: str) -> None:
+def save(figure: Figure, args: argparse.Namespace, name: str, colors: Iterable[str]) -> None:
     """Write the figure and say where."""
     args.out_dir.mkdir(parents=True, exist_ok=True)
     for kind in args.format:
         path = args.out_dir / f"{name}.{kind}"
         figure.savefig(path, **HOW[kind])
         if args.theme == "auto":
-            path.write_text(theme.follow_reader(path.read_text()))
+            path.write_text(theme.follow_reader(path.read_text(), colors))
         print(path)

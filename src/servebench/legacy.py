@@ -54,12 +54,18 @@ def decode(data: bytes, file_name: str) -> Log:
     original = msgspec.json.decode(data, type=OriginalLog)
     details = original.response_details
     args: dict[str, Any] = {}
+    release = "original suite"
+    if any(name in original.args for name in OF_THE_FIRST if name != "max_new_tokens"):
+        release = "original suite, first release"
     if "backend" not in original.args and "vllm" in original.args:  # the first release, and some after it
         args = _sizes(f"{original.args.get('deployment_name')} {file_name}")
         args["backend"] = "vllm" if original.args["vllm"] else "fastgen"
     args |= {OF_THE_FIRST.get(name, name): value for name, value in original.args.items() if value is not None}
     if missing := [name for name in NEEDED if not isinstance(args.get(name), int)]:
         raise msgspec.ValidationError(f"its args have no number for {', '.join(missing)}")
+    if args.get("backend") != "aml":  # it only names what the other settings say
+        args.pop("deployment_name", None)
+    args |= {"api": "mii"} if args.get("backend") == "fastgen" else {}
     asked = {"num_requests": len(details), "stream": any(r.token_gen_time for r in details)}
     server = _known(ServerConfig, {"backend": "unknown", "model": "unknown"} | args)
     run = _known(RunConfig, args | asked)
@@ -72,7 +78,7 @@ def decode(data: bytes, file_name: str) -> Log:
         fingerprint="",
         server=server,
         run=run,
-        server_facts=ServerFacts(urls=[], engine=f"{server.backend} (original suite)"),
+        server_facts=ServerFacts(urls=[], engine=f"{server.backend} ({release})"),
         client={"source": SOURCE, "workload_sha256": _sha256(details)},
         window_ns=_all_active(results, run.num_clients),
         quality=Quality(asked_concurrency=run.num_clients),

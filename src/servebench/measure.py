@@ -134,7 +134,7 @@ def measure_point(point: Point, server: Server, settings: Settings, tokenizer: T
         failure,
         started_at,
         server_facts=msgspec.structs.replace(server.facts, log_tail=server.log_tail() if failure else ""),
-        client=_this_client() | asked | {"num_workers": outcome.workers},
+        client=_this_client() | about,
         window_ns=outcome.window_ns,
         quality=outcome.quality,
         cache_hit_rate=hit_rate(before, server.cache_counters()),

@@ -25,7 +25,7 @@ import msgspec
 from servebench import advice, commandline, gathering, selection, spreadsheet
 from servebench.gathering import point_of
 from servebench.records import InputError, Log, model_name
-from servebench.report_html import Drawing, page
+from servebench.report_html import Drawing, Found, page
 from servebench.report_table import Reading
 
 SCRIPTS = Path(__file__).parents[1].glob("plot_*.py")  # beside the package, in a checkout
@@ -50,7 +50,7 @@ def main() -> int:
         points = read(args.folder)
         if not points:
             raise InputError(f"no logs in {args.folder}; give a folder that run_benchmark.py wrote to")
-        output.write_text(page(args.folder, points, list(drawn)), encoding="utf-8")
+        output.write_text(page(args.folder, points, list(drawn), searches(args.folder)), encoding="utf-8")
     print(f"{output}: {len(points)} points")
     return 0
 
@@ -64,6 +64,17 @@ def read(folder: Path) -> list[list[Reading]]:
         run = reading(str(path.relative_to(folder)), path.parent.name, log)
         points.setdefault((path.parent.name, *point_of(log)), []).append(run)
     return list(points.values())
+
+
+def searches(folder: Path) -> list[Found]:
+    """What each search in the folder found, or in those of its backends."""
+    found = []
+    for path in sorted((*folder.glob("searches/*.json"), *folder.glob("*/searches/*.json"))):
+        try:
+            found.append(msgspec.json.decode(path.read_bytes(), type=Found))
+        except (OSError, msgspec.MsgspecError) as error:
+            print(f"left out: {path}: not what a search found: {error}", file=sys.stderr)
+    return found
 
 
 def order(log: Log) -> tuple[Any, ...]:

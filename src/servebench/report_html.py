@@ -17,6 +17,7 @@ from string import Template
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
 from msgspec.structs import asdict
 
 from servebench import __version__
@@ -38,7 +39,24 @@ class Drawing:
     said: str
 
 
-def page(folder: Path, points: list[Runs], drawn: list[Drawing]) -> str:
+class Looked(msgspec.Struct):
+    """What a search saw at one load."""
+
+    load: float
+    says: str
+    why: str = ""
+    seen: dict[str, float | None] = {}
+
+
+class Found(msgspec.Struct):
+    """What a search found, of that which search.py keeps."""
+
+    words: str
+    unit: str
+    loads: list[Looked]
+
+
+def page(folder: Path, points: list[Runs], drawn: list[Drawing], searches: list[Found]) -> str:
     """The whole page."""
     style, script = (HERE.with_name(f"report.{kind}").read_text() for kind in ("css", "js"))
     return Template(HERE.with_name("report.html").read_text()).substitute(
@@ -49,6 +67,7 @@ def page(folder: Path, points: list[Runs], drawn: list[Drawing]) -> str:
         facts=_facts(points),
         common=common(points),
         table=table(points),
+        searches="".join(map(_search, searches)) or "<p>None.</p>",
         figures="".join(map(_drawing, sorted(drawn, key=_worth))),
         warnings=_warnings(points),
         failed=_failed(points),
@@ -70,6 +89,19 @@ def _facts(points: list[Runs]) -> str:
     words = [f"{len(points):,} points", f"{len(runs):,} runs", f"{counted:,} requests", f"{failed:,} failed"]
     words += [f"measured {' to '.join(dict.fromkeys((started[0], started[-1])))}", f"written {now}"]
     return " · ".join(map(escape, [*words, f"ServeBench {__version__}"]))
+
+
+def _search(found: Found) -> str:
+    """Its words; a click shows every load that it looked at."""
+    head = f"<tr><th>{escape(found.unit)}</th><th>says</th><th>seen</th></tr>"
+    inside = f"<table class=list>{head}{''.join(map(_looked, found.loads))}</table>"
+    return f"<details><summary><strong>{escape(found.words)}</strong></summary>{inside}</details>"
+
+
+def _looked(looked: Looked) -> str:
+    seen = ", ".join(f"{k} {'unknown' if v is None else f'{v:.4g}'}" for k, v in looked.seen.items())
+    cells = (f"{looked.load:g}", ", ".join(filter(None, (looked.says, looked.why))), seen)
+    return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
 
 
 def _worth(drawing: Drawing) -> float:

@@ -102,7 +102,9 @@ def _configured(name: str) -> Column:
 
     def cell(runs: Runs) -> tuple[str, float | None]:
         value = runs[0].row[name]
-        return escape("-" if value is None else str(value)), float(str(value)) if numeric else None
+        return escape("-" if value is None else str(value)), float(
+            value
+        ) if numeric and value is not None else None
 
     return Column(CONFIGURATION[name], cell, numeric)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,10 +20,11 @@ from servebench import gathering, metrics, steady, trust
 from servebench.commandline import folder
 from servebench.gathering import by_point, read
 from servebench.records import InputError, Log, RunConfig, ServerConfig, model_label, workload_label
-from servebench.stats import Interval
+from servebench.stats import Interval, most
 from servebench.trust import Doubt
 
 FIELDS = {f.name: f.type for kind in (ServerConfig, RunConfig) for f in msgspec.structs.fields(kind)}
+FIELDS["engine"] = str  # its name and version, as it said
 # Fields that sizes and load of a figure or of a row tell already, or that two points of one curve need not share.
 TOLD_APART = {
     *("model", "tp_size", "max_ragged_batch_size", "num_replicas"),
@@ -104,7 +105,8 @@ MODEL = Trait(lambda log: model_label(log.server.model), "{}", "{}")
 TP_SIZE = Trait(lambda log: log.server.tp_size, "tp{}", "TP {}")
 BATCH = Trait(lambda log: log.server.max_ragged_batch_size, "bs{}", "batch {}")
 REPLICAS = Trait(lambda log: log.server.num_replicas, "replicas{}", "replicas {}")
-PROMPT = Trait(lambda log: log.run.mean_prompt_length, "prompt{}", "prompt {}")
+# 0 of a dataset, whose prompts are as long as they are
+PROMPT = Trait(lambda log: 0 if log.run.dataset else log.run.mean_prompt_length, "prompt{}", "prompt {}")
 GENERATION = Trait(lambda log: log.run.mean_max_new_tokens, "gen{}", "generation {} tokens")
 REQUESTS = Trait(lambda log: workload_label(log.run), "{}", "{}")
 KIND = Trait(load_kind, "{}", "by {}")
@@ -128,6 +130,14 @@ class Point:
     def doubt(self, metric: str) -> Doubt | None:
         """Why this metric of the point decides nothing."""
         return trust.of_point(self.runs, metric)
+
+    def gathered(self, metric: str) -> bool:
+        """Is this metric one of tokens, and did those of most runs come all at once, whoever gathered them?"""
+        return metric.startswith(trust.OF_TOKENS) and most(sum(map(trust.buffered, self.runs)), len(self.runs))
+
+    @property
+    def overloaded(self) -> bool:
+        return most(sum(log.quality.overloaded for log in self.runs), len(self.runs))
 
     @property
     def failed_share(self) -> float:
@@ -157,8 +167,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     look = "folders of logs, a curve each; plot_config.yaml there: label, color, marker, linestyle, x_max, y_max"
     add("--data_dirs", nargs="+", type=folder, metavar="DIR", help=look)
     add("--model_name", "--model", metavar="NAME", help="only this model [all]")
-    wanted = "only logs with this, of any field of server or run; a field given twice may have either value"
-    add("--filter", nargs="+", type=_condition, default=[], metavar="FIELD=VALUE", help=wanted)
+    add_filter(parser, "--filter")
+
+
+def add_filter(parser: argparse.ArgumentParser, name: str, of: str = "logs") -> None:
+    wanted = f"only {of} with this, any field of server or run, or engine; given twice, either value will do"
+    parser.add_argument(name, nargs="+", type=_condition, default=[], metavar="FIELD=VALUE", help=wanted)
 
 
 def _condition(text: str) -> tuple[str, Any]:
@@ -173,7 +187,8 @@ def _condition(text: str) -> tuple[str, Any]:
     try:
         return name, msgspec.json.decode(value, type=FIELDS[name])
     except msgspec.MsgspecError:
-        raise argparse.ArgumentTypeError(f"{text!r}: {why}") from None
+        lists = "; lists and objects are JSON" if "array" in str(why) or "object" in str(why) else ""
+        raise argparse.ArgumentTypeError(f"{text!r}: {why}{lists}") from None
 
 
 def chosen(args: argparse.Namespace) -> dict[Path, list[Entry]]:
@@ -211,7 +226,13 @@ def entries(place: Path) -> Iterator[Entry]:
 
 
 def _wanted(log: Log, args: argparse.Namespace) -> bool:
-    values = msgspec.structs.asdict(log.server) | msgspec.structs.asdict(log.run)
-    given = {name: [value for other, value in args.filter if other == name] for name, _ in args.filter}
     of_model = args.model_name is None or model_label(args.model_name) == model_label(log.server.model)
-    return of_model and all(values[name] in either for name, either in given.items())
+    return of_model and passes(log, args.filter)
+
+
+def passes(log: Log, conditions: Sequence[tuple[str, Any]]) -> bool:
+    """Has the log what --filter asks for?"""
+    values = msgspec.structs.asdict(log.server) | msgspec.structs.asdict(log.run)
+    values["engine"] = log.server_facts.engine
+    given = {name: [value for other, value in conditions if other == name] for name, _ in conditions}
+    return all(values[name] in either for name, either in given.items())

@@ -98,7 +98,8 @@ def meets_cumulative(log: Log, tokens_per_s: float) -> np.ndarray:
 @once_a_log
 def _told_apart(log: Log) -> np.ndarray:
     """Is it known of each request how fast its tokens came? Of several tokens in a single event it is not."""
-    return np.array([len(r.event_ns) > 1 or r.generated_tokens <= 1 for r in metrics.succeeded(log)], dtype=bool)
+    known = [len(r.event_ns) > 1 or metrics.shown_tokens(r) <= 1 for r in metrics.succeeded(log)]
+    return np.array(known, dtype=bool)
 
 
 def meets_limits(

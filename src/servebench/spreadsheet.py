@@ -28,7 +28,7 @@ def row(runs: list[Log], slas: Sequence[Sla] = ()) -> dict[str, Cell]:
     doubts = [why for log in good if (why := steady.unsteady(log))] if steady.not_stationary(good) else []
     cells: dict[str, Cell] = {name: getattr(server, name) for name in OF_SERVER}
     cells |= {
-        "mean_prompt_length": run.mean_prompt_length,
+        "mean_prompt_length": None if run.dataset else run.mean_prompt_length,
         "mean_max_new_tokens": run.mean_max_new_tokens,
         "num_clients": None if run.open_loop else run.num_clients,
         "request_rate_per_s": run.request_rate,
