@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from servebench.records import InputError, RunConfig, ServerConfig, log_name
 from servebench.sweep import Plan, Point
 from servebench.workload import replay
 from servebench.workload.datasets import read
-from servebench.workload.lengths import HIGHEST, lengths_of
+from servebench.workload.lengths import HIGHEST, Lengths, lengths_of
 from servebench.workload.model_files import expanded, model_context
 
 HIGHEST_PORT = 65535
@@ -130,12 +131,18 @@ def cut_lengths(run: RunConfig, context: int | None) -> Iterator[str]:
     prompts, answers = lengths_of(run)
     most = min(run.max_prompt_length, context - answers.mean if context else run.max_prompt_length)
     for what, lengths, bound in (("prompts", prompts, most), ("generations", answers, HIGHEST * answers.mean)):
-        achieved = float(np.mean(lengths.draw(DRAWS, bound, np.random.default_rng(0))))
+        achieved = mean_within(lengths, bound)
         if abs(achieved / lengths.mean - 1) > OFF:
             yield (
                 f"{what} of {lengths.mean} tokens are {achieved:.0f} on average, as they are cut to 1 .. {bound}; "
                 "spread them less or allow more"
             )
+
+
+@cache  # a plan has few lengths and many points
+def mean_within(lengths: Lengths, most: int) -> float:
+    """What is left of a mean where lengths are cut to 1 .. most."""
+    return float(np.mean(lengths.draw(DRAWS, most, np.random.default_rng(0))))
 
 
 def check_results_folder(folder: Path) -> None:
