@@ -63,6 +63,13 @@ def test_the_context_of_llamacpp_follows_from_the_plan(engines: Path, words: lis
     assert after(command, "--ctx-size") == str(tokens)
 
 
+def test_clients_of_each_replica_make_room_too(engines: Path) -> None:
+    model = ["llamacpp", "--model", engines / "m.gguf", "--num_replicas", 2, "--scenario", "D(1000,1000)"]
+    of_each, _ = launched(*model, "--clients_per_replica", 4)
+    of_all, _ = launched(*model, "--num_clients", 8)
+    assert after(of_each, "--ctx-size") == after(of_all, "--ctx-size") == str(8 * 2000)
+
+
 def test_a_context_that_the_user_gives_stands(engines: Path) -> None:
     command, _ = launched("llamacpp", "--model", engines / "m.gguf", "--engine_args", "--ctx-size 512")
     assert command.count("--ctx-size") == 1 and after(command, "--ctx-size") == "512"

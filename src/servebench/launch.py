@@ -32,7 +32,7 @@ import msgspec
 import psutil
 from tqdm import tqdm
 
-from servebench.arguments import Settings
+from servebench.arguments import Settings, clients_of
 from servebench.backends import BACKENDS
 from servebench.backends.contract import Launch, engine_home
 from servebench.keys import hide_in_file, hide_in_text, hide_in_url, hide_in_words
@@ -156,15 +156,16 @@ def launch_of(config: ServerConfig, settings: Settings, port: int, replica: int)
     launch = backend.launch(config, port, replica)
     if not backend.room:
         return launch
-    return replace(launch, command=(*launch.command, *backend.room(config, at_once(settings), longest(settings))))
+    room = backend.room(config, at_once(config, settings), longest(settings))
+    return replace(launch, command=(*launch.command, *room))
 
 
-def at_once(settings: Settings) -> int:
+def at_once(config: ServerConfig, settings: Settings) -> int:
     """Most requests that the plan has in flight, as far as it can be known beforehand."""
     search = settings.find_max or settings.find_peak
     if search or settings.request_rate or settings.trace_speed:
         return settings.max_concurrency or NO_LIMIT
-    return max(settings.num_clients) + (PROBES if settings.probe_rate else 0)
+    return max(clients_of(settings, config.num_replicas)) + (PROBES if settings.probe_rate else 0)
 
 
 def longest(settings: Settings) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from servebench import defaults, keys, records
-from servebench.arguments import Settings, attached_urls
+from servebench.arguments import Settings, attached_urls, clients_of
 from servebench.backends import BACKENDS
 from servebench.backends.openai import beside
 from servebench.identity import environment_of, fingerprint, identity_of
@@ -137,8 +137,7 @@ def _lengths(settings: Settings) -> list[dict[str, Any]]:
 def _loads(settings: Settings, server: ServerConfig) -> list[dict[str, Any]]:
     """Clients, request rates, or speeds of a trace: one of them is swept. A search begins with the least."""
     rates: Sequence[float] = settings.request_rate
-    clients: Sequence[int] = [each * server.num_replicas for each in settings.clients_per_replica]
-    clients = clients or settings.num_clients
+    clients: Sequence[int] = clients_of(settings, server.num_replicas)
     if settings.find_max or settings.find_peak:
         rates, clients = sorted(rates)[:1], sorted(clients)[:1]
     if rates:
