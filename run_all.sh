@@ -51,5 +51,5 @@ figure plot_effective_throughput                      # 2023: figures 4, 7, 8
 figure plot_latency_percentile --filter num_clients=16 mean_max_new_tokens=128 # 2023: figure 5
 figure plot_repl_scale --clients_per_replica 16       # 2023: figure 6
 figure plot_tp_sizes                                  # latency and TFLOP/s per GPU
-try $PYTHON -m servebench.report "$LOGS"              # all of it on one page
+try $PYTHON -m servebench report "$LOGS"              # all of it on one page
 finish

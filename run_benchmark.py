@@ -19,12 +19,14 @@ except ModuleNotFoundError:
 import msgspec
 from tqdm import tqdm
 
-from servebench import arguments, commandline, keys, search, store, summary, sweep
-from servebench.calibrate import calibrate
-from servebench.measure import measure_plan
-from servebench.preflight import check_loads, preflight
-from servebench.records import Log
-from servebench.signals import ends_on_signals
+from servebench.campaign.measure import measure_plan
+from servebench.cli import commandline, keys
+from servebench.cli.signals import ends_on_signals
+from servebench.log import store
+from servebench.log.schema import Log
+from servebench.plan import arguments, search, sweep
+from servebench.plan.preflight import check_loads, preflight
+from servebench.show import summary
 
 
 def main() -> int:
@@ -34,7 +36,7 @@ def main() -> int:
         print(summary.models_table())
         return 0
     with ends_on_signals():
-        return calibrate(settings) if settings.calibrate else run(settings)
+        return run(settings)
 
 
 def run(settings: arguments.Settings) -> int:
@@ -63,7 +65,7 @@ def measure(plan: sweep.Plan, settings: arguments.Settings) -> list[Log]:
         for point, log in measured:
             bar.write(summary.line(log))
             try:
-                written = store.save(log, point.path)
+                written = store.put(log, point.path)
             except OSError as error:
                 why = f"its log cannot be written ({error.strerror}); those before it are kept"
                 return [*failed, msgspec.structs.replace(log, status="failed", failure=why)]

@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from servebench.calibrate import GAP_S, completion_body, reference_server
-from servebench.load.dealing import Target
+from servebench.analysis.metrics import schedule_wait_s
 from servebench.load.fleet import run_load
-from servebench.metrics import schedule_wait_s
-from servebench.records import RunConfig
+from servebench.load.sharding import Target
+from servebench.log.schema import RunConfig
+from servebench.reference.calibrate import GAP_S, completion_body, reference_server
 from servebench.workload import Request, Workload
 from servebench.workload.arrivals import draw_schedule
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from tabulate import tabulate
 
-from servebench import stats, steady, stopping
+from servebench.analysis import stationarity, stats, target_ci
 
 ITERATION_S, SEQUENCE_S, PROMPT_TOKEN_S = 0.02, 0.0005, 0.00015  # what one pass of the model takes: base, each
 SLOTS = 32  # most sequences in a batch
@@ -98,8 +98,10 @@ def evaluate(arrived: np.ndarray, first: np.ndarray, ended: np.ndarray) -> tuple
         "p99 TTFT": np.percentile(ttft, 99),
         "mean E2E": (ended - arrived)[counted].mean(),
     }
-    in_flight = steady.in_flight(arrived, ended, np.linspace(start, end, steady.BINS + 1))
-    return {name: float(value) for name, value in values.items()}, steady.doubt({"in flight": in_flight}, ttft)
+    in_flight = stationarity.in_flight(arrived, ended, np.linspace(start, end, stationarity.BINS + 1))
+    return {name: float(value) for name, value in values.items()}, stationarity.doubt(
+        {"in flight": in_flight}, ttft
+    )
 
 
 def truth(rng: np.random.Generator, rate_per_s: float) -> dict[str, float]:
@@ -127,7 +129,7 @@ def stopped(
         of_campaign = {name: found.values[name][i * most : (i + 1) * most].tolist() for name in names}
         for n in range(least, most + 1):
             intervals = [stats.t_interval(of_campaign[name][:n]) for name in names]
-            if all(stopping.relative_width(i) <= target for i in intervals):
+            if all(target_ci.relative_width(i) <= target for i in intervals):
                 break
         rows.append([n, *(i.low <= true[name] <= i.high for i, name in zip(intervals, names, strict=True) if i)])
     return [float(column) for column in np.mean(rows, axis=0)]

@@ -15,10 +15,10 @@ from pathlib import Path
 import psutil
 from tabulate import tabulate
 
-from servebench.calibrate import completion_body, reference_server
-from servebench.load.dealing import Target
 from servebench.load.fleet import Outcome, run_load
-from servebench.records import RunConfig
+from servebench.load.sharding import Target
+from servebench.log.schema import RunConfig
+from servebench.reference.calibrate import completion_body, reference_server
 from servebench.workload import Request, Workload
 
 CLIENTS, PROMPT, EVENTS, GAP_S = 4, 100_000, 32_000, 0.0001

@@ -25,9 +25,10 @@ import msgspec
 import numpy as np
 from tabulate import tabulate
 
-from servebench import metrics, records
-from servebench.backends.contract import REPOSITORY
-from servebench.calibrate import GAP_S, TOKENS, Sent, reference_server
+from servebench.analysis import metrics
+from servebench.log import store
+from servebench.reference.calibrate import GAP_S, TOKENS, Sent, reference_server
+from servebench.servers.backends.contract import REPOSITORY
 
 ENGINES = Path(os.environ.get("SERVEBENCH_ENGINES", REPOSITORY / ".engines"))
 MODEL = Path(os.environ.get("SERVEBENCH_MODELS", REPOSITORY / ".models")) / "SmolLM2-135M-Instruct"
@@ -51,7 +52,7 @@ def ours(url: str, clients: int, requests: int, folder: Path) -> list[object]:
 
 
 def read_ours(folder: Path) -> Report:
-    log = records.load(next(folder.glob("openai/*.json")))
+    log = store.load(next(folder.glob("openai/*.json")))
     ttft, itl = metrics.each(log, metrics.ttft_s) * 1e3, metrics.pooled_itl_s(log) * 1e3
     return _statistics(ttft, itl)
 

@@ -32,11 +32,11 @@ from typing import NamedTuple
 import numpy as np
 from tabulate import tabulate
 
-from servebench import metrics
-from servebench.calibrate import completion_body, reference_server
-from servebench.load.dealing import Target
+from servebench.analysis import metrics
 from servebench.load.fleet import Outcome, run_load
-from servebench.records import Result, RunConfig
+from servebench.load.sharding import Target
+from servebench.log.schema import Result, RunConfig
+from servebench.reference.calibrate import completion_body, reference_server
 from servebench.workload import Request, Workload
 from servebench.workload.arrivals import draw_schedule
 

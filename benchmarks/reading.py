@@ -28,8 +28,9 @@ import numpy as np
 from tabulate import tabulate
 from tokenizers import Tokenizer
 
-from servebench import records, sla
-from servebench.records import Log, Result, RunConfig, ServerConfig, ServerFacts
+from servebench.analysis import sla
+from servebench.log import schema, store
+from servebench.log.schema import Log, Result, RunConfig, ServerConfig, ServerFacts
 from servebench.workload.tokens import exact_texts
 
 ROOT = Path(__file__).parents[1]
@@ -83,7 +84,7 @@ def make_folder(folder: Path, logs: int, requests: int, tokens: int) -> None:
         clients = 1 + i // 10
         run = RunConfig(mean_prompt_length=500 * (1 + i // 2 % 5), num_clients=clients, num_requests=requests)
         log = make_log(rng, server, run, tokens)
-        records.save(log, folder / server.backend / records.log_name(server, run))
+        store.save(log, folder / server.backend / schema.log_name(server, run))
 
 
 def commands(folder: Path) -> dict[str, list[str]]:

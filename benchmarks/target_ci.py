@@ -19,9 +19,10 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from servebench import metrics, records, stopping
-from servebench.calibrate import reference_server
-from servebench.records import Log
+from servebench.analysis import metrics, target_ci
+from servebench.log import store
+from servebench.log.schema import Log
+from servebench.reference.calibrate import reference_server
 
 ROOT = Path(__file__).parents[1]
 GAP_S = 0.002
@@ -42,20 +43,20 @@ def measure_reference(folder: Path, runs: int, tokenizer: Path) -> None:
 
 def points(folder: Path) -> list[list[Log]]:
     """The runs of each point, by clients."""
-    logs = [records.load(path) for path in folder.glob("*/*-clients*.json")]
+    logs = [store.load(path) for path in folder.glob("*/*-clients*.json")]
     logs.sort(key=lambda log: (log.run.num_clients, log.run.repetition))
     return [list(runs) for _, runs in groupby(logs, lambda log: log.run.num_clients)]
 
 
 def runs_needed(runs: list[Log], target: float, least: int) -> int:
     """Runs after which --target_ci stops."""
-    stops = (n for n in range(1, len(runs) + 1) if stopping.why_stop(runs[:n], target, least, len(runs)))
+    stops = (n for n in range(1, len(runs) + 1) if target_ci.why_stop(runs[:n], target, least, len(runs)))
     return next(stops, len(runs))
 
 
 def width(runs: list[Log]) -> float:
     """The wider of the two relative intervals."""
-    return max(stopping.relative_widths(runs))
+    return max(target_ci.relative_widths(runs))
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ install() { # uv if it is here or can be had (seconds instead of half a minute),
 }
 
 works() { # is all that we need in .venv?
-    local modules="servebench.measure, servebench.report, servebench.figures"
+    local modules="servebench.campaign.measure, servebench.show.html.report, servebench.figures.page"
     if [ "$EXTRA" = dev ]; then modules+=", mypy, pytest, ruff, selenium, trustme"; fi
     .venv/bin/python -c "import $modules" >"$LOG" 2>&1
 }

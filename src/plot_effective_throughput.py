@@ -18,9 +18,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from servebench import commandline, curves, figures, selection, sla
-from servebench.curves import Series
-from servebench.records import Log
+from servebench.analysis import selection, sla
+from servebench.cli import commandline
+from servebench.figures import curves, page
+from servebench.figures.curves import Series
+from servebench.log.schema import Log
 
 RATE = commandline.number(float, 1e-3)  # tokens/s
 KINDS = {"ema": "moving average", "cum": "running sum"}
@@ -43,7 +45,7 @@ def effective(met: sla.Met, log: Log) -> float | None:
 
 def draw(ax: Axes, all_series: list[Series], met: sla.Met) -> None:
     for series in all_series:
-        figures.draw_curve(ax, series, selection.load_of, partial(effective, met), "effective_throughput")
+        page.draw_curve(ax, series, selection.load_of, partial(effective, met), "effective_throughput")
 
 
 def panels(figure: Figure, all_series: list[Series], slas: dict[float, sla.Met]) -> None:
@@ -58,13 +60,13 @@ def panels(figure: Figure, all_series: list[Series], slas: dict[float, sla.Met])
         draw(ax, all_series, met)
         ax.set_title(f"generation {rate:g} tokens/s")
     for ax in axes.flat[: len(slas)]:  # now that the highest of all panels is known
-        figures.counted_from_zero(ax)
+        page.counted_from_zero(ax)
     figure.supxlabel(selection.load_axis(all_series[0].points[0].log), fontsize=10)
     figure.supylabel("Effective throughput (requests/s)", fontsize=10)
 
 
 def main() -> None:
-    parser = figures.parser(__doc__, "goodtput")
+    parser = page.parser(__doc__, "goodtput")
     add = parser.add_argument
     prompt, rates = sla.PROMPT_RATE, sla.GENERATION_RATES
     add("--sla_prompt_tokens_per_sec", type=RATE, default=prompt, metavar="R", help="[512]")
@@ -76,9 +78,9 @@ def main() -> None:
     for group in curves.groups(args, selection.CONFIGURATION):
         for kind, words in KINDS.items():
             slas = {rate: sla_of(kind, prompt, rate, args.ema_span) for rate in args.sla_gen_tokens_per_sec}
-            with figures.page(args, group, f"-{kind}") as figure:
+            with page.page(args, group, f"-{kind}") as figure:
                 panels(figure, group.series, slas)
-                figures.explain(figure.axes[0], f"SLA: prompt {prompt:g} tokens/s, {words}")
+                page.explain(figure.axes[0], f"SLA: prompt {prompt:g} tokens/s, {words}")
 
 
 if __name__ == "__main__":

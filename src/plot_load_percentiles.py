@@ -19,9 +19,11 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from servebench import commandline, curves, figures, metrics, selection, stats
-from servebench.curves import Series
-from servebench.records import Log, Result
+from servebench.analysis import metrics, selection, stats
+from servebench.cli import commandline
+from servebench.figures import curves, page
+from servebench.figures.curves import Series
+from servebench.log.schema import Log, Result
 
 PERCENTILES = {99: "-", 90: "--", 50: ":"}
 OfRequest = Callable[[Result], float | None]
@@ -50,19 +52,19 @@ def draw(ax: Axes, all_series: list[Series], metric: str, of_request: OfRequest)
     """The percentiles of one latency on an axis of powers of ten, since they lie far apart."""
     cross = {"marker": "x", "color": plt.rcParams["text.color"], "markersize": 4, "linestyle": ""}
     for q, linestyle in PERCENTILES.items():
-        figures.explain(ax, f"P{q}", linestyle=linestyle)
+        page.explain(ax, f"P{q}", linestyle=linestyle)
     for q, linestyle in PERCENTILES.items():
         for series in all_series:
             placed = series.placed(selection.load_of, partial(percentile, of_request, q))
-            figures.draw_placed(ax, placed, replace(series, linestyle=linestyle), metric)
+            page.draw_placed(ax, placed, replace(series, linestyle=linestyle), metric)
             drawn = [p for p in placed if not p.point.gathered(metric)]
             few = [p for p in drawn if any(too_few(of_request, q, log) for log in p.point.runs)]
             if few:
-                ax.plot(*figures.middles(few), **cross)
-                figures.explain(ax, "too few requests for this percentile", **cross)
+                ax.plot(*page.middles(few), **cross)
+                page.explain(ax, "too few requests for this percentile", **cross)
             if q == max(PERCENTILES):
-                figures.mark(ax, placed, series, metric)
-    figures.whole_numbers(ax.xaxis)
+                page.mark(ax, placed, series, metric)
+    page.whole_numbers(ax.xaxis)
     ax.set_yscale("log")
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter("{x:g}")
@@ -70,9 +72,9 @@ def draw(ax: Axes, all_series: list[Series], metric: str, of_request: OfRequest)
 
 
 def main() -> None:
-    args = figures.parser(__doc__, "load_percentiles").parse_args()
+    args = page.parser(__doc__, "load_percentiles").parse_args()
     for group in curves.groups(args, selection.CONFIGURATION):
-        with figures.page(args, group) as figure:
+        with page.page(args, group) as figure:
             figure.set_size_inches(8.0, 4.4)
             panels = LATENCIES | (ANSWER if thinks_first(group.series) else {})
             axes: Sequence[Axes] = figure.subplots(1, len(panels))

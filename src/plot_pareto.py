@@ -13,10 +13,12 @@ import servebench  # noqa: F401  # isort: skip  first: it says what this Python 
 
 from matplotlib.axes import Axes
 
-from servebench import commandline, curves, figures, metrics, selection
-from servebench.curves import Placed, Series
-from servebench.records import Log
-from servebench.selection import KIND, LENGTHS, MODEL
+from servebench.analysis import metrics, selection
+from servebench.analysis.selection import KIND, LENGTHS, MODEL
+from servebench.cli import commandline
+from servebench.figures import curves, page
+from servebench.figures.curves import Placed, Series
+from servebench.log.schema import Log
 
 METRIC = "interactivity"
 
@@ -41,24 +43,24 @@ def name(log: Log) -> str:
 
 def draw(ax: Axes, all_series: list[Series]) -> None:
     for series in all_series:
-        placed = figures.told_apart(ax, series.placed(per_user, metrics.throughput_per_gpu), series, METRIC)
+        placed = page.told_apart(ax, series.placed(per_user, metrics.throughput_per_gpu), series, METRIC)
         doubtful = [p for p in placed if p.point.doubt(METRIC)]  # such a point beats none
         best = frontier([p for p in placed if p not in doubtful] or doubtful)
         beaten = [p for p in placed if p not in best + doubtful]
-        ax.plot(*figures.middles(beaten), series.marker, color=series.color, alpha=0.3, markersize=4)
-        figures.draw_placed(ax, best, series, METRIC)
-        figures.mark(ax, best, series, METRIC, name)
-        figures.draw_hollow(ax, doubtful, series, METRIC)
-    figures.explain(ax, "beaten both ways", marker="o", alpha=0.3, markersize=4)
-    figures.explain(ax, f"labels: TP size × replicas, {selection.load_axis(all_series[0].points[0].log).lower()}")
+        ax.plot(*page.middles(beaten), series.marker, color=series.color, alpha=0.3, markersize=4)
+        page.draw_placed(ax, best, series, METRIC)
+        page.mark(ax, best, series, METRIC, name)
+        page.draw_hollow(ax, doubtful, series, METRIC)
+    page.explain(ax, "beaten both ways", marker="o", alpha=0.3, markersize=4)
+    page.explain(ax, f"labels: TP size × replicas, {selection.load_axis(all_series[0].points[0].log).lower()}")
     ax.set(xlabel="Tokens/s per user (median)", ylabel="Output tokens/s per GPU")
-    figures.from_zero(ax)
+    page.from_zero(ax)
 
 
 def main() -> None:
-    args = figures.parser(__doc__, "pareto").parse_args()
+    args = page.parser(__doc__, "pareto").parse_args()
     for group in curves.groups(args, (MODEL, *LENGTHS, KIND)):
-        with figures.page(args, group) as figure:
+        with page.page(args, group) as figure:
             draw(figure.subplots(), group.series)
 
 

@@ -14,10 +14,12 @@ import sys
 
 from matplotlib.axes import Axes
 
-from servebench import commandline, curves, figures, metrics, selection
-from servebench.curves import Series
-from servebench.records import Log
-from servebench.selection import BATCH, LENGTHS, MODEL, REPLICAS, TP_SIZE, Trait
+from servebench.analysis import metrics, selection
+from servebench.analysis.selection import BATCH, LENGTHS, MODEL, REPLICAS, TP_SIZE, Trait
+from servebench.cli import commandline
+from servebench.figures import curves, page
+from servebench.figures.curves import Series
+from servebench.log.schema import Log
 
 
 def load_per_replica(log: Log) -> float:
@@ -36,17 +38,17 @@ FAMILY = (MODEL, TP_SIZE, BATCH, *LENGTHS, LOAD)
 
 def draw(ax: Axes, all_series: list[Series]) -> None:
     for series in all_series:
-        placed = figures.draw_curve(ax, series, replicas, metrics.request_throughput, "request_throughput")
+        placed = page.draw_curve(ax, series, replicas, metrics.request_throughput, "request_throughput")
         if placed:
             fewest, rate, most = placed[0].x.mean, placed[0].y.mean, placed[-1].x.mean
             ax.plot([fewest, most], [rate, rate * most / fewest], ":", color=series.color, linewidth=1.2)
-            figures.explain(ax, "perfect scaling", linestyle=":")
+            page.explain(ax, "perfect scaling", linestyle=":")
     ax.set(xlabel="Replicas", ylabel="Throughput (requests/s)")
-    figures.counted_from_zero(ax)
+    page.counted_from_zero(ax)
 
 
 def main() -> None:
-    parser = figures.parser(__doc__, "repl_scale")
+    parser = page.parser(__doc__, "repl_scale")
     what = "a figure each [all measured]"
     parser.add_argument("--clients_per_replica", type=float, nargs="+", metavar="N", help=what)
     args = parser.parse_args()
@@ -56,7 +58,7 @@ def main() -> None:
         found.add(load)
         if args.clients_per_replica and load not in args.clients_per_replica:
             continue
-        with figures.page(args, group) as figure:
+        with page.page(args, group) as figure:
             draw(figure.subplots(), group.series)
     if found and args.clients_per_replica and not found & set(args.clients_per_replica):
         there = ", ".join(f"{load:g}" for load in sorted(found))

@@ -12,8 +12,10 @@ import servebench  # noqa: F401  # isort: skip  first: it says what this Python 
 
 from matplotlib.axes import Axes
 
-from servebench import commandline, curves, figures, metrics, selection
-from servebench.curves import Series
+from servebench.analysis import metrics, selection
+from servebench.cli import commandline
+from servebench.figures import curves, page
+from servebench.figures.curves import Series
 
 THROUGHPUTS = {"window": metrics.request_throughput, "blog": metrics.blog_throughput}
 
@@ -22,20 +24,20 @@ def draw(ax: Axes, all_series: list[Series], throughput: str) -> None:
     """Curves in the order of load, each point with its load."""
     for series in all_series:
         placed = series.within(series.placed(THROUGHPUTS[throughput], metrics.mean_e2e_s))
-        figures.draw_placed(ax, placed, series, "e2e")
-        figures.mark(ax, placed, series, "e2e", selection.load_name)
-    figures.explain(ax, f"numbers: {selection.load_axis(all_series[0].points[0].log).lower()}")
+        page.draw_placed(ax, placed, series, "e2e")
+        page.mark(ax, placed, series, "e2e", selection.load_name)
+    page.explain(ax, f"numbers: {selection.load_axis(all_series[0].points[0].log).lower()}")
     ax.set(xlabel="Throughput (requests/s)", ylabel="Mean E2E latency (s)")
-    figures.from_zero(ax)
+    page.from_zero(ax)
 
 
 def main() -> None:
-    parser = figures.parser(__doc__, "throughput_latency")
+    parser = page.parser(__doc__, "throughput_latency")
     ways = "window: completed in the steady window; blog: clients / mean latency [window]"
     parser.add_argument("--throughput", choices=THROUGHPUTS, default="window", help=ways)
     args = parser.parse_args()
     for group in curves.groups(args, selection.CONFIGURATION):
-        with figures.page(args, group) as figure:
+        with page.page(args, group) as figure:
             draw(figure.subplots(), group.series, args.throughput)
 
 

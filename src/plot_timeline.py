@@ -20,9 +20,11 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from servebench import commandline, curves, figures, metrics, selection
-from servebench.curves import Series
-from servebench.records import Log, Result
+from servebench.analysis import metrics, selection
+from servebench.cli import commandline
+from servebench.figures import curves, page
+from servebench.figures.curves import Series
+from servebench.log.schema import Log, Result
 
 WAITING, GENERATING, FAILED = "#9AA0A6", "#0072B2", "#D7263D"
 
@@ -107,17 +109,17 @@ def columns(figure: Figure, all_series: list[Series]) -> None:
     axes[1, 0].set_ylim(bottom=0)
     axes[1, 0].set_ylabel("Running")
     figure.supxlabel("Time since the first request (s)", fontsize=10)
-    figures.whole_numbers(axes[0, 0].yaxis)
-    figures.whole_numbers(axes[1, 0].yaxis, 4)
+    page.whole_numbers(axes[0, 0].yaxis)
+    page.whole_numbers(axes[1, 0].yaxis, 4)
 
 
 def main() -> None:
-    parser = figures.parser(__doc__, "timeline")
+    parser = page.parser(__doc__, "timeline")
     curves.add_every_load(parser)
     args = parser.parse_args()
     one_of = (selection.LOAD, selection.REPETITION)
     for group in curves.groups(args, selection.CONFIGURATION, one_of=one_of):
-        with figures.page(args, group) as figure:
+        with page.page(args, group) as figure:
             columns(figure, group.series)
 
 

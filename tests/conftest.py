@@ -20,8 +20,8 @@ import pytest
 import trustme
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from servebench import records
-from servebench.records import Log, Quality, Result, RunConfig, ServerConfig, ServerFacts
+from servebench.log import schema, store
+from servebench.log.schema import Log, Quality, Result, RunConfig, ServerConfig, ServerFacts
 
 ROOT = Path(__file__).parents[1]
 ENGINES = Path(os.environ.get("SERVEBENCH_ENGINES", ROOT / ".engines"))
@@ -52,7 +52,7 @@ def reference() -> Iterator[Callable[..., str]]:
     running = []
 
     def start(*options: str) -> str:
-        command = [sys.executable, "-m", "servebench.reference_server", "--port", "0", *options]
+        command = [sys.executable, "-m", "servebench", "reference-server", "--port", "0", *options]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         running.append(process)
         assert process.stdout
@@ -226,5 +226,5 @@ def logs(results: Path) -> Path:
         for clients in (4, 1, 2):
             for sizes in ({}, {"tp_size": 2}, {"num_replicas": 2}):
                 log = point(backend, clients, base * (1 + clients / 4), **sizes)
-                records.save(log, results / backend / records.log_name(log.server, log.run))
+                store.save(log, results / backend / schema.log_name(log.server, log.run))
     return results

@@ -16,7 +16,7 @@ import pytest
 from conftest import ROOT
 
 import servebench
-from servebench import defaults
+from servebench.plan import defaults
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 PYTHON_OF_OURS = f'#!/bin/sh\nexec {sys.executable} "$@"\n'

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from servebench.keys import hide_in_url
+from servebench.cli.keys import hide_in_url
+from servebench.errors import HttpError
 from servebench.load import mii, sse
 from servebench.load.chunks import (
     ANSWER,
@@ -28,7 +29,7 @@ from servebench.load.chunks import (
     shown,
     tolerant_json,
 )
-from servebench.load.http import Answer, HttpError
+from servebench.load.http import Answer
 
 if TYPE_CHECKING:
     from servebench.load.http2 import Http2Answer

@@ -6,13 +6,14 @@ import select
 from time import time_ns
 from typing import TYPE_CHECKING
 
+from servebench.errors import HttpError
 from servebench.load import retry
 from servebench.load.exchange import Exchange
-from servebench.load.fast import stream
-from servebench.load.http import Answer, HttpError
+from servebench.load.http import Answer
+from servebench.load.read_loop import stream
 from servebench.load.route import Route
 from servebench.load.wire import Connection, Piece, State, open_connection
-from servebench.records import Phase
+from servebench.log.schema import Phase
 
 if TYPE_CHECKING:
     from servebench.load.http2 import Http2Answer

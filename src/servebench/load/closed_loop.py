@@ -11,7 +11,7 @@ from servebench.load.exchange import Exchange
 from servebench.load.protocol import MEASURE, WARM_UP, WARMED, Job
 from servebench.load.route import Route
 from servebench.load.wire import State
-from servebench.records import Phase
+from servebench.log.schema import Phase
 
 if TYPE_CHECKING:
     from servebench.load.worker import Worker

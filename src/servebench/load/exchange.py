@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from servebench.load import answers
 from servebench.load.http import Answer
 from servebench.load.protocol import Job
-from servebench.records import Phase, Result
+from servebench.log.schema import Phase, Result
 
 if TYPE_CHECKING:
     from servebench.load.http2 import Http2Answer

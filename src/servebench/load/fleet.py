@@ -18,11 +18,13 @@ import numpy as np
 import psutil
 from tqdm import tqdm
 
+from servebench.analysis.quality import Evidence, growing, judge
+from servebench.errors import PointFailed
 from servebench.load import protocol
-from servebench.load.dealing import Target, deal, roomy_workers
 from servebench.load.protocol import Report, Task
-from servebench.quality import Evidence, growing, judge
-from servebench.records import Quality, Result, RunConfig, read_parts
+from servebench.load.sharding import Target, deal, roomy_workers
+from servebench.log.schema import Quality, Result, RunConfig
+from servebench.log.store import read_parts
 from servebench.workload import Schedule, Workload
 from servebench.workload.arrivals import BRIDGE
 
@@ -33,10 +35,6 @@ LEAD_NS = 50_000_000  # from telling the workers of an open loop to its first ar
 UNKNOWN = Quality(verdict="unknown: the disk is full, so what the client noted of itself is lost")
 NEARLY_ALL = 0.9  # of an open loop's first requests
 WATCHED = 40  # arrivals before which an open loop is not stopped early
-
-
-class PointFailed(Exception):
-    """A point cannot be completed; what was measured of it is kept. The message says why."""
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,11 @@ from itertools import accumulate
 
 import httptools
 
+from servebench.errors import HttpError
 from servebench.load import sse
 from servebench.load.wire import Endpoint, Piece, Pieces
 
 KEPT = (b"content-type", b"content-encoding", b"location", b"retry-after", b"retry-after-ms")  # of its headers
-
-
-class HttpError(Exception):
-    """Bytes that are no HTTP answer, or one that says in its own terms that the call failed."""
 
 
 def over(ours: dict[str, str], given: dict[str, str]) -> dict[str, str]:

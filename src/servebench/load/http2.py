@@ -25,7 +25,7 @@ from h2.events import (
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 
-from servebench.load.http import HttpError
+from servebench.errors import HttpError
 from servebench.load.wire import Endpoint, Piece, Pieces
 
 WIDEST_WINDOW = 2**31 - 1

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
-from servebench.records import InputError
+from servebench.errors import InputError
 
 SERVICE = "/modelresponse.ModelResponse/"
 HEAD = 5

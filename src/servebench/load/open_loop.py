@@ -40,7 +40,7 @@ from servebench.load.protocol import (
 )
 from servebench.load.route import Route
 from servebench.load.wire import State
-from servebench.records import Phase
+from servebench.log.schema import Phase
 
 if TYPE_CHECKING:
     from servebench.load.worker import Worker

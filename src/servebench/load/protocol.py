@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from servebench.load.answers import Form
-from servebench.records import Phase
+from servebench.log.schema import Phase
 
 CONNECT, WARM_UP, MEASURE, STOP = range(4)  # phases, set by the parent
 SPARE_CONNECTIONS = 4  # an open loop keeps that many open to each server, or an eighth of those in use

@@ -26,8 +26,8 @@ from time import process_time_ns, time_ns
 
 import msgspec
 
-from servebench import keys
-from servebench.load import fast, wire
+from servebench.cli import keys
+from servebench.load import read_loop, wire
 from servebench.load.client import Client
 from servebench.load.closed_loop import HOUSEKEEPING_S, ClosedLoop
 from servebench.load.exchange import Exchange, to_result
@@ -67,7 +67,7 @@ class Worker:
         self.part = (folder / f"part-{task.number}.jsonl").open("wb")
         self.epoll = select.epoll()
         self.watched: dict[int, Callable[[int], None]] = {}  # by fd: what to call with the floor when it is ready
-        self.streams: dict[int, fast.Stream] = {}  # by fd, before `watched`: answers to read in the fast way
+        self.streams: dict[int, read_loop.Stream] = {}  # by fd, before `watched`: answers to read in the fast way
         self.probes: list[Probe] = []
         self.masks: dict[int, int] = {}
         self.spares = 0
@@ -90,7 +90,7 @@ class Worker:
     def _route(self, endpoint: Endpoint, tls: ssl.SSLContext | None) -> Route:
         task = self.task
         if task.form in ("mii", "mii_whole"):
-            from servebench.load import mii  # both here, since only gRPC needs them
+            from servebench.load import mii
             from servebench.load.http2 import Http2
 
             mii.classes()  # now, or the first answer would wait for them
@@ -110,7 +110,7 @@ class Worker:
         while self.shared[PHASE] != STOP:
             before_ns = time_ns()
             ready = self.epoll.poll(0 if self.backlog else wait_s(), READY_AT_ONCE)
-            fast.read(ready, streams, watched, floor_ns, note_lag)
+            read_loop.read(ready, streams, watched, floor_ns, note_lag)
             if len(ready) < READY_AT_ONCE:
                 floor_ns = before_ns  # else there may be sockets that were ready by then and not reported
             start_due(len(ready))

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from servebench.records import RunConfig
+from servebench.log.schema import RunConfig
 
 LEAST_HOLD = 100  # arrivals after the counted ones; they are repeated for as long as a counted one is under way
 BRIDGE = 100  # arrivals between warm-up and counted ones, likewise repeated

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 from tokenizers import Tokenizer
 
-from servebench.records import RunConfig
+from servebench.log.schema import RunConfig
 from servebench.workload import replay
 from servebench.workload.arrivals import draw_schedule, trace_schedule
-from servebench.workload.kept import kept
+from servebench.workload.prompt_cache import kept
 from servebench.workload.requests import Request, Workload
 from servebench.workload.synthetic import made_up, of_lengths, probes, shared_prefixes
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from servebench.records import InputError
+from servebench.errors import InputError
 from servebench.workload.formats import TIMES, TRACES, Row, Trace, format_of, in_seconds, rows_of
 from servebench.workload.model_files import expanded
 

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from servebench.records import InputError, RunConfig
+from servebench.errors import InputError
+from servebench.log.schema import RunConfig
 
 NUMBER = r"\s*(\d+(?:\.\d+)?)\s*"
 PAIR = rf"\({NUMBER},{NUMBER}\)"

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from servebench.records import InputError
+from servebench.errors import InputError
 
 # Names for the most tokens of prompt and generation together, of which a model may have several.
 CONTEXT = (

@@ -11,7 +11,8 @@ from itertools import islice, takewhile
 import numpy as np
 from tokenizers import Tokenizer
 
-from servebench.records import InputError, RunConfig
+from servebench.errors import InputError
+from servebench.log.schema import RunConfig
 from servebench.workload.datasets import Conversation, Dataset, read
 from servebench.workload.formats import Row
 from servebench.workload.lengths import HIGHEST, lengths_of

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from tokenizers import Tokenizer
 
-from servebench.records import RunConfig
+from servebench.log.schema import RunConfig
 from servebench.workload.lengths import HIGHEST, lengths_of
 from servebench.workload.requests import Request
 from servebench.workload.tokens import exact_texts, plain_words

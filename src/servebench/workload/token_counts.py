@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from tokenizers import Tokenizer
 
-from servebench.records import Result
+from servebench.log.schema import Result
 
 AT_ONCE = 256  # answers encoded in one call, on all cores
 

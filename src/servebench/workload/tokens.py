@@ -13,7 +13,7 @@ import numpy as np
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
-from servebench.records import InputError
+from servebench.errors import InputError
 from servebench.workload.model_files import expanded, hub_file
 
 SPACES = ("Ġ", "▁")  # how byte-level BPE and SentencePiece write a word's leading space

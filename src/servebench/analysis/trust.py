@@ -1,0 +1,116 @@
+"""Which numbers of a log may decide: one place that every reader asks.
+
+A number that something else than the server made is shown, but it meets no limit, ends no search and wins no
+comparison: that of a failed point, of a client that was the limit, of events that something gathered on their way,
+of prompts that a cache knew already.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from servebench.analysis import metrics, stats
+from servebench.analysis.metrics import once_a_log
+from servebench.log.schema import Log, Result
+
+FASTEST_S = 1e-4  # a token: no server generates faster for one request
+FEWEST_TOKENS = 4  # of an answer that tells whether its tokens came one by one
+CACHED_SHARE = 0.1  # of the prompt tokens, from which on a point is not what was asked for
+EVERY = ("",)
+OF_TOKENS = ("ttft", "tpot", "itl", "time_to_first", "interactivity", "fluidity", "effective_throughput")
+
+
+class Doubt(NamedTuple):
+    """Why some metrics of a log decide nothing."""
+
+    kind: str
+    mark: str  # beside a number
+    words: str  # in a sentence
+    metrics: tuple[str, ...] = EVERY  # what their names begin with
+
+
+def doubt(log: Log, metric: str) -> str | None:
+    """Why this metric of the log decides nothing; None if it may. `metric` begins with ttft, tpot, itl, e2e..."""
+    return next((found.words for found in doubts(log) if metric.startswith(found.metrics)), None)
+
+
+def doubts(log: Log) -> Iterator[Doubt]:
+    """Every doubt there is about a log."""
+    if log.status != "ok":
+        yield Doubt("failed", "point failed", "the point failed")
+    if log.quality.verdict.startswith("client-limited"):
+        yield Doubt("client-limited", "client-limited", "the client was the limit")
+    elif buffered(log):
+        yield Doubt("buffered", "buffered", "its tokens came all at once", OF_TOKENS)
+    cached = cached_share(log)
+    if cached > CACHED_SHARE:
+        yield Doubt("cached", f"{cached:.0%} cached", f"{cached:.0%} of its prompt tokens were in a cache")
+
+
+def of_point(runs: Sequence[Log], metric: str = "") -> Doubt | None:
+    """The doubt about this metric ("": about any) that most runs of a point share: one run brands no point."""
+    about = [found for log in runs for found in doubts(log) if not metric or metric.startswith(found.metrics)]
+    counts = Counter(found.kind for found in about)
+    return next((found for found in about if stats.most(counts[found.kind], len(runs))), None)
+
+
+def marks(runs: Sequence[Log]) -> list[str]:
+    """What stands beside the numbers of a point: each kind of doubt, with how many runs where not most have it."""
+    found: dict[str, list[Doubt]] = {}
+    for log in runs:
+        for one in doubts(log):
+            found.setdefault(one.kind, []).append(one)
+    return [
+        same[0].mark if stats.most(len(same), len(runs)) else f"{len(same)} of {len(runs)} runs {same[0].mark}"
+        for same in found.values()
+    ]
+
+
+@once_a_log
+def buffered(log: Log) -> bool:
+    """Did something between server and client gather the events, so that an answer's tokens came all at once?
+
+    Asked of streamed answers of several events, of the median one. A client that is late does the same to itself;
+    its verdict says so.
+    """
+    if not log.run.stream:
+        return False
+    pace_s = [
+        _pace_s(r) for r in metrics.succeeded(log) if len(r.event_ns) > 1 and sum(r.event_tokens) >= FEWEST_TOKENS
+    ]
+    return bool(pace_s) and float(np.median(pace_s)) < FASTEST_S
+
+
+def _pace_s(r: Result) -> float:
+    """Time per token after the first event, by the tokens of the events (hidden ones are in none)."""
+    return (r.event_ns[-1] - r.event_ns[0]) / 1e9 / max(1, sum(r.event_tokens[1:]))
+
+
+@once_a_log
+def cached_share(log: Log) -> float:
+    """Share of the prompt tokens that a prefix cache held, although nothing but a chat template is shared.
+
+    As the server tells of each answer, else by the engine's counters over all that was sent (where requests that
+    it put aside and took up again count as found too, so not of an overload).
+    """
+    run, done = log.run, metrics.succeeded(log)
+    asked = sum(r.prompt_tokens for r in done)
+    if run.shared_prefix or run.dataset or run.multi_turn or not asked:
+        return 0.0
+    told = sum(r.cached_tokens or 0 for r in done)
+    counted = 0.0 if log.quality.overloaded else (log.cache_hit_rate or 0.0) * asked
+    template = sum(
+        max(0, r.prompt_tokens - r.asked_prompt_tokens) for r in done if r.asked_prompt_tokens is not None
+    )
+    return max(0.0, max(told, counted) - template) / asked
+
+
+def stand_in(log: Log) -> bool:
+    """Is it the stand-in for FastGen that engines/fastgen-cpu.sh installs? DeepSpeed is not in it."""
+    facts = log.server_facts
+    on_cpu = facts.engine.endswith("+cpu") or any("--cpu-engine" in command for command in facts.commands)
+    return log.server.backend == "fastgen" and on_cpu

@@ -1,0 +1,90 @@
+"""What every command line of ours does with bad input: one line that says what is wrong, exit status 2."""
+
+from __future__ import annotations
+
+import argparse
+import codecs
+import io
+import os
+import sys
+from collections.abc import Callable
+from errno import EDQUOT, ENOSPC
+from pathlib import Path
+from typing import NoReturn
+
+from servebench.errors import InputError
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the page of usage above it."""
+
+    def error(self, message: str) -> NoReturn:
+        said, unknown, words = message.partition("unrecognized arguments: ")
+        options = [word.partition("=")[0] for word in words.split() if word.startswith("-")]
+        words = " ".join(options) or words  # what stands behind an option that we do not know may be a key
+        self.exit(2, f"{self.prog}: error: {said}{unknown}{words} (-h explains every option)\n")
+
+
+def number(kind: type[int] | type[float], least: float, most: float = float("inf")) -> Callable[[str], float]:
+    """An argparse type: a finite number of this kind between the bounds."""
+
+    def parse(text: str) -> float:
+        wanted = "a whole number" if kind is int else "a number"
+        bounds = f"of at least {least:g}" + (f" and at most {most:g}" if most != float("inf") else "")
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not least <= value <= min(most, sys.float_info.max):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted} {bounds}")
+        return value
+
+    return parse
+
+
+PLAIN = {"±": "+-", "×": "x", "→": "->", "≤": "<=", "≥": ">=", "–": "-", "—": "-", "…": "..."}
+COUNT, SHARE, SECONDS = number(int, 1), number(float, 0, 1), number(float, 0.001)
+
+
+def filled(text: str) -> str:
+    """An argparse type: a text that says something, as an unset variable of a shell does not."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty; give one or leave the option out")
+    return text
+
+
+def folder(text: str) -> Path:
+    """An argparse type: a folder that is there."""
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is not a folder; give one that run_benchmark.py wrote to")
+    return Path(text)
+
+
+def plainly(error: UnicodeError) -> tuple[str, int]:
+    """A handler of what a terminal cannot show: the plain sign that is meant, or a question mark."""
+    assert isinstance(error, UnicodeEncodeError)
+    signs = error.object[error.start : error.end]
+    return "".join(PLAIN.get(sign, "?") for sign in signs), error.end
+
+
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Run a program to its exit status; what it says of its input goes to stderr."""
+    codecs.register_error("plainly", plainly)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="plainly")
+    try:
+        status = main()
+        sys.stdout.flush()
+        sys.exit(status)
+    except InputError as error:
+        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still writes at its end
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in (ENOSPC, EDQUOT):
+            raise
+        print(f"{Path(sys.argv[0]).name}: error: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        sys.exit(1)

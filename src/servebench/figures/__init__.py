@@ -1,0 +1,1 @@
+"""What the plot scripts share: pages, curves, labels and themes."""

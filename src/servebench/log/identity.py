@@ -1,0 +1,138 @@
+"""What makes a point this point and no other: equal identities mean that measuring again would measure the same.
+
+It is kept in the log, so that two logs can be asked what they differ in; its hash tells logs of one name apart.
+Fields at their default are left out, so that a new option voids nothing: no default of a config may ever change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from servebench.cli.keys import is_key
+from servebench.log.schema import Log, RunConfig, ServerConfig, model_label
+from servebench.log.urls import ENDPOINTS, endpoint
+
+MEASURES = 1  # raise it when a version of this program measures something else under the same settings
+# Of a run: what says nothing (the file's content is hashed), and the number of the run, which its name has.
+OF_NO_POINT = {"dataset", "request_timeout", "repetition"}
+OF_ENGINES = re.compile("(CUDA|DS|GGML|HIP|LLAMA|MII|NCCL|OMP|PYTORCH|ROCR|SGL|SGLANG|TORCH|VLLM)_").match
+OF_NO_ENGINE = re.compile(r"LOGGING|USAGE_STATS|CACHE_(DIR|ROOT)").search
+OF_MODELS = ("*.json", "*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.model", "*.py")
+WHOLE, SAMPLE = 1 << 25, 1 << 16  # bytes: of larger files the ends stand for all of it
+CONTAINER = re.compile(r"[0-9a-f]{12}").fullmatch  # a name that a container was given, another each time
+
+
+def identity_of(server: ServerConfig, run: RunConfig, environment: dict[str, Any]) -> dict[str, Any]:
+    """Of a point; all its runs have the same."""
+    of_server = _set(server) | {"model": content_of(server.model)}
+    if server.urls:
+        of_server["urls"] = [_where(url, run.api) for url in server.urls]
+    drawn = {"seed"} if "seed" in environment else set()  # for this time alone, and not asked for
+    of_run = {name: value for name, value in _set(run).items() if name not in OF_NO_POINT | drawn}
+    return {"measures": MEASURES, "server": of_server, "run": of_run, "environment": environment}
+
+
+def _where(url: str, api: str) -> str:
+    """Where requests go, which a base with or without its `/v1` or a `/` at its end says alike."""
+    return endpoint(url, api) if api in ENDPOINTS else url.rstrip("/")
+
+
+def fingerprint(identity: dict[str, Any]) -> str:
+    return hashlib.sha256(msgspec.json.encode(identity, order="sorted")).hexdigest()[:16]
+
+
+def environment_of(
+    engine: str, launched: bool, tokenizer: str, headers: Iterable[tuple[str, str]]
+) -> dict[str, Any]:
+    """What a point depends on beyond what was asked for: the engine, the tokenizer, this host and its settings."""
+    found: dict[str, Any] = {"engine": engine, "tokenizer": content_of(tokenizer), "headers": _of_headers(headers)}
+    found |= {"host": _host(), "gpus": _gpus() if launched else [], "variables": _variables() if launched else {}}
+    return {name: value for name, value in found.items() if value}
+
+
+@cache
+def content_of(name: str) -> str:
+    """A model or tokenizer here: its name and a hash of what is in it, wherever it lies. Else the name alone."""
+    path = Path(os.path.expanduser(name))
+    files = [path] if path.is_file() else sorted(file for form in OF_MODELS for file in path.glob(form))
+    if not path.exists() or not files:
+        return name
+    digest = hashlib.sha256()
+    for file in files:
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size} ".encode())
+        digest.update(file.read_bytes() if size <= WHOLE else _ends_of(file, size))
+    return f"{model_label(str(path.absolute()))} {digest.hexdigest()[:12]}"
+
+
+def _ends_of(file: Path, size: int) -> bytes:
+    with file.open("rb") as data:
+        head = data.read(SAMPLE)
+        data.seek(size - SAMPLE)
+        return head + data.read()
+
+
+def _set(config: msgspec.Struct) -> dict[str, Any]:
+    """The fields of a config that are not at their default."""
+    fields = msgspec.structs.fields(config)
+    usual = {f.name: f.default if f.default_factory is msgspec.NODEFAULT else f.default_factory() for f in fields}
+    return {name: value for name, value in msgspec.structs.asdict(config).items() if value != usual[name]}
+
+
+def _of_headers(headers: Iterable[tuple[str, str]]) -> list[str]:
+    """Their names, and a trace of their values where the name does not say that it is a secret."""
+    traces = [
+        (name.lower(), "" if is_key(name) else hashlib.sha256(value.encode()).hexdigest()[:6])
+        for name, value in headers
+    ]
+    return sorted(" ".join(pair).strip() for pair in traces)
+
+
+def _variables() -> dict[str, str]:
+    return {n: v for n, v in sorted(os.environ.items()) if OF_ENGINES(n) and not (is_key(n) or OF_NO_ENGINE(n))}
+
+
+def _host() -> str:
+    name = "" if CONTAINER(platform.node()) else platform.node()
+    return f"{name} {platform.machine()} {os.cpu_count()} cores".strip()
+
+
+@cache
+def _gpus() -> list[str]:
+    """Names of the GPUs of this host, as the driver says them."""
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line.strip() for line in listed.splitlines()]
+
+
+def point_key(server: ServerConfig, run: RunConfig) -> bytes:
+    """What was asked for, whichever run."""
+    return msgspec.json.encode([server, msgspec.structs.replace(run, repetition=0)], order="sorted")
+
+
+def point_of(log: Log) -> tuple[bytes, str]:
+    """The same for all runs of a point, and only for them; another version of the engine is another point."""
+    if log.identity:
+        return log.fingerprint.encode(), ""
+    return point_key(log.server, log.run), log.server_facts.engine
+
+
+def by_point(logs: Iterable[Log]) -> list[list[Log]]:
+    """The runs of each point, in the order in which points appear."""
+    points: dict[tuple[bytes, str], list[Log]] = {}
+    for log in logs:
+        points.setdefault(point_of(log), []).append(log)
+    return [sorted(runs, key=lambda log: log.run.repetition) for runs in points.values()]

@@ -1,0 +1,176 @@
+"""The results folder of a backend: who may write to it, what is in it already, and what replaces what."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import sys
+from array import array
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from io import FileIO
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from servebench.errors import InputError, LogError
+from servebench.log import original
+from servebench.log.schema import LOG_VERSION, Log, Result
+
+
+class LogHead(msgspec.Struct):
+    """What of a log tells whether it needs to be measured again; one that was cut short has none."""
+
+    status: str = "failed"
+    fingerprint: str = ""
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Within it no other benchmark measures into this folder. Raises InputError when one does, or none can.
+
+    The kernel frees the lock with its process, however that ends; what a killed one left half done is removed.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("ab+", buffering=0)
+    except OSError as error:
+        why = f"cannot be written to ({error.strerror}); give another"
+        raise InputError(f"--out_json_dir: {folder} {why}") from error
+    with lock:
+        if _locked(lock, folder):
+            for leftover in folder.glob("*.parts"):
+                shutil.rmtree(leftover, ignore_errors=True)
+            for leftover in folder.glob("*.tmp[0-9]*"):
+                leftover.unlink(missing_ok=True)
+        yield
+
+
+def _locked(lock: FileIO, folder: Path) -> bool:
+    """Take the lock and write who has it. False on a file system that knows no locks."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        raise InputError(
+            f"another benchmark ({lock.read().decode() or 'just started'}) measures into {folder}/; "
+            "wait for its end, or give another --out_json_dir"
+        ) from None
+    except OSError:
+        return False
+    with suppress(OSError):  # a full disk
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} since {datetime.now():%Y-%m-%d %H:%M:%S}".encode())
+    return True
+
+
+def state_of(path: Path, fingerprint: str) -> Literal["new", "done", "failed"]:
+    """Of the point that this log is of."""
+    if not path.exists():
+        return "new"
+    try:
+        head = msgspec.json.decode(path.read_bytes(), type=LogHead)
+    except (OSError, msgspec.MsgspecError):
+        return "failed"
+    return "done" if head.status == "ok" and head.fingerprint == fingerprint else "failed"
+
+
+def put(log: Log, path: Path) -> bool:
+    """Write a log; one that failed never replaces one that did not. Returns whether it was written."""
+    keep = log.status != "ok" and state_of(path, log.fingerprint) == "done"
+    if not keep:
+        save(log, path)
+    return not keep
+
+
+def save(log: Log, path: Path) -> None:
+    """Write a log so that it is either there whole or not at all; one request a line, for grep and diff."""
+    head = msgspec.json.encode(msgspec.structs.asdict(log) | {"probes": [], "results": []})
+    text = msgspec.json.format(head, indent=2).removesuffix(b'"probes": [],\n  "results": []\n}')
+    text += b'"probes": [%b],\n  "results": [%b]\n}\n' % (_rows(log.probes), _rows(log.results))
+    write_whole(path, text)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """The file is there with all of data or as it was before, whatever happens meanwhile. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(f".tmp{os.getpid()}")
+    try:
+        with scratch.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)  # of a full disk, or of a benchmark that was ended meanwhile
+
+
+def _rows(results: list[Result]) -> bytes:
+    return b"\n" + b",\n".join(msgspec.json.encode(result, enc_hook=list) for result in results) + b"\n"
+
+
+def load(path: Path, requests: bool = True) -> Log:
+    """Read one log, ours or the original suite's. Raises LogError with one clear line.
+
+    `requests=False` leaves the requests out: what a log is of can be known without decoding its token times.
+    """
+
+    try:
+        data = path.read_bytes()
+        if b'"servebench_log"' not in data[:4096]:
+            return original.decode(data, path.name)
+        head, found, _ = data.partition(b'\n  "results": [')
+        log = msgspec.json.decode(data if requests or not found else head + found + b"]}", type=Log)
+    except OSError as error:
+        raise LogError(f"{path}: cannot be read: {error.strerror}") from error
+    except msgspec.MsgspecError as error:
+        raise LogError(f"{path}: not a benchmark log: {error}") from error
+    if log.servebench_log > LOG_VERSION:
+        raise LogError(f"{path}: log version {log.servebench_log} is newer than this ServeBench; update it")
+    return msgspec.structs.replace(log, results=[_packed(result) for result in log.results])
+
+
+def _packed(result: Result) -> Result:
+    arrays = {"event_ns": array("q", result.event_ns), "event_tokens": array("I", result.event_tokens)}
+    return msgspec.structs.replace(result, **arrays)
+
+
+def read_parts(paths: list[Path]) -> Iterator[Result]:
+    """Results from the part files of load processes; a last line that was cut off mid-write is left out."""
+    decode = msgspec.json.Decoder(Result).decode
+    for path in paths:
+        if path.exists():
+            yield from (decode(line) for line in path.read_bytes().splitlines(True) if line.endswith(b"\n"))
+
+
+# In the name of a point's log; that of the original suite's first release ends in _c8_p2600_g60.
+POINT = re.compile(r"-(clients|rate|trace)\d|_c\d+_p\d+_g\d+").search
+
+OF_NO_POINTS = ("superseded", "searches")  # folders beside the logs
+
+
+def load_folder(folder: Path) -> Iterator[tuple[Path, Log]]:
+    """Every log of a results folder, or of one backend's, the runs of a point in succession.
+
+    Files that are no logs are named and left out.
+    """
+    found = [path for path in (*folder.glob("*.json"), *folder.glob("*/*.json")) if POINT(path.name)]
+    return read(sorted((path for path in found if path.parent.name not in OF_NO_POINTS), key=_numbers_by_size))
+
+
+def read(paths: Iterable[Path], requests: bool = True) -> Iterator[tuple[Path, Log]]:
+    """Logs one by one; files that are no logs are named and left out."""
+    for path in paths:
+        try:
+            yield path, load(path, requests)
+        except LogError as error:
+            print(f"left out: {error}", file=sys.stderr)
+
+
+def _numbers_by_size(path: Path) -> list[str]:
+    """So that clients8 stands before clients16."""
+    return [part.zfill(12) if part.isdigit() else part for part in re.split(r"(\d+)", str(path))]

@@ -1,0 +1,1 @@
+"""A server whose times are known, and the client held against it."""

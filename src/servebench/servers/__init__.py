@@ -1,0 +1,1 @@
+"""A server's life: launch or attach, ready, watch, stop."""

@@ -1,0 +1,1 @@
+"""Numbers for people: the terminal, advice, spreadsheets, comparisons and the report."""

@@ -1,0 +1,146 @@
+"""What a colleague would say about a point or a sweep: what looks wrong, the likely cause, the flag that helps."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import groupby
+
+import msgspec
+
+from servebench.analysis import metrics, stationarity, stats, trust
+from servebench.log import identity
+from servebench.log.schema import Log, Result
+
+LATE_TOKENS_SHARE = 0.02
+LONGER = 1.1  # than asked for; less may be the tokenizer's doing
+USUAL_ENDS = ("length", "max_tokens", "stop", "stop_sequence", "eos", "eos_token", "tool_calls", "function_call")
+CACHED_SHARE = 0.02
+WARM_UP_SHARE = 0.1  # of the window
+LITTLE = 0.1  # by which Little's law may be off
+FEWEST = 11  # requests that carry a median
+QUEUE, PACE = 5.0, 1.5  # waiting in the server: TTFT grew by more than the first, ITL by less than the second
+
+
+def of_point(log: Log) -> list[str]:
+    """Warnings about one log that was measured."""
+    return [*_client(log), *_server(log), *_requests(log), *_answers(log), *_cache(log), *_window(log)]
+
+
+def _client(log: Log) -> Iterator[str]:
+    if log.quality.verdict.startswith("client-limited"):
+        yield log.quality.verdict
+    if log.quality.overloaded:
+        yield "overloaded: requests in flight grew all through the point; latencies only say how long it took"
+
+
+def _server(log: Log) -> Iterator[str]:
+    if trust.stand_in(log):
+        yield "the model behind MII is a stand-in (fastgen-cpu); these times say nothing about DeepSpeed-FastGen"
+    if trust.buffered(log):
+        yield (
+            "the tokens of an answer came all at once, faster than any server makes them: something between "
+            "client and server gathers them; TTFT, TPOT and ITL are not the server's. Measure without the proxy, "
+            "or turn its buffering off"
+        )
+
+
+def _requests(log: Log) -> Iterator[str]:
+    counted, done = metrics.measured(log), metrics.succeeded(log)
+    if len(done) < len(counted):
+        first = next((r.error for r in counted if r.error), "nothing")
+        yield f"{len(counted) - len(done)} of {len(counted)} requests failed, the first with: {first}"
+    retries = sum(r.retries for r in counted)
+    if retries:
+        tried = sum(r.retries > 0 for r in counted)
+        yield f"{tried} of {len(counted)} requests were sent again, {retries} times (--max_retries)"
+    if len(done) < FEWEST:
+        yield f"{len(done)} requests do not carry even a median; more --num_requests"
+
+
+def _answers(log: Log) -> Iterator[str]:
+    done = metrics.succeeded(log)
+    short = sum(r.generated_tokens < r.max_new_tokens for r in done)
+    if short > LATE_TOKENS_SHARE * len(done) and not log.run.respect_eos:
+        yield f"{short} of {len(done)} answers are shorter than asked for; engines did unlike work"
+    long = sum(r.generated_tokens > LONGER * r.max_new_tokens for r in done)
+    if long > LATE_TOKENS_SHARE * len(done):
+        yield f"{long} of {len(done)} answers are longer than asked for; the server does not heed max_tokens"
+    yield from _endings(done)
+    unlike = [r for r in done if r.asked_prompt_tokens is not None]
+    if len(unlike) > LATE_TOKENS_SHARE * len(done):
+        yield _unlike_prompts(log, done)
+    if any(r.token_source == "tokenizer" for r in done):
+        yield "the server counts no tokens; they are counted with --tokenizer"
+
+
+def _endings(done: list[Result]) -> Iterator[str]:
+    """Answers that ended for a reason of the server's own, such as a content filter."""
+    for reason, count in Counter(r.finish_reason for r in done).items():
+        if reason and reason.lower() not in USUAL_ENDS:
+            yield f"{count} of {len(done)} answers ended with finish_reason {reason}"
+
+
+def _unlike_prompts(log: Log, done: list[Result]) -> str:
+    asked = sum(r.asked_prompt_tokens or r.prompt_tokens for r in done) / len(done)
+    achieved = sum(r.prompt_tokens for r in done) / len(done)
+    template = "; a chat template adds its own" if log.run.api == "chat" else ""
+    return f"prompts have {achieved:.1f} tokens on average by the server, {asked:.1f} by --tokenizer{template}"
+
+
+def _cache(log: Log) -> Iterator[str]:
+    """Prompts that share nothing should not be found in a cache."""
+    done = metrics.succeeded(log)
+    cached, share = sum(r.cached_tokens or 0 for r in done), trust.cached_share(log)
+    if share > CACHED_SHARE:
+        decides = "; such times meet no limit and are not compared" if share > trust.CACHED_SHARE else ""
+        yield (
+            f"the prefix cache held {share:.1%} of all prompt tokens, which share nothing; "
+            f"did an earlier benchmark leave them there? Give another --seed{decides}"
+        )
+    elif cached > CACHED_SHARE * sum(r.prompt_tokens for r in done):
+        yield f"{cached} prompt tokens came from the server's prefix cache"
+
+
+def _window(log: Log) -> Iterator[str]:
+    latency, length = metrics.mean(metrics.each(log, metrics.e2e_s)), metrics.window_s(log)
+    if log.run.open_loop and not log.run.warmup and latency and length and latency > LITTLE * length:
+        yield f"--warmup 0: in the first {latency:.3g} s of the window hardly any request could end; more --warmup"
+    reason, warm_up = stationarity.unsteady(log), stationarity.warming_up(log)
+    if reason:
+        yield f"not stationary ({reason}): more --num_requests, or a lower load"
+    elif warm_up > WARM_UP_SHARE:
+        yield f"the first {warm_up:.0%} of the window were still warming up; more --warmup"
+    ratio = metrics.littles_law_ratio(log)
+    if ratio and abs(ratio - 1) > LITTLE and len(metrics.succeeded(log)) >= stats.FEWEST:
+        yield f"throughput x latency is {ratio:.2f} of the requests in flight (Little's law); more --num_requests"
+
+
+def of_sweep(logs: list[Log]) -> list[str]:
+    """Warnings that take several points: where requests of more clients wait in the server's queue."""
+    measured = [log for log in logs if log.status == "ok" and log.run.stream and not log.run.open_loop]
+    ordered = sorted(measured, key=lambda log: (_without_clients(log), log.run.num_clients))
+    return [words for _, group in groupby(ordered, _without_clients) for words in _queueing(list(group))]
+
+
+def _without_clients(log: Log) -> bytes:
+    """What the points of one curve have in common."""
+    run = msgspec.structs.replace(log.run, num_clients=1, num_requests=1, warmup=0, seed=0)
+    return identity.point_key(log.server, run)
+
+
+def _queueing(curve: list[Log]) -> Iterator[str]:
+    """Does TTFT grow with the load while the time between tokens stays?"""
+    least, most = curve[0], curve[-1]
+    grown = [_growth(least, most, of_request) for of_request in (metrics.ttft_s, metrics.tpot_s)]
+    if least.run.num_clients < most.run.num_clients and grown[0] > QUEUE and grown[1] < PACE:
+        yield (
+            f"{most.server.backend}, {least.run.num_clients} to {most.run.num_clients} clients: "
+            f"the median TTFT grows {grown[0]:.1f}-fold, TPOT {grown[1]:.1f}-fold: requests wait in the server; "
+            "raise --max_ragged_batch_size or --num_replicas"
+        )
+
+
+def _growth(least: Log, most: Log, of_request: Callable[[Result], float | None]) -> float:
+    before, after = (metrics.percentile(metrics.each(log, of_request), 50) for log in (least, most))
+    return after / before if before and after else 1.0

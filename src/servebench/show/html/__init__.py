@@ -1,0 +1,1 @@
+"""The report: a results folder as one HTML page."""

@@ -1,0 +1,108 @@
+"""All logs of a folder as a table for spreadsheets: `python -m servebench spreadsheet results/`.
+
+It writes summary.csv there: a row a point, failed ones too; units in the names; empty where a log says nothing. Of
+several runs a point has the means, and if it is stationary, for what matters most the 95 % interval (_low, _high).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+
+from servebench.analysis import columns, metrics, stationarity, stats, trust
+from servebench.analysis.sla import Sla, parse
+from servebench.cli import commandline
+from servebench.errors import InputError
+from servebench.log import identity, store
+from servebench.log.schema import Log
+
+OF_SERVER = ("backend", "model", "tp_size", "num_replicas", "max_ragged_batch_size")
+Cell = str | int | float | None
+
+
+def row(runs: list[Log], slas: Sequence[Sla] = ()) -> dict[str, Cell]:
+    """A point by column name: sums of counts and means of metrics over its runs, those that failed left out."""
+    server, run = runs[0].server, runs[0].run
+    good = [log for log in runs if log.status == "ok"] or runs[:1]
+    counted = [r for log in good for r in metrics.measured(log)]
+    doubts = (
+        [why for log in good if (why := stationarity.unsteady(log))] if stationarity.not_stationary(good) else []
+    )
+    cells: dict[str, Cell] = {name: getattr(server, name) for name in OF_SERVER}
+    cells |= {
+        "mean_prompt_length": None if run.dataset else run.mean_prompt_length,
+        "mean_max_new_tokens": run.mean_max_new_tokens,
+        "num_clients": None if run.open_loop else run.num_clients,
+        "request_rate_per_s": run.request_rate,
+        "trace_speed": run.trace_speed,
+        "scenario": run.scenario or None,
+        "dataset": run.dataset or None,
+        "probe_rate_per_s": run.probe_rate or None,
+        "api": run.api,
+        "stream": int(run.stream),
+        "temperature": run.temperature,
+        "engine_args": " ".join(server.engine_args) or None,
+        "status": good[0].status,
+        "runs": len(good),
+        "requests": len(counted),
+        "failed": len(counted) - sum(len(metrics.succeeded(log)) for log in good),
+        "retries": sum(r.retries for r in counted),
+        "window_s": sum(metrics.window_s(log) or 0 for log in good),
+        "effective_samples": round(sum(stats.effective_samples(stationarity.waiting_s(log)) for log in good)),
+        "not_stationary": doubts[0] if doubts else None,
+    }
+    per_run = [columns.values(log, slas) for log in good]
+    known = columns.intervals(per_run, stationary=not doubts)
+    cells |= {name: known[name].mean if name in known else None for name in per_run[0]}
+    for name in columns.HEADLINES:
+        told = known[name] if name in known and known[name].known else None
+        cells |= {f"{name}_low": told and told.low, f"{name}_high": told and told.high}
+    return cells | {
+        "client": client([log.quality.verdict for log in good]),
+        "decides_nothing": ", ".join(trust.marks(good)) or None,
+        "cached_share": max(map(trust.cached_share, good)) or None,
+        "overloaded": int(any(log.quality.overloaded for log in good)),
+        "engine": runs[0].server_facts.engine,
+        "stand_in": int(trust.stand_in(runs[0])),
+        "started_at": runs[0].started_at,
+        "log": f"{server.backend}/{runs[0].file_name}",
+    }
+
+
+def client(verdicts: Sequence[str]) -> str:
+    """What the client says of the runs of a point: what most of them say, and how many say otherwise."""
+    bad = [verdict for verdict in verdicts if verdict != "ok"]
+    if not bad or stats.most(len(bad), len(verdicts)):
+        return bad[0] if bad else "ok"
+    return f"ok, but {len(bad)} of {len(verdicts)} runs {bad[0]}"
+
+
+def write(folder: Path, slas: Sequence[Sla] = ()) -> tuple[Path, int]:
+    """Write FOLDER/summary.csv from the logs in it. Returns (the file, its points)."""
+    logs = (log for _, log in store.load_folder(folder))  # never more than a point's in memory
+    points = (sorted(runs, key=lambda log: log.run.repetition) for _, runs in groupby(logs, identity.point_of))
+    rows = [row(runs, slas) for runs in points]
+    if not rows:
+        raise InputError(f"no logs in {folder}; give a folder that run_benchmark.py wrote to")
+    file = folder / "summary.csv"
+    with file.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return file, len(rows)
+
+
+def main() -> None:
+    parser = commandline.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "folder", type=commandline.folder, nargs="?", default="results", help="folder of logs [results]"
+    )
+    parser.add_argument(
+        "--sla", nargs="+", default=[], metavar="SLA", help="as in servebench summary: columns more"
+    )
+    args = parser.parse_args()
+    file, points = write(args.folder, [parse(name) for name in args.sla])
+    print(f"{file}: {points} point{'s' * (points != 1)}")

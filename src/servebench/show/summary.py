@@ -1,0 +1,312 @@
+"""What the terminal shows: the plan, a line a point, and a table at the end.
+
+    python -m servebench summary results/ --sla fastgen-4 ttft=2,tpot=0.1
+
+shows the table and the warnings of a folder's logs again, with the requests/s that meet these SLAs (sla.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from tabulate import tabulate
+
+from servebench.analysis import columns, metrics, selection, stationarity, stats, trust
+from servebench.analysis.sla import Sla, parse
+from servebench.cli import commandline
+from servebench.errors import InputError
+from servebench.log import identity, schema, store
+from servebench.log.schema import Log, Quality, Result, RunConfig
+from servebench.plan import defaults
+from servebench.plan.arguments import Settings
+from servebench.plan.search import Conclusion
+from servebench.plan.sweep import Plan
+from servebench.show import advice
+
+OfRequest = Callable[[Result], float | None]
+LATENCIES = {"TTFT": "ttft", "TPOT": "tpot", "E2E": "e2e_latency"}  # as columns.py calls them
+RATES = {"req/s": "request_throughput", "clients/latency": "blog_throughput", "tok/s": "output_token_throughput"}
+
+
+def show_percentile(values: np.ndarray, q: int) -> str:
+    """Three digits, "-" without samples, "~" behind what too few effective samples carry."""
+    value = metrics.percentile(values, q)
+    return "-" if value is None else show(value) + ("" if stats.carries(values, q) else "~")
+
+
+def show(value: float | None, digits: int = 3) -> str:
+    """So many significant digits."""
+    if value is None:
+        return "-"
+    return f"{value:#.{digits}g}".rstrip(".") if abs(value) < 10**digits else f"{value:.0f}"
+
+
+def name_of(log: Log) -> str:
+    run, server = log.run, log.server
+    what = requests_of(run) or f"prompt {run.mean_prompt_length}  gen {run.mean_max_new_tokens}"
+    again = f"  run {run.repetition + 1}" if run.repetition else ""
+    load = f"{run.load[0]} {load_of(run)}"
+    return f"{server.backend} tp{server.tp_size} x{server.num_replicas}  {what}  {load}{again}"
+
+
+def requests_of(run: RunConfig) -> str:
+    """The dataset or the scenario that requests are from; "" where the mean lengths tell."""
+    return Path(run.dataset).stem if run.dataset else run.scenario
+
+
+def load_of(run: RunConfig) -> str:
+    """Clients as a number, a rate as `4/s`, a trace as `x2` of its speed."""
+    kind, size = run.load
+    return {"clients": size, "rate": f"{size}/s", "trace": f"x{size}"}[kind]
+
+
+def line(log: Log) -> str:
+    """One point in one line, its client in another, and one for everything there is to say about it."""
+    if log.status != "ok":
+        return "\n".join([f"{name_of(log)}:  FAILED: {log.failure}", *indented(log.server_facts.log_tail)])
+    samples = {title: metrics.each(log, columns.LATENCIES[name]) for title, name in LATENCIES.items()}
+    medians = "  ".join(f"{title} {show_percentile(sample, 50)} s" for title, sample in samples.items())
+    counted, done = metrics.measured(log), metrics.succeeded(log)
+    text = (
+        f"{name_of(log)}:  {show(metrics.request_throughput(log))} req/s  "
+        f"{show(metrics.output_token_throughput(log))} tok/s  {medians}  "
+        f"failed {len(counted) - len(done)}/{len(counted)}  window {show(metrics.window_s(log))} s"
+    )
+    marks = trust.marks([log])
+    text += f"  ({', '.join(marks)})" if marks else ""
+    rest = [f"  client: {quality_line(log.quality)}", *beside(log)]
+    rest += [f"  dataset: {log.client['workload_remark']}"] if log.client.get("workload_remark") else []
+    rest += [f"  warning: {words}" for words in advice.of_point(log)]
+    return "\n".join([text, *rest, *([f"  enough: {log.stopped}"] if log.stopped else [])])
+
+
+def beside(log: Log) -> list[str]:
+    """What reasoning, an open loop and probes add: the answer's begin, latencies from schedule, a stranger's."""
+    lines = []
+    if log.run.stream and columns.thinks_first([columns.values(log)]):
+        answer = metrics.each(log, metrics.time_to_first_answer_token_s)
+        shown = f"p50 {show_percentile(answer, 50)}, p99 {show_percentile(answer, 99)} s"
+        lines.append(f"  first answer token, after the reasoning: {shown}")
+    if log.run.open_loop:
+        wait = metrics.each(log, metrics.schedule_wait_s)
+        ttft, e2e = metrics.each(log, metrics.ttft_s), metrics.each(log, metrics.e2e_s)
+        lines += [
+            f"  from {start}: {_latencies(ttft + late if len(ttft) == len(wait) else ttft[:0], e2e + late)}"
+            for start, late in (("schedule", wait), ("send", 0 * wait))
+        ]
+    answered = [r for r in log.probes if r.error is None and r.event_ns and r.finish_reason != "cancelled"]
+    if log.probes:
+        ttft = np.array([first for r in answered if (first := metrics.ttft_s(r)) is not None])
+        shown = _latencies(ttft, np.array([metrics.e2e_s(r) for r in answered]))
+        lines.append(f"  probes: {shown}; failed {sum(r.error is not None for r in log.probes)}/{len(log.probes)}")
+    return lines
+
+
+def _latencies(ttft: np.ndarray, e2e: np.ndarray) -> str:
+    named = (("TTFT", ttft), ("E2E", e2e))
+    return "; ".join(f"{n} p50 {show_percentile(v, 50)}, p99 {show_percentile(v, 99)} s" for n, v in named)
+
+
+def quality_line(q: Quality) -> str:
+    """What the client says of itself, in one line. Lag: from the kernel's stamp to the read."""
+    cpu = ", ".join(f"{share:.0%}" for share in q.worker_cpu_share) or "-"
+    lag = f"lag p50 {_ms(q.lag_p50_s)}, p99 {_ms(q.lag_p99_s)}, max {_ms(q.lag_max_s)}"
+    stamps = f"merged {q.merged_share:.2%}; unstamped {q.unstamped_share:.2%}"
+    asked = f" of {q.asked_concurrency:.0f}" if q.asked_concurrency else ""
+    concurrency = f"concurrency {q.achieved_concurrency:.1f}{asked}"
+    rest = f"sends late p99 {_ms(q.send_late_p99_s)}; {concurrency}; RTT {_ms(q.connect_p50_s)}; CPU {cpu}"
+    return f"{q.verdict.partition(':')[0]}; {lag}; {stamps}; {rest}"
+
+
+def _ms(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds * 1e3:.2f} ms"
+
+
+def indented(text: str) -> list[str]:
+    return [f"    | {row}" for row in text.splitlines()]
+
+
+def table(logs: list[Log], slas: Sequence[Sla] = ()) -> str:
+    """A row a point; what all points have in common stands above. Several runs give an interval: mean +-half."""
+    points = identity.by_point(logs)
+    common, names, identities = _identities([runs[0] for runs in points])
+    latencies = [title for name in LATENCIES for title in (f"{name} p50 (s)", "p90")]
+    header = [*names, "runs", *RATES, *latencies]
+    header += [*(f"{agreed.name} (req/s)" for agreed in slas), "failed", "window (s)", "client"]
+    rows = [[*identity, *_row(runs, slas)] for identity, runs in zip(identities, points, strict=True)]
+    text = tabulate(rows, header, disable_numparse=True, stralign="right")
+    return "\n".join([common, text, *(note for mark, note in NOTES.items() if mark in text)])
+
+
+NOTES = {
+    "(±": "(±) from the batches of a single run; several runs (--runs 5) know it better",
+    "~": "~ fewer effective samples than this percentile needs (p50: 11, p90: 64)",
+    "buffered": "buffered: an answer's tokens came all at once; something gathers them on their way",
+    " cached": "cached: that share of the prompts was in the server's prefix cache; give another --seed",
+    "stand-in": "stand-in: MII around a stand-in for DeepSpeed's engine; says nothing about DeepSpeed-FastGen",
+    "overloaded": "overloaded: requests in flight grew all through; latencies only say how long it took",
+    "?": "? not stationary, so without an interval: longer runs (--num_requests) or less load",
+}
+
+
+def _identities(logs: list[Log]) -> tuple[str, list[str], list[list[str]]]:
+    """What tells the points apart: (words for what is the same in all, names of the rest, its values a log)."""
+    all_of = [_identity(log) | other for log, other in zip(logs, _other_settings(logs), strict=True)]
+    names = [name for name in all_of[0] if name == "load" or len({i[name] for i in all_of}) > 1]
+    common = ", ".join(f"{name} {value}" for name, value in all_of[0].items() if value and name not in names)
+    return common, names, [[identity[name] for name in names] for identity in all_of]
+
+
+def _other_settings(logs: list[Log]) -> list[dict[str, str]]:
+    """What else the points of one backend differ in: two of them may be of the same load."""
+    names, told = selection.differing_within(logs), map(selection.settings, logs)
+    return [{name: settings[name].removeprefix(f"{name} ") for name in names} for settings in told]
+
+
+def _identity(log: Log) -> dict[str, str]:
+    server, run, kind = log.server, log.run, requests_of(log.run)
+    lengths = ("", "") if kind else (run.mean_prompt_length, run.mean_max_new_tokens)
+    told: dict[str, object] = {"backend": server.backend, "model": schema.model_name(server.model)}
+    told |= {"tp": server.tp_size, "batch": server.max_ragged_batch_size, "replicas": server.num_replicas}
+    told |= {"requests": kind, "prompt": lengths[0], "gen": lengths[1], "load": load_of(run)}
+    return {name: str(value) for name, value in told.items()}
+
+
+def _row(runs: list[Log], slas: Sequence[Sla]) -> list[str]:
+    good = [log for log in runs if log.status == "ok"]
+    if not good:
+        return [str(len(runs)), *["-"] * (9 + len(slas)), "point failed", "-", "-"]
+    settled = not stationarity.not_stationary(good)
+    batches = columns.batch_values(good[0]) if len(good) == 1 else {}
+    cells = [
+        _known(good, getattr(metrics, rate), settled, batches.get(f"{rate}_per_s")) for rate in RATES.values()
+    ]
+    for name in LATENCIES.values():
+        of_request = columns.LATENCIES[name]
+        cells += [_median(good, of_request, settled, batches.get(f"{name}_p50_s")), _p90(good, of_request)]
+    cells += [_known(good, agreed.throughput, settled, None) for agreed in slas]
+    counted = sum(len(metrics.measured(log)) for log in good)
+    done = sum(len(metrics.succeeded(log)) for log in good)
+    window = show(sum(metrics.window_s(log) or 0 for log in good))
+    return [str(len(good)), *cells, f"{counted - done}/{counted}", window, client_and_marks(good)]
+
+
+def client_and_marks(runs: list[Log]) -> str:
+    """What the client says of itself, and why numbers of the point may decide nothing."""
+    marks = trust.marks(runs)
+    words = [] if any(mark.endswith("client-limited") for mark in marks) else [_verdict(runs)]
+    words += marks
+    words += ["overloaded"] if any(log.quality.overloaded for log in runs) else []
+    words += ["stand-in"] if trust.stand_in(runs[0]) else []
+    return ", ".join(words)
+
+
+def _verdict(runs: list[Log]) -> str:
+    return next((v for log in runs if (v := log.quality.verdict.partition(":")[0]) != "ok"), "ok")
+
+
+def _known(
+    runs: list[Log], of_log: Callable[[Log], float | None], settled: bool, batches: np.ndarray | None
+) -> str:
+    """The mean over runs, with an interval if they are stationary; (±) is that of one run's batches."""
+    interval = stationarity.interval(runs, of_log)
+    if not interval:
+        return "-"
+    if not settled:
+        return show(interval.mean) + "?"
+    if interval.known:
+        return f"{show(interval.mean)} ±{show(interval.half, 2)}"
+    within = stats.t_interval(batches.tolist()) if batches is not None else None
+    return show(interval.mean) + (f" (±{show(within.half, 2)})" if within else "")
+
+
+def _median(runs: list[Log], of_request: OfRequest, settled: bool, batches: np.ndarray | None) -> str:
+    text = _known(runs, lambda log: metrics.percentile(metrics.each(log, of_request), 50), settled, batches)
+    return text + _weakness(runs, of_request, 50)
+
+
+def _p90(runs: list[Log], of_request: OfRequest) -> str:
+    """Over the requests of all runs, as a search judges it."""
+    value = metrics.percentile(np.concatenate([metrics.each(log, of_request) for log in runs]), 90)
+    return show(value) + _weakness(runs, of_request, 90)
+
+
+def _weakness(runs: list[Log], of_request: OfRequest, q: int) -> str:
+    samples = [metrics.each(log, of_request) for log in runs]
+    return "~" if any(len(sample) and not stats.carries(sample, q) for sample in samples) else ""
+
+
+def plan_table(plan: Plan, settings: Settings) -> str:
+    """The plan: one row a server; of a search only where it begins is known."""
+    rows = []
+    for server, points in plan:
+        todo = [p for p in points if p.pending]
+        states = {state: sum(p.state == state for p in points) for state in ("done", "failed")}
+        row = [server.backend, server.tp_size, server.max_ragged_batch_size, server.num_replicas]
+        row += [_set(Path(p.run.dataset).stem or p.run.mean_prompt_length for p in points)]
+        row += [_set(p.run.mean_max_new_tokens for p in points)]
+        row += [" ".join(dict.fromkeys(load_of(p.run) for p in points))]
+        row += [len({identity.point_key(server, p.run) for p in points}), len(points)]
+        row += [*states.values(), len(todo)]
+        rows.append([*row, sum(p.run.num_requests + p.run.num_clients * (p.run.warmup + 1) for p in todo)])
+    header = ["backend", "tp", "batch", "repl", "prompt", "gen", "load", "points", "runs"]
+    header += ["done", "failed before", "to run", "requests (about)"]
+    searches = settings.find_max or settings.find_peak
+    more = "\nthe first point of each search; what it finds says how it goes on" if searches else ""
+    return tabulate(rows, header) + more
+
+
+def _set(values: object) -> str:
+    return " ".join(map(str, sorted(set(values))))  # type: ignore[call-overload]
+
+
+def models_table() -> str:
+    """Models with defaults of their own."""
+    rows = [
+        [name, _set(m.tp_size), _set(m.mean_prompt_length), _set(m.mean_max_new_tokens), m.max_prompt_length]
+        for name, m in {**defaults.MODELS, "any other": defaults.ANY_MODEL}.items()
+    ]
+    return tabulate(rows, ["model", "tp_size", "mean_prompt_length", "mean_max_new_tokens", "max_prompt_length"])
+
+
+def closing(plan: Plan, found: Sequence[Conclusion], failed: Sequence[Log], folder: Path) -> str:
+    """The last words of a run: the table of all of the plan's logs, what failed, where everything is."""
+    marks = {p.path: p.fingerprint for _, points in plan for p in points if p.path.exists()}
+    logs = [log for path, log in store.read(marks) if log.fingerprint == marks[path]]
+    good = identity.by_point(log for log in logs if log.status == "ok")
+    why = {name_of(log): log.failure for log in (*logs, *failed) if log.status != "ok"}
+    partly = sum(any(len(metrics.succeeded(log)) < len(metrics.measured(log)) for log in runs) for runs in good)
+    words = ["", report(logs)] if logs else []
+    measured = f"{len(good)} point{'s' * (len(good) != 1)} measured"
+    measured += f" ({partly} with failed requests)" if partly else ""
+    words.append(f"{measured}, {len(why)} failed; logs are in {folder}/")
+    words += [f"  failed: {name}: {failure}" for name, failure in why.items()]
+    return "\n".join([*words, *(conclusion.words for conclusion in found)])
+
+
+def report(logs: list[Log], slas: Sequence[Sla] = ()) -> str:
+    """The table, and what only shows when points are seen side by side."""
+    return "\n".join([table(logs, slas), *(f"warning: {words}" for words in advice.of_sweep(logs))])
+
+
+def main() -> int:
+    parser = commandline.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "folder", type=commandline.folder, nargs="?", default="results", help="folder of logs [results]"
+    )
+    parser.add_argument(
+        "--sla", nargs="+", default=[], metavar="SLA", help="fastgen-4, mlperf-llama2-70b, ttft=2,tpot=0.1"
+    )
+    args = parser.parse_args()
+    slas = [parse(name) for name in args.sla]
+    logs = [log for _, log in store.load_folder(args.folder)]
+    if not logs:
+        raise InputError(f"no logs in {args.folder}; give a folder that run_benchmark.py wrote to")
+    for log in logs:
+        for words in advice.of_point(log) if log.status == "ok" else [str(log.failure)]:
+            print(f"{name_of(log)}: {words}")
+    print(report(logs, slas))
+    return 0

