@@ -1,0 +1,139 @@
+"""An option is declared once: as a field of a struct, annotated with what `-h` says of it.
+
+    class Rate(msgspec.Struct):
+        request_rate: Annotated[float, Meta(ge=1e-6), Option("requests/s", LOAD, "R", swept=True)]
+
+The flag, its type, bounds, choices and default follow from the field. So do the entry of a --config file, the key in
+the log, --filter and the column of the spreadsheet, which all have the field's name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, get_type_hints
+
+import msgspec
+import yaml
+from msgspec import inspect
+
+from servebench.cli.commandline import filled, number
+from servebench.errors import InputError
+
+
+@dataclass(frozen=True)
+class Option:
+    """How a field is given. What the field's type says already is not repeated here."""
+
+    help: str
+    group: str  # title of its part of `-h`
+    metavar: str | None = None
+    swept: bool = False  # takes several values, each of which is measured
+    parse: Callable[[str], Any] | None = None  # an argparse type, for what is not a plain text or number
+    choices: tuple[str, ...] = ()  # if not all that the field can be
+    const: Any = None  # what the flag alone stands for, where its value may be left out
+
+
+class Declared(NamedTuple):
+    """An option and the field that declares it."""
+
+    name: str
+    option: Option
+    type: inspect.Type
+    default: Any
+
+    @property
+    def several(self) -> bool:
+        return self.option.swept or (isinstance(self.type, inspect.VarTupleType) and not self.takes_words)
+
+    @property
+    def takes_words(self) -> bool:
+        """Is it a tuple that comes as one text, such as words in quotes?"""
+        return isinstance(self.type, inspect.VarTupleType) and self.option.metavar == '"..."'
+
+
+def options_of(*kinds: type[msgspec.Struct]) -> Iterator[Declared]:
+    """The options that these structs declare, each once, in their order."""
+    seen = set()
+    for kind in kinds:
+        hints = get_type_hints(kind, include_extras=True)
+        for field in inspect.type_info(kind).fields:  # type: ignore[attr-defined]
+            option = next(
+                (o for o in getattr(hints[field.name], "__metadata__", ()) if isinstance(o, Option)), None
+            )
+            if option and field.name not in seen:
+                seen.add(field.name)
+                yield Declared(field.name, option, _known(field.type), field.default)
+
+
+def _known(found: inspect.Type) -> inspect.Type:
+    """The type of a value that is given: of `float | None` a float."""
+    if isinstance(found, inspect.UnionType):
+        return next(kind for kind in found.types if not isinstance(kind, inspect.NoneType))
+    return found
+
+
+def add_options(parser: argparse.ArgumentParser, declared: Iterable[Declared]) -> None:
+    """Add the flags, in the groups that the declarations name. What is not given is not in the namespace."""
+    groups: dict[str, Any] = {}
+    for each in declared:
+        title = each.option.group
+        groups[title] = groups.get(title) or parser.add_argument_group(title)
+        _add(groups[title], each)
+
+
+def _add(group: Any, each: Declared) -> None:
+    option, flag = each.option, f"--{each.name}"
+    about: dict[str, Any] = {"default": argparse.SUPPRESS, "help": option.help}
+    if isinstance(each.type, inspect.BoolType):
+        group.add_argument(flag, action="store_true", **about)
+        if each.default is True:
+            no = {"help": argparse.SUPPRESS, "default": argparse.SUPPRESS}
+            group.add_argument(f"--no_{each.name}", dest=each.name, action="store_false", **no)
+        return
+    if each.several:
+        about["nargs"] = "+"
+    if option.const is not None:
+        about |= {"nargs": "?", "const": option.const}
+    if isinstance(each.type, inspect.LiteralType):
+        about["choices"] = option.choices or tuple(each.type.values)
+    else:
+        about |= {"type": _parse_of(each), "metavar": option.metavar, "choices": option.choices or None}
+    group.add_argument(flag, **about)
+
+
+def _parse_of(each: Declared) -> Callable[[str], Any]:
+    """The argparse type of one value."""
+    of = each.type.item_type if isinstance(each.type, inspect.VarTupleType) else each.type
+    if each.option.parse:
+        return each.option.parse
+    if isinstance(of, inspect.IntType):
+        return number(int, of.ge or 0, float("inf") if of.le is None else of.le)
+    if isinstance(of, inspect.FloatType):
+        return number(float, of.ge or 0, float("inf") if of.le is None else of.le)
+    return filled
+
+
+def words_of_file(path: str, declared: Iterable[Declared]) -> list[str]:
+    """The options of a --config file, as they would be typed. Raises InputError."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            given = yaml.safe_load(file) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"--config {path}: {' '.join(str(error).split())}; give a YAML file") from error
+    names = {each.name for each in declared}
+    unknown = [str(name) for name in given if name not in names] if isinstance(given, dict) else [str(given)]
+    if unknown:
+        raise InputError(f"--config {path}: {unknown[0][:80]} is not an option; write NAME: VALUE, as in -h")
+    return [word for name, value in given.items() for word in _words(name, value)]
+
+
+def _words(name: str, value: Any) -> list[str]:
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no_{name}"]
+    if isinstance(value, list):
+        return [f"--{name}", *(str(entry) for entry in value)]
+    text = json.dumps(value) if isinstance(value, dict) else str(value)
+    return [] if value is None else [f"--{name}={text}"]
