@@ -26,7 +26,7 @@ from servebench.errors import InputError, ServerFailed
 from servebench.log.store import write_whole
 from servebench.plan import arguments
 from servebench.plan.preflight import check_launch, check_model, check_results_folder
-from servebench.plan.sweep import make_plan
+from servebench.plan.sweep import access_of, make_plan
 from servebench.servers.launch import launch_replicas, urls_of
 from servebench.servers.process_group import end_session
 
@@ -63,7 +63,9 @@ def start(words: list[str]) -> int:
         raise InputError(f"--backend {settings.backend} is attached to, never started")
     check_launch(settings, config)
     with ExitStack() as stack:
-        processes = launch_replicas(config, settings, settings.out_json_dir / config.backend, stack, outlive=True)
+        processes = launch_replicas(
+            config, access_of(settings, config), settings.out_json_dir / config.backend, stack, outlive=True
+        )
         stack.pop_all()
     running = [
         Standing(

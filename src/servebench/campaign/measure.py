@@ -23,7 +23,7 @@ from servebench.log.schema import Log, Quality, Result, RunConfig, ServerConfig,
 from servebench.plan.arguments import Settings
 from servebench.plan.preflight import asks_hub, check_lengths
 from servebench.plan.search import points_to_measure
-from servebench.plan.sweep import Plan, Point, runs_before
+from servebench.plan.sweep import Plan, Point, access_of, runs_before
 from servebench.servers.prefix_cache import hit_rate
 from servebench.servers.probe import learnt
 from servebench.servers.server import Server, running_server
@@ -54,9 +54,10 @@ def measure(
     """Yield each point with its log as soon as it ended. A server that died is started again for the rest."""
     point, met = next(pending, None), False
     tokenizer = load_tokenizer_once(settings.tokenizer) if point else None
+    log_dir = settings.out_json_dir / config.backend
     while point and tokenizer:
         try:
-            with running_server(config, settings, settings.out_json_dir / config.backend) as running:
+            with running_server(config, access_of(settings, config), log_dir) as running:
                 server = learnt(running, point.run, tokenizer)
                 while point and server.alive():
                     met = True

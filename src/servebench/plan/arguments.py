@@ -108,11 +108,6 @@ def attached_urls(settings: Settings) -> tuple[str, ...]:
     return settings.openai_api_url
 
 
-def clients_of(settings: Settings, num_replicas: int) -> tuple[int, ...]:
-    """The numbers of clients that are swept on a server of so many replicas."""
-    return tuple(each * num_replicas for each in settings.clients_per_replica) or settings.num_clients
-
-
 def parse(argv: Sequence[str] | None = None) -> Settings:
     """Raises SystemExit(2) for what argparse refuses, InputError for what only makes no sense together."""
     args = build_parser().parse_args(_engine_args_joined(sys.argv[1:] if argv is None else argv))

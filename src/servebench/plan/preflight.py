@@ -14,7 +14,7 @@ from servebench.cli.keys import hide_in_words
 from servebench.errors import InputError
 from servebench.log.schema import RunConfig, ServerConfig, log_name
 from servebench.plan.arguments import Settings, attached_urls
-from servebench.plan.sweep import Plan, Point
+from servebench.plan.sweep import Plan, Point, access_of
 from servebench.servers.backends import BACKENDS
 from servebench.servers.backends.contract import Launch
 from servebench.servers.launch import is_free, launch_of, router, say
@@ -165,7 +165,7 @@ def check_launch(settings: Settings, server: ServerConfig) -> None:
     if settings.port:
         check_ports(settings.port, launches * each + server.router)
     for replica in range(launches if backend.launch else 0):
-        check_program(launch_of(server, settings, settings.port or 0, replica))
+        check_program(launch_of(server, access_of(settings, server), settings.port or 0, replica))
     if server.router:
         check_program(router([], 0))
 

@@ -21,11 +21,12 @@ from servebench.log.schema import Log, RunConfig, ServerConfig, log_name
 from servebench.log.store import state_of
 from servebench.log.urls import beside
 from servebench.plan import defaults
-from servebench.plan.arguments import Settings, attached_urls, clients_of
+from servebench.plan.arguments import Settings, attached_urls
+from servebench.servers.access import Access
 from servebench.servers.backends import BACKENDS
 from servebench.servers.launch import call
 from servebench.servers.server import headers_of
-from servebench.workload.lengths import parse_scenario
+from servebench.workload.lengths import lengths_of, parse_scenario
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,14 @@ class Version(msgspec.Struct):
     version: str
 
 
+NO_LIMIT, PROBES = 10**6, 4  # requests at once
+TEMPLATE, OF_DATASETS = 256, 4096  # tokens of a chat's template, and of an answer in a dataset; generous
 VERSION_S = 3.0  # that a running server has to say which version it is
 # Fields of a RunConfig that are not simply the option of that name.
 SWEPT = {"mean_prompt_length", "mean_max_new_tokens", "scenario", "num_clients", "request_rate", "trace_speed"}
 SWEPT |= {"num_requests", "warmup", "max_prompt_length", "repetition", "stop_when_overloaded"}
+SHAPE = ("prompt_length_var", "max_new_tokens_var", "length_distribution")  # of lengths around their means
+OF_ACCESS = ("extra_headers", "extra_body", "engine_args", "api", "port", "server_timeout")
 Plan = list[tuple[ServerConfig, list[Point]]]
 
 
@@ -79,7 +84,7 @@ def num_pending(plan: Plan) -> int:
 
 def _engine(settings: Settings, server: ServerConfig) -> str:
     if server.urls:
-        url, headers = attached_urls(settings)[0], headers_of(server, settings, attached_urls(settings))
+        url, headers = attached_urls(settings)[0], headers_of(server, access_of(settings, server))
         return f"attached {_version_at(url, headers) if BACKENDS[server.backend].lists_models else ''}".strip()
     try:
         return BACKENDS[settings.backend].version()
@@ -148,6 +153,40 @@ def _loads(settings: Settings, server: ServerConfig) -> list[dict[str, Any]]:
     if settings.trace_speed:
         return [rate_load(settings, None) | {"trace_speed": speed} for speed in settings.trace_speed]
     return [clients_load(settings, number) for number in clients]
+
+
+def clients_of(settings: Settings, num_replicas: int) -> tuple[int, ...]:
+    """The numbers of clients that are swept on a server of so many replicas."""
+    return tuple(each * num_replicas for each in settings.clients_per_replica) or settings.num_clients
+
+
+def access_of(settings: Settings, server: ServerConfig) -> Access:
+    """What starting or calling this server takes, keys included."""
+    return Access(
+        urls=attached_urls(settings),
+        key=settings.aml_api_key if settings.backend == "aml" else settings.openai_api_key,
+        requests_at_once=requests_at_once(settings, server),
+        request_tokens=longest_request_tokens(settings),
+        **{name: getattr(settings, name) for name in OF_ACCESS},
+    )
+
+
+def requests_at_once(settings: Settings, server: ServerConfig) -> int:
+    """The most requests that the plan has in flight on a server, as far as it can be known beforehand."""
+    search = settings.find_max or settings.find_peak
+    if search or settings.request_rate or settings.trace_speed:
+        return settings.max_concurrency or NO_LIMIT
+    return max(clients_of(settings, server.num_replicas)) + (PROBES if settings.probe_rate else 0)
+
+
+def longest_request_tokens(settings: Settings) -> int:
+    """Tokens of the longest request that the plan may send: prompt, answer and chat template together."""
+    template = TEMPLATE if settings.api == "chat" else 0
+    if settings.dataset:
+        return settings.max_prompt_length + OF_DATASETS + template
+    shape = {name: getattr(settings, name) for name in SHAPE}
+    pairs = [lengths_of(RunConfig(**lengths, **shape)) for lengths in _lengths(settings)]
+    return template + max(min(p.most, settings.max_prompt_length) + a.most for p, a in pairs)
 
 
 def scenario_lengths(scenario: str) -> dict[str, Any]:
