@@ -3,16 +3,17 @@
     class Rate(msgspec.Struct):
         request_rate: Annotated[float, Meta(ge=1e-6), Option("requests/s", LOAD, "R", swept=True)]
 
-The flag, its type, bounds, choices and default follow from the field. So do the entry of a --config file, the key in
-the log, --filter and the column of the spreadsheet, which all have the field's name.
+The flag, its type, bounds, choices and default follow from the field. So do the entry of a --config file, the key
+in the log, --filter and the column of the spreadsheet, which all have the field's name.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
 import msgspec
@@ -75,33 +76,45 @@ def _known(found: inspect.Type) -> inspect.Type:
     return found
 
 
-def add_options(parser: argparse.ArgumentParser, declared: Iterable[Declared]) -> None:
-    """Add the flags, in the groups that the declarations name. What is not given is not in the namespace."""
-    groups: dict[str, Any] = {}
+def add_options(
+    parser: argparse.ArgumentParser,
+    titles: Iterable[str],
+    declared: Iterable[Declared],
+    choices: Mapping[str, Sequence[str]],
+) -> None:
+    """Add the flags, in groups of these titles. What is not given is not in the namespace.
+
+    `choices` are those that only the caller knows, by option.
+    """
+    groups = {title: parser.add_argument_group(title) for title in titles}
     for each in declared:
-        title = each.option.group
-        groups[title] = groups.get(title) or parser.add_argument_group(title)
-        _add(groups[title], each)
+        _add(groups[each.option.group], each, choices.get(each.name))
 
 
-def _add(group: Any, each: Declared) -> None:
+def _add(group: Any, each: Declared, choices: Sequence[str] | None) -> None:
     option, flag = each.option, f"--{each.name}"
-    about: dict[str, Any] = {"default": argparse.SUPPRESS, "help": option.help}
+    about: dict[str, Any] = {"default": argparse.SUPPRESS, "help": f"{option.help}{_usual(each)}"}
     if isinstance(each.type, inspect.BoolType):
         group.add_argument(flag, action="store_true", **about)
         if each.default is True:
-            no = {"help": argparse.SUPPRESS, "default": argparse.SUPPRESS}
-            group.add_argument(f"--no_{each.name}", dest=each.name, action="store_false", **no)
+            about["help"] = f"the opposite of {flag}"
+            group.add_argument(f"--no_{each.name}", dest=each.name, action="store_false", **about)
         return
     if each.several:
         about["nargs"] = "+"
     if option.const is not None:
         about |= {"nargs": "?", "const": option.const}
-    if isinstance(each.type, inspect.LiteralType):
-        about["choices"] = option.choices or tuple(each.type.values)
-    else:
-        about |= {"type": _parse_of(each), "metavar": option.metavar, "choices": option.choices or None}
+    choices = choices or option.choices or getattr(each.type, "values", None)
+    about |= {"choices": choices} if choices else {"type": _parse_of(each), "metavar": option.metavar}
     group.add_argument(flag, **about)
+
+
+def _usual(each: Declared) -> str:
+    """The default in brackets, unless the help says in its own words what happens without the option."""
+    said = each.option.help.endswith("]") or isinstance(each.default, bool)
+    if said or not isinstance(each.default, int | float | str | Path) or each.default == "":
+        return ""
+    return f" [{each.default:g}]" if isinstance(each.default, int | float) else f" [{each.default}]"
 
 
 def _parse_of(each: Declared) -> Callable[[str], Any]:

@@ -1,8 +1,8 @@
-"""What is asked for: a server, a load, requests. Every field that a user can give is an option, declared here once.
+"""What is asked for: a server, a load, requests. A field that a user can give declares its option, once and here.
 
-A load is one of three kinds (clients, a rate, a trace), and so are requests (synthetic, a scenario, a dataset). A kind
-refuses nonsense when it is made, with ValueError. Names of fields are those of flags, of keys in a log, of --filter
-and of columns.
+A load is one of three kinds (clients, a rate, a trace), and so are requests (synthetic, a scenario, a dataset). A
+kind refuses nonsense when it is made, with ValueError. Names of fields are those of flags, of keys in a log, of
+--filter and of columns.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from servebench.log.lengths import Lengths, parse_scenario
 
 DEFAULT_MODEL = "meta-llama/Llama-2-7b-hf"
 MEANS = ("mean_prompt_length", "mean_max_new_tokens")
-T = TypeVar("T")
+T = TypeVar("T", bound=msgspec.Struct)
 
 SERVER, RUNNING = "the server", "a server that runs already"
 LOAD, OPEN_LOOP, REQUESTS, OWN_REQUESTS = (
@@ -38,7 +38,6 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     backend: Annotated[str, Option("serving engine [fastgen]", SERVER)]  # its choices are the engines' table
     model: Annotated[str, Option(f"Hugging Face id or a local directory [{DEFAULT_MODEL}]", SERVER, "NAME")]
     tp_size: Annotated[Count, Option("tensor parallel sizes [the model's]", SERVER, "N", swept=True)] = 1
-    num_replicas: Annotated[Count, Option("model replicas [1]", SERVER, "N", swept=True)] = 1
     max_ragged_batch_size: Annotated[
         Count,
         Option(
@@ -48,6 +47,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
             swept=True,
         ),
     ] = 768
+    num_replicas: Annotated[Count, Option("model replicas", SERVER, "N", swept=True)] = 1
     fp6: Annotated[bool, Option("quantise the weights to 6 bits (fastgen)", SERVER)] = False
     engine_args: Annotated[
         tuple[str, ...],
@@ -104,12 +104,12 @@ class Rate(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="rat
         ),
     ]
     arrival: Annotated[
-        Literal["poisson", "constant", "gamma"], Option("gaps between them, around 1/R [poisson]", OPEN_LOOP)
+        Literal["poisson", "constant", "gamma"], Option("gaps between them, around 1/R", OPEN_LOOP)
     ] = "poisson"
     burstiness: Annotated[
         float,
         Meta(ge=1e-3),
-        Option("shape of gamma gaps: 1 is poisson, less is burstier, more is more regular [1]", OPEN_LOOP, "X"),
+        Option("shape of gamma gaps: 1 is poisson, less is burstier, more is more regular", OPEN_LOOP, "X"),
     ] = 1.0
     ramp_from: Annotated[
         Rate_per_s | None,
@@ -152,11 +152,9 @@ Load = Clients | Rate | Trace
 
 LONGEST_PROMPT = Option("no prompt is longer [the model's, mostly 4000]", REQUESTS, "N")
 MEAN_ANSWER = Option("mean tokens to generate [the model's]", REQUESTS, "N", swept=True)
-SPREAD_ANSWER = Option("likewise for generated tokens [0.3]", REQUESTS, "X")
-DISTRIBUTION = Option("of both lengths, around the means above [normal]", OWN_REQUESTS)
-TEXT = Option(
-    "what prompts are made of: random words, or sentences behind eight random words [words]", OWN_REQUESTS
-)
+SPREAD_ANSWER = Option("likewise for generated tokens", REQUESTS, "X")
+DISTRIBUTION = Option("of both lengths, around the means above", OWN_REQUESTS)
+TEXT = Option("what prompts are made of: random words, or sentences behind eight random words", OWN_REQUESTS)
 PREFIX = Option(
     "prompts begin with one of GROUPS texts of TOKENS tokens [each begins with its own]",
     *(OWN_REQUESTS, "TOKENS:GROUPS"),
@@ -171,7 +169,7 @@ class Synthetic(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag
         Count, Option("mean tokens of prompts [the model's]", REQUESTS, "N", swept=True)
     ] = 2600
     prompt_length_var: Annotated[
-        Share, Option("standard deviation of prompt lengths as a share of the mean [0.3]", REQUESTS, "X")
+        Share, Option("standard deviation of prompt lengths as a share of the mean", REQUESTS, "X")
     ] = 0.3
     max_prompt_length: Annotated[Count, LONGEST_PROMPT] = 4000
     mean_max_new_tokens: Annotated[Count, MEAN_ANSWER] = 60
@@ -182,9 +180,10 @@ class Synthetic(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag
 
     def __post_init__(self) -> None:
         if self.mean_prompt_length > self.max_prompt_length:
-            what = f"--mean_prompt_length {self.mean_prompt_length}"
+            longest = f"--max_prompt_length {self.max_prompt_length}"
             raise ValueError(
-                f"{what} is more than --max_prompt_length {self.max_prompt_length}; lower the former or raise the latter"
+                f"--mean_prompt_length {self.mean_prompt_length} is more than {longest}; "
+                "lower the former or raise the latter"
             )
         check_prefix(self.shared_prefix, self.max_prompt_length)
 
@@ -197,7 +196,7 @@ class Synthetic(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag
 
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="scenario"):
-    """Made-up prompts and answers, whose lengths a scenario says: `D(in,out)`, `N(mean,dev)/(..)`, `U(a,b)/(..)`."""
+    """Made-up prompts and answers, whose lengths a scenario says (log/lengths.py)."""
 
     scenario: Annotated[
         str,
@@ -213,9 +212,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=
 
     def __post_init__(self) -> None:
         if self.lengths[0].mean > self.max_prompt_length:
-            raise ValueError(
-                f"--scenario {self.scenario} exceeds --max_prompt_length {self.max_prompt_length}; raise the latter"
-            )
+            longest = f"--max_prompt_length {self.max_prompt_length}"
+            raise ValueError(f"--scenario {self.scenario} exceeds {longest}; raise the latter")
         check_prefix(self.shared_prefix, self.max_prompt_length)
 
     @property
@@ -243,9 +241,7 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="
     dataset_sha256: str = ""
     trace_format: Annotated[
         Literal["auto", "mooncake", "bailian", "guidellm", "azure", "burstgpt"],
-        Option(
-            "whose trace it is, where its keys do not say what times and hashes stand for [auto]", OWN_REQUESTS
-        ),
+        Option("whose trace it is, where its keys do not say what times and hashes stand for", OWN_REQUESTS),
     ] = "auto"
     multi_turn: Annotated[
         bool, Option("send whole conversations, each by one client [their first requests]", OWN_REQUESTS)
@@ -253,7 +249,7 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="
     think_time: Annotated[
         float,
         Meta(ge=0),
-        Option("pause between an answer and the conversation's next request, in s [0]", OWN_REQUESTS, "S"),
+        Option("pause between an answer and the conversation's next request, in s", OWN_REQUESTS, "S"),
     ] = 0.0
     max_prompt_length: Annotated[Count, LONGEST_PROMPT] = 4000
     mean_max_new_tokens: Annotated[Count, MEAN_ANSWER] = 60
@@ -292,21 +288,21 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
         Option("uncounted requests before: of each client [1]; open loop: of all [a tenth]", LOAD, "N"),
     ] = 1
     request_timeout: Annotated[
-        float, Meta(ge=0.001), Option("a request that takes longer fails, in s [600]", LOAD, "S")
+        float, Meta(ge=0.001), Option("a request that takes longer fails, in s", LOAD, "S")
     ] = 600.0  # of each attempt
     max_retries: Annotated[
         int,
         Meta(ge=0),
         Option(
             "times a request is sent again after 429, 5xx, an error in its answer or a broken connection; "
-            "all count; waits as Retry-After says, at most 60 s [0]",
+            "all count; waits as Retry-After says, at most 60 s",
             *(LOAD, "N"),
         ),
     ] = 0
     probe_rate: Annotated[
         float,
         Meta(ge=0),
-        Option("short requests/s beside the load, reported apart: what a stranger feels [0]", LOAD, "R"),
+        Option("short requests/s beside the load, reported apart: what a stranger feels", LOAD, "R"),
     ] = 0.0
     api: Annotated[
         Literal["completions", "chat", "score", "mii"],
@@ -319,8 +315,8 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
     stream: Annotated[
         bool, Option("ask for streamed tokens; --no_stream: for whole answers, E2E latency only [yes]", REQUESTS)
     ] = True
-    temperature: Annotated[float, Meta(ge=0), Option("of sampling; 0 is greedy [1.0]", REQUESTS, "X")] = 1.0
-    top_p: Annotated[Share, Option("share of likely tokens to sample from [0.9]", REQUESTS, "X")] = 0.9
+    temperature: Annotated[float, Meta(ge=0), Option("of sampling; 0 is greedy", REQUESTS, "X")] = 1.0
+    top_p: Annotated[Share, Option("share of likely tokens to sample from", REQUESTS, "X")] = 0.9
     respect_eos: Annotated[
         bool, Option("let answers end early; else every engine does the same work", REQUESTS)
     ] = False
@@ -391,7 +387,7 @@ def run_of(fields: Mapping[str, Any]) -> RunConfig:
 
 def taken(kind: type[T], fields: Mapping[str, Any]) -> T:
     """A kind made from those of the fields that it has. Raises ValueError where they make no sense."""
-    names = kind.__struct_fields__  # type: ignore[attr-defined]
+    names = kind.__struct_fields__
     return kind(**{name: value for name, value in fields.items() if name in names})
 
 

@@ -20,10 +20,6 @@ from servebench.cli import commandline
 from servebench.errors import InputError
 from servebench.log import identity, schema, store
 from servebench.log.schema import Log, Quality, Result, RunConfig
-from servebench.plan import defaults
-from servebench.plan.arguments import Settings
-from servebench.plan.search import Conclusion
-from servebench.plan.sweep import Plan
 from servebench.show import advice
 
 OfRequest = Callable[[Result], float | None]
@@ -237,54 +233,6 @@ def _p90(runs: list[Log], of_request: OfRequest) -> str:
 def _weakness(runs: list[Log], of_request: OfRequest, q: int) -> str:
     samples = [metrics.each(log, of_request) for log in runs]
     return "~" if any(len(sample) and not stats.carries(sample, q) for sample in samples) else ""
-
-
-def plan_table(plan: Plan, settings: Settings) -> str:
-    """The plan: one row a server; of a search only where it begins is known."""
-    rows = []
-    for server, points in plan:
-        todo = [p for p in points if p.pending]
-        states = {state: sum(p.state == state for p in points) for state in ("done", "failed")}
-        row = [server.backend, server.tp_size, server.max_ragged_batch_size, server.num_replicas]
-        row += [_set(Path(p.run.dataset).stem or p.run.mean_prompt_length for p in points)]
-        row += [_set(p.run.mean_max_new_tokens for p in points)]
-        row += [" ".join(dict.fromkeys(load_of(p.run) for p in points))]
-        row += [len({identity.point_key(server, p.run) for p in points}), len(points)]
-        row += [*states.values(), len(todo)]
-        rows.append([*row, sum(p.run.num_requests + p.run.num_clients * (p.run.warmup + 1) for p in todo)])
-    header = ["backend", "tp", "batch", "repl", "prompt", "gen", "load", "points", "runs"]
-    header += ["done", "failed before", "to run", "requests (about)"]
-    searches = settings.find_max or settings.find_peak
-    more = "\nthe first point of each search; what it finds says how it goes on" if searches else ""
-    return tabulate(rows, header) + more
-
-
-def _set(values: object) -> str:
-    return " ".join(map(str, sorted(set(values))))  # type: ignore[call-overload]
-
-
-def models_table() -> str:
-    """Models with defaults of their own."""
-    rows = [
-        [name, _set(m.tp_size), _set(m.mean_prompt_length), _set(m.mean_max_new_tokens), m.max_prompt_length]
-        for name, m in {**defaults.MODELS, "any other": defaults.ANY_MODEL}.items()
-    ]
-    return tabulate(rows, ["model", "tp_size", "mean_prompt_length", "mean_max_new_tokens", "max_prompt_length"])
-
-
-def closing(plan: Plan, found: Sequence[Conclusion], failed: Sequence[Log], folder: Path) -> str:
-    """The last words of a run: the table of all of the plan's logs, what failed, where everything is."""
-    marks = {p.path: p.fingerprint for _, points in plan for p in points if p.path.exists()}
-    logs = [log for path, log in store.read(marks) if log.fingerprint == marks[path]]
-    good = identity.by_point(log for log in logs if log.status == "ok")
-    why = {name_of(log): log.failure for log in (*logs, *failed) if log.status != "ok"}
-    partly = sum(any(len(metrics.succeeded(log)) < len(metrics.measured(log)) for log in runs) for runs in good)
-    words = ["", report(logs)] if logs else []
-    measured = f"{len(good)} point{'s' * (len(good) != 1)} measured"
-    measured += f" ({partly} with failed requests)" if partly else ""
-    words.append(f"{measured}, {len(why)} failed; logs are in {folder}/")
-    words += [f"  failed: {name}: {failure}" for name, failure in why.items()]
-    return "\n".join([*words, *(conclusion.words for conclusion in found)])
 
 
 def report(logs: list[Log], slas: Sequence[Sla] = ()) -> str:

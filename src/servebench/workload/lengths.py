@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from servebench.log.lengths import HIGHEST, Lengths, parse_scenario
 from servebench.log.config import Dataset, RunConfig
+from servebench.log.lengths import HIGHEST, Lengths, parse_scenario
 
 __all__ = ["HIGHEST", "Lengths", "lengths_of", "parse_scenario"]
 
