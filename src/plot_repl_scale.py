@@ -14,7 +14,7 @@ import sys
 
 from matplotlib.axes import Axes
 
-from servebench.analysis import metrics
+from servebench.analysis import throughput
 from servebench.cli import commandline
 from servebench.figures import curves, page, selection
 from servebench.figures.curves import Series
@@ -38,7 +38,7 @@ FAMILY = (MODEL, TP_SIZE, BATCH, *LENGTHS, LOAD)
 
 def draw(ax: Axes, all_series: list[Series]) -> None:
     for series in all_series:
-        placed = page.draw_curve(ax, series, replicas, metrics.request_throughput, "request_throughput")
+        placed = page.draw_curve(ax, series, replicas, throughput.request_throughput, "request_throughput")
         if placed:
             fewest, rate, most = placed[0].x.mean, placed[0].y.mean, placed[-1].x.mean
             ax.plot([fewest, most], [rate, rate * most / fewest], ":", color=series.color, linewidth=1.2)

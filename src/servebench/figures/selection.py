@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from servebench.analysis import metrics, stationarity, trust
+from servebench.analysis import samples, stationarity, trust
 from servebench.analysis.filters import add_filter, passes
 from servebench.analysis.stats import Interval, most
 from servebench.analysis.trust import Doubt
@@ -97,7 +97,7 @@ class Point:
 
     @property
     def failed_share(self) -> float:
-        return metrics.failed_share(*self.runs)
+        return samples.failed_share(*self.runs)
 
     def interval(self, of_log: Callable[[Log], float | None]) -> Interval | None:
         """The mean over runs with its 95 % interval, if there is one; None where no run has a value."""
