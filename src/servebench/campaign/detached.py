@@ -26,7 +26,7 @@ from servebench.errors import InputError, ServerFailed
 from servebench.log.store import write_whole
 from servebench.plan import arguments
 from servebench.plan.preflight import check_launch, check_model, check_results_folder
-from servebench.plan.sweep import access_of, make_plan
+from servebench.plan.sweep import make_plan
 from servebench.servers.launch import launch_replicas, urls_of
 from servebench.servers.process_group import end_session
 
@@ -52,20 +52,19 @@ class Standing(msgspec.Struct, frozen=True):
 
 def start(words: list[str]) -> int:
     settings = arguments.parse(words)
-    if settings.extra_headers:  # they may be secrets, and words are kept in servers.json
+    if settings.access.extra_headers:  # they may be secrets, and words are kept in servers.json
         raise InputError("--extra_headers go with requests; give them to run_benchmark.py")
-    if settings.dry_run:
+    if settings.execution.dry_run:
         raise InputError("start starts; to look at a plan give --dry_run to run_benchmark.py")
-    (config, _), *_ = make_plan(settings)
+    plan, *_ = make_plan(settings)
+    config, root = plan.server, settings.execution.out_json_dir
     check_model(settings)
-    check_results_folder(settings.out_json_dir)
+    check_results_folder(root)
     if config.urls:
         raise InputError(f"--backend {settings.backend} is attached to, never started")
-    check_launch(settings, config)
+    check_launch(config, plan.access)
     with ExitStack() as stack:
-        processes = launch_replicas(
-            config, access_of(settings, config), settings.out_json_dir / config.backend, stack, outlive=True
-        )
+        processes = launch_replicas(config, plan.access, settings.folder, stack, outlive=True)
         stack.pop_all()
     running = [
         Standing(
@@ -74,7 +73,7 @@ def start(words: list[str]) -> int:
         )
         for p in processes
     ]  # fmt: skip
-    file = settings.out_json_dir / "servers.json"
+    file = root / "servers.json"
     _write(file, [*_read(file), *running])
     print(f"ready; measure it with --client_only --openai_api_url {' '.join(urls_of(config, processes))}")
     return 0

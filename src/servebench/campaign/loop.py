@@ -1,4 +1,4 @@
-"""The loop: for each server, while its strategy names a next run: measure, store, show. Then what a search found."""
+"""The loop: for each server, while its strategy names a next run: measure, store, show. Then its verdict."""
 
 from __future__ import annotations
 

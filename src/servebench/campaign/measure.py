@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 from tokenizers import Tokenizer
 
 from servebench import __version__
-from servebench.analysis import metrics
+from servebench.analysis import latency
 from servebench.errors import InputError, ServerFailed
 from servebench.load.fleet import default_workers, run_load
+from servebench.log.config import Clients
 from servebench.log.schema import Log, Quality, Result, RunConfig, ServerFacts
-from servebench.plan.arguments import Settings
 from servebench.plan.preflight import asks_hub, check_lengths
+from servebench.plan.settings import Settings
 from servebench.plan.sweep import Point
 from servebench.servers.prefix_cache import hit_rate
 from servebench.servers.server import Server
@@ -26,8 +28,6 @@ from servebench.workload import build_workload
 from servebench.workload.model_files import model_context
 from servebench.workload.token_counts import with_token_counts
 
-ONE_BY_ONE: dict[str, Any] = {"num_clients": 1, "num_requests": 2, "warmup": 0, "probe_rate": 0.0}
-ONE_BY_ONE |= {"request_rate": None, "trace_speed": None, "max_concurrency": None, "multi_turn": False}
 AT_REST = 1.5  # ratio of two requests' latencies up to which the first had nothing to wait for
 RESTS, FRESH = 10, 10_000  # times that it is tried, and the first repetition, which no point has
 
@@ -39,10 +39,12 @@ def let_it_rest(server: Server, run: RunConfig, point: Point, settings: Settings
     """
     for attempt in range(RESTS):
         repetition = FRESH + attempt  # so that the next point finds none of these prompts in a cache
-        alone = msgspec.structs.replace(run, **ONE_BY_ONE, repetition=repetition)
+        alone = replace(
+            run, load=Clients(), num_requests=2, warmup=0, probe_rate=0.0, repetition=repetition
+        )  # a conversation's first requests will do
         workload = build_workload(alone, tokenizer, context_of(server, settings))
         outcome = run_load(alone, workload, server.target(alone), parts_of(point), 1)
-        took = [metrics.e2e_s(r) or 0.0 for r in outcome.results if r.phase == "measured" and not r.error]
+        took = [latency.e2e_s(r) or 0.0 for r in outcome.results if r.phase == "measured" and not r.error]
         if len(took) < 2 or took[0] <= AT_REST * took[1]:
             return
 

@@ -132,21 +132,23 @@ def _parse_of(each: Declared) -> Callable[[str], Any]:
 def words_of_file(path: str, declared: Iterable[Declared]) -> list[str]:
     """The options of a --config file, as they would be typed. Raises InputError."""
     try:
-        with open(path, encoding="utf-8") as file:
-            given = yaml.safe_load(file) or {}
+        text = Path(path).read_text(encoding="utf-8")
+        given, as_typed = yaml.safe_load(text) or {}, yaml.load(text, yaml.BaseLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"--config {path}: {' '.join(str(error).split())}; give a YAML file") from error
     names = {each.name for each in declared}
     unknown = [str(name) for name in given if name not in names] if isinstance(given, dict) else [str(given)]
     if unknown:
         raise InputError(f"--config {path}: {unknown[0][:80]} is not an option; write NAME: VALUE, as in -h")
-    return [word for name, value in given.items() for word in _words(name, value)]
+    return [word for name, value in given.items() for word in _words(name, value, as_typed[name])]
 
 
-def _words(name: str, value: Any) -> list[str]:
+def _words(name: str, value: Any, as_typed: Any) -> list[str]:
+    """`as_typed` has texts: YAML would take 512:4 for a number in base 60."""
+    if value is None:
+        return []
     if isinstance(value, bool):
         return [f"--{name}" if value else f"--no_{name}"]
     if isinstance(value, list):
-        return [f"--{name}", *(str(entry) for entry in value)]
-    text = json.dumps(value) if isinstance(value, dict) else str(value)
-    return [] if value is None else [f"--{name}={text}"]
+        return [f"--{name}", *as_typed]
+    return [f"--{name}={json.dumps(value) if isinstance(value, dict) else as_typed}"]

@@ -66,10 +66,18 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     urls: tuple[str, ...] = ()  # base URLs of servers that run already, without keys; none for those we start
 
 
-# The load: one of three kinds. Each says `kind` in the log; `size` is what a sweep of it sweeps.
+class Kind(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
+    """One of several kinds, which is named in the log."""
+
+    @property
+    def kind(self) -> str:
+        return str(type(self).__struct_config__.tag)
 
 
-class Clients(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="clients"):
+# The load: one of three kinds; `size` is what a sweep of it sweeps.
+
+
+class Clients(Kind, frozen=True, kw_only=True, tag="clients"):
     """A closed loop: each client sends its next request when its last one ended."""
 
     num_clients: Annotated[
@@ -92,7 +100,7 @@ MOST_IN_FLIGHT = Option(
 )
 
 
-class Rate(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="rate"):
+class Rate(Kind, frozen=True, kw_only=True, tag="rate"):
     """An open loop: requests leave at times set beforehand, whether or not the last ones ended."""
 
     request_rate: Annotated[
@@ -132,7 +140,7 @@ class Rate(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="rat
         return self.request_rate
 
 
-class Trace(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="trace"):
+class Trace(Kind, frozen=True, kw_only=True, tag="trace"):
     """An open loop at the dataset's own times."""
 
     trace_speed: Annotated[
@@ -162,7 +170,7 @@ PREFIX = Option(
 )
 
 
-class Synthetic(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="synthetic"):
+class Synthetic(Kind, frozen=True, kw_only=True, tag="synthetic"):
     """Made-up prompts and answers, whose lengths lie around means."""
 
     mean_prompt_length: Annotated[
@@ -195,7 +203,7 @@ class Synthetic(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag
         return prompts, around(self.mean_max_new_tokens, self.max_new_tokens_var)
 
 
-class Scenario(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="scenario"):
+class Scenario(Kind, frozen=True, kw_only=True, tag="scenario"):
     """Made-up prompts and answers, whose lengths a scenario says (log/lengths.py)."""
 
     scenario: Annotated[
@@ -229,7 +237,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=
         return self.lengths[1].mean
 
 
-class Dataset(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="dataset"):
+class Dataset(Kind, frozen=True, kw_only=True, tag="dataset"):
     """Requests of a file; answers whose length it does not say are drawn around a mean."""
 
     dataset: Annotated[
@@ -364,12 +372,7 @@ FLAT: dict[str, Any] = {
 
 def load_label(load: Load) -> str:
     """The load as part of a file name: `clients8`, `rate2.5`, `trace1`."""
-    return f"{kind_of(load)}{load.size if isinstance(load, Clients) else format(load.size, 'g')}"
-
-
-def kind_of(part: Load | Requests) -> str:
-    """The kind as the log says it: clients, rate, trace; synthetic, scenario, dataset."""
-    return str(type(part).__struct_config__.tag)
+    return f"{load.kind}{load.num_clients if isinstance(load, Clients) else format(load.size, 'g')}"
 
 
 def run_of(fields: Mapping[str, Any]) -> RunConfig:

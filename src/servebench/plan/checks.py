@@ -12,7 +12,7 @@ from servebench.cli import keys
 from servebench.errors import InputError
 from servebench.log.config import Rate, Trace
 from servebench.log.urls import api_of
-from servebench.plan.options import ClientsPerReplica, FindMax, FindPeak, TargetCi, Where
+from servebench.plan.options import ClientsPerReplica, FindMax, FindPeak, Where
 from servebench.plan.settings import Settings
 from servebench.servers.backends import BACKENDS
 
@@ -124,7 +124,6 @@ def of_kinds(given: Given, load: type, requests: type, strategy: type) -> None:
     open_loop, search = load in (Rate, Trace), strategy in (FindMax, FindPeak)
     limits = parse_limits(given["find_max"]) if strategy is FindMax else ()
     wanted = [limit for limit in limits if limit.metric != "e2e"] or strategy is FindPeak
-    fewest, most = given.get("min_runs", 0), given.get("max_runs", TargetCi.max_runs)
     refuse(
         {
             "--clients_per_replica fixes the load; leave the search out": search and load is ClientsPerReplica,
@@ -143,7 +142,6 @@ def of_kinds(given: Given, load: type, requests: type, strategy: type) -> None:
             "whole answers have no TTFT or TPOT to search by; give --find_max limits of e2e": (
                 wanted and not given["stream"]
             ),
-            f"--min_runs {fewest} is more than --max_runs {most}; raise the latter": fewest > most,
         }
     )
 

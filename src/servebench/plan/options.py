@@ -52,6 +52,11 @@ Exit status: 0 all points measured, 1 some failed, 2 bad input.
 """
 
 
+def results_folder(text: str) -> Path:
+    """An argparse type."""
+    return expanded("--out_json_dir", filled(text))
+
+
 class Where(msgspec.Struct, frozen=True, kw_only=True):
     """How a server is started or reached."""
 
@@ -127,6 +132,11 @@ class TargetCi(msgspec.Struct, frozen=True, kw_only=True):
     min_runs: Annotated[int, Meta(ge=2), Option("fewest runs with --target_ci", LOAD, "N")] = 3
     max_runs: Annotated[int, Meta(ge=2), Option("most runs with --target_ci", LOAD, "N")] = 10
 
+    def __post_init__(self) -> None:
+        if self.min_runs > self.max_runs:
+            runs = f"--min_runs {self.min_runs} is more than --max_runs {self.max_runs}"
+            raise ValueError(f"{runs}; raise the latter")
+
 
 class FindMax(msgspec.Struct, frozen=True, kw_only=True):
     """The highest load that meets limits."""
@@ -172,7 +182,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
         Option(
             "where logs go",
             *(RESULTS, "DIR"),
-            parse=lambda text: expanded("--out_json_dir", filled(text)),
+            parse=results_folder,
         ),
     ] = Path("results")
     overwrite_results: Annotated[bool, Option("measure again what was measured with these settings", RESULTS)] = (

@@ -19,7 +19,7 @@ from typing import ClassVar
 import msgspec
 from msgspec.structs import replace
 
-from servebench.analysis import limits, metrics, sla, trust
+from servebench.analysis import deadlines, limits, sla, throughput, trust
 from servebench.analysis.target_ci import why_stop
 from servebench.log.config import Clients, Load, Rate, RunConfig, ServerConfig
 from servebench.log.schema import Log
@@ -181,7 +181,7 @@ class Search(Grid):
 
 def idle(log: Log) -> bool:
     """Was the server idle nearly all the time? A lower rate is no lighter load then."""
-    in_flight = metrics.effective_concurrency(log)
+    in_flight = throughput.effective_concurrency(log)
     return log.run.open_loop and in_flight is not None and in_flight < IDLE
 
 
@@ -285,7 +285,7 @@ class FindPeak(Search):
         """Requests/s that meet the SLAs; None where that is unknown."""
         if _doubt(log):
             return None
-        return sla.effective_throughput(log, sla.parse(f"fastgen-{self.rate:g}").met) or 0.0
+        return deadlines.effective_throughput(log, sla.parse(f"fastgen-{self.rate:g}").met) or 0.0
 
     def _name(self) -> str:
         return f"peak fastgen-{self.rate:g}"

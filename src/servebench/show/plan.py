@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from servebench.analysis import metrics
+from servebench.analysis import samples
 from servebench.log import identity, store
 from servebench.log.schema import Log
 from servebench.plan import defaults
@@ -55,7 +55,7 @@ def closing(points: Iterable[Point], failed: Sequence[Log], folder: Path) -> str
     logs = [log for path, log in store.read(marks) if log.fingerprint == marks[path]]
     good = identity.by_point(log for log in logs if log.status == "ok")
     why = {name_of(log): log.failure for log in (*logs, *failed) if log.status != "ok"}
-    partly = sum(any(len(metrics.succeeded(log)) < len(metrics.measured(log)) for log in runs) for runs in good)
+    partly = sum(any(len(samples.succeeded(log)) < len(samples.measured(log)) for log in runs) for runs in good)
     words = ["", report(logs)] if logs else []
     measured = f"{len(good)} point{'s' * (len(good) != 1)} measured"
     measured += f" ({partly} with failed requests)" if partly else ""
