@@ -26,7 +26,9 @@ def test_each_option_is_declared_once() -> None:
 
 
 def test_a_file_takes_the_same_names_and_the_command_line_wins(tmp_path: Path) -> None:
-    text = "backend: vllm\nnum_clients: [1, 8]\nshared_prefix: 512:4\nno_such: 1\n".replace("no_such: 1\n", "")
+    text = "backend: vllm\nnum_clients: [1, 8]\nnum_replicas: 1\nshared_prefix: 512:4\nno_such: 1\n".replace(
+        "no_such: 1\n", ""
+    )
     text += "engine_args: --enforce-eager\nextra_body: {top_k: 4}\nstream: false\ntemperature: 0\nfp6: false\n"
     settings = arguments.parse([*config(tmp_path, text), "--num_clients", "3"])
     assert settings.loads == (Clients(num_clients=3),)

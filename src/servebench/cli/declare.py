@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
@@ -34,6 +35,7 @@ class Option:
     swept: bool = False  # takes several values, each of which is measured
     parse: Callable[[str], Any] | None = None  # an argparse type, for what is not a plain text or number
     choices: tuple[str, ...] = ()  # if not all that the field can be
+    as_one_text: bool = False  # a tuple that comes as one text, which `parse` reads
     const: Any = None  # what the flag alone stands for, where its value may be left out
 
 
@@ -47,26 +49,23 @@ class Declared(NamedTuple):
 
     @property
     def several(self) -> bool:
-        return self.option.swept or (isinstance(self.type, inspect.VarTupleType) and not self.takes_words)
-
-    @property
-    def takes_words(self) -> bool:
-        """Is it a tuple that comes as one text, such as words in quotes?"""
-        return isinstance(self.type, inspect.VarTupleType) and self.option.metavar == '"..."'
+        """Does it take several words of the command line?"""
+        of_values = isinstance(self.type, inspect.VarTupleType) and not self.option.as_one_text
+        return self.option.swept or of_values
 
 
-def options_of(*kinds: type[msgspec.Struct]) -> Iterator[Declared]:
+@cache
+def options_of(*kinds: type[msgspec.Struct]) -> tuple[Declared, ...]:
     """The options that these structs declare, each once, in their order."""
-    seen = set()
+    found: dict[str, Declared] = {}
     for kind in kinds:
         hints = get_type_hints(kind, include_extras=True)
         for field in inspect.type_info(kind).fields:  # type: ignore[attr-defined]
-            option = next(
-                (o for o in getattr(hints[field.name], "__metadata__", ()) if isinstance(o, Option)), None
-            )
-            if option and field.name not in seen:
-                seen.add(field.name)
-                yield Declared(field.name, option, _known(field.type), field.default)
+            for note in getattr(hints[field.name], "__metadata__", ()):
+                if isinstance(note, Option):
+                    declared = Declared(field.name, note, _known(field.type), field.default)
+                    found.setdefault(field.name, declared)
+    return tuple(found.values())
 
 
 def _known(found: inspect.Type) -> inspect.Type:
@@ -136,11 +135,12 @@ def words_of_file(path: str, declared: Iterable[Declared]) -> list[str]:
         given, as_typed = yaml.safe_load(text) or {}, yaml.load(text, yaml.BaseLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"--config {path}: {' '.join(str(error).split())}; give a YAML file") from error
-    names = {each.name for each in declared}
-    unknown = [str(name) for name in given if name not in names] if isinstance(given, dict) else [str(given)]
+    usual = {each.name: each.default for each in declared}
+    unknown = [str(name) for name in given if name not in usual] if isinstance(given, dict) else [str(given)]
     if unknown:
         raise InputError(f"--config {path}: {unknown[0][:80]} is not an option; write NAME: VALUE, as in -h")
-    return [word for name, value in given.items() for word in _words(name, value, as_typed[name])]
+    asked = {name: value for name, value in given.items() if not value is usual[name] is False}
+    return [word for name, value in asked.items() for word in _words(name, value, as_typed[name])]
 
 
 def _words(name: str, value: Any, as_typed: Any) -> list[str]:

@@ -51,7 +51,13 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     fp6: Annotated[bool, Option("quantise the weights to 6 bits (fastgen)", SERVER)] = False
     engine_args: Annotated[
         tuple[str, ...],
-        Option("further words of the engine's own command line", SERVER, '"..."', parse=words_in_quotes),
+        Option(
+            "further words of the engine's own command line",
+            SERVER,
+            '"..."',
+            parse=words_in_quotes,
+            as_one_text=True,
+        ),
     ] = ()
     gpus: Annotated[
         tuple[Annotated[int, Meta(ge=0)], ...],

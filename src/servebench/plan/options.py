@@ -211,10 +211,10 @@ STRATEGIES: dict[str, Any] = {
 }
 
 
-def declared() -> list[Declared]:
+def declared() -> tuple[Declared, ...]:
     """Every option there is, once."""
     kinds = (*LOADS.values(), *KINDS_OF_REQUESTS.values(), *STRATEGIES.values())
-    return list(options_of(ServerConfig, Where, *kinds, RunConfig, Execution))
+    return options_of(ServerConfig, Where, *kinds, RunConfig, Execution)
 
 
 def build_parser() -> argparse.ArgumentParser:
