@@ -23,10 +23,11 @@ DEFAULT_MODEL = "meta-llama/Llama-2-7b-hf"
 MEANS = ("mean_prompt_length", "mean_max_new_tokens")
 T = TypeVar("T", bound=msgspec.Struct)
 
+# A declaration reads as one statement.
+# fmt: off
 SERVER, RUNNING = "the server", "a server that runs already"
-LOAD, OPEN_LOOP, REQUESTS, OWN_REQUESTS = (
-    *("the load", "the load, as an open loop", "the requests", "the requests, more like your own"),
-)
+LOAD, OPEN_LOOP = "the load", "the load, as an open loop"
+REQUESTS, OWN_REQUESTS = "the requests", "the requests, more like your own"
 Count = Annotated[int, Meta(ge=1)]
 Rate_per_s = Annotated[float, Meta(ge=1e-6)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -38,37 +39,21 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     backend: Annotated[str, Option("serving engine [fastgen]", SERVER)]  # its choices are the engines' table
     model: Annotated[str, Option(f"Hugging Face id or a local directory [{DEFAULT_MODEL}]", SERVER, "NAME")]
     tp_size: Annotated[Count, Option("tensor parallel sizes [the model's]", SERVER, "N", swept=True)] = 1
-    max_ragged_batch_size: Annotated[
-        Count,
-        Option(
-            "fastgen: tokens of a forward step, and sequences; vllm, sglang: most sequences, if it is not 768; "
-            "llamacpp: slots, at most 32 [768, and other engines keep their own limits]",
-            *(SERVER, "N"),
-            swept=True,
-        ),
-    ] = 768
+    max_ragged_batch_size: Annotated[Count, Option(
+        "fastgen: tokens of a forward step, and sequences; vllm, sglang: most sequences, if it is not 768; "
+        "llamacpp: slots, at most 32 [768, and other engines keep their own limits]",
+        SERVER, "N", swept=True)] = 768
     num_replicas: Annotated[Count, Option("model replicas", SERVER, "N", swept=True)] = 1
     fp6: Annotated[bool, Option("quantise the weights to 6 bits (fastgen)", SERVER)] = False
-    engine_args: Annotated[
-        tuple[str, ...],
-        Option(
-            "further words of the engine's own command line",
-            SERVER,
-            '"..."',
-            parse=words_in_quotes,
-            as_one_text=True,
-        ),
-    ] = ()
-    gpus: Annotated[
-        tuple[Annotated[int, Meta(ge=0)], ...],
-        Option("GPUs to start servers on, dealt to the replicas in this order [those visible]", SERVER, "N"),
-    ] = ()
-    router: Annotated[
-        bool, Option("put vllm-router before the replicas, on the next port [the client deals]", SERVER)
-    ] = False
-    deployment_name: Annotated[
-        str, Option("name of the deployment (aml: which one; fastgen: as you like)", SERVER, "NAME")
-    ] = ""
+    engine_args: Annotated[tuple[str, ...], Option(
+        "further words of the engine's own command line",
+        SERVER, '"..."', parse=words_in_quotes, as_one_text=True)] = ()
+    gpus: Annotated[tuple[Annotated[int, Meta(ge=0)], ...], Option(
+        "GPUs to start servers on, dealt to the replicas in this order [those visible]", SERVER, "N")] = ()
+    router: Annotated[bool, Option(
+        "put vllm-router before the replicas, on the next port [the client deals]", SERVER)] = False
+    deployment_name: Annotated[str, Option(
+        "name of the deployment (aml: which one; fastgen: as you like)", SERVER, "NAME")] = ""
     urls: tuple[str, ...] = ()  # base URLs of servers that run already, without keys; none for those we start
 
 
@@ -86,14 +71,9 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
 class Clients(Kind, frozen=True, kw_only=True, tag="clients"):
     """A closed loop: each client sends its next request when its last one ended."""
 
-    num_clients: Annotated[
-        Count,
-        Option(
-            "clients, each sends its next request when its last ended [1 2 4 6 8 12 ... 32]",
-            *(LOAD, "N"),
-            swept=True,
-        ),
-    ] = 1
+    num_clients: Annotated[Count, Option(
+        "clients, each sends its next request when its last ended [1 2 4 6 8 12 ... 32]",
+        LOAD, "N", swept=True)] = 1
 
     @property
     def size(self) -> float:
@@ -102,36 +82,24 @@ class Clients(Kind, frozen=True, kw_only=True, tag="clients"):
 
 MOST_IN_FLIGHT = Option(
     "most requests in flight; the others wait, which is part of the latency from schedule [no limit]",
-    *(OPEN_LOOP, "N"),
+    OPEN_LOOP,
+    "N",
 )
 
 
 class Rate(Kind, frozen=True, kw_only=True, tag="rate"):
     """An open loop: requests leave at times set beforehand, whether or not the last ones ended."""
 
-    request_rate: Annotated[
-        Rate_per_s,
-        Option(
-            "requests/s, sent at times set beforehand whether or not the last ones ended (instead of clients)",
-            *(OPEN_LOOP, "R"),
-            swept=True,
-        ),
-    ]
-    arrival: Annotated[
-        Literal["poisson", "constant", "gamma"], Option("gaps between them, around 1/R", OPEN_LOOP)
-    ] = "poisson"
-    burstiness: Annotated[
-        float,
-        Meta(ge=1e-3),
-        Option("shape of gamma gaps: 1 is poisson, less is burstier, more is more regular", OPEN_LOOP, "X"),
-    ] = 1.0
-    ramp_from: Annotated[
-        Rate_per_s | None,
-        Option(
-            "grow from this rate at the first counted request to --request_rate at the last [no ramp]",
-            *(OPEN_LOOP, "R"),
-        ),
-    ] = None
+    request_rate: Annotated[Rate_per_s, Option(
+        "requests/s, sent at times set beforehand whether or not the last ones ended (instead of clients)",
+        OPEN_LOOP, "R", swept=True)]
+    arrival: Annotated[Literal["poisson", "constant", "gamma"], Option(
+        "gaps between them, around 1/R", OPEN_LOOP)] = "poisson"
+    burstiness: Annotated[float, Meta(ge=0.001), Option(
+        "shape of gamma gaps: 1 is poisson, less is burstier, more is more regular", OPEN_LOOP, "X")] = 1.0
+    ramp_from: Annotated[Rate_per_s | None, Option(
+        "grow from this rate at the first counted request to --request_rate at the last [no ramp]",
+        OPEN_LOOP, "R")] = None
     max_concurrency: Annotated[Count | None, MOST_IN_FLIGHT] = None
     stop_when_overloaded: bool = False  # end early if the server clearly falls behind (a search asks for it)
 
@@ -149,10 +117,8 @@ class Rate(Kind, frozen=True, kw_only=True, tag="rate"):
 class Trace(Kind, frozen=True, kw_only=True, tag="trace"):
     """An open loop at the dataset's own times."""
 
-    trace_speed: Annotated[
-        Rate_per_s,
-        Option("send the trace of --dataset at its own times, X times as fast", *(OPEN_LOOP, "X"), swept=True),
-    ]
+    trace_speed: Annotated[Rate_per_s, Option(
+        "send the trace of --dataset at its own times, X times as fast", OPEN_LOOP, "X", swept=True)]
     max_concurrency: Annotated[Count | None, MOST_IN_FLIGHT] = None
 
     @property
@@ -171,7 +137,8 @@ DISTRIBUTION = Option("of both lengths, around the means above", OWN_REQUESTS)
 TEXT = Option("what prompts are made of: random words, or sentences behind eight random words", OWN_REQUESTS)
 PREFIX = Option(
     "prompts begin with one of GROUPS texts of TOKENS tokens [each begins with its own]",
-    *(OWN_REQUESTS, "TOKENS:GROUPS"),
+    OWN_REQUESTS,
+    "TOKENS:GROUPS",
     parse=tokens_and_groups,
 )
 
@@ -179,12 +146,10 @@ PREFIX = Option(
 class Synthetic(Kind, frozen=True, kw_only=True, tag="synthetic"):
     """Made-up prompts and answers, whose lengths lie around means."""
 
-    mean_prompt_length: Annotated[
-        Count, Option("mean tokens of prompts [the model's]", REQUESTS, "N", swept=True)
-    ] = 2600
-    prompt_length_var: Annotated[
-        Share, Option("standard deviation of prompt lengths as a share of the mean", REQUESTS, "X")
-    ] = 0.3
+    mean_prompt_length: Annotated[Count, Option(
+        "mean tokens of prompts [the model's]", REQUESTS, "N", swept=True)] = 2600
+    prompt_length_var: Annotated[Share, Option(
+        "standard deviation of prompt lengths as a share of the mean", REQUESTS, "X")] = 0.3
     max_prompt_length: Annotated[Count, LONGEST_PROMPT] = 4000
     mean_max_new_tokens: Annotated[Count, MEAN_ANSWER] = 60
     max_new_tokens_var: Annotated[Share, SPREAD_ANSWER] = 0.3
@@ -212,14 +177,9 @@ class Synthetic(Kind, frozen=True, kw_only=True, tag="synthetic"):
 class Scenario(Kind, frozen=True, kw_only=True, tag="scenario"):
     """Made-up prompts and answers, whose lengths a scenario says (log/lengths.py)."""
 
-    scenario: Annotated[
-        str,
-        Option(
-            "lengths of prompt and answer instead: 'D(100,32)', 'N(480,240)/(300,150)', 'U(50,100)/(200,250)'",
-            *(OWN_REQUESTS, "S"),
-            swept=True,
-        ),
-    ]
+    scenario: Annotated[str, Option(
+        "lengths of prompt and answer instead: 'D(100,32)', 'N(480,240)/(300,150)', 'U(50,100)/(200,250)'",
+        OWN_REQUESTS, "S", swept=True)]
     max_prompt_length: Annotated[Count, LONGEST_PROMPT] = 4000
     prompt_text: Annotated[Literal["words", "prose"], TEXT] = "words"
     shared_prefix: Annotated[tuple[int, int] | None, PREFIX] = None
@@ -246,25 +206,15 @@ class Scenario(Kind, frozen=True, kw_only=True, tag="scenario"):
 class Dataset(Kind, frozen=True, kw_only=True, tag="dataset"):
     """Requests of a file; answers whose length it does not say are drawn around a mean."""
 
-    dataset: Annotated[
-        str,
-        Option(
-            "file of requests: ShareGPT, prompts, messages, or a trace (docs/datasets.md)", *(OWN_REQUESTS, "FILE")
-        ),
-    ]
+    dataset: Annotated[str, Option(
+        "file of requests: ShareGPT, prompts, messages, or a trace (docs/datasets.md)", OWN_REQUESTS, "FILE")]
     dataset_sha256: str = ""
-    trace_format: Annotated[
-        Literal["auto", "mooncake", "bailian", "guidellm", "azure", "burstgpt"],
-        Option("whose trace it is, where its keys do not say what times and hashes stand for", OWN_REQUESTS),
-    ] = "auto"
-    multi_turn: Annotated[
-        bool, Option("send whole conversations, each by one client [their first requests]", OWN_REQUESTS)
-    ] = False
-    think_time: Annotated[
-        float,
-        Meta(ge=0),
-        Option("pause between an answer and the conversation's next request, in s", OWN_REQUESTS, "S"),
-    ] = 0.0
+    trace_format: Annotated[Literal["auto", "mooncake", "bailian", "guidellm", "azure", "burstgpt"], Option(
+        "whose trace it is, where its keys do not say what times and hashes stand for", OWN_REQUESTS)] = "auto"
+    multi_turn: Annotated[bool, Option(
+        "send whole conversations, each by one client [their first requests]", OWN_REQUESTS)] = False
+    think_time: Annotated[float, Meta(ge=0), Option(
+        "pause between an answer and the conversation's next request, in s", OWN_REQUESTS, "S")] = 0.0
     max_prompt_length: Annotated[Count, LONGEST_PROMPT] = 4000
     mean_max_new_tokens: Annotated[Count, MEAN_ANSWER] = 60
     max_new_tokens_var: Annotated[Share, SPREAD_ANSWER] = 0.3
@@ -292,66 +242,34 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     load: Load = Clients()
     requests: Requests = Synthetic()
-    num_requests: Annotated[
-        Count,
-        Option("counted requests a point [4 x clients + 32; open loop: those of 30 s, 100 at least]", LOAD, "N"),
-    ] = 36  # measured ones; those of warm-up and cooldown come on top
-    warmup: Annotated[
-        int,
-        Meta(ge=0),
-        Option("uncounted requests before: of each client [1]; open loop: of all [a tenth]", LOAD, "N"),
-    ] = 1
-    request_timeout: Annotated[
-        float, Meta(ge=0.001), Option("a request that takes longer fails, in s", LOAD, "S")
-    ] = 600.0  # of each attempt
-    max_retries: Annotated[
-        int,
-        Meta(ge=0),
-        Option(
-            "times a request is sent again after 429, 5xx, an error in its answer or a broken connection; "
-            "all count; waits as Retry-After says, at most 60 s",
-            *(LOAD, "N"),
-        ),
-    ] = 0
-    probe_rate: Annotated[
-        float,
-        Meta(ge=0),
-        Option("short requests/s beside the load, reported apart: what a stranger feels", LOAD, "R"),
-    ] = 0.0
-    api: Annotated[
-        Literal["completions", "chat", "score", "mii"],
-        Option(
-            "OpenAI's API to use (fastgen has its own) [what the URL names, else completions]",
-            RUNNING,
-            choices=("completions", "chat"),
-        ),
-    ] = "completions"
-    stream: Annotated[
-        bool, Option("ask for streamed tokens; --no_stream: for whole answers, E2E latency only [yes]", REQUESTS)
-    ] = True
+    # measured ones; those of warm-up and cooldown come on top
+    num_requests: Annotated[Count, Option(
+        "counted requests a point [4 x clients + 32; open loop: those of 30 s, 100 at least]", LOAD, "N")] = 36
+    warmup: Annotated[int, Meta(ge=0), Option(
+        "uncounted requests before: of each client [1]; open loop: of all [a tenth]", LOAD, "N")] = 1
+    request_timeout: Annotated[float, Meta(ge=0.001), Option(
+        "a request that takes longer fails, in s", LOAD, "S")] = 600.0  # of each attempt
+    max_retries: Annotated[int, Meta(ge=0), Option(
+        "times a request is sent again after 429, 5xx, an error in its answer or a broken connection; all "
+        "count; waits as Retry-After says, at most 60 s", LOAD, "N")] = 0
+    probe_rate: Annotated[float, Meta(ge=0), Option(
+        "short requests/s beside the load, reported apart: what a stranger feels", LOAD, "R")] = 0.0
+    api: Annotated[Literal["completions", "chat", "score", "mii"], Option(
+        "OpenAI's API to use (fastgen has its own) [what the URL names, else completions]",
+        RUNNING, choices=('completions', 'chat'))] = "completions"
+    stream: Annotated[bool, Option(
+        "ask for streamed tokens; --no_stream: for whole answers, E2E latency only [yes]", REQUESTS)] = True
     temperature: Annotated[float, Meta(ge=0), Option("of sampling; 0 is greedy", REQUESTS, "X")] = 1.0
     top_p: Annotated[Share, Option("share of likely tokens to sample from", REQUESTS, "X")] = 0.9
-    respect_eos: Annotated[
-        bool, Option("let answers end early; else every engine does the same work", REQUESTS)
-    ] = False
-    extra_body: Annotated[
-        dict[str, Any],
-        Option(
-            "further fields of every request, as a JSON object; they win over ours, and null takes one away; "
-            "max_completion_tokens is learnt from a chat server that wants it [{}]",
-            *(REQUESTS, "JSON"),
-            parse=json_object,
-        ),
-    ] = {}
-    seed: Annotated[
-        int,
-        Meta(ge=0),
-        Option(
-            "of lengths, texts and times; the same asks for the same [0; a fresh one for a server that runs "
-            "already, since it may have the last prompts in its cache]",
-            *(REQUESTS, "N"),
-        ),
-    ] = 0
+    respect_eos: Annotated[bool, Option(
+        "let answers end early; else every engine does the same work", REQUESTS)] = False
+    extra_body: Annotated[dict[str, Any], Option(
+        "further fields of every request, as a JSON object; they win over ours, and null takes one away; "
+        "max_completion_tokens is learnt from a chat server that wants it [{}]",
+        REQUESTS, "JSON", parse=json_object)] = {}
+    seed: Annotated[int, Meta(ge=0), Option(
+        "of lengths, texts and times; the same asks for the same [0; a fresh one for a server that runs "
+        "already, since it may have the last prompts in its cache]", REQUESTS, "N")] = 0
     repetition: int = 0  # which of several runs of the same load; each has fresh requests
 
     @property
@@ -366,6 +284,8 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
             return FLAT[name]
         raise AttributeError(name)
 
+
+# fmt: on
 
 FLAT: dict[str, Any] = {
     "num_clients": 1, "request_rate": None, "trace_speed": None, "arrival": "poisson", "burstiness": 1.0,

@@ -57,78 +57,52 @@ def results_folder(text: str) -> Path:
     return expanded("--out_json_dir", filled(text))
 
 
+# A declaration reads as one statement.
+# fmt: off
 class Where(msgspec.Struct, frozen=True, kw_only=True):
     """How a server is started or reached."""
 
-    tokenizer: Annotated[
-        str, Option("Hugging Face id or directory that prompts are measured with [the model]", SERVER, "NAME")
-    ] = ""
-    port: Annotated[
-        Port | None,
-        Option("port of the first replica, or with --client_only of the server [a free one]", SERVER, "N"),
-    ] = None
-    server_timeout: Annotated[
-        float, Meta(ge=0.001), Option("a server that takes longer to start has failed, in s", SERVER, "S")
-    ] = 1800.0
-    client_only: Annotated[
-        bool, Option("start no server; measure the one at --openai_api_url or --port", RUNNING)
-    ] = False
-    openai_api_url: Annotated[
-        tuple[str, ...],
-        Option(
-            "OpenAI-compatible servers: http://HOST:PORT, or a base with its own path and query "
-            "(.../v1, .../openai/deployments/NAME?api-version=V), or the whole URL of the API",
-            *(RUNNING, "URL"),
-            parse=str.strip,
-        ),
-    ] = ()
+    tokenizer: Annotated[str, Option(
+        "Hugging Face id or directory that prompts are measured with [the model]", SERVER, "NAME")] = ""
+    port: Annotated[Port | None, Option(
+        "port of the first replica, or with --client_only of the server [a free one]", SERVER, "N")] = None
+    server_timeout: Annotated[float, Meta(ge=0.001), Option(
+        "a server that takes longer to start has failed, in s", SERVER, "S")] = 1800.0
+    client_only: Annotated[bool, Option(
+        "start no server; measure the one at --openai_api_url or --port", RUNNING)] = False
+    openai_api_url: Annotated[tuple[str, ...], Option(
+        "OpenAI-compatible servers: http://HOST:PORT, or a base with its own path and query (.../v1, "
+        ".../openai/deployments/NAME?api-version=V), or the whole URL of the API",
+        RUNNING, "URL", parse=str.strip)] = ()
     openai_api_key: Annotated[str, Option("their key [$OPENAI_API_KEY]", RUNNING, "KEY", parse=str)] = ""
     aml_api_url: Annotated[str, Option("URL of an Azure ML endpoint", RUNNING, "URL", parse=str.strip)] = ""
     aml_api_key: Annotated[str, Option("its key [$AML_API_KEY]", RUNNING, "KEY", parse=str)] = ""
-    extra_headers: Annotated[
-        tuple[tuple[str, str], ...],
-        Option(
-            "further headers of every call, in place of ours of that name; they are not logged",
-            *(REQUESTS, "NAME:VALUE"),
-            parse=header,
-        ),
-    ] = ()
+    extra_headers: Annotated[tuple[tuple[str, str], ...], Option(
+        "further headers of every call, in place of ours of that name; they are not logged",
+        REQUESTS, "NAME:VALUE", parse=header)] = ()
 
 
 class ClientsPerReplica(msgspec.Struct, frozen=True, kw_only=True):
     """A closed loop that grows with the server."""
 
-    clients_per_replica: Annotated[
-        Count,
-        Option(
-            "clients of each replica instead: N x --num_replicas of them, to see how replicas scale",
-            *(LOAD, "N"),
-            swept=True,
-        ),
-    ]
+    clients_per_replica: Annotated[Count, Option(
+        "clients of each replica instead: N x --num_replicas of them, to see how replicas scale",
+        LOAD, "N", swept=True)]
 
 
 class Repeats(msgspec.Struct, frozen=True, kw_only=True):
     """Every point so many times."""
 
-    runs: Annotated[
-        Count,
-        Option("runs of every point, each with fresh requests, all points once before any again", LOAD, "N"),
-    ] = 1
+    runs: Annotated[Count, Option(
+        "runs of every point, each with fresh requests, all points once before any again", LOAD, "N")] = 1
 
 
 class TargetCi(msgspec.Struct, frozen=True, kw_only=True):
     """Every point until its numbers are known well enough."""
 
-    target_ci: Annotated[
-        float,
-        Option(
-            "5%% or 0.05; instead of --runs: runs of a point until the 95%% intervals of request throughput "
-            "and mean E2E latency are within this of their means [off]",
-            *(LOAD, "SHARE"),
-            parse=partial(share, least=0.001),
-        ),
-    ]
+    target_ci: Annotated[float, Option(
+        "5%% or 0.05; instead of --runs: runs of a point until the 95%% intervals of request throughput and "
+        "mean E2E latency are within this of their means [off]", LOAD, "SHARE", parse=partial(share, least=0.001))]
     min_runs: Annotated[int, Meta(ge=2), Option("fewest runs with --target_ci", LOAD, "N")] = 3
     max_runs: Annotated[int, Meta(ge=2), Option("most runs with --target_ci", LOAD, "N")] = 10
 
@@ -141,60 +115,36 @@ class TargetCi(msgspec.Struct, frozen=True, kw_only=True):
 class FindMax(msgspec.Struct, frozen=True, kw_only=True):
     """The highest load that meets limits."""
 
-    find_max: Annotated[
-        str,
-        Option(
-            "find the most clients, or the highest rate, that meets limits such as 'ttft_p99<2s,tpot_p99<100ms', "
-            "from the least to the most of --num_clients or --request_rate",
-            *(SEARCH, "LIMITS"),
-        ),
-    ]
+    find_max: Annotated[str, Option(
+        "find the most clients, or the highest rate, that meets limits such as 'ttft_p99<2s,tpot_p99<100ms', "
+        "from the least to the most of --num_clients or --request_rate", SEARCH, "LIMITS")]
 
 
 class FindPeak(msgspec.Struct, frozen=True, kw_only=True):
     """The load with the highest effective throughput."""
 
-    find_peak: Annotated[
-        float,
-        Meta(ge=1e-3),
-        Option(
-            "find the load with the most requests/s that meet FastGen's SLAs, R tokens/s for generation [4]",
-            *(SEARCH, "R"),
-            const=4.0,
-        ),
-    ]
+    find_peak: Annotated[float, Meta(ge=0.001), Option(
+        "find the load with the most requests/s that meet FastGen's SLAs, R tokens/s for generation [4]",
+        SEARCH, "R", const=4.0)]
 
 
 class Execution(msgspec.Struct, frozen=True, kw_only=True):
     """How the plan is gone through, and where its logs go."""
 
     num_workers: Annotated[Count | None, Option("client processes [by cores and clients]", LOAD, "N")] = None
-    max_failed_share: Annotated[
-        float,
-        Option(
-            "a point of whose requests more than this fail has failed; 5%% or 0.05 [5%%]",
-            *(LOAD, "SHARE"),
-            parse=share,
-        ),
-    ] = 0.05
-    out_json_dir: Annotated[
-        Path,
-        Option(
-            "where logs go",
-            *(RESULTS, "DIR"),
-            parse=results_folder,
-        ),
-    ] = Path("results")
-    overwrite_results: Annotated[bool, Option("measure again what was measured with these settings", RESULTS)] = (
-        False
-    )
-    on_error: Annotated[
-        Literal["continue", "stop"], Option("after a failed point go on with the next, or end", RESULTS)
-    ] = "continue"
+    max_failed_share: Annotated[float, Option(
+        "a point of whose requests more than this fail has failed; 5%% or 0.05 [5%%]",
+        LOAD, "SHARE", parse=share)] = 0.05
+    out_json_dir: Annotated[Path, Option("where logs go", RESULTS, "DIR", parse=results_folder)] = Path("results")
+    overwrite_results: Annotated[bool, Option(
+        "measure again what was measured with these settings", RESULTS)] = False
+    on_error: Annotated[Literal["continue", "stop"], Option(
+        "after a failed point go on with the next, or end", RESULTS)] = "continue"
     dry_run: Annotated[bool, Option("show the plan and end", RESULTS)] = False
     list_models: Annotated[bool, Option("show the models with defaults of their own and end", RESULTS)] = False
 
 
+# fmt: on
 # Of each of these a command line chooses one kind, by the option that only it has.
 LOADS: dict[str, Any] = {
     "num_clients": Clients,
