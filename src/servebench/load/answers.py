@@ -72,11 +72,12 @@ def read(answer: Answer | Http2Answer, form: Form) -> Reading:
         reading = _read_mii(answer.body)
     elif answer.status and answer.status != 200:
         return _failed(_http_error(answer), from_server=True)
-    elif streamed:
-        payloads = [*sse.split(answer.body[:first]), *skimmed, *sse.split(answer.body[first:])]
-        reading = _read_chunks(payloads, answer.complete) if payloads else _no_stream(answer)
+    elif streamed and (payloads := [*sse.split(answer.body[:first]), *skimmed, *sse.split(answer.body[first:])]):
+        reading = _read_chunks(payloads, answer.complete)
+    elif not (whole := answer.whole()):
+        reading = _failed(EMPTY)
     else:
-        reading = _read_whole(answer, form)
+        reading = _no_stream(answer, whole) if streamed else _read_whole(answer, whole, form)
     return reading._replace(error=broken) if broken and not reading.from_server else reading
 
 
@@ -98,10 +99,7 @@ def _address(location: bytes) -> str:
 # Answers that came whole, and those that are neither whole nor a stream.
 
 
-def _read_whole(answer: Answer, form: Form) -> Reading:
-    whole = answer.whole()
-    if not whole:
-        return _failed(EMPTY)
+def _read_whole(answer: Answer, whole: bytes, form: Form) -> Reading:
     try:
         value = tolerant_json(whole)
     except UNREADABLE:
@@ -112,11 +110,8 @@ def _read_whole(answer: Answer, form: Form) -> Reading:
     return _read_chunks([payload], answer.complete, streamed=False)
 
 
-def _no_stream(answer: Answer) -> Reading:
+def _no_stream(answer: Answer, whole: bytes) -> Reading:
     """A body without any event."""
-    whole = answer.whole()
-    if not whole:
-        return _failed(EMPTY)
     try:
         raise_server_error(Chunk(), whole)
     except EndOfAnswer as end:

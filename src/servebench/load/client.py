@@ -89,7 +89,7 @@ class Client:
             self.state = State.IDLE
             self._send_control()
             if self.exchange:
-                self.send()
+                self._send()
         if self.state in (State.HANDSHAKING, State.IDLE, State.RECEIVING):
             writing = self.state is State.HANDSHAKING and bool(self.connection.outgoing)
             self._watch(writing)
@@ -138,11 +138,11 @@ class Client:
         self.attempt_ns = now_ns = time_ns()
         self.exchange = Exchange(job, phase, self.number, self.server, self.answer, now_ns, due_ns)
         if self.state is State.IDLE:
-            self.send()
+            self._send()
         elif self.state is State.CLOSED:
             self.open()
 
-    def send(self) -> None:
+    def _send(self) -> None:
         assert self.exchange and self.connection
         job = self.exchange.job
         self.acked_before = self.connection.bytes_acked() or 0 if self.reused else 0

@@ -10,18 +10,10 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from urllib.parse import unquote
 
+from h2 import events
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
-from h2.events import (
-    ConnectionTerminated,
-    DataReceived,
-    Event,
-    ResponseReceived,
-    StreamEnded,
-    StreamReset,
-    TrailersReceived,
-)
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 
@@ -100,16 +92,16 @@ class Http2:
             return False
         return not self.going_away
 
-    def receive(self, data: bytes) -> list[Event]:
+    def receive(self, data: bytes) -> list[events.Event]:
         """What these bytes mean. Raises HttpError."""
         if data.startswith(b"HTTP/1."):  # h2 would take it for the head of a frame of 5 MB and wait
             raise HttpError("not an HTTP/2 answer: the server speaks HTTP/1.1")
         try:
-            events = self.h2.receive_data(data)
+            received = self.h2.receive_data(data)
         except ProtocolError as error:
             raise HttpError(f"not an HTTP/2 answer: {error}") from error
-        self.going_away |= any(isinstance(event, ConnectionTerminated) for event in events)
-        return events
+        self.going_away |= any(isinstance(event, events.ConnectionTerminated) for event in received)
+        return received
 
 
 class Http2Answer:
@@ -142,23 +134,23 @@ class Http2Answer:
             for event in self.http.receive(self.segments.data[at]):
                 self._note(event, at)
 
-    def _note(self, event: Event, at: int) -> None:
+    def _note(self, event: events.Event, at: int) -> None:
         if getattr(event, "stream_id", 0) != self.http.stream:
             return
-        if isinstance(event, ResponseReceived):
+        if isinstance(event, events.ResponseReceived):
             headers = _texts(event.headers)
             self.status = int(headers.get(":status", "0"))
             if self.status != 200:
                 raise HttpError(f"HTTP {self.status}: no answer to a gRPC call")
             self._refuse_failure(headers)
-        elif isinstance(event, DataReceived):
+        elif isinstance(event, events.DataReceived):
             self.body.append((event.data, at))
             self.http.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-        elif isinstance(event, TrailersReceived):
+        elif isinstance(event, events.TrailersReceived):
             self._refuse_failure(_texts(event.headers))
-        elif isinstance(event, StreamEnded):
+        elif isinstance(event, events.StreamEnded):
             self.complete = True
-        elif isinstance(event, StreamReset):
+        elif isinstance(event, events.StreamReset):
             raise HttpError(f"the server reset the stream: {reset_name(event.error_code)}")
 
     def _refuse_failure(self, headers: dict[str, str]) -> None:

@@ -20,25 +20,13 @@ from typing import NamedTuple
 
 import msgspec
 
+from servebench.load import protocol
 from servebench.load.client import Client, State
 from servebench.load.closed_loop import CONNECTS_AT_ONCE, HOUSEKEEPING_S
 from servebench.load.exchange import Exchange
 from servebench.load.http import Answer
 from servebench.load.ledger import Ledger
-from servebench.load.protocol import (
-    EXTENSION_ARRIVALS,
-    IN_FLIGHT,
-    LEAD_IN_ARRIVALS,
-    LEAD_IN_NS,
-    SPARE_CONNECTIONS,
-    START_NS,
-    WARMED,
-    WINDOW_NS,
-    Arrivals,
-    Job,
-    Pace,
-    Task,
-)
+from servebench.load.protocol import Arrivals, Job, Pace, Task
 from servebench.load.read_loop import Poller
 from servebench.log.schema import Phase
 
@@ -129,12 +117,12 @@ class OpenLoop:
 
     def _look_for_window(self) -> None:
         """See whether the parent opened the window; then drop an arrival of the extension that is too late."""
-        shared = self.shared
-        self.window_known = bool(shared[WINDOW_NS])
+        window = self.shared[protocol.WINDOW_NS : protocol.LEAD_IN_NS + 1]
+        opens_ns, self.extension_arrivals, self.lead_in_arrivals, lead_in_ns = window
+        self.window_known = bool(opens_ns)
         if self.window_known:
-            self.extension_arrivals, self.lead_in_arrivals = shared[EXTENSION_ARRIVALS], shared[LEAD_IN_ARRIVALS]
-            self.window_ns = shared[WINDOW_NS] - self.start_ns
-            self.lead_in_from_ns = self.window_ns - shared[LEAD_IN_NS]
+            self.window_ns = opens_ns - self.start_ns
+            self.lead_in_from_ns = self.window_ns - lead_in_ns
             if self.next and self.next.at_ns >= self.lead_in_from_ns:
                 self.next = next(self.arrivals, None)
 
@@ -146,7 +134,7 @@ class OpenLoop:
 
     def wait_s(self) -> float:
         """Wait until the next arrival or a ready socket: epoll counts in ms, a select on it in us."""
-        self.start_ns = self.start_ns or self.shared[START_NS]
+        self.start_ns = self.start_ns or self.shared[protocol.START_NS]
         if not (self.start_ns and self.next):
             return HOUSEKEEPING_S
         begin_ns, due_ns = time_ns(), self.start_ns + self.next.at_ns
@@ -200,11 +188,11 @@ class OpenLoop:
 
     def do_housekeeping(self, now_ns: int) -> None:
         """Keep connections open for the requests to come, and say how many are in flight."""
-        self.counters[IN_FLIGHT] = sum(self.busy) + len(self.due)
+        self.counters[protocol.IN_FLIGHT] = sum(self.busy) + len(self.due)
         connecting = sum(c.state in (State.CONNECTING, State.HANDSHAKING) for c in self.clients)
         for server, free in enumerate(self.free):
             room = max(0, self.max_clients - sum(self.busy))
-            wanted = min(max(SPARE_CONNECTIONS, self.busy[server] // 8), room)
+            wanted = min(max(protocol.SPARE_CONNECTIONS, self.busy[server] // 8), room)
             free += [self._add_client(server) for _ in range(wanted - len(free))]
             for client in free[-wanted:] if wanted else ():
                 rested = client.state is State.CLOSED and now_ns >= client.pause_until_ns
@@ -229,7 +217,7 @@ class OpenLoop:
         self.ledger.free(client.server, stamps[-1] if not exchange.error else time_ns())
         if exchange.job.id in self.warming_up:
             self.warming_up.remove(exchange.job.id)
-            self.counters[WARMED] += 1
+            self.counters[protocol.WARMED] += 1
         exchange.late_ns = exchange.sent_ns - exchange.due_ns
 
 

@@ -18,16 +18,22 @@ from servebench.log.schema import Phase
 Form = Literal["events", "object", "score", "mii", "mii_whole"]
 STREAMED: tuple[Form, ...] = ("events", "mii")
 
-# Values of PHASE.
-CONNECT, WARM_UP, MEASURE, STOP = range(4)
-# What the parent sets: the phase; when arrivals start (ns). Of an open loop also when its measured requests begin
-# (ns; 0: not yet known), how many arrivals of the extended warm-up come before, how many arrivals lead in to the
-# window, and for how long (ns).
-PHASE, START_NS, WINDOW_NS, EXTENSION_ARRIVALS, LEAD_IN_ARRIVALS, LEAD_IN_NS, FIRST_BLOCK = 0, 1, 2, 3, 4, 5, 8
+# What the parent sets.
+PHASE = 0
+CONNECT, WARM_UP, MEASURE, STOP = range(4)  # its values
+START_NS = 1  # when arrivals start
+# Of an open loop, which reads these four together; WINDOW_NS is set last.
+WINDOW_NS = 2  # when measured requests begin; 0: not yet known
+EXTENSION_ARRIVALS = 3  # how many arrivals of the extended warm-up come before
+LEAD_IN_ARRIVALS = 4  # how many arrivals lead in to the window
+LEAD_IN_NS = 5  # and for how long
+
 # What a worker sets in its block. ENDED, WAITS, STAMPS and SERVERS are the ledger's (ledger.py).
+FIRST_BLOCK = 8
 CONNECTED, WARMED, DONE, FAILED, IN_FLIGHT, EVENTS, ENDED, WAITS, STAMPS = range(9)
 KEPT_STAMPS = 64
 SERVERS = STAMPS + KEPT_STAMPS
+
 SPARE_CONNECTIONS = 4  # an open loop keeps that many open to each server, or an eighth of those in use
 
 

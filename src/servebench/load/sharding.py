@@ -131,10 +131,10 @@ class Share:
         begin, end = schedule.warmup, schedule.warmup + schedule.counted
         times_s, opens_s = schedule.times_s, schedule.times_s[begin]
         pace = Pace(
-            warmup=self._arrivals(times_s[:begin]),
-            extension=self._arrivals(schedule.bridge_s, begin, schedule.bridge_span_s),
-            measured=self._arrivals(times_s[begin:end] - opens_s, begin),
-            cooldown=self._arrivals(times_s[end:] - opens_s, end, schedule.hold_span_s),
+            warmup=self.arrivals(times_s[:begin]),
+            extension=self.arrivals(schedule.bridge_s, begin, schedule.bridge_span_s),
+            measured=self.arrivals(times_s[begin:end] - opens_s, begin),
+            cooldown=self.arrivals(times_s[end:] - opens_s, end, schedule.hold_span_s),
             measured_period_ns=round(schedule.turn_s * 1e9),
             max_in_flight=run.max_concurrency,
             spin_ns=SPIN_NS if self.workers <= roomy_workers() else 0,
@@ -150,28 +150,25 @@ class Share:
         first, step = task.filler_ids
         return msgspec.structs.replace(task, number=self.n, filler_ids=(first + self.n, step), **mine)
 
-    def _arrivals(self, times_s: np.ndarray, before: int = 0, period_s: float = 0.0) -> Arrivals:
-        """Of arrivals that so many others come before."""
-        return _arrivals(times_s, (self.n - before) % self.workers, self.workers, period_s)
-
-
-def _arrivals(times_s: np.ndarray, first: int, step: int, period_s: float = 0.0) -> Arrivals:
-    at_ns = [round(t * 1e9) for t in times_s[first::step].tolist()]
-    return Arrivals(at_ns, first, step, len(times_s), round(period_s * 1e9))
+    def arrivals(self, times_s: np.ndarray, before: int = 0, period_s: float = 0.0) -> Arrivals:
+        """Its part of arrivals at these times, where so many others come before."""
+        first = (self.n - before) % self.workers
+        at_ns = [round(t * 1e9) for t in times_s[first :: self.workers].tolist()]
+        return Arrivals(at_ns, first, self.workers, len(times_s), round(period_s * 1e9))
 
 
 def _probe_task(task: Task, run: RunConfig, probes: list[Job]) -> Task:
     """For a process that sends nothing else, so that probes neither wait for the load's answers nor delay them."""
     times_s = np.cumsum(np.full(max(1, round(run.probe_rate * PROBE_PERIOD_S)), 1 / run.probe_rate))
-    none, again = Arrivals([], 0, 1, 0), _arrivals(times_s, 0, 1, float(times_s[-1]))
+    number, servers = len(task.peers), len(task.urls)
+    none, again = Arrivals([], 0, 1, 0), Share(0, 1, servers).arrivals(times_s, period_s=float(times_s[-1]))
     pace = Pace(none, none, none, again, measured_period_ns=0, max_in_flight=None, phase="probe")
-    number, clients = len(task.peers), [(server, server) for server in range(len(task.urls))]
     return msgspec.structs.replace(
         task,
         number=number,
         peers=[number],
         tag=f"{task.tag}-probe",
-        clients=clients,
+        clients=[(server, server) for server in range(servers)],
         pace=pace,
         measured=[],
         filler=probes,

@@ -31,18 +31,7 @@ from servebench.load.closed_loop import HOUSEKEEPING_S, ClosedLoop
 from servebench.load.exchange import Exchange, to_result
 from servebench.load.http import Http1, merge_headers
 from servebench.load.open_loop import OpenLoop
-from servebench.load.protocol import (
-    CONNECT,
-    CONNECTED,
-    DONE,
-    EVENTS,
-    FAILED,
-    MEASURE,
-    PHASE,
-    STOP,
-    Report,
-    Task,
-)
+from servebench.load.protocol import CONNECT, CONNECTED, DONE, EVENTS, FAILED, MEASURE, PHASE, STOP, Report, Task
 from servebench.load.read_loop import Poller
 from servebench.load.route import Route
 from servebench.load.wire import Endpoint
