@@ -134,7 +134,7 @@ def test_all_workers_together_send_the_same_stream(workers: int, tmp_path: Path)
     opens_s = schedule.times_s[7]
     for name, times_s in {
         "warmup": schedule.times_s[:7],
-        "extension": schedule.bridge_s,
+        "gap_filler": schedule.bridge_s,
         "measured": schedule.times_s[7:57] - opens_s,
         "cooldown": schedule.times_s[57:] - opens_s,
     }.items():

@@ -138,10 +138,10 @@ def _lead_open(fleet: Fleet, schedule: Schedule) -> tuple[int, int]:
 
 def _open_window(fleet: Fleet, schedule: Schedule, start: int, not_before: int, answer_ns: int = 0) -> int:
     """Have the window begin behind a lead-in as long as an answer takes. Returns when it begins."""
-    extension_arrivals, after_ns = schedule.opening_ns(not_before - start)
+    gap_filler_arrivals, after_ns = schedule.opening_ns(not_before - start)
     lead_in_arrivals, lead_in_ns = schedule.led_in(answer_ns)
     begin = start + after_ns + lead_in_ns
-    fleet.set(protocol.EXTENSION_ARRIVALS, extension_arrivals)
+    fleet.set(protocol.GAP_FILLER_ARRIVALS, gap_filler_arrivals)
     fleet.set(protocol.LEAD_IN_ARRIVALS, lead_in_arrivals)
     fleet.set(protocol.LEAD_IN_NS, lead_in_ns)
     fleet.set(protocol.WINDOW_NS, begin)  # last: the workers look for it

@@ -71,7 +71,7 @@ class OpenLoop:
         self.window_known = False  # has the parent said when the window opens?
         self.window_ns = 0  # when it opens, after the start
         self.lead_in_from_ns = 0  # when its lead-in begins, after the start
-        self.extension_arrivals = self.lead_in_arrivals = 0  # of all workers
+        self.gap_filler_arrivals = self.lead_in_arrivals = 0  # of all workers
         self.warming_up: set[int] = set()  # ids of the requests whose ends open the window
         self.fillers = task.fillers()
         self.arrivals = self._arrivals()
@@ -90,11 +90,11 @@ class OpenLoop:
             self.warming_up.add(job.id)
             yield Arrival(number, at_ns, "warmup", job)
         before = pace.warmup.total
-        for number, at_ns in _again(pace.extension):
+        for number, at_ns in _again(pace.gap_filler):
             if self.window_known and at_ns >= self.lead_in_from_ns:
                 break
             yield Arrival(before + number, at_ns, "warmup", next(fillers))
-        before += self.extension_arrivals + self.lead_in_arrivals
+        before += self.gap_filler_arrivals + self.lead_in_arrivals
         for number, at_ns in self._lead_in():
             yield Arrival(before + number, self.window_ns + at_ns, "warmup", next(fillers))
         for (number, at_ns), job in zip(_once(pace.measured), self.task.measured, strict=True):
@@ -113,12 +113,12 @@ class OpenLoop:
             for number, at_ns in _once(measured):
                 ahead = period * measured.total - number
                 if ahead <= self.lead_in_arrivals:
-                    yield -ahead, at_ns - period * self.pace.measured_period_ns
+                    yield -ahead, at_ns - period * self.pace.period_ns
 
     def _look_for_window(self) -> None:
-        """See whether the parent opened the window; then drop an arrival of the extension that is too late."""
+        """See whether the parent opened the window; then drop an arrival of the gap filler that is too late."""
         window = self.shared[protocol.WINDOW_NS : protocol.LEAD_IN_NS + 1]
-        opens_ns, self.extension_arrivals, self.lead_in_arrivals, lead_in_ns = window
+        opens_ns, self.gap_filler_arrivals, self.lead_in_arrivals, lead_in_ns = window
         self.window_known = bool(opens_ns)
         if self.window_known:
             self.window_ns = opens_ns - self.start_ns
@@ -150,7 +150,7 @@ class OpenLoop:
         """Send what is due, and what waited for a place."""
         if not self.start_ns:
             return
-        if not self.window_known and self.pace.extension.total:
+        if not self.window_known and self.pace.gap_filler.total:
             self._look_for_window()
         now_ns = time_ns()
         while self.next and self.start_ns + self.next.at_ns <= now_ns:
@@ -230,4 +230,4 @@ def _again(arrivals: Arrivals) -> Iterator[tuple[int, int]]:
     """The same, again and again."""
     for again in count() if arrivals.at_ns else ():
         for number, at_ns in _once(arrivals):
-            yield number + again * arrivals.total, at_ns + again * arrivals.period_ns
+            yield number + again * arrivals.total, at_ns + again * arrivals.span_ns

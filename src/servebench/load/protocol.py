@@ -24,7 +24,7 @@ CONNECT, WARM_UP, MEASURE, STOP = range(4)  # its values
 START_NS = 1  # when arrivals start
 # Of an open loop, which reads these four together; WINDOW_NS is set last.
 WINDOW_NS = 2  # when measured requests begin; 0: not yet known
-EXTENSION_ARRIVALS = 3  # how many arrivals of the extended warm-up come before
+GAP_FILLER_ARRIVALS = 3  # how many arrivals of the gap filler come before
 LEAD_IN_ARRIVALS = 4  # how many arrivals lead in to the window
 LEAD_IN_NS = 5  # and for how long
 
@@ -61,19 +61,17 @@ class Arrivals(msgspec.Struct, frozen=True):
     first: int
     step: int
     total: int  # of all workers
-    period_ns: int = 0  # after which they come again
+    span_ns: int = 0  # after which they come again
 
 
 class Pace(msgspec.Struct, frozen=True):
     """When a worker's requests leave, in an open loop."""
 
     warmup: Arrivals  # after the start that the parent sets
-    extension: Arrivals  # likewise; they go on until the parent opens the window
+    gap_filler: Arrivals  # likewise; it goes on until the parent opens the window
     measured: Arrivals  # after the window opened
     cooldown: Arrivals  # likewise
-    measured_period_ns: (
-        int  # after which the measured arrivals would come again; the lead-in repeats them backwards
-    )
+    period_ns: int  # after which the measured arrivals would come again; the lead-in repeats them backwards
     max_in_flight: int | None  # of all workers together; more requests wait
     phase: Phase | None = None  # of all requests, whatever their time
     spin_ns: int = 0  # before each arrival, that its worker waits without sleep

@@ -16,7 +16,7 @@ from servebench.load.protocol import SPARE_CONNECTIONS, Arrivals, Form, Job, Pac
 from servebench.log.schema import RunConfig
 from servebench.workload import Request, Schedule, Workload
 
-PROBE_PERIOD_S = 3600.0  # after which the times of probes come again
+PROBE_SPAN_S = 3600.0  # after which the times of probes come again
 SPIN_NS = 2_000_000  # before an arrival, where cores are free: a sleeper is now and then woken 1 to 3 ms late
 
 
@@ -132,10 +132,10 @@ class Share:
         times_s, opens_s = schedule.times_s, schedule.times_s[begin]
         pace = Pace(
             warmup=self.arrivals(times_s[:begin]),
-            extension=self.arrivals(schedule.bridge_s, begin, schedule.bridge_span_s),
+            gap_filler=self.arrivals(schedule.bridge_s, begin, schedule.bridge_span_s),
             measured=self.arrivals(times_s[begin:end] - opens_s, begin),
             cooldown=self.arrivals(times_s[end:] - opens_s, end, schedule.hold_span_s),
-            measured_period_ns=round(schedule.turn_s * 1e9),
+            period_ns=round(schedule.turn_s * 1e9),
             max_in_flight=run.max_concurrency,
             spin_ns=SPIN_NS if self.workers <= roomy_workers() else 0,
         )
@@ -150,19 +150,19 @@ class Share:
         first, step = task.filler_ids
         return msgspec.structs.replace(task, number=self.n, filler_ids=(first + self.n, step), **mine)
 
-    def arrivals(self, times_s: np.ndarray, before: int = 0, period_s: float = 0.0) -> Arrivals:
+    def arrivals(self, times_s: np.ndarray, before: int = 0, span_s: float = 0.0) -> Arrivals:
         """Its part of arrivals at these times, where so many others come before."""
         first = (self.n - before) % self.workers
         at_ns = [round(t * 1e9) for t in times_s[first :: self.workers].tolist()]
-        return Arrivals(at_ns, first, self.workers, len(times_s), round(period_s * 1e9))
+        return Arrivals(at_ns, first, self.workers, len(times_s), round(span_s * 1e9))
 
 
 def _probe_task(task: Task, run: RunConfig, probes: list[Job]) -> Task:
     """For a process that sends nothing else, so that probes neither wait for the load's answers nor delay them."""
-    times_s = np.cumsum(np.full(max(1, round(run.probe_rate * PROBE_PERIOD_S)), 1 / run.probe_rate))
+    times_s = np.cumsum(np.full(max(1, round(run.probe_rate * PROBE_SPAN_S)), 1 / run.probe_rate))
     number, servers = len(task.peers), len(task.urls)
-    none, again = Arrivals([], 0, 1, 0), Share(0, 1, servers).arrivals(times_s, period_s=float(times_s[-1]))
-    pace = Pace(none, none, none, again, measured_period_ns=0, max_in_flight=None, phase="probe")
+    none, again = Arrivals([], 0, 1, 0), Share(0, 1, servers).arrivals(times_s, span_s=float(times_s[-1]))
+    pace = Pace(none, none, none, again, period_ns=0, max_in_flight=None, phase="probe")
     return msgspec.structs.replace(
         task,
         number=number,
