@@ -175,9 +175,9 @@ def test_usage_of_the_whole_is_spread_over_the_text() -> None:
 def test_every_event_with_text_has_a_token_where_there_are_enough() -> None:
     """As with an end of text that is counted and not shown: one more than events, whatever their lengths."""
     said = [text("a"), text("bcdefghijklmnop"), text("qr"), text("s")]
-    assert read(*said, counted(completion_tokens=5), DONE).tokens == [1, 2, 1, 1]
-    assert read(text("abcd"), text("e" * 20), counted(completion_tokens=6), DONE).tokens == [1, 5]
-    assert read(text("ab"), text("cd"), text("ef"), counted(completion_tokens=2), DONE).tokens == [1, 0, 1]
+    assert read(*said, usage_event(completion_tokens=5), DONE).tokens == [1, 2, 1, 1]
+    assert read(text("abcd"), text("e" * 20), usage_event(completion_tokens=6), DONE).tokens == [1, 5]
+    assert read(text("ab"), text("cd"), text("ef"), usage_event(completion_tokens=2), DONE).tokens == [1, 0, 1]
 
 
 def test_an_answer_of_another_api_is_no_error_of_the_server() -> None:
@@ -238,7 +238,7 @@ def delta(**fields: object) -> bytes:
     return event(choices=[{"index": 0, "delta": fields}])
 
 
-def counted(**fields: object) -> bytes:
+def usage_event(**fields: object) -> bytes:
     return event(choices=[], usage=fields)
 
 
@@ -248,12 +248,12 @@ def call(**function: str) -> bytes:
 
 def test_tool_calls_are_content_each_with_its_stamp() -> None:
     calls = [call(name="weather", arguments=""), call(arguments='{"ci'), call(arguments='ty": 1}')]
-    reading = read(delta(role="assistant", content=None), *calls, counted(completion_tokens=3), DONE)
+    reading = read(delta(role="assistant", content=None), *calls, usage_event(completion_tokens=3), DONE)
     assert (reading.segments, reading.tokens, reading.error) == ([2, 3, 4], [1, 1, 1], None)
 
 
 def test_a_call_with_empty_arguments_is_content() -> None:
-    assert read(call(name="now"), call(arguments=""), counted(completion_tokens=2), DONE).tokens == [1, 1]
+    assert read(call(name="now"), call(arguments=""), usage_event(completion_tokens=2), DONE).tokens == [1, 1]
 
 
 def test_a_function_call_and_a_refusal_are_content() -> None:
@@ -264,7 +264,7 @@ def test_a_function_call_and_a_refusal_are_content() -> None:
 def test_reasoning_then_a_tool_call_keeps_every_stamp() -> None:
     events = [*[delta(reasoning="hm")] * 16, *[call(arguments="x")] * 4]
     each = [json.loads(e[6:]) | {"usage": {"completion_tokens": n + 1}} for n, e in enumerate(events)]
-    for parts in ([*events, counted(completion_tokens=20)], [event(**e) for e in each]):
+    for parts in ([*events, usage_event(completion_tokens=20)], [event(**e) for e in each]):
         reading = read(*parts, DONE)
         assert (reading.tokens, len(reading.segments), reading.first_answer_event) == ([1] * 20, 20, 16)
 
@@ -283,7 +283,7 @@ def test_where_all_is_reasoning_there_is_no_answer() -> None:
     "usage", [{"completion_tokens_details": {"reasoning_tokens": 500}}, {"reasoning_tokens": 500}]
 )
 def test_hidden_reasoning_is_in_no_event(usage: dict[str, object]) -> None:
-    reading = read(*[delta(content="a")] * 20, counted(completion_tokens=520, **usage), DONE)
+    reading = read(*[delta(content="a")] * 20, usage_event(completion_tokens=520, **usage), DONE)
     assert (reading.tokens, reading.generated) == ([1] * 20, 520)
 
 
@@ -293,14 +293,14 @@ def test_hidden_reasoning_stays_out_of_counts_in_every_event(before: int) -> Non
     each = [
         event(choices=[{"delta": {"content": "a"}}], usage={"completion_tokens": before + n}) for n in range(1, 21)
     ]
-    usage = counted(completion_tokens=520, completion_tokens_details={"reasoning_tokens": 500})
+    usage = usage_event(completion_tokens=520, completion_tokens_details={"reasoning_tokens": 500})
     reading = read(*each, usage, DONE)
     assert (reading.tokens, reading.generated) == ([1] * 20, 520)
 
 
 def test_hidden_reasoning_that_usage_leaves_out_is_counted() -> None:
     details = {"completion_tokens_details": {"reasoning_tokens": 500}}
-    usage = counted(prompt_tokens=7, completion_tokens=20, total_tokens=527, **details)
+    usage = usage_event(prompt_tokens=7, completion_tokens=20, total_tokens=527, **details)
     reading = read(*[delta(content="a")] * 20, usage, DONE)
     assert (reading.tokens, reading.generated) == ([1] * 20, 520)
 
@@ -308,14 +308,17 @@ def test_hidden_reasoning_that_usage_leaves_out_is_counted() -> None:
 def test_shown_reasoning_has_its_own_share() -> None:
     details = {"completion_tokens_details": {"reasoning_tokens": 6}}
     reading = read(
-        delta(reasoning="a"), delta(reasoning="b"), delta(content="c" * 9), counted(completion_tokens=7, **details)
+        delta(reasoning="a"),
+        delta(reasoning="b"),
+        delta(content="c" * 9),
+        usage_event(completion_tokens=7, **details),
     )
     assert (reading.tokens, reading.generated) == ([3, 3, 1], 7)
 
 
 def test_several_choices_and_logprobs_break_nothing() -> None:
     both = [{"index": i, "delta": {"content": "ab"}, "logprobs": {"content": [{"logprob": -1.5}]}} for i in (0, 1)]
-    reading = read(event(choices=both), event(choices=both[:1]), counted(completion_tokens=6), DONE)
+    reading = read(event(choices=both), event(choices=both[:1]), usage_event(completion_tokens=6), DONE)
     assert (reading.tokens, reading.error) == ([2, 2, 2], None)
 
 
@@ -360,7 +363,7 @@ def test_no_error_is_none(nothing: object) -> None:
 @pytest.mark.parametrize("why", ["abort", "error"])
 def test_an_aborted_answer_has_failed(why: str) -> None:
     ended = event(choices=[{"text": "", "finish_reason": why}])
-    assert why in (read(text("a"), ended, counted(completion_tokens=1), DONE).error or "")
+    assert why in (read(text("a"), ended, usage_event(completion_tokens=1), DONE).error or "")
 
 
 def test_a_filtered_answer_is_one() -> None:
@@ -370,7 +373,7 @@ def test_a_filtered_answer_is_one() -> None:
 
 def test_a_stream_without_any_end_was_cut_off() -> None:
     assert "cut it off" in (read(text("a"), text("b")).error or "")
-    ends = [DONE, event(choices=[{"text": "", "finish_reason": "stop"}]), counted(completion_tokens=2)]
+    ends = [DONE, event(choices=[{"text": "", "finish_reason": "stop"}]), usage_event(completion_tokens=2)]
     assert all(read(text("a"), text("b"), end).error is None for end in ends)
 
 
@@ -397,7 +400,7 @@ def body(data: bytes, *headers: str) -> Answer:
         (body(b'{"message": "busy"}'), "object", ["error inside the answer", "busy"]),
         (body(b""), "events", ["empty answer"]),
         (body(event(type="message_start", delta={})), "events", ["empty answer", "message_start"]),
-        (body(counted(completion_tokens=4)), "events", ["empty answer", "4 tokens", "--api"]),
+        (body(usage_event(completion_tokens=4)), "events", ["empty answer", "4 tokens", "--api"]),
     ],
 )  # fmt: skip
 def test_what_is_no_answer_is_described(answer: Answer, form: Form, words: list[str]) -> None:
@@ -450,7 +453,7 @@ def test_nulls_and_the_like_say_nothing(said: bytes) -> None:
 
 
 def test_counts_may_be_written_as_texts_or_fractions() -> None:
-    usage = counted(prompt_tokens="9", completion_tokens=2.0)
+    usage = usage_event(prompt_tokens="9", completion_tokens=2.0)
     reading = read(text("a"), text("b"), usage, DONE)
     assert reading.usage and (reading.usage.prompt_tokens, reading.tokens) == (9, [1, 1])
 
@@ -463,7 +466,7 @@ def test_reasoning_may_be_an_object() -> None:
 @pytest.mark.parametrize("half", [b"\xe2\x82", b"\\ud83d", b"\\ude00 x"])
 def test_half_a_character_is_content(half: bytes) -> None:
     reading = read(
-        b'data: {"choices": [{"text": "' + half + b'"}]}\n\n', text("b"), counted(completion_tokens=2), DONE
+        b'data: {"choices": [{"text": "' + half + b'"}]}\n\n', text("b"), usage_event(completion_tokens=2), DONE
     )
     assert (reading.tokens, reading.error) == ([1, 1], None)
     "".join(reading.texts).encode()
@@ -477,7 +480,7 @@ def test_done_is_an_end_however_it_is_written(done: bytes) -> None:
 
 
 def test_events_without_empty_lines_keep_their_stamps() -> None:
-    lines = [text("a")[:-1], text("b")[:-1], counted(completion_tokens=2)[:-1], DONE]
+    lines = [text("a")[:-1], text("b")[:-1], usage_event(completion_tokens=2)[:-1], DONE]
     reading = read(*lines)
     assert (reading.segments, reading.tokens, reading.error) == ([1, 2], [1, 1], None)
 

@@ -67,7 +67,7 @@ def test_every_request_is_logged_with_every_token(load: Callable[..., Log]) -> N
     assert log.quality.unstamped_share == 0
 
 
-def test_the_load_is_held_until_the_last_counted_request_ended(load: Callable[..., Log]) -> None:
+def test_the_load_goes_on_until_the_last_measured_request_ended(load: Callable[..., Log]) -> None:
     log = load("")
     assert log.window_ns
     start, end = log.window_ns

@@ -63,7 +63,7 @@ def run_load(run: RunConfig, workload: Workload, target: Target, folder: Path, w
     everyone = workers + bool(workload.probes)
     with _part_folder(folder, everyone * protocol.slots(len(target.urls))) as shared:
         fleet = Fleet(run, target.check, shared, everyone)
-        window, failure = _measure(fleet, run, workload, target, Workers(workers, folder))
+        window, failure = _measure(fleet, workload, target, Workers(workers, folder))
         results, probes = _results(folder, range(workers)), _results(folder, range(workers, everyone))
         asked = 0 if workload.schedule else run.num_clients
         quality = Quality(asked_concurrency=asked)
@@ -74,13 +74,13 @@ def run_load(run: RunConfig, workload: Workload, target: Target, folder: Path, w
 
 
 def _measure(
-    fleet: Fleet, run: RunConfig, workload: Workload, target: Target, workers: Workers
+    fleet: Fleet, workload: Workload, target: Target, workers: Workers
 ) -> tuple[tuple[int, int] | None, str | None]:
     """Start the workers and lead them from connecting to the end. Returns (window, failure)."""
     window, failure = None, None
     try:
         with _shared_fds(workers.count if workload.schedule and workers.count > 1 else 0) as (lock_fd, wake_fds):
-            tasks = deal(run, workload, target, replace(workers, lock_fd=lock_fd, wake_fds=wake_fds))
+            tasks = deal(fleet.run, workload, target, replace(workers, lock_fd=lock_fd, wake_fds=wake_fds))
             fleet.start(tasks)
         clients = sum(len(task.clients) for task in tasks)
         fleet.wait("connecting", protocol.CONNECTED, clients, timeout_s=CONNECT_S)
@@ -94,12 +94,12 @@ def _measure(
 
 def _lead_closed(fleet: Fleet) -> tuple[int, int]:
     """Through warm-up and measurement. Returns the window: all clients active. Raises PointFailed."""
-    fleet.set(protocol.START_NS, time.time_ns())  # of the probes, if there are any
-    fleet.set(protocol.PHASE, protocol.WARM_UP)
+    fleet.shared[protocol.START_NS] = time.time_ns()  # of the probes, if there are any
+    fleet.shared[protocol.PHASE] = protocol.WARM_UP
     fleet.wait("warming up", protocol.WARMED, fleet.run.num_clients if fleet.run.warmup else 0)
     fleet.host.begin()
     begin = time.time_ns()
-    fleet.set(protocol.PHASE, protocol.MEASURE)
+    fleet.shared[protocol.PHASE] = protocol.MEASURE
     fleet.wait("measuring", protocol.DONE, fleet.run.num_requests, tick_s=TICK_S, each_tick=fleet.host.sample)
     return begin, time.time_ns()
 
@@ -108,18 +108,18 @@ def _lead_open(fleet: Fleet, schedule: Schedule) -> tuple[int, int]:
     """Through the schedule. Returns its window. Raises PointFailed."""
     run, (first_s, last_s) = fleet.run, schedule.window_s
     start = time.time_ns() + START_DELAY_NS
-    fleet.set(protocol.PHASE, protocol.WARM_UP)
+    fleet.shared[protocol.PHASE] = protocol.WARM_UP
     if schedule.warmup:
-        fleet.set(protocol.START_NS, start)
+        fleet.shared[protocol.START_NS] = start
         fleet.wait("warming up", protocol.WARMED, schedule.warmup, each_tick=_long_enough(fleet, schedule.warmup))
         answer_ns = time.time_ns() - start - round(schedule.times_s[schedule.warmup - 1] * 1e9)
         begin = _open_window(fleet, schedule, start, time.time_ns() + START_DELAY_NS, answer_ns)
     else:
         begin = _open_window(fleet, schedule, start, start)
-        fleet.set(protocol.START_NS, start)
+        fleet.shared[protocol.START_NS] = start
     fleet.wait("warming up", protocol.DONE, 1, timeout_s=(begin - time.time_ns()) / 1e9)
     fleet.host.begin()
-    fleet.set(protocol.PHASE, protocol.MEASURE)
+    fleet.shared[protocol.PHASE] = protocol.MEASURE
     in_flight: list[int] = []
 
     def overloaded() -> bool:
@@ -141,10 +141,10 @@ def _open_window(fleet: Fleet, schedule: Schedule, start: int, not_before: int, 
     gap_filler_arrivals, after_ns = schedule.opening_ns(not_before - start)
     lead_in_arrivals, lead_in_ns = schedule.led_in(answer_ns)
     begin = start + after_ns + lead_in_ns
-    fleet.set(protocol.GAP_FILLER_ARRIVALS, gap_filler_arrivals)
-    fleet.set(protocol.LEAD_IN_ARRIVALS, lead_in_arrivals)
-    fleet.set(protocol.LEAD_IN_NS, lead_in_ns)
-    fleet.set(protocol.WINDOW_NS, begin)  # last: the workers look for it
+    fleet.shared[protocol.GAP_FILLER_ARRIVALS] = gap_filler_arrivals
+    fleet.shared[protocol.LEAD_IN_ARRIVALS] = lead_in_arrivals
+    fleet.shared[protocol.LEAD_IN_NS] = lead_in_ns
+    fleet.shared[protocol.WINDOW_NS] = begin  # last: the workers look for it
     return begin
 
 
@@ -183,9 +183,6 @@ class Fleet:
                 process.stdin.write(msgspec.msgpack.encode(task))
                 process.stdin.close()
 
-    def set(self, slot: int, value: int) -> None:
-        self.shared[slot] = value
-
     def total(self, counter: int) -> int:
         """The counter, summed over all processes."""
         return int(self.blocks[:, counter].sum())
@@ -220,7 +217,7 @@ class Fleet:
 
     def stop(self) -> None:
         """End all processes, and wait until they have written down what they have."""
-        self.set(protocol.PHASE, protocol.STOP)
+        self.shared[protocol.PHASE] = protocol.STOP
         for process in self.processes:
             if process.stdin and not process.stdin.closed:
                 process.kill()  # we were interrupted before it knew what to do

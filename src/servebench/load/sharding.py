@@ -7,10 +7,9 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from servebench.load.protocol import SPARE_CONNECTIONS, Arrivals, Form, Job, Pace, Task
 from servebench.log.schema import RunConfig
@@ -68,13 +67,13 @@ def deal(run: RunConfig, workload: Workload, target: Target, workers: Workers) -
         max_retries=run.max_retries,
         measured=jobs[: run.num_requests],
         filler=jobs[run.num_requests :],
-        filler_ids=(run.num_requests, workers.count),
+        filler_ids=(run.num_requests, 1),
     )
-    shares = [Share(n, workers.count, len(target.urls)) for n in range(workers.count)]
-    tasks = [
-        share.of_schedule(task, run, workload.schedule) if workload.schedule else share.of_clients(task, run)
-        for share in shares
-    ]
+    tasks = [replace(task, number=n, filler_ids=(run.num_requests + n, workers.count)) for n in task.peers]
+    if workload.schedule:
+        tasks = [_share_of_schedule(task, run, workload.schedule) for task in tasks]
+    else:
+        tasks = [_share_of_clients(task, run) for task in tasks]
     return tasks + ([_probe_task(task, run, _jobs(workload.probes, target))] if workload.probes else [])
 
 
@@ -103,73 +102,63 @@ def _jobs(requests: Sequence[Request], target: Target) -> list[Job]:
     ]
 
 
-@dataclass(frozen=True)
-class Share:
-    """The part of a load that worker number n of so many workers has, at so many servers."""
+def _share_of_clients(task: Task, run: RunConfig) -> Task:
+    """A closed loop: clients, one of each server in turn, and as many requests, whole conversations.
 
-    n: int
-    workers: int
-    servers: int
+    So no worker has only slow servers, whose requests would be too large a share of all.
+    """
+    servers, workers = len(task.urls), len(task.peers)
 
-    def of_clients(self, task: Task, run: RunConfig) -> Task:
-        """A closed loop: clients, one of each server in turn, and as many requests, whole conversations.
+    def mine(client: int) -> bool:
+        return client // servers % workers == task.number
 
-        So no worker has only slow servers, whose requests would be too large a share of all.
-        """
+    def my(jobs: list[Job]) -> list[Job]:
+        return [job for job in jobs if mine(job.conversation % run.num_clients)]
 
-        def mine(client: int) -> bool:
-            return client // self.servers % self.workers == self.n
+    clients = [(client, client % servers) for client in range(run.num_clients) if mine(client)]
+    return replace(task, clients=clients, measured=my(task.measured), filler=my(task.filler))
 
-        def my(jobs: list[Job]) -> list[Job]:
-            return [job for job in jobs if mine(job.conversation % run.num_clients)]
 
-        clients = [(client, client % self.servers) for client in range(run.num_clients) if mine(client)]
-        return self._task(task, clients=clients, measured=my(task.measured), filler=my(task.filler))
+def _share_of_schedule(task: Task, run: RunConfig, schedule: Schedule) -> Task:
+    """An open loop: every workers-th arrival of the one stream, and the request that goes with it."""
+    n, servers, workers = task.number, len(task.urls), len(task.peers)
+    begin, end = schedule.warmup, schedule.warmup + schedule.counted
+    times_s, opens_s = schedule.times_s, schedule.times_s[begin]
+    pace = Pace(
+        warmup=_arrivals(times_s[:begin], n, workers),
+        gap_filler=_arrivals(schedule.bridge_s, n - begin, workers, schedule.bridge_span_s),
+        measured=_arrivals(times_s[begin:end] - opens_s, n - begin, workers),
+        cooldown=_arrivals(times_s[end:] - opens_s, n - end, workers, schedule.hold_span_s),
+        period_ns=round(schedule.turn_s * 1e9),
+        max_in_flight=run.max_concurrency,
+        spin_ns=SPIN_NS if workers <= roomy_workers() else 0,
+    )
+    spare = SPARE_CONNECTIONS * servers
+    connected = min(spare, run.max_concurrency or spare)
+    clients = [(n + workers * i, i % servers) for i in range(connected)]
+    measured = task.measured[pace.measured.first :: workers]
+    return replace(task, clients=clients, pace=pace, measured=measured, filler=task.filler[n::workers])
 
-    def of_schedule(self, task: Task, run: RunConfig, schedule: Schedule) -> Task:
-        """An open loop: every workers-th arrival of the one stream, and the request that goes with it."""
-        begin, end = schedule.warmup, schedule.warmup + schedule.counted
-        times_s, opens_s = schedule.times_s, schedule.times_s[begin]
-        pace = Pace(
-            warmup=self.arrivals(times_s[:begin]),
-            gap_filler=self.arrivals(schedule.bridge_s, begin, schedule.bridge_span_s),
-            measured=self.arrivals(times_s[begin:end] - opens_s, begin),
-            cooldown=self.arrivals(times_s[end:] - opens_s, end, schedule.hold_span_s),
-            period_ns=round(schedule.turn_s * 1e9),
-            max_in_flight=run.max_concurrency,
-            spin_ns=SPIN_NS if self.workers <= roomy_workers() else 0,
-        )
-        spare = SPARE_CONNECTIONS * self.servers
-        connected = min(spare, run.max_concurrency or spare)
-        clients = [(self.n + self.workers * i, i % self.servers) for i in range(connected)]
-        measured = task.measured[(self.n - begin) % self.workers :: self.workers]
-        filler = task.filler[self.n :: self.workers]
-        return self._task(task, clients=clients, pace=pace, measured=measured, filler=filler)
 
-    def _task(self, task: Task, **mine: Any) -> Task:
-        first, step = task.filler_ids
-        return msgspec.structs.replace(task, number=self.n, filler_ids=(first + self.n, step), **mine)
-
-    def arrivals(self, times_s: np.ndarray, before: int = 0, span_s: float = 0.0) -> Arrivals:
-        """Its part of arrivals at these times, where so many others come before."""
-        first = (self.n - before) % self.workers
-        at_ns = [round(t * 1e9) for t in times_s[first :: self.workers].tolist()]
-        return Arrivals(at_ns, first, self.workers, len(times_s), round(span_s * 1e9))
+def _arrivals(times_s: np.ndarray, first: int, step: int, span_s: float = 0.0) -> Arrivals:
+    """Every step-th of these times, from the first-th (modulo step) on."""
+    first %= step
+    at_ns = [round(t * 1e9) for t in times_s[first::step].tolist()]
+    return Arrivals(at_ns, first, step, len(times_s), round(span_s * 1e9))
 
 
 def _probe_task(task: Task, run: RunConfig, probes: list[Job]) -> Task:
     """For a process that sends nothing else, so that probes neither wait for the load's answers nor delay them."""
     times_s = np.cumsum(np.full(max(1, round(run.probe_rate * PROBE_SPAN_S)), 1 / run.probe_rate))
-    number, servers = len(task.peers), len(task.urls)
-    none, again = Arrivals([], 0, 1, 0), Share(0, 1, servers).arrivals(times_s, span_s=float(times_s[-1]))
-    pace = Pace(none, none, none, again, period_ns=0, max_in_flight=None, phase="probe")
-    return msgspec.structs.replace(
+    none, again = Arrivals([], 0, 1, 0), _arrivals(times_s, 0, 1, float(times_s[-1]))
+    number = len(task.peers)
+    return replace(
         task,
         number=number,
         peers=[number],
         tag=f"{task.tag}-probe",
-        clients=[(server, server) for server in range(servers)],
-        pace=pace,
+        clients=[(server, server) for server in range(len(task.urls))],
+        pace=Pace(none, none, none, again, period_ns=0, max_in_flight=None, phase="probe"),
         measured=[],
         filler=probes,
         filler_ids=(0, 1),
