@@ -56,7 +56,7 @@ def test_requests_leave_on_schedule_whether_or_not_the_last_ones_ended(load: Cal
     assert all(late_s(r) >= 0 for r in done)
 
 
-def test_arrivals_go_on_before_and_behind_the_counted_ones(load: Callable[..., Log]) -> None:
+def test_arrivals_go_on_before_and_behind_the_measured_ones(load: Callable[..., Log]) -> None:
     log = load("--ttft 0.2 --gap 0", "--request_rate", 100, "--num_requests", 30, "--warmup", 10)
     by_phase = {
         phase: [r.scheduled_ns or 0 for r in log.results if r.phase == phase]
@@ -160,9 +160,9 @@ def test_the_window_opens_when_the_first_requests_have_ended(load: Callable[...,
     first = sorted(r.scheduled_ns or 0 for r in log.results)[0]
     assert log.window_ns and log.window_ns[0] - first >= 1.2e9
     assert throughput.request_throughput(log) == pytest.approx(20, rel=0.03)
-    counted = np.sort([r.scheduled_ns for r in samples.measured(log)])
+    measured = np.sort([r.scheduled_ns for r in samples.measured(log)])
     every = np.sort([r.scheduled_ns for r in log.results])
-    assert np.diff(counted) == pytest.approx(0.05e9, abs=2) and np.diff(every) == pytest.approx(0.05e9, abs=2)
+    assert np.diff(measured) == pytest.approx(0.05e9, abs=2) and np.diff(every) == pytest.approx(0.05e9, abs=2)
 
 
 def test_a_server_that_keeps_up_shows_the_offered_rate(load: Callable[..., Log]) -> None:
@@ -180,9 +180,11 @@ def test_the_offered_rate_is_shown_also_where_an_answer_takes_longer_than_the_wi
     log = load("--ttft 3 --gap 0", *what)
     assert throughput.window_s(log) == pytest.approx(1.2)
     assert throughput.request_throughput(log) == pytest.approx(10, abs=1 / 1.2)  # one more or less at the edges
-    counted = np.sort([r.scheduled_ns for r in samples.measured(log)])
+    measured = np.sort([r.scheduled_ns for r in samples.measured(log)])
     before = np.sort([r.scheduled_ns for r in log.results if r.phase == "warmup"])[-24:]
-    assert before == pytest.approx(np.concatenate([counted - 2.4e9, counted - 1.2e9]), abs=10), "two turns before"
+    assert before == pytest.approx(np.concatenate([measured - 2.4e9, measured - 1.2e9]), abs=10), (
+        "two turns before"
+    )
 
 
 def test_no_warm_up_of_long_answers_is_warned_of(load: Callable[..., Log]) -> None:

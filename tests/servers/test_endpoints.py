@@ -16,7 +16,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from servebench.errors import InputError
-from servebench.load.http import over
+from servebench.load.http import merge_headers
 from servebench.log import schema, store, urls
 from servebench.plan import arguments
 from servebench.servers import launch
@@ -195,7 +195,7 @@ def test_a_url_that_names_its_api_says_which_is_measured(
 
 def test_what_the_user_gives_replaces_ours_whatever_its_case() -> None:
     ours = {"Host": "a", "Accept": "b"}
-    assert over(ours, {"host": "c", "X": "d"}) == {"Accept": "b", "host": "c", "X": "d"}
+    assert merge_headers(ours, {"host": "c", "X": "d"}) == {"Accept": "b", "host": "c", "X": "d"}
 
 
 def test_headers_go_with_every_call_and_win(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import run_config
 
-from servebench.load.sharding import Target, deal
+from servebench.load.sharding import Target, Workers, deal
 from servebench.log.schema import RunConfig
 from servebench.workload import Request, Workload
 from servebench.workload.arrivals import draw_schedule, trace_schedule
@@ -129,23 +129,23 @@ def test_all_workers_together_send_the_same_stream(workers: int, tmp_path: Path)
     schedule = draw_schedule(run)
     ask = [Request(str(i), 1, 1) for i in range(50)]
     target = Target(["http://127.0.0.1:1"], {}, lambda request: {"prompt": request.prompt}, lambda: None)
-    tasks = deal(run, Workload(ask, ask[:10], schedule), target, tmp_path, workers)
+    tasks = deal(run, Workload(ask, ask[:10], schedule), target, Workers(workers, tmp_path))
     paces = [task.pace for task in tasks if task.pace]
     assert len(paces) == workers
     opens_s = schedule.times_s[7]
     for name, times_s in {
         "warmup": schedule.times_s[:7],
-        "bridge": schedule.bridge_s,
-        "counted": schedule.times_s[7:57] - opens_s,
-        "hold": schedule.times_s[57:] - opens_s,
+        "gap_filler": schedule.bridge_s,
+        "measured": schedule.times_s[7:57] - opens_s,
+        "cooldown": schedule.times_s[57:] - opens_s,
     }.items():
         parts = [getattr(pace, name) for pace in paces]
         numbered = sorted((p.first + i * p.step, t) for p in parts for i, t in enumerate(p.at_ns))
         assert numbered == [(i, round(t * 1e9)) for i, t in enumerate(times_s.tolist())]
-    assert {pace.most_in_flight for pace in paces} == {6}
+    assert {pace.max_in_flight for pace in paces} == {6}
     when = {
         job.id: t
         for task, pace in zip(tasks, paces, strict=True)
-        for job, t in zip(task.counted, pace.counted.at_ns, strict=True)
+        for job, t in zip(task.measured, pace.measured.at_ns, strict=True)
     }
     assert [when[i] for i in range(50)] == sorted(when.values()), "request i leaves at the i-th counted time"

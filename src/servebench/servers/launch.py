@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from servebench.cli.keys import hide_in_file, hide_in_text, hide_in_url, hide_in_words
 from servebench.errors import ServerFailed
-from servebench.load.http import over
+from servebench.load.http import merge_headers
 from servebench.log.schema import RunConfig, ServerConfig, log_name
 from servebench.servers.access import Access
 from servebench.servers.backends import BACKENDS
@@ -241,7 +241,7 @@ def call(url: str, headers: Mapping[str, str], timeout_s: float, body: bytes | N
     waiting = Timer(SAID_AFTER_S, say, [f"waiting for an answer from {hide_in_url(url)}"])
     waiting.start()
     try:
-        with opener.open(Request(url, body, over(kind, dict(headers))), timeout=timeout_s) as answer:
+        with opener.open(Request(url, body, merge_headers(kind, dict(headers))), timeout=timeout_s) as answer:
             return bytes(answer.read())
     except HTTPException as error:
         raise OSError(f"what came is no HTTP: {str(error)[:100]!r}") from error

@@ -27,7 +27,7 @@ from servebench import __version__
 from servebench.cli.keys import hide_in_url, secrets_of, taken
 from servebench.errors import InputError
 from servebench.load.chunks import UNREADABLE, tolerant_json
-from servebench.load.http import over
+from servebench.load.http import merge_headers
 from servebench.load.sharding import Target
 from servebench.log.schema import RunConfig, ServerConfig, ServerFacts, model_label
 from servebench.log.urls import beside, endpoint, models_url
@@ -174,7 +174,7 @@ def headers_of(config: ServerConfig, access: Access) -> dict[str, str]:
         ours["Authorization"] = f"Basic {base64.b64encode(user.encode()).decode()}"
     elif key:
         ours["Authorization"] = f"Bearer {key}"
-    return over(ours, dict(access.extra_headers))
+    return merge_headers(ours, dict(access.extra_headers))
 
 
 def _wait_while_loading(url: str, config: ServerConfig, headers: Mapping[str, str], access: Access) -> None:
