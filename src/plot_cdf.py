@@ -32,7 +32,7 @@ PANELS: dict[str, tuple[str, Samples]] = {
     "TTFT (s)": ("ttft", partial(samples.each, of_request=latency.ttft_s)),
     "TPOT (s/token)": ("tpot", partial(samples.each, of_request=latency.tpot_s)),
     "ITL (s)": ("itl", samples.pooled_itl_s),
-    "E2E latency (s)": ("e2e", partial(samples.each, of_request=latency.e2e_s)),
+    "E2E latency (s)": ("e2e_latency", partial(samples.each, of_request=latency.e2e_s)),
 }
 
 

@@ -31,7 +31,7 @@ LATENCIES: dict[str, tuple[str, OfRequest]] = {
     "TTFT (s)": ("ttft", latency.ttft_s),
     "TPOT (s/token)": ("tpot", latency.tpot_s),
 }
-ANSWER = {"Time to first answer token (s)": ("time_to_first", latency.time_to_first_answer_token_s)}
+ANSWER = {"Time to first answer token (s)": ("time_to_first_answer_token", latency.time_to_first_answer_token_s)}
 
 
 def percentile(of_request: OfRequest, q: int, log: Log) -> float | None:
@@ -45,7 +45,7 @@ def thinks_first(all_series: list[Series]) -> bool:
 
 
 def too_few(of_request: OfRequest, q: int, log: Log) -> bool:
-    return not stats.carries(samples.each(log, of_request), q)
+    return not stats.enough_for_percentile(samples.each(log, of_request), q)
 
 
 def draw(ax: Axes, all_series: list[Series], metric: str, of_request: OfRequest) -> None:

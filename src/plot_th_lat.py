@@ -24,8 +24,8 @@ def draw(ax: Axes, all_series: list[Series], throughput: str) -> None:
     """Curves in the order of load, each point with its load."""
     for series in all_series:
         placed = series.within(series.placed(THROUGHPUTS[throughput], samples.mean_e2e_s))
-        page.draw_placed(ax, placed, series, "e2e")
-        page.mark(ax, placed, series, "e2e", selection.load_name)
+        page.draw_placed(ax, placed, series, "e2e_latency")
+        page.mark(ax, placed, series, "e2e_latency", selection.load_name)
     page.explain(ax, f"numbers: {selection.load_axis(all_series[0].points[0].log).lower()}")
     ax.set(xlabel="Throughput (requests/s)", ylabel="Mean E2E latency (s)")
     page.from_zero(ax)

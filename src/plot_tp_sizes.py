@@ -25,7 +25,7 @@ def draw(axes: Sequence[Axes], all_series: list[Series]) -> None:
     """Latency and TFLOP/s per GPU against the load on the first two, against each other on the third."""
     axis = selection.load_axis(all_series[0].points[0].log)
     for series in all_series:
-        page.draw_curve(axes[0], series, selection.load_of, samples.mean_e2e_s, "e2e")
+        page.draw_curve(axes[0], series, selection.load_of, samples.mean_e2e_s, "e2e_latency")
     known = [series for series in all_series if series.placed(selection.load_of, throughput.tflops_per_gpu)]
     for ax in () if known else axes[1:]:
         ax.text(0.5, 0.5, "the model's name does not\ntell its parameters", ha="center", transform=ax.transAxes)
@@ -33,7 +33,7 @@ def draw(axes: Sequence[Axes], all_series: list[Series]) -> None:
     for series in known:
         page.draw_curve(axes[1], series, selection.load_of, throughput.tflops_per_gpu, "tflops_per_gpu")
         of_both = throughput.tflops_per_gpu, samples.mean_e2e_s
-        page.draw_curve(axes[2], series, *of_both, "e2e", selection.load_name)
+        page.draw_curve(axes[2], series, *of_both, "e2e_latency", selection.load_name)
     axes[0].set(xlabel=axis, ylabel="Mean E2E latency (s)")
     axes[1].set(xlabel=axis, ylabel="TFLOP/s per GPU")
     axes[2].set(xlabel=f"TFLOP/s per GPU (numbers: {axis.lower()})", ylabel="Mean E2E latency (s)")

@@ -207,7 +207,7 @@ def make_log(results: list[Result], window_s: tuple[float, float] | None, **chan
         started_at="2026-11-24T00:00:00+00:00",
         fingerprint="f",
         server=ServerConfig(**server),
-        run=run_config(**({"num_requests": len(results)} | asked)),
+        run=run_config(**({"num_requests": max(1, len(results))} | asked)),
         server_facts=ServerFacts(urls=["http://127.0.0.1:1"]),
         client={},
         window_ns=(round(window_s[0] * 1e9), round(window_s[1] * 1e9)) if window_s else None,

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from conftest import make_log, make_result, run_config
 
-from servebench.analysis.limits import Limit, decide, parse_limits, requests_needed
+from servebench.analysis.sla import Limit, decide, parse_limits, requests_needed
 from servebench.analysis.stats import wilson_interval
 from servebench.campaign import loop
 from servebench.errors import InputError

@@ -23,7 +23,7 @@ from servebench.plan.sweep import Point, ServerPlan, make_plan, num_pending
 from servebench.servers.probe import learnt
 from servebench.servers.server import Server, running_server
 from servebench.show import plan as show_plan
-from servebench.show import summary, verdict
+from servebench.show import terminal, verdict
 from servebench.workload import load_tokenizer
 
 load_tokenizer_once = cache(load_tokenizer)  # takes a second or two, which a plan that is done need not wait for
@@ -125,7 +125,7 @@ def keep(plan: ServerPlan, history: History, campaign: Campaign, point: Point, l
         campaign.failed.append(replace(log, status="failed", failure=why))
         campaign.stopped = True
         return
-    campaign.bar.write(summary.line(log))
+    campaign.bar.write(terminal.line(log))
     campaign.bar.update()
     if log.status != "ok":
         campaign.failed.append(log)

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from servebench.analysis import samples, stationarity, trust
+from servebench.analysis import metrics, samples, stationarity, trust
 from servebench.analysis.filters import add_filter, passes
-from servebench.analysis.stats import Interval, most
+from servebench.analysis.stats import Interval, majority
 from servebench.analysis.trust import Doubt
 from servebench.cli.commandline import folder
 from servebench.errors import InputError
@@ -89,11 +89,11 @@ class Point:
 
     def gathered(self, metric: str) -> bool:
         """Is this metric one of tokens, and did those of most runs come all at once, whoever gathered them?"""
-        return metric.startswith(trust.OF_TOKENS) and most(sum(map(trust.buffered, self.runs)), len(self.runs))
+        return metrics.named(metric).of_tokens and majority(sum(map(trust.buffered, self.runs)), len(self.runs))
 
     @property
     def overloaded(self) -> bool:
-        return most(sum(log.quality.overloaded for log in self.runs), len(self.runs))
+        return majority(sum(log.quality.overloaded for log in self.runs), len(self.runs))
 
     @property
     def failed_share(self) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from servebench.analysis.limits import parse_limits
+from servebench.analysis.sla import parse_limits
 from servebench.cli import keys
 from servebench.errors import InputError
 from servebench.log.config import Rate, Trace

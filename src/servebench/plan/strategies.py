@@ -19,7 +19,7 @@ from typing import ClassVar
 import msgspec
 from msgspec.structs import replace
 
-from servebench.analysis import deadlines, limits, sla, throughput, trust
+from servebench.analysis import deadlines, sla, throughput, trust
 from servebench.analysis.target_ci import why_stop
 from servebench.log.config import Clients, Load, Rate, RunConfig, ServerConfig
 from servebench.log.schema import Log
@@ -202,7 +202,7 @@ def rounded(load: float, open_loop: bool) -> float:
 class FindMax(Search):
     """Ends where a load says nothing: above it nothing can be known, below it lies what is."""
 
-    limits: tuple[limits.Limit, ...]
+    limits: tuple[sla.Limit, ...]
     text: str  # the limits as they were given
 
     def _ask(self, first: RunConfig) -> Asking:
@@ -211,7 +211,7 @@ class FindMax(Search):
         load: float | None = float(min(self.loads))
         while load:
             runs: list[Log] = []
-            while (verdict := limits.decide(runs, self.limits) if runs else None) is None:
+            while (verdict := sla.decide(runs, self.limits) if runs else None) is None:
                 runs.append((yield self._at(first, load, len(runs))))
             if isinstance(verdict, str):
                 return
@@ -232,7 +232,7 @@ class FindMax(Search):
         return self.text
 
     def _look(self, load: float, logs: list[Log]) -> LoadSeen:
-        verdict = limits.decide(logs, self.limits)
+        verdict = sla.decide(logs, self.limits)
         says = "meets" if verdict is True else "does not meet" if verdict is False else "unknown"
         why = "" if isinstance(verdict, bool) else verdict or "interrupted"
         if verdict is False and any(log.quality.overloaded for log in logs):

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
-from servebench.analysis.limits import parse_limits, requests_needed
+from servebench.analysis.sla import parse_limits, requests_needed
 from servebench.errors import InputError
 from servebench.load.chunks import UNREADABLE
 from servebench.log.config import Clients, Dataset, Load, Rate, RunConfig, ServerConfig

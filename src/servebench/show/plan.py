@@ -13,7 +13,7 @@ from servebench.log.schema import Log
 from servebench.plan import defaults
 from servebench.plan.strategies import Search
 from servebench.plan.sweep import Point, ServerPlan
-from servebench.show.summary import load_of, name_of, report
+from servebench.show.terminal import load_of, name_of, report
 
 
 def table(plan: list[ServerPlan]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from servebench.plan.strategies import LoadSeen, Verdict
-from servebench.show.summary import requests_of
+from servebench.show.terminal import requests_of
 
 PEAK = "peak fastgen-"  # before its rate, in Verdict.searched
 

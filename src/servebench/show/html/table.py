@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 
-from servebench.analysis import differences, metrics, stats
+from servebench.analysis import differences, metrics, stats, trust
 from servebench.figures import selection
 from servebench.log.schema import Log
 from servebench.show.spreadsheet import Cell, client
-from servebench.show.summary import load_of, show
+from servebench.show.terminal import load_of, significant
 
 CONFIGURATION = {
     "backend": "backend",
@@ -131,22 +131,22 @@ def _measured(name: str) -> Column:
         if interval is None:
             return "-", None
         weak = ("~" if _too_few(name, runs) else "") + ("?" if _drifting(runs) else "")
-        spread = f" <small>±{show(interval.half)}</small>" if interval.known else ""
-        return show(interval.mean) + weak + spread, interval.mean
+        spread = f" <small>±{significant(interval.half)}</small>" if interval.known else ""
+        return significant(interval.mean) + weak + spread, interval.mean
 
     return Column(NUMBERS[name], cell)
 
 
 def _drifting(runs: Runs) -> bool:
     """Are most runs not stationary? Then their mean has no interval."""
-    return stats.most(sum(run.row["not_stationary"] is not None for run in runs), len(runs))
+    return stats.majority(sum(run.row["not_stationary"] is not None for run in runs), len(runs))
 
 
 def _too_few(name: str, runs: Runs) -> bool:
     """Has a run fewer effective samples than this percentile needs?"""
     percentile = re.search(r"_p(\d+)_", name)
     samples = min(float(run.row["effective_samples"] or 0) for run in runs)
-    return percentile is not None and samples < stats.FLOORS[int(percentile[1])]
+    return percentile is not None and samples < stats.SAMPLES_NEEDED[int(percentile[1])]
 
 
 def _failures(runs: Runs) -> tuple[str, float]:
@@ -167,8 +167,7 @@ def _doubts(runs: Runs) -> tuple[str, None]:
     """Why numbers of the point decide nothing: of each mark how many runs have it, where not most do."""
     told = Counter(mark for run in runs for mark in str(run.row["decides_nothing"] or "").split(", ") if mark)
     told.update("stand-in" for run in runs if run.row["stand_in"])
-    several = {mark: f"{n} of {len(runs)} runs {mark}" for mark, n in told.items() if not stats.most(n, len(runs))}
-    return escape(", ".join(several.get(mark, mark) for mark in told)), None
+    return escape(", ".join(trust.in_runs(mark, n, len(runs)) for mark, n in told.items())), None
 
 
 def _row(number: int, runs: Runs, shown: list[Column]) -> str:
