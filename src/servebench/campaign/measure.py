@@ -25,7 +25,7 @@ from servebench.plan.preflight import asks_hub, check_lengths
 from servebench.plan.search import points_to_measure
 from servebench.plan.sweep import Plan, Point, access_of, runs_before
 from servebench.servers.prefix_cache import hit_rate
-from servebench.servers.probe import learnt
+from servebench.servers.probe import probed
 from servebench.servers.server import Server, running_server
 from servebench.workload import build_workload, load_tokenizer
 from servebench.workload.model_files import model_context
@@ -58,7 +58,7 @@ def measure(
     while point and tokenizer:
         try:
             with running_server(config, access_of(settings, config), log_dir) as running:
-                server = learnt(running, point.run, tokenizer)
+                server = probed(running, point.run, tokenizer)
                 while point and server.alive():
                     met = True
                     log = measure_point(point, server, settings, tokenizer)

@@ -294,7 +294,7 @@ def _of_server(settings: Settings) -> Iterator[str]:
         yield "--gpus is for servers that are started, and this one runs already; leave it out"
     if settings.fp6 and name != "fastgen":
         yield f"--fp6 is DeepSpeed's; --backend {name} does not have it, leave it out"
-    if settings.router and (not starts or backend.ports):
+    if settings.router and (not starts or backend.deployment_ports):
         yield f"--router stands before replicas that we start one by one; --backend {name} has none here"
     tp_size, replicas, urls = max(settings.tp_size), max(settings.num_replicas), len(settings.openai_api_url)
     if settings.clients_per_replica and urls > replicas:

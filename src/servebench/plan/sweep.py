@@ -22,10 +22,9 @@ from servebench.log.store import state_of
 from servebench.log.urls import beside
 from servebench.plan import defaults
 from servebench.plan.arguments import Settings, attached_urls
-from servebench.servers.access import Access
+from servebench.servers.access import Access, headers_of
 from servebench.servers.backends import BACKENDS
-from servebench.servers.launch import call
-from servebench.servers.server import headers_of
+from servebench.servers.http_call import call
 from servebench.workload.lengths import lengths_of, parse_scenario
 
 
