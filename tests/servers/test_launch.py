@@ -13,7 +13,7 @@ import pytest
 from servebench.campaign import detached
 from servebench.errors import InputError
 from servebench.plan import arguments
-from servebench.plan.sweep import access_of, make_plan
+from servebench.plan.sweep import make_plan
 from servebench.servers.access import headers_of
 from servebench.servers.launch import answers, launch_of
 
@@ -32,9 +32,8 @@ def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def launched(backend: str, *words: object, replica: int = 0) -> tuple[list[str], dict[str, str]]:
-    settings = arguments.parse(["--backend", backend, *map(str, words)])
-    (config, _), *_ = make_plan(settings)
-    started = launch_of(config, access_of(settings, config), 8000, replica)
+    plan, *_ = make_plan(arguments.parse(["--backend", backend, *map(str, words)]))
+    started = launch_of(plan.server, plan.access, 8000, replica)
     return list(started.command), started.env
 
 
@@ -119,15 +118,14 @@ def test_the_key_of_vllm_is_in_its_environment_and_in_no_log() -> None:
     words = ["--engine_args", "--enforce-eager --api-key sesame"]
     command, env = launched("vllm", *words)
     assert "sesame" not in " ".join(command) and env["VLLM_API_KEY"] == "sesame" and "--enforce-eager" in command
-    (config, _), *_ = make_plan(arguments.parse(["--backend", "vllm", *words]))
-    assert config.engine_args == ("--enforce-eager", "--api-key", "***")
+    plan, *_ = make_plan(arguments.parse(["--backend", "vllm", *words]))
+    assert plan.server.engine_args == ("--enforce-eager", "--api-key", "***")
 
 
 def test_the_key_of_the_engine_opens_it_whatever_the_shell_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "of-another-service")
-    settings = arguments.parse(["--backend", "vllm", "--engine_args", "--api-key sesame"])
-    (config, _), *_ = make_plan(settings)
-    assert headers_of(config, access_of(settings, config))["Authorization"] == "Bearer sesame"
+    plan, *_ = make_plan(arguments.parse(["--backend", "vllm", "--engine_args", "--api-key sesame"]))
+    assert headers_of(plan.server, plan.access)["Authorization"] == "Bearer sesame"
 
 
 # Ready, and again.

@@ -27,7 +27,7 @@ from servebench.log.schema import ServerConfig
 from servebench.log.store import open_lock, write_whole
 from servebench.plan import arguments
 from servebench.plan.preflight import check_model
-from servebench.plan.sweep import access_of, make_plan
+from servebench.plan.sweep import make_plan
 from servebench.servers.launch import Process, launch_replicas, request_urls
 from servebench.servers.preflight import check_launch
 from servebench.servers.process_group import end_session
@@ -55,22 +55,21 @@ class DetachedServer(msgspec.Struct, frozen=True):
 def start(words: list[str]) -> None:
     """Start the first server of this command line's plan, and keep it in servers.json."""
     settings = arguments.parse(words)
-    if settings.extra_headers:  # they may be secrets, and words are kept in servers.json
+    if settings.access.extra_headers:  # they may be secrets, and words are kept in servers.json
         raise InputError("--extra_headers go with requests; give them to run_benchmark.py")
-    if settings.dry_run:
+    if settings.execution.dry_run:
         raise InputError("start starts; to look at a plan give --dry_run to run_benchmark.py")
-    (config, _), *_ = make_plan(settings)
+    plan, *_ = make_plan(settings)
+    config, file = plan.server, settings.execution.out_json_dir / "servers.json"
     check_model(settings)
-    open_lock(settings.out_json_dir).close()
+    open_lock(file.parent).close()
     if config.urls:
         raise InputError(f"--backend {settings.backend} is attached to, never started")
-    access, log_dir = access_of(settings, config), settings.out_json_dir / config.backend
-    check_launch(config, access)
+    check_launch(config, plan.access)
     with ExitStack() as stack:
-        processes = launch_replicas(config, access, log_dir, stack, detach=True)
+        processes = launch_replicas(config, plan.access, settings.folder, stack, detach=True)
         stack.pop_all()
-    file, shown = settings.out_json_dir / "servers.json", keys.hide_in_words(words)
-    started = [_record(process, config, shown) for process in processes]
+    started = [_record(process, config, keys.hide_in_words(words)) for process in processes]
     _write(file, [*_running(file), *started])
     print(f"ready; measure it with --client_only --openai_api_url {' '.join(request_urls(config, processes))}")
 

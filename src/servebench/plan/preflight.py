@@ -10,8 +10,8 @@ import numpy as np
 
 from servebench.errors import InputError
 from servebench.log.schema import RunConfig, ServerConfig, log_name
-from servebench.plan.arguments import Settings, attached_urls
-from servebench.plan.sweep import Plan, Point, access_of
+from servebench.plan.settings import Settings
+from servebench.plan.sweep import Point, ServerPlan
 from servebench.servers.backends import BACKENDS
 from servebench.servers.preflight import check_launch
 from servebench.workload import replay
@@ -19,24 +19,26 @@ from servebench.workload.datasets import read
 from servebench.workload.lengths import HIGHEST, Lengths, lengths_of
 from servebench.workload.model_files import expanded, model_context
 
+HIGHEST_PORT = 65535
 OFF, DRAWS = 0.02, 100_000  # share of a mean that cutting may take unsaid, and draws that tell it
 
 
-def preflight(settings: Settings, plan: Plan) -> None:
+def preflight(settings: Settings, plan: list[ServerPlan]) -> None:
     check_model(settings)
     context = check_loads(settings, plan)
-    for server, points in plan:
-        check_body(server, points[0])
-        if any(point.pending for point in points) and not server.urls:
-            check_launch(server, access_of(settings, server))
+    for of_server in plan:
+        points = of_server.points
+        check_body(of_server.server, points[0])
+        if any(point.pending for point in points) and settings.starts:
+            check_launch(of_server.server, of_server.access)
     for line in dict.fromkeys([*remarks(plan, context), *older(plan)]):
         print(f"note: {line}")
 
 
-def check_loads(settings: Settings, plan: Plan) -> int | None:
+def check_loads(settings: Settings, plan: list[ServerPlan]) -> int | None:
     """What is to be asked exists and fits the model. Returns the model's context."""
-    context = model_context(settings.model, asks_hub(settings) and not settings.dry_run)
-    check_runs([point.run for _, points in plan for point in points], context)
+    context = model_context(settings.model, asks_hub(settings) and not settings.execution.dry_run)
+    check_runs([run for of_server in plan for run in of_server.strategy.runs], context)
     return context
 
 
@@ -51,9 +53,9 @@ def check_model(settings: Settings) -> None:
     model = settings.model
     path = expanded("--model", model)
     looks_local = model.startswith((".", "/", "~")) or model.count("/") > 1 or path.suffix == ".gguf"
-    if attached_urls(settings) and settings.tokenizer != model:
+    if settings.access.urls and settings.tokenizer != model:
         return  # a name that the server has, whatever it looks like
-    if looks_local and not path.exists() and attached_urls(settings):
+    if looks_local and not path.exists() and settings.access.urls:
         raise InputError(
             f"--model {model}: there is no such directory or file here, to measure prompts with; if the server "
             "knows the model by this name, give --tokenizer too"
@@ -70,8 +72,7 @@ def check_model(settings: Settings) -> None:
 
 def asks_hub(settings: Settings) -> bool:
     """May the hub be asked about the model? What an attached server calls it may mean nothing there."""
-    starts = bool(BACKENDS[settings.backend].launch) and not settings.client_only
-    return starts or settings.tokenizer == settings.model
+    return settings.starts or settings.tokenizer == settings.model
 
 
 def check_runs(runs: list[RunConfig], context: int | None) -> None:
@@ -102,21 +103,21 @@ def check_lengths(run: RunConfig, context: int | None) -> None:
         )
 
 
-def remarks(plan: Plan, context: int | None) -> Iterator[str]:
+def remarks(plan: list[ServerPlan], context: int | None) -> Iterator[str]:
     """What is not quite as asked for: lengths that are cut, parts of a dataset that ask nothing."""
-    for server, points in plan:
+    for server, runs in ((of_server.server, of_server.strategy.runs) for of_server in plan):
         if not context and BACKENDS[server.backend].launch and not BACKENDS[server.backend].lists_models:
             yield f"the context of {server.model} is not known; only --max_prompt_length keeps prompts within it"
-        for run in (point.run for point in points):
+        for run in runs:
             if not run.dataset:
                 yield from cut_lengths(run, context)
             elif left_out := read(run.dataset, run.multi_turn, run.trace_format).remark:
                 yield f"--dataset {run.dataset}: left out {left_out}"
 
 
-def older(plan: Plan) -> Iterator[str]:
+def older(plan: list[ServerPlan]) -> Iterator[str]:
     """Logs of a version that did not write all that makes a point, so that it is not known what they are of."""
-    pending = [point for _, points in plan for point in points if point.pending]
+    pending = [point for of_server in plan for point in of_server.points if point.pending]
     old = [point for point in pending if point.path.with_name(log_name(point.server, point.run)).exists()]
     if old:
         yield f"{len(old)} points have logs of an older version, which stay; they are measured anew"
