@@ -22,8 +22,8 @@ from servebench.analysis import samples
 from servebench.campaign import detached
 from servebench.errors import InputError
 from servebench.log.schema import ServerConfig
-from servebench.plan import preflight
-from servebench.servers.launch import first_ports, free_ports
+from servebench.servers.ports import first_free_port, first_ports
+from servebench.servers.preflight import check_ports
 
 Benchmark = Callable[..., tuple[int, str, str]]
 Driver = Callable[..., "subprocess.Popen[str]"]
@@ -88,12 +88,12 @@ def test_replicas_have_ports_of_their_own() -> None:
 
 def test_ports_beyond_the_highest_are_refused() -> None:
     with pytest.raises(InputError, match="--port 65535 and 1 behind it"):
-        preflight.check_ports(65535, 2)
+        check_ports(65535, 2)
 
 
 @engine
 def test_a_running_server_can_be_attached_to(benchmark: Benchmark, driver: Driver, results: Path) -> None:
-    port = free_ports(1)
+    port = first_free_port(1)
     served = driver(*LLAMACPP, "--num_clients", 1, "--num_requests", 1000, "--port", port)
     wait_for(lambda: _healthy(port))
     common = ["--model", SMOLLM2, "--mean_prompt_length", 24, "--mean_max_new_tokens", 8, "--num_clients", 2]
@@ -267,12 +267,12 @@ def test_a_dry_run_refuses_what_cannot_be_measured(benchmark: Benchmark, tmp_pat
     assert "has 1 request that can be used, 36 are needed; lower --num_requests" in err
 
 
-def test_a_dry_run_starts_no_standing_server() -> None:
+def test_a_dry_run_starts_no_detached_server() -> None:
     with pytest.raises(InputError, match="start starts"):
         detached.start(["--backend", "vllm", "--dry_run"])
 
 
-def test_a_standing_server_keeps_no_headers_in_its_file() -> None:
+def test_a_detached_server_keeps_no_headers_in_its_file() -> None:
     with pytest.raises(InputError, match="go with requests"):
         detached.start(["--backend", "vllm", "--extra_headers", "Authorization:secret"])
 

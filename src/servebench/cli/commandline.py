@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from servebench.errors import InputError
+from servebench.errors import InputError, ServerFailed
 
 
 class Parser(argparse.ArgumentParser):
@@ -126,6 +126,9 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     except InputError as error:
         print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
         sys.exit(2)
+    except ServerFailed as failure:
+        print(f"the server did not start: {failure}\n{failure.log_tail}", file=sys.stderr)
+        sys.exit(1)
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still writes at its end
         sys.exit(1)

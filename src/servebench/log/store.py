@@ -42,19 +42,23 @@ def sole_writer(folder: Path) -> Iterator[None]:
 
     The kernel frees the lock with its process, however that ends; what a killed one left half done is removed.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("ab+", buffering=0)
-    except OSError as error:
-        why = f"cannot be written to ({error.strerror}); give another"
-        raise InputError(f"--out_json_dir: {folder} {why}") from error
-    with lock:
+    with open_lock(folder) as lock:
         if _locked(lock, folder):
             for leftover in folder.glob("*.parts"):
                 shutil.rmtree(leftover, ignore_errors=True)
             for leftover in folder.glob("*.tmp[0-9]*"):
                 leftover.unlink(missing_ok=True)
         yield
+
+
+def open_lock(folder: Path) -> FileIO:
+    """The lock file of a results folder, both made if need be. Raises InputError if that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return (folder / ".lock").open("ab+", buffering=0)
+    except OSError as error:
+        why = f"cannot be written to ({error.strerror}); give another"
+        raise InputError(f"--out_json_dir: {folder} {why}") from error
 
 
 def _locked(lock: FileIO, folder: Path) -> bool:

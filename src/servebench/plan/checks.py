@@ -166,7 +166,7 @@ def of_servers(settings: Settings) -> None:
                 first.fp6 and name != "fastgen"
             ),
             f"--router stands before replicas that we start one by one; --backend {name} has none here": (
-                first.router and (not starts or backend.ports)
+                first.router and (not starts or backend.deployment_ports)
             ),
             f"--clients_per_replica counts --num_replicas; for {urls} URLs give --num_replicas {urls}": (
                 per_replica and urls > replicas

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 
-from servebench.cli.keys import hide_in_words
 from servebench.errors import InputError
 from servebench.log.schema import RunConfig, ServerConfig, log_name
 from servebench.plan.settings import Settings
 from servebench.plan.sweep import Point, ServerPlan
-from servebench.servers.access import Access
 from servebench.servers.backends import BACKENDS
-from servebench.servers.backends.contract import Launch
-from servebench.servers.launch import is_free, launch_of, router, say
+from servebench.servers.preflight import check_launch
 from servebench.workload import replay
 from servebench.workload.datasets import read
 from servebench.workload.lengths import HIGHEST, Lengths, lengths_of
@@ -145,43 +140,3 @@ def cut_lengths(run: RunConfig, context: int | None) -> Iterator[str]:
 def mean_within(lengths: Lengths, most: int) -> float:
     """What is left of a mean where lengths are cut to 1 .. most."""
     return float(np.mean(lengths.draw(DRAWS, most, np.random.default_rng(0))))
-
-
-def check_results_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".probe{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise InputError(
-            f"--out_json_dir {folder}: cannot be written to ({error.strerror}); give another"
-        ) from error
-
-
-def check_launch(server: ServerConfig, access: Access) -> None:
-    """The engine is installed, knows the model, and its ports are free."""
-    backend = BACKENDS[server.backend]
-    launches, each = backend.launches(server)
-    if access.port:
-        check_ports(access.port, launches * each + server.router)
-    for replica in range(launches if backend.launch else 0):
-        check_program(launch_of(server, access, access.port or 0, replica))
-    if server.router:
-        check_program(router([], 0))
-
-
-def check_program(launch: Launch) -> None:
-    if not os.access(launch.command[0], os.X_OK):
-        raise InputError(f"{launch.command[0]} cannot be run; install the engine again")
-    if hide_in_words(launch.command) != list(launch.command):
-        say("the engine takes the key of --engine_args from its command line alone, which everybody here can read")
-
-
-def check_ports(first: int, n: int) -> None:
-    if first + n - 1 > HIGHEST_PORT:
-        raise InputError(f"--port {first} and {n - 1} behind it are more than there are; give a lower one")
-    taken = [port for port in range(first, first + n) if not is_free(port)]
-    if taken:
-        which = f"port {taken[0]} of --port {first} to {first + n - 1}" if n > 1 else f"--port {first}"
-        raise InputError(f"{which} is taken; give another or leave it out")

@@ -27,10 +27,9 @@ from servebench.plan.settings import Settings
 from servebench.plan.strategies import FindMax as MaxSearch
 from servebench.plan.strategies import FindPeak as PeakSearch
 from servebench.plan.strategies import Grid, UntilCi, Verdict
-from servebench.servers.access import Access
+from servebench.servers.access import Access, headers_of
 from servebench.servers.backends import BACKENDS
-from servebench.servers.launch import call
-from servebench.servers.server import headers_of
+from servebench.servers.http_call import call
 
 NO_LIMIT, PROBES = 10**6, 4  # requests at once
 TEMPLATE, OF_DATASETS = 256, 4096  # tokens of a chat's template, and of an answer in a dataset; generous
