@@ -31,7 +31,7 @@ from tokenizers import Tokenizer
 from servebench.analysis import sla
 from servebench.log import schema, store
 from servebench.log.schema import Log, Result, RunConfig, ServerConfig, ServerFacts
-from servebench.workload.tokens import exact_texts
+from servebench.workload.texts import exact_texts
 
 ROOT = Path(__file__).parents[1]
 PROMPT_TOKENS = 2600

@@ -26,7 +26,7 @@ from servebench.load.sharding import Target, deal, roomy_workers
 from servebench.log.schema import Quality, Result, RunConfig
 from servebench.log.store import read_parts
 from servebench.workload import Schedule, Workload
-from servebench.workload.arrivals import BRIDGE
+from servebench.workload.arrivals import GAP_FILLER
 
 TICK_S, QUICK_TICK_S = 0.05, 0.01  # while measuring, and before
 CONNECT_S = 30.0  # after which clients that have no connection are left to fail request by request
@@ -58,8 +58,8 @@ def default_workers(num_clients: int, request_rate: float = 0.0) -> int:
 def run_load(run: RunConfig, workload: Workload, target: Target, folder: Path, workers: int) -> Outcome:
     """Put the load on the target. `folder` holds the part files while it runs; it is removed at the end."""
     of_clients = max(1, run.num_clients // len(target.urls))  # each has a client of every server
-    most = min(run.max_concurrency or BRIDGE, BRIDGE) if workload.schedule else of_clients
-    workers = min(workers, most, len(workload.spare))
+    most = min(run.max_concurrency or GAP_FILLER, GAP_FILLER) if workload.schedule else of_clients
+    workers = min(workers, most, len(workload.filler))
     probing = bool(workload.probes)
     with _part_folder(folder, (workers + probing) * protocol.slots(len(target.urls))) as shared:
         failure, window, notes = _steer(run, workload, target, folder, workers, shared)
@@ -180,7 +180,7 @@ def _lead_open(
 def _open(schedule: Schedule, shared: np.ndarray, start: int, not_before: int, answer_ns: int = 0) -> int:
     """Have the window led in for as long as an answer takes, from the next arrival on. Returns when it begins."""
     shared[protocol.BRIDGED], after_ns = schedule.opening_ns(not_before - start)
-    shared[protocol.LED_IN], lead_ns = schedule.led_in(answer_ns)
+    shared[protocol.LED_IN], lead_ns = schedule.lead_in(answer_ns)
     shared[protocol.LEAD_NS] = lead_ns
     shared[protocol.OPENS] = opens = start + after_ns + lead_ns
     return opens

@@ -46,7 +46,7 @@ def deal(
     wake_fds: Sequence[int] = (),
 ) -> list[Task]:
     """A task for each worker, round robin, and one more for the probes beside the load."""
-    everything = _jobs([*workload.counted, *workload.spare], target)
+    everything = _jobs([*workload.measured, *workload.filler], target)
     counted, spare = everything[: run.num_requests], everything[run.num_requests :]
     same: dict[str, Any] = {
         "tag": secrets.token_hex(4),
@@ -120,14 +120,14 @@ def _open_share(
     """Every workers-th arrival of the one stream, and the request that goes with it."""
     schedule = workload.schedule
     assert schedule
-    begin, end = schedule.warmup, schedule.warmup + schedule.counted
+    begin, end = schedule.warmup, schedule.warmup + schedule.measured
     times_s, opens_s = schedule.times_s, schedule.times_s[begin]
     pace = Pace(
         _part(times_s[:begin], n, workers),
-        _part(schedule.bridge_s, (n - begin) % workers, workers, schedule.bridge_span_s),
+        _part(schedule.gap_filler_s, (n - begin) % workers, workers, schedule.gap_filler_span_s),
         _part(times_s[begin:end] - opens_s, (n - begin) % workers, workers),
-        _part(times_s[end:] - opens_s, (n - end) % workers, workers, schedule.hold_span_s),
-        turn_ns=round(schedule.turn_s * 1e9),
+        _part(times_s[end:] - opens_s, (n - end) % workers, workers, schedule.cooldown_span_s),
+        turn_ns=round(schedule.period_s * 1e9),
         most_in_flight=run.max_concurrency,
         awake_ns=AWAKE_NS if workers <= roomy_workers() else 0,
     )

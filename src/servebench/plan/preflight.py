@@ -18,8 +18,7 @@ from servebench.plan.sweep import Plan, Point
 from servebench.servers.backends import BACKENDS
 from servebench.servers.backends.contract import Launch
 from servebench.servers.launch import is_free, launch_of, router, say
-from servebench.workload import replay
-from servebench.workload.datasets import read
+from servebench.workload import datasets
 from servebench.workload.lengths import HIGHEST, Lengths, lengths_of
 from servebench.workload.model_files import expanded, model_context
 
@@ -92,7 +91,7 @@ def _impossible(run: RunConfig, context: int | None) -> str | None:
     try:
         check_lengths(run, context)
         if run.dataset:  # entries beyond the context are only known by the tokenizer later
-            replay.checked(run)
+            datasets.dataset_for(run)
     except InputError as error:
         return str(error)
     return None
@@ -115,7 +114,7 @@ def remarks(plan: Plan, context: int | None) -> Iterator[str]:
         for run in (point.run for point in points):
             if not run.dataset:
                 yield from cut_lengths(run, context)
-            elif left_out := read(run.dataset, run.multi_turn, run.trace_format).remark:
+            elif left_out := datasets.read(run.dataset, run.multi_turn, run.trace_format).remark:
                 yield f"--dataset {run.dataset}: left out {left_out}"
 
 

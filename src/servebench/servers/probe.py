@@ -15,7 +15,7 @@ from servebench.servers.launch import say, tried
 from servebench.servers.server import Server
 from servebench.workload import Request as Ask
 from servebench.workload.synthetic import PROBE_PROMPT
-from servebench.workload.tokens import exact_texts, plain_words
+from servebench.workload.texts import exact_texts, plain_words
 
 REFUSED = (400, 422)
 WAYS = {  # to leave out a field that a server does not know

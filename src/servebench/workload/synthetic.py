@@ -1,4 +1,4 @@
-"""Made-up requests: lengths from a distribution, texts of exactly so many tokens, fresh from the first on."""
+"""Synthetic requests: lengths drawn from a distribution, fresh texts of exactly so many tokens."""
 
 from __future__ import annotations
 
@@ -7,62 +7,50 @@ from collections.abc import Sequence
 import numpy as np
 from tokenizers import Tokenizer
 
-from servebench.log.schema import RunConfig
 from servebench.workload.lengths import HIGHEST, lengths_of
-from servebench.workload.requests import Request
-from servebench.workload.tokens import exact_texts, plain_words
+from servebench.workload.requests import Recipe, Request
+from servebench.workload.texts import exact_texts, plain_words
 
-PROBE_PROMPT, PROBE_ANSWER, PROBES = 16, 8, 256  # tokens, tokens, different ones
-
-
-def made_up(
-    run: RunConfig,
-    tokenizer: Tokenizer,
-    context: int | None,
-    rng: np.random.Generator,
-    n: int,
-    prefixes: Sequence[Sequence[str]] = (),
-) -> list[Request]:
-    """n requests whose lengths are drawn as the run says, each beginning with one of the prefixes if given."""
-    of_prompts, of_answers = lengths_of(run)
-    generated = of_answers.draw(n, HIGHEST * of_answers.mean, rng)
-    prompts = of_prompts.draw(n, run.max_prompt_length, rng)
-    openings = [prefixes[group] for group in rng.integers(len(prefixes), size=n)] if prefixes else []
-    return of_lengths(run, tokenizer, context, rng, np.column_stack([prompts, generated]), openings)
+PROBE_PROMPT, PROBE_ANSWER = 16, 8  # tokens
+PROBES = 256  # different ones
 
 
-def of_lengths(
-    run: RunConfig,
-    tokenizer: Tokenizer,
-    context: int | None,
-    rng: np.random.Generator,
-    lengths: np.ndarray,
-    openings: Sequence[Sequence[str]] = (),
-) -> list[Request]:
-    """Requests of these lengths (shape (n, 2): tokens of prompt and answer), within the context.
-
-    No prompt is shorter than the tokenizer can write: one token more than it adds by itself.
-    """
-    prompts, generated = lengths.T
-    shortest = plain_words(tokenizer).special + 1
-    if context:
-        generated = np.minimum(generated, max(1, context - shortest))
-        prompts = np.minimum(prompts, context - generated)
-    prompts = np.maximum(prompts, shortest)
-    texts = exact_texts(tokenizer, prompts.tolist(), rng, openings, run.prompt_text == "prose")
-    return [Request(t, int(p), int(g)) for t, p, g in zip(texts, prompts, generated, strict=True)]
+def draw_lengths(recipe: Recipe, n: int) -> np.ndarray:
+    """Tokens of n prompts and their answers. Shape (n, 2)."""
+    of_prompts, of_answers = lengths_of(recipe.run)
+    answers = of_answers.draw(n, HIGHEST * of_answers.mean, recipe.rng)
+    return np.column_stack([of_prompts.draw(n, recipe.run.max_prompt_length, recipe.rng), answers])
 
 
-def shared_prefixes(run: RunConfig, tokenizer: Tokenizer, rng: np.random.Generator) -> list[list[str]]:
-    """What the prompts of each group begin with, if they are to begin alike."""
-    if not run.shared_prefix:
+def draw_prefixes(recipe: Recipe) -> list[list[str]]:
+    """The words that the prompts of each group begin with; none without --shared_prefix."""
+    if not recipe.run.shared_prefix:
         return []
-    tokens, groups = run.shared_prefix
-    words = plain_words(tokenizer)
-    return [words.draw(tokens - words.special, rng) for _ in range(groups)]
+    tokens, groups = recipe.run.shared_prefix
+    words = plain_words(recipe.tokenizer)
+    return [words.draw(tokens - words.special, recipe.rng) for _ in range(groups)]
+
+
+def requests_of_lengths(
+    recipe: Recipe, lengths: np.ndarray, openings: Sequence[Sequence[str]] = ()
+) -> list[Request]:
+    """Requests of these lengths (shape (n, 2): tokens of prompt and answer), cut to the context.
+
+    `openings` has the words that each prompt begins with. A prompt has at least one token beyond those that the
+    tokenizer adds to every text.
+    """
+    prompts, answers = lengths.T
+    shortest = plain_words(recipe.tokenizer).special + 1
+    if recipe.context:
+        answers = np.minimum(answers, max(1, recipe.context - shortest))
+        prompts = np.minimum(prompts, recipe.context - answers)
+    prompts = np.maximum(prompts, shortest)
+    prose = recipe.run.prompt_text == "prose"
+    texts = exact_texts(recipe.tokenizer, prompts.tolist(), recipe.rng, openings, prose)
+    return [Request(t, int(p), int(a)) for t, p, a in zip(texts, prompts, answers, strict=True)]
 
 
 def probes(tokenizer: Tokenizer, rng: np.random.Generator) -> tuple[Request, ...]:
-    """Short requests of one length, so that what differs in their latency is the load."""
+    """Short requests, all of one length, so that only the load changes their latency."""
     n = max(PROBE_PROMPT, plain_words(tokenizer).special + 1)
     return tuple(Request(text, n, PROBE_ANSWER) for text in exact_texts(tokenizer, [n] * PROBES, rng))
