@@ -60,7 +60,7 @@ def test_requests_are_made_once_and_read_from_then_on(
     tokenizer, run = load_tokenizer(str(tokenizer_dir)), RunConfig(mean_prompt_length=20, num_requests=10)
     made = build_workload(run, tokenizer, None)
     (file,) = cache.iterdir()
-    monkeypatch.setattr(build, "draw_lengths", None)
+    monkeypatch.setattr(build, "requests_of_lengths", None)
     assert build_workload(run, tokenizer, None) == made
     with pytest.raises(TypeError):  # another seed, other requests
         build_workload(msgspec.structs.replace(run, seed=1), tokenizer, None)

@@ -14,7 +14,7 @@ from servebench.log.schema import RunConfig
 from servebench.servers.launch import say, tried
 from servebench.servers.server import Server
 from servebench.workload import Request as Ask
-from servebench.workload.synthetic import PROBE_PROMPT
+from servebench.workload.requests import PROBE_PROMPT
 from servebench.workload.texts import exact_texts, plain_words
 
 REFUSED = (400, 422)

@@ -10,9 +10,10 @@ from tokenizers import Tokenizer
 from servebench.log.schema import RunConfig
 from servebench.workload.arrivals import draw_schedule, trace_schedule
 from servebench.workload.datasets import dataset_requests
+from servebench.workload.lengths import HIGHEST, lengths_of
 from servebench.workload.prompt_cache import cached
-from servebench.workload.requests import Recipe, Request, Workload
-from servebench.workload.synthetic import draw_lengths, draw_prefixes, probes, requests_of_lengths
+from servebench.workload.requests import Recipe, Request, Workload, probes, requests_of_lengths
+from servebench.workload.texts import plain_words
 
 REQUESTS, PROBES = 2, 3  # streams of the seed's random numbers; arrivals have 1, traces 4
 
@@ -46,13 +47,22 @@ def _random_numbers(run: RunConfig, stream: int) -> np.random.Generator:
 
 def _synthetic(recipe: Recipe) -> list[list[Request]]:
     """[measured, filler]. Both have the same prefixes, so the warm-up brings them into the server's cache."""
-    prefixes = draw_prefixes(recipe)
-    workload = []
-    for n in (recipe.run.num_requests, _filler_count(recipe.run)):
-        lengths = draw_lengths(recipe, n)
-        openings = [prefixes[i] for i in recipe.rng.integers(len(prefixes), size=n)] if prefixes else []
-        workload.append(requests_of_lengths(recipe, lengths, openings))
-    return workload
+    run, rng, prefixes = recipe.run, recipe.rng, _draw_prefixes(recipe)
+    of_prompts, of_answers = lengths_of(run)
+    made = []
+    for n in (run.num_requests, _filler_count(run)):
+        answers = of_answers.draw(n, HIGHEST * of_answers.mean, rng)
+        prompts = of_prompts.draw(n, run.max_prompt_length, rng)
+        openings = [prefixes[i] for i in rng.integers(len(prefixes), size=n)] if prefixes else []
+        made.append(requests_of_lengths(recipe, np.column_stack([prompts, answers]), openings))
+    return made
+
+
+def _draw_prefixes(recipe: Recipe) -> list[list[str]]:
+    """The words that the prompts of each group begin with; none without --shared_prefix."""
+    tokens, groups = recipe.run.shared_prefix or (0, 0)
+    words = plain_words(recipe.tokenizer)
+    return [words.draw(tokens - words.special, recipe.rng) for _ in range(groups)]
 
 
 def _similar(recipe: Recipe, measured: list[Request]) -> list[Request]:

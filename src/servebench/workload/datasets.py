@@ -25,8 +25,7 @@ from servebench.log.schema import RunConfig
 from servebench.workload.formats import TIMES, Row, rows_of, trace_format
 from servebench.workload.lengths import HIGHEST, lengths_of
 from servebench.workload.model_files import expanded
-from servebench.workload.requests import Recipe, Request
-from servebench.workload.synthetic import requests_of_lengths
+from servebench.workload.requests import Recipe, Request, requests_of_lengths
 from servebench.workload.texts import plain_words
 from servebench.workload.token_counts import count_tokens
 

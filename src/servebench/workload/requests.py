@@ -1,8 +1,9 @@
-"""What a run sends, and what that is made from."""
+"""What a run sends: requests of given lengths, with fresh texts of exactly so many tokens."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -11,6 +12,10 @@ from tokenizers import Tokenizer
 
 from servebench.log.schema import RunConfig
 from servebench.workload.arrivals import Schedule
+from servebench.workload.texts import exact_texts, plain_words
+
+PROBE_PROMPT, PROBE_ANSWER = 16, 8  # tokens
+PROBES = 256  # different ones
 
 
 @dataclass(frozen=True)
@@ -55,3 +60,28 @@ class Recipe:
     tokenizer: Tokenizer
     context: int | None  # most tokens that the model takes, prompt and answer together; None: unknown
     rng: np.random.Generator
+
+
+def requests_of_lengths(
+    recipe: Recipe, lengths: np.ndarray, openings: Sequence[Sequence[str]] = ()
+) -> list[Request]:
+    """Requests of these lengths (shape (n, 2): tokens of prompt and answer), cut to the context.
+
+    `openings` has the words that each prompt begins with. A prompt has at least one token beyond those that the
+    tokenizer adds to every text.
+    """
+    prompts, answers = lengths.T
+    shortest = plain_words(recipe.tokenizer).special + 1
+    if recipe.context:
+        answers = np.minimum(answers, max(1, recipe.context - shortest))
+        prompts = np.minimum(prompts, recipe.context - answers)
+    prompts = np.maximum(prompts, shortest)
+    prose = recipe.run.prompt_text == "prose"
+    texts = exact_texts(recipe.tokenizer, prompts.tolist(), recipe.rng, openings, prose)
+    return [Request(t, int(p), int(a)) for t, p, a in zip(texts, prompts, answers, strict=True)]
+
+
+def probes(tokenizer: Tokenizer, rng: np.random.Generator) -> tuple[Request, ...]:
+    """Short requests, all of one length, so that only the load changes their latency."""
+    n = max(PROBE_PROMPT, plain_words(tokenizer).special + 1)
+    return tuple(Request(text, n, PROBE_ANSWER) for text in exact_texts(tokenizer, [n] * PROBES, rng))
