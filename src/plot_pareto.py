@@ -13,11 +13,11 @@ import servebench  # noqa: F401  # isort: skip  first: it says what this Python 
 
 from matplotlib.axes import Axes
 
-from servebench.analysis import metrics, selection
-from servebench.analysis.selection import KIND, LENGTHS, MODEL
+from servebench.analysis import latency, samples, stats, throughput
 from servebench.cli import commandline
-from servebench.figures import curves, page
+from servebench.figures import curves, page, selection
 from servebench.figures.curves import Placed, Series
+from servebench.figures.selection import KIND, LENGTHS, MODEL
 from servebench.log.schema import Log
 
 METRIC = "interactivity"
@@ -25,7 +25,7 @@ METRIC = "interactivity"
 
 def per_user(log: Log) -> float | None:
     """Interactivity of the median request, tokens/s."""
-    return metrics.percentile(metrics.interactivity(log), 50)
+    return stats.percentile(samples.each(log, latency.interactivity_per_s), 50)
 
 
 def frontier(placed: list[Placed]) -> list[Placed]:
@@ -43,7 +43,7 @@ def name(log: Log) -> str:
 
 def draw(ax: Axes, all_series: list[Series]) -> None:
     for series in all_series:
-        placed = page.told_apart(ax, series.placed(per_user, metrics.throughput_per_gpu), series, METRIC)
+        placed = page.told_apart(ax, series.placed(per_user, throughput.throughput_per_gpu), series, METRIC)
         doubtful = [p for p in placed if p.point.doubt(METRIC)]  # such a point beats none
         best = frontier([p for p in placed if p not in doubtful] or doubtful)
         beaten = [p for p in placed if p not in best + doubtful]

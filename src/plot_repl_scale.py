@@ -14,11 +14,11 @@ import sys
 
 from matplotlib.axes import Axes
 
-from servebench.analysis import metrics, selection
-from servebench.analysis.selection import BATCH, LENGTHS, MODEL, REPLICAS, TP_SIZE, Trait
+from servebench.analysis import throughput
 from servebench.cli import commandline
-from servebench.figures import curves, page
+from servebench.figures import curves, page, selection
 from servebench.figures.curves import Series
+from servebench.figures.selection import BATCH, LENGTHS, MODEL, REPLICAS, TP_SIZE, Trait
 from servebench.log.schema import Log
 
 
@@ -31,14 +31,16 @@ def replicas(log: Log) -> float:
 
 
 LOAD = Trait(
-    lambda log: (log.run.load[0], load_per_replica(log)), "{0[0]}_per_replica{0[1]:g}", "{0[0]} {0[1]:g} a replica"
+    lambda log: (log.run.load.kind, load_per_replica(log)),
+    "{0[0]}_per_replica{0[1]:g}",
+    "{0[0]} {0[1]:g} a replica",
 )
 FAMILY = (MODEL, TP_SIZE, BATCH, *LENGTHS, LOAD)
 
 
 def draw(ax: Axes, all_series: list[Series]) -> None:
     for series in all_series:
-        placed = page.draw_curve(ax, series, replicas, metrics.request_throughput, "request_throughput")
+        placed = page.draw_curve(ax, series, replicas, throughput.request_throughput, "request_throughput")
         if placed:
             fewest, rate, most = placed[0].x.mean, placed[0].y.mean, placed[-1].x.mean
             ax.plot([fewest, most], [rate, rate * most / fewest], ":", color=series.color, linewidth=1.2)

@@ -12,18 +12,18 @@ import servebench  # noqa: F401  # isort: skip  first: it says what this Python 
 
 from matplotlib.axes import Axes
 
-from servebench.analysis import metrics, selection
+from servebench.analysis import samples, throughput
 from servebench.cli import commandline
-from servebench.figures import curves, page
+from servebench.figures import curves, page, selection
 from servebench.figures.curves import Series
 
-THROUGHPUTS = {"window": metrics.request_throughput, "blog": metrics.blog_throughput}
+THROUGHPUTS = {"window": throughput.request_throughput, "blog": throughput.blog_throughput}
 
 
 def draw(ax: Axes, all_series: list[Series], throughput: str) -> None:
     """Curves in the order of load, each point with its load."""
     for series in all_series:
-        placed = series.within(series.placed(THROUGHPUTS[throughput], metrics.mean_e2e_s))
+        placed = series.within(series.placed(THROUGHPUTS[throughput], samples.mean_e2e_s))
         page.draw_placed(ax, placed, series, "e2e")
         page.mark(ax, placed, series, "e2e", selection.load_name)
     page.explain(ax, f"numbers: {selection.load_axis(all_series[0].points[0].log).lower()}")

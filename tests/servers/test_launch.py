@@ -13,7 +13,7 @@ import pytest
 from servebench.campaign import detached
 from servebench.errors import InputError
 from servebench.plan import arguments
-from servebench.plan.sweep import make_plan
+from servebench.plan.sweep import access_of, make_plan
 from servebench.servers import launch
 from servebench.servers.launch import launch_of
 from servebench.servers.server import headers_of
@@ -35,7 +35,7 @@ def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def launched(backend: str, *words: object, replica: int = 0) -> tuple[list[str], dict[str, str]]:
     settings = arguments.parse(["--backend", backend, *map(str, words)])
     (config, _), *_ = make_plan(settings)
-    started = launch_of(config, settings, 8000, replica)
+    started = launch_of(config, access_of(settings, config), 8000, replica)
     return list(started.command), started.env
 
 
@@ -128,7 +128,7 @@ def test_the_key_of_the_engine_opens_it_whatever_the_shell_has(monkeypatch: pyte
     monkeypatch.setenv("OPENAI_API_KEY", "of-another-service")
     settings = arguments.parse(["--backend", "vllm", "--engine_args", "--api-key sesame"])
     (config, _), *_ = make_plan(settings)
-    assert headers_of(config, settings, [])["Authorization"] == "Bearer sesame"
+    assert headers_of(config, access_of(settings, config))["Authorization"] == "Bearer sesame"
 
 
 # Ready, and again.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import run_config
 
 from servebench.load.sharding import Target, deal
 from servebench.log.schema import RunConfig
@@ -15,7 +16,7 @@ from servebench.workload.arrivals import draw_schedule, trace_schedule
 
 def run_at(rate: float = 1000.0, **changes: object) -> RunConfig:
     fields = {"request_rate": rate, "num_requests": 50_000, "warmup": 100} | changes
-    return RunConfig(**fields)  # type: ignore[arg-type]
+    return run_config(**fields)  # type: ignore[arg-type]
 
 
 def dispersion(times_s: np.ndarray, window_s: float) -> float:
@@ -67,7 +68,7 @@ def test_the_seed_decides_and_the_rate_only_scales() -> None:
 
 
 def test_a_trace_keeps_its_times_but_for_the_speed() -> None:
-    run = RunConfig(trace_speed=2.0, num_requests=3, warmup=1)
+    run = run_config(trace_speed=2.0, num_requests=3, warmup=1)
     schedule = trace_schedule(np.array([100.0, 101.0, 105.0, 106.0]), run)
     assert schedule.times_s[:4].tolist() == [0.0, 0.5, 2.5, 3.0]
     assert schedule.window_s == (0.5, 4.0)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import run_config
 from tokenizers import processors
 
 from servebench.errors import InputError
 from servebench.log import store
-from servebench.log.schema import RunConfig
 from servebench.workload import Workload, build_workload, load_tokenizer
 from servebench.workload.datasets import read
 from servebench.workload.formats import ANSWER_TOKENS
@@ -25,7 +25,7 @@ SAMPLES = Path(__file__).parents[1] / "data/datasets"
 @pytest.fixture
 def built(tokenizer_dir: Path):  # type: ignore[no-untyped-def]
     def build(name: str, context: int | None = None, **changes: object) -> Workload:
-        run = RunConfig(**({"dataset": str(SAMPLES / name), "num_requests": 3, "warmup": 0} | changes))  # type: ignore[arg-type]
+        run = run_config(**({"dataset": str(SAMPLES / name), "num_requests": 3, "warmup": 0} | changes))  # type: ignore[arg-type]
         return build_workload(run, load_tokenizer(str(tokenizer_dir)), context)
 
     return build
@@ -305,7 +305,7 @@ def test_answers_count_without_the_token_that_begins_a_prompt(tokenizer_dir: Pat
     begin = ("<s>", tokenizer.token_to_id("<s>"))
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[begin])
     said = [{"from": "human", "value": "babe gugo"}, {"from": "gpt", "value": "babe gugo"}]
-    run = RunConfig(dataset=written(tmp_path, {"conversations": said}), num_requests=1, warmup=0)
+    run = run_config(dataset=written(tmp_path, {"conversations": said}), num_requests=1, warmup=0)
     (request,) = build_workload(run, tokenizer, None).measured
     assert (request.prompt_tokens, request.max_new_tokens) == (bare + 1, bare)
 

@@ -12,10 +12,11 @@ from types import ModuleType, SimpleNamespace
 import msgspec
 import numpy as np
 import pytest
+from conftest import run_config
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from servebench.errors import InputError
-from servebench.log.schema import RunConfig, ServerConfig
+from servebench.log.schema import ServerConfig
 from servebench.plan.preflight import cut_lengths, remarks
 from servebench.workload import build, build_workload, load_tokenizer, model_files, prompt_cache
 from servebench.workload.lengths import lengths_of, parse_scenario
@@ -39,7 +40,7 @@ def test_the_seed_and_the_point_decide(tokenizer_dir: Path) -> None:
     tokenizer = load_tokenizer(str(tokenizer_dir))
 
     def sha(**changes: int) -> str:
-        run = RunConfig(**({"mean_prompt_length": 20, "num_clients": 2, "num_requests": 5} | changes))  # type: ignore[arg-type]
+        run = run_config(**({"mean_prompt_length": 20, "num_clients": 2, "num_requests": 5} | changes))  # type: ignore[arg-type]
         return build_workload(run, tokenizer, None).sha256
 
     assert sha() == sha()
@@ -57,7 +58,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_requests_are_made_once_and_read_from_then_on(
     cache: Path, tokenizer_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tokenizer, run = load_tokenizer(str(tokenizer_dir)), RunConfig(mean_prompt_length=20, num_requests=10)
+    tokenizer, run = load_tokenizer(str(tokenizer_dir)), run_config(mean_prompt_length=20, num_requests=10)
     made = build_workload(run, tokenizer, None)
     (file,) = cache.iterdir()
     monkeypatch.setattr(build, "requests_of_lengths", None)
@@ -70,7 +71,7 @@ def test_requests_are_made_once_and_read_from_then_on(
 
 
 def test_the_oldest_requests_make_room(cache: Path, tokenizer_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tokenizer, run = load_tokenizer(str(tokenizer_dir)), RunConfig(mean_prompt_length=20, num_requests=10)
+    tokenizer, run = load_tokenizer(str(tokenizer_dir)), run_config(mean_prompt_length=20, num_requests=10)
     for seed in range(3):
         build_workload(msgspec.structs.replace(run, seed=seed), tokenizer, None)
         for file in cache.iterdir():
@@ -85,12 +86,12 @@ def test_few_requests_leave_nothing_on_disk(
     tokenizer_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    build_workload(RunConfig(), load_tokenizer(str(tokenizer_dir)), None)
+    build_workload(run_config(), load_tokenizer(str(tokenizer_dir)), None)
     assert not list(tmp_path.iterdir())
 
 
 def test_lengths_follow_mean_and_deviation(tokenizer_dir: Path) -> None:
-    run = RunConfig(mean_prompt_length=100, mean_max_new_tokens=50, max_prompt_length=400, num_requests=2000)
+    run = run_config(mean_prompt_length=100, mean_max_new_tokens=50, max_prompt_length=400, num_requests=2000)
     requests = build_workload(run, load_tokenizer(str(tokenizer_dir)), None).measured
     for values, mean in (([r.prompt_tokens for r in requests], 100), ([r.max_new_tokens for r in requests], 50)):
         assert np.mean(values) == pytest.approx(mean, rel=0.03)
@@ -98,13 +99,13 @@ def test_lengths_follow_mean_and_deviation(tokenizer_dir: Path) -> None:
 
 
 def test_no_request_exceeds_the_context(tokenizer_dir: Path) -> None:
-    run = RunConfig(mean_prompt_length=100, mean_max_new_tokens=20, num_requests=300)
+    run = run_config(mean_prompt_length=100, mean_max_new_tokens=20, num_requests=300)
     requests = build_workload(run, load_tokenizer(str(tokenizer_dir)), 128).measured
     assert max(r.prompt_tokens + r.max_new_tokens for r in requests) == 128
 
 
 def test_filler_requests_are_not_measured_ones(tokenizer_dir: Path) -> None:
-    run = RunConfig(mean_prompt_length=20, num_clients=4, num_requests=10, warmup=2)
+    run = run_config(mean_prompt_length=20, num_clients=4, num_requests=10, warmup=2)
     workload = build_workload(run, load_tokenizer(str(tokenizer_dir)), None)
     assert len(workload.measured) == 10 and len(workload.filler) >= 4 * 3
     assert not {r.prompt for r in workload.measured} & {r.prompt for r in workload.filler}
@@ -259,17 +260,17 @@ def test_many_requests_are_made_without_a_home(
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as it is without one
     monkeypatch.setattr(prompt_cache, "MIN_PROMPT_TOKENS", 100)
     monkeypatch.chdir(tmp_path)
-    run = RunConfig(mean_prompt_length=20, num_requests=10)
+    run = run_config(mean_prompt_length=20, num_requests=10)
     assert len(build_workload(run, load_tokenizer(str(tokenizer_dir)), None).measured) == 10
     assert not list(tmp_path.iterdir())
 
 
 def test_means_that_cutting_takes_away_are_said() -> None:
     # N(1900, 570) cut at 2000: 1900 - 570 x (0.3929 - 0.1754 x 0.4304) = 1719
-    falcon = RunConfig(mean_prompt_length=1900, prompt_length_var=0.3, max_prompt_length=2000)
+    falcon = run_config(mean_prompt_length=1900, prompt_length_var=0.3, max_prompt_length=2000)
     (line,) = cut_lengths(falcon, None)
     assert line.startswith(("prompts of 1900 tokens are 1718", "prompts of 1900 tokens are 1719"))
-    llama = RunConfig(mean_prompt_length=2600, max_prompt_length=4000)  # 0.4 % less
+    llama = run_config(mean_prompt_length=2600, max_prompt_length=4000)  # 0.4 % less
     assert not list(cut_lengths(llama, 4096))
     assert not list(cut_lengths(msgspec.structs.replace(falcon, length_distribution="fixed"), None))
     (line,) = cut_lengths(msgspec.structs.replace(llama, max_new_tokens_var=1.0), None)
@@ -281,7 +282,7 @@ def test_a_context_that_is_all_taken_still_holds_prompt_and_answer(tokenizer_dir
     tokenizer.add_special_tokens(["<s>"])
     begin = ("<s>", tokenizer.token_to_id("<s>"))
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[begin])
-    run = RunConfig(mean_prompt_length=5, mean_max_new_tokens=25, max_new_tokens_var=1.0, num_requests=300)
+    run = run_config(mean_prompt_length=5, mean_max_new_tokens=25, max_new_tokens_var=1.0, num_requests=300)
     requests = build_workload(run, tokenizer, 30).measured
     assert max(r.prompt_tokens + r.max_new_tokens for r in requests) == 30
     assert min(r.prompt_tokens for r in requests) == 2
@@ -323,7 +324,7 @@ def test_tokens_that_the_tokenizer_adds_count(tokenizer_dir: Path) -> None:
 
 
 def test_prompts_of_a_group_begin_with_the_same_tokens_and_no_others_do(tokenizer_dir: Path) -> None:
-    run = RunConfig(mean_prompt_length=60, prompt_length_var=0, num_requests=40, shared_prefix=(30, 3))
+    run = run_config(mean_prompt_length=60, prompt_length_var=0, num_requests=40, shared_prefix=(30, 3))
     tokenizer = load_tokenizer(str(tokenizer_dir))
     workload = build_workload(run, tokenizer, None)
     tokens = [tokenizer.encode(r.prompt).ids for r in [*workload.measured, *workload.filler]]
@@ -339,7 +340,7 @@ def test_prompts_of_a_group_begin_with_the_same_tokens_and_no_others_do(tokenize
 def test_a_scenario_sets_the_lengths(
     tokenizer_dir: Path, scenario: str, prompts: tuple[int, int], answers: tuple[int, int]
 ) -> None:
-    run = RunConfig(scenario=scenario, num_requests=600)
+    run = run_config(scenario=scenario, num_requests=600)
     requests = build_workload(run, load_tokenizer(str(tokenizer_dir)), None).measured
     for values, ends in (
         ([r.prompt_tokens for r in requests], prompts),
@@ -362,14 +363,14 @@ def test_what_is_no_scenario_is_refused(wrong: str) -> None:
 
 
 def test_a_uniform_distribution_has_the_same_mean_and_deviation() -> None:
-    run = RunConfig(mean_prompt_length=1000, prompt_length_var=0.2, length_distribution="uniform")
+    run = run_config(mean_prompt_length=1000, prompt_length_var=0.2, length_distribution="uniform")
     drawn = lengths_of(run)[0].draw(4000, 4000, np.random.default_rng(0))
     assert (np.mean(drawn), np.std(drawn)) == (pytest.approx(1000, rel=0.01), pytest.approx(200, rel=0.03))
     assert drawn.min() >= 1000 - 347 and drawn.max() <= 1000 + 347  # sqrt(3) * 200 = 346.4
 
 
 def test_probes_are_short_and_all_alike(tokenizer_dir: Path) -> None:
-    run = RunConfig(mean_prompt_length=200, num_requests=3, probe_rate=1.0)
+    run = run_config(mean_prompt_length=200, num_requests=3, probe_rate=1.0)
     workload = build_workload(run, load_tokenizer(str(tokenizer_dir)), None)
     assert {(r.prompt_tokens, r.max_new_tokens) for r in workload.probes} == {(16, 8)}
 

@@ -52,18 +52,19 @@ class Standing(msgspec.Struct, frozen=True):
 
 def start(words: list[str]) -> int:
     settings = arguments.parse(words)
-    if settings.extra_headers:  # they may be secrets, and words are kept in servers.json
+    if settings.access.extra_headers:  # they may be secrets, and words are kept in servers.json
         raise InputError("--extra_headers go with requests; give them to run_benchmark.py")
-    if settings.dry_run:
+    if settings.execution.dry_run:
         raise InputError("start starts; to look at a plan give --dry_run to run_benchmark.py")
-    (config, _), *_ = make_plan(settings)
+    plan, *_ = make_plan(settings)
+    config, root = plan.server, settings.execution.out_json_dir
     check_model(settings)
-    check_results_folder(settings.out_json_dir)
+    check_results_folder(root)
     if config.urls:
         raise InputError(f"--backend {settings.backend} is attached to, never started")
-    check_launch(settings, config)
+    check_launch(config, plan.access)
     with ExitStack() as stack:
-        processes = launch_replicas(config, settings, settings.out_json_dir / config.backend, stack, outlive=True)
+        processes = launch_replicas(config, plan.access, settings.folder, stack, outlive=True)
         stack.pop_all()
     running = [
         Standing(
@@ -72,7 +73,7 @@ def start(words: list[str]) -> int:
         )
         for p in processes
     ]  # fmt: skip
-    file = settings.out_json_dir / "servers.json"
+    file = root / "servers.json"
     _write(file, [*_read(file), *running])
     print(f"ready; measure it with --client_only --openai_api_url {' '.join(urls_of(config, processes))}")
     return 0

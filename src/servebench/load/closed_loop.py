@@ -81,7 +81,7 @@ class ClosedLoop:
         phase: Phase = "warmup"
         turns = self.turns[client.number]
         if self.worker.phase() == MEASURE:
-            phase = "measured" if turns or self.counted else "hold"
+            phase = "measured" if turns or self.counted else "cooldown"
         if phase == "measured":
             job = turns.popleft() if turns else self._next_conversation(turns)
         else:

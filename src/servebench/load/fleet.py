@@ -251,7 +251,7 @@ class Watch:
     ) -> None:
         """Wait until the counter, summed over workers, reaches goal, or each_tick says so. Raises PointFailed."""
         end = time.monotonic() + timeout_s
-        label = f"  {' '.join(self.run.load)}, {what}"
+        label = f"  {self.run.load.kind} {self.run.load.size:g}, {what}"
         with tqdm(total=goal, desc=label, unit="req", leave=False, disable=None, position=1) as bar:
             while (done := self.now(counter)) < goal and time.monotonic() < end:
                 self._refuse_the_dead()

@@ -109,7 +109,7 @@ class OpenLoop:
             yield Arrival(before + number, self.opens_ns + at_ns, "measured", job)
         before += pace.counted.total
         for number, at_ns in _again(pace.hold):
-            yield Arrival(before + number, self.opens_ns + at_ns, pace.phase or "hold", spare_job())
+            yield Arrival(before + number, self.opens_ns + at_ns, pace.phase or "cooldown", spare_job())
 
     def _woken(self, floor_ns: int) -> None:
         """Another worker left a place, which start_due will find."""

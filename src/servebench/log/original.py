@@ -2,7 +2,7 @@
 
 What such a log cannot tell is said, not guessed: it holds no phases (every request counts), no kernel stamps (the
 client's own clock, quality "unknown") and no token counts of prompts: the mean that was asked for, in proportion
-to the length of each text. Throughput is clients / mean latency (metrics.request_throughput says why).
+to the length of each text. Throughput is clients / mean latency (throughput.request_throughput says why).
 
 The first release named its settings otherwise (client_num, prompt_length, max_new_tokens, vllm) and left model and
 sizes to the name of the deployment, such as llama2-70b-tp4-b768_repl2.
@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from servebench.log.config import run_of
 from servebench.log.schema import Log, Quality, Result, RunConfig, ServerConfig, ServerFacts
 
 
@@ -65,10 +66,11 @@ def decode(data: bytes, file_name: str) -> Log:
         raise msgspec.ValidationError(f"its args have no number for {', '.join(missing)}")
     if args.get("backend") != "aml":  # it only names what the other settings say
         args.pop("deployment_name", None)
+    args["max_prompt_length"] = max(args.get("max_prompt_length", 0), args["mean_prompt_length"], 4000)
     args |= {"api": "mii"} if args.get("backend") == "fastgen" else {}
     asked = {"num_requests": len(details), "stream": any(r.token_gen_time for r in details)}
     server = _known(ServerConfig, {"backend": "unknown", "model": "unknown"} | args)
-    run = _known(RunConfig, args | asked)
+    run = msgspec.convert(msgspec.to_builtins(run_of(args | asked)), RunConfig)  # which checks types
     mean_length = sum(len(r.prompt) for r in details) / max(1, len(details))
     results = [_result(i, response, run, mean_length) for i, response in enumerate(details)]
     return Log(

@@ -13,8 +13,9 @@ import numpy as np
 from servebench.cli.keys import hide_in_words
 from servebench.errors import InputError
 from servebench.log.schema import RunConfig, ServerConfig, log_name
-from servebench.plan.arguments import Settings, attached_urls
-from servebench.plan.sweep import Plan, Point
+from servebench.plan.settings import Settings
+from servebench.plan.sweep import Point, ServerPlan
+from servebench.servers.access import Access
 from servebench.servers.backends import BACKENDS
 from servebench.servers.backends.contract import Launch
 from servebench.servers.launch import is_free, launch_of, router, say
@@ -26,21 +27,22 @@ HIGHEST_PORT = 65535
 OFF, DRAWS = 0.02, 100_000  # share of a mean that cutting may take unsaid, and draws that tell it
 
 
-def preflight(settings: Settings, plan: Plan) -> None:
+def preflight(settings: Settings, plan: list[ServerPlan]) -> None:
     check_model(settings)
     context = check_loads(settings, plan)
-    for server, points in plan:
-        check_body(server, points[0])
-        if any(point.pending for point in points) and not server.urls:
-            check_launch(settings, server)
+    for of_server in plan:
+        points = of_server.points
+        check_body(of_server.server, points[0])
+        if any(point.pending for point in points) and settings.starts:
+            check_launch(of_server.server, of_server.access)
     for line in dict.fromkeys([*remarks(plan, context), *older(plan)]):
         print(f"note: {line}")
 
 
-def check_loads(settings: Settings, plan: Plan) -> int | None:
+def check_loads(settings: Settings, plan: list[ServerPlan]) -> int | None:
     """What is to be asked exists and fits the model. Returns the model's context."""
-    context = model_context(settings.model, asks_hub(settings) and not settings.dry_run)
-    check_runs([point.run for _, points in plan for point in points], context)
+    context = model_context(settings.model, asks_hub(settings) and not settings.execution.dry_run)
+    check_runs([run for of_server in plan for run in of_server.strategy.runs], context)
     return context
 
 
@@ -55,9 +57,9 @@ def check_model(settings: Settings) -> None:
     model = settings.model
     path = expanded("--model", model)
     looks_local = model.startswith((".", "/", "~")) or model.count("/") > 1 or path.suffix == ".gguf"
-    if attached_urls(settings) and settings.tokenizer != model:
+    if settings.access.urls and settings.tokenizer != model:
         return  # a name that the server has, whatever it looks like
-    if looks_local and not path.exists() and attached_urls(settings):
+    if looks_local and not path.exists() and settings.access.urls:
         raise InputError(
             f"--model {model}: there is no such directory or file here, to measure prompts with; if the server "
             "knows the model by this name, give --tokenizer too"
@@ -74,8 +76,7 @@ def check_model(settings: Settings) -> None:
 
 def asks_hub(settings: Settings) -> bool:
     """May the hub be asked about the model? What an attached server calls it may mean nothing there."""
-    starts = bool(BACKENDS[settings.backend].launch) and not settings.client_only
-    return starts or settings.tokenizer == settings.model
+    return settings.starts or settings.tokenizer == settings.model
 
 
 def check_runs(runs: list[RunConfig], context: int | None) -> None:
@@ -106,21 +107,21 @@ def check_lengths(run: RunConfig, context: int | None) -> None:
         )
 
 
-def remarks(plan: Plan, context: int | None) -> Iterator[str]:
+def remarks(plan: list[ServerPlan], context: int | None) -> Iterator[str]:
     """What is not quite as asked for: lengths that are cut, parts of a dataset that ask nothing."""
-    for server, points in plan:
+    for server, runs in ((of_server.server, of_server.strategy.runs) for of_server in plan):
         if not context and BACKENDS[server.backend].launch and not BACKENDS[server.backend].lists_models:
             yield f"the context of {server.model} is not known; only --max_prompt_length keeps prompts within it"
-        for run in (point.run for point in points):
+        for run in runs:
             if not run.dataset:
                 yield from cut_lengths(run, context)
             elif left_out := datasets.read(run.dataset, run.multi_turn, run.trace_format).remark:
                 yield f"--dataset {run.dataset}: left out {left_out}"
 
 
-def older(plan: Plan) -> Iterator[str]:
+def older(plan: list[ServerPlan]) -> Iterator[str]:
     """Logs of a version that did not write all that makes a point, so that it is not known what they are of."""
-    pending = [point for _, points in plan for point in points if point.pending]
+    pending = [point for of_server in plan for point in of_server.points if point.pending]
     old = [point for point in pending if point.path.with_name(log_name(point.server, point.run)).exists()]
     if old:
         yield f"{len(old)} points have logs of an older version, which stay; they are measured anew"
@@ -157,14 +158,14 @@ def check_results_folder(folder: Path) -> None:
         ) from error
 
 
-def check_launch(settings: Settings, server: ServerConfig) -> None:
+def check_launch(server: ServerConfig, access: Access) -> None:
     """The engine is installed, knows the model, and its ports are free."""
     backend = BACKENDS[server.backend]
     launches, each = backend.launches(server)
-    if settings.port:
-        check_ports(settings.port, launches * each + server.router)
+    if access.port:
+        check_ports(access.port, launches * each + server.router)
     for replica in range(launches if backend.launch else 0):
-        check_program(launch_of(server, settings, settings.port or 0, replica))
+        check_program(launch_of(server, access, access.port or 0, replica))
     if server.router:
         check_program(router([], 0))
 

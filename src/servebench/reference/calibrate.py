@@ -22,11 +22,12 @@ import numpy as np
 from tabulate import tabulate
 from tqdm import tqdm
 
-from servebench.analysis import metrics
+from servebench.analysis import latency
 from servebench.cli.commandline import COUNT, Parser
 from servebench.cli.signals import ends_on_signals
 from servebench.load.fleet import Outcome, default_workers, run_load
 from servebench.load.sharding import Target
+from servebench.log.config import Clients, Synthetic
 from servebench.log.schema import Quality, Result, RunConfig
 from servebench.plan import defaults
 from servebench.workload import Request, Workload
@@ -107,9 +108,8 @@ def calibrate_point(
 ) -> Calibration:
     """Put this load on a reference server and hold the client against its record."""
     run = RunConfig(
-        mean_prompt_length=8,
-        mean_max_new_tokens=TOKENS,
-        num_clients=clients,
+        load=Clients(num_clients=clients),
+        requests=Synthetic(mean_prompt_length=8, mean_max_new_tokens=TOKENS),
         num_requests=requests or defaults.num_requests(clients),
     )
     ask = Request("word " * 8, 8, TOKENS)
@@ -158,10 +158,10 @@ def compare(clients: int, gap_s: float, outcome: Outcome, truth: dict[int, Sent]
         requests=len(counted),
         failed=len(counted) - len(done),
         events_per_s=in_window / ((end - start) / 1e9),
-        true=metrics.timing_statistics(
+        true=latency.timing_statistics(
             [[t - sent.arrived_ns for t in sent.events_ns] for sent in (truth[r.id] for r in done)]
         ),
-        measured=metrics.timing_statistics([r.event_ns for r in done]),
+        measured=latency.timing_statistics([r.event_ns for r in done]),
         quality=outcome.quality,
     )
 

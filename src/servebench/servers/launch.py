@@ -20,7 +20,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from http.client import HTTPException
-from itertools import product
 from pathlib import Path
 from threading import Timer
 from typing import Any
@@ -36,18 +35,14 @@ from servebench.cli.keys import hide_in_file, hide_in_text, hide_in_url, hide_in
 from servebench.errors import ServerFailed
 from servebench.load.http import over
 from servebench.log.schema import RunConfig, ServerConfig, log_name
-from servebench.plan.arguments import Settings, clients_of
+from servebench.servers.access import Access
 from servebench.servers.backends import BACKENDS
 from servebench.servers.backends.contract import Launch, engine_home
 from servebench.servers.process_group import end_session, session
-from servebench.workload.lengths import lengths_of, parse_scenario
 
 PR_SET_PDEATHSIG = 1
 TAIL_LINES, CAUSES = 15, 3
 EXCEPTION = re.compile(r"\b[A-Z]\w*(?:Error|Exception): .+")
-NO_LIMIT, PROBES = 10**6, 4  # requests at once
-TEMPLATE, OF_DATASETS = 256, 4096  # tokens of a chat's template, and of an answer in a dataset; generous
-SHAPE = ("prompt_length_var", "max_new_tokens_var", "length_distribution")
 PORTS, PORTS_TRIED = range(10_000, 30_000), 100  # below those that the kernel gives to connections
 SAID_AFTER_S = 3.0  # that something is waited for
 
@@ -121,7 +116,7 @@ class Process:
 
 
 def launch_replicas(
-    config: ServerConfig, settings: Settings, log_dir: Path, stack: ExitStack, outlive: bool = False
+    config: ServerConfig, access: Access, log_dir: Path, stack: ExitStack, outlive: bool = False
 ) -> list[Process]:
     """Start every replica and wait until all are ready. The stack stops them; with `outlive` nothing else does.
 
@@ -129,53 +124,32 @@ def launch_replicas(
     """
     backend = BACKENDS[config.backend]
     name = log_name(config, RunConfig()).partition("-prompt")[0]
-    ports = first_ports(config, settings.port)
+    ports = first_ports(config, access.port)
     processes = []
     for replica, port in enumerate(ports):
-        launch = launch_of(config, settings, port, replica)
+        launch = launch_of(config, access, port, replica)
         processes.append(_start(launch, port, log_dir / f"{name}-{replica}.log", backend.ready, outlive))
         stack.callback(processes[-1].stop)
-    _wait_until_ready(processes, settings.server_timeout, config)
+    _wait_until_ready(processes, access.server_timeout, config)
     if config.router:
-        port = settings.port + len(ports) if settings.port else free_ports(1)
+        port = access.port + len(ports) if access.port else free_ports(1)
         launch = router([process.url for process in processes], port)
         processes.append(_start(launch, port, log_dir / f"{name}-router.log", None, outlive))
         stack.callback(processes[-1].stop)
-        _wait_until_ready(processes[-1:], settings.server_timeout, config)
+        _wait_until_ready(processes[-1:], access.server_timeout, config)
     return processes
 
 
-def launch_of(config: ServerConfig, settings: Settings, port: int, replica: int) -> Launch:
+def launch_of(config: ServerConfig, access: Access, port: int, replica: int) -> Launch:
     """The process of a replica, with the keys that the engine's words have, and room for what is to come."""
     backend = BACKENDS[config.backend]
     assert backend.launch
-    config = msgspec.structs.replace(config, engine_args=settings.engine_args)
+    config = msgspec.structs.replace(config, engine_args=access.engine_args)
     launch = backend.launch(config, port, replica)
     if not backend.room:
         return launch
-    room = backend.room(config, at_once(config, settings), longest(settings))
+    room = backend.room(config, access.requests_at_once, access.request_tokens)
     return replace(launch, command=(*launch.command, *room))
-
-
-def at_once(config: ServerConfig, settings: Settings) -> int:
-    """Most requests that the plan has in flight, as far as it can be known beforehand."""
-    search = settings.find_max or settings.find_peak
-    if search or settings.request_rate or settings.trace_speed:
-        return settings.max_concurrency or NO_LIMIT
-    return max(clients_of(settings, config.num_replicas)) + (PROBES if settings.probe_rate else 0)
-
-
-def longest(settings: Settings) -> int:
-    """Most tokens, prompt and answer together, that a request of the plan takes."""
-    template = TEMPLATE if settings.api == "chat" else 0
-    if settings.dataset:
-        return settings.max_prompt_length + OF_DATASETS + template
-    pairs = [parse_scenario(scenario) for scenario in settings.scenario]
-    shape: dict[str, Any] = {name: getattr(settings, name) for name in SHAPE}
-    means = product(settings.mean_prompt_length, settings.mean_max_new_tokens)
-    runs = (RunConfig(mean_prompt_length=p, mean_max_new_tokens=g, **shape) for p, g in means)
-    pairs = pairs or [lengths_of(run) for run in runs]
-    return template + max(min(p.most, settings.max_prompt_length) + g.most for p, g in pairs)
 
 
 def urls_of(config: ServerConfig, processes: list[Process]) -> list[str]:

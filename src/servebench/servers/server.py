@@ -1,6 +1,6 @@
 """The server's life: start, ready, watch, stop; nothing of it is left behind.
 
-with running_server(config, settings, results / "vllm") as server:
+with running_server(config, access, results / "vllm") as server:
     run_load(..., server.target(run))
 """
 
@@ -31,7 +31,7 @@ from servebench.load.http import over
 from servebench.load.sharding import Target
 from servebench.log.schema import RunConfig, ServerConfig, ServerFacts, model_label
 from servebench.log.urls import beside, endpoint, models_url
-from servebench.plan.arguments import Settings, attached_urls
+from servebench.servers.access import Access
 from servebench.servers.backends import BACKENDS
 from servebench.servers.launch import (
     SAID_AFTER_S,
@@ -128,23 +128,23 @@ def without_nulls(ours: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str
 
 
 @contextmanager
-def running_server(config: ServerConfig, settings: Settings, log_dir: Path) -> Iterator[Server]:
+def running_server(config: ServerConfig, access: Access, log_dir: Path) -> Iterator[Server]:
     """Launch the server of a config, or attach to it. Raises ServerFailed, or InputError if none is there."""
     backend = BACKENDS[config.backend]
     with ExitStack() as stack:
         started = time.monotonic()
         processes: list[Process] = []
         if config.urls or not backend.launch:
-            urls = attached_urls(settings)
+            urls = access.urls
         else:
-            processes = launch_replicas(config, settings, log_dir, stack)
+            processes = launch_replicas(config, access, log_dir, stack)
             urls = tuple(urls_of(config, processes))
-        headers = headers_of(config, settings, urls)
+        headers = headers_of(config, access)
         model, context = config.model, None
         if backend.lists_models:
             if not processes:
                 for url in urls:
-                    _wait_while_loading(url, config.model, headers, settings)
+                    _wait_while_loading(url, config, headers, access)
             model, context = _served(urls, config.model, headers, ours=bool(processes))
         elif not processes:
             for url in urls:
@@ -157,50 +157,49 @@ def running_server(config: ServerConfig, settings: Settings, log_dir: Path) -> I
             log_files=[str(process.log_file) for process in processes],
             start_s=round(time.monotonic() - started, 1),
         )
-        yield Server(config, facts, urls, context, tuple(processes), headers, settings.extra_body)
+        yield Server(config, facts, urls, context, tuple(processes), headers, access.extra_body)
 
 
-def headers_of(config: ServerConfig, settings: Settings, urls: Sequence[str]) -> dict[str, str]:
+def headers_of(config: ServerConfig, access: Access) -> dict[str, str]:
     """What every call carries: our name, the key, and the headers that the user gave, which win.
 
     Of several keys the one that was named most closely counts: `user:password@` of the URL, then an --api-key that
     the engine is started with, then the option or its variable, which may be of another service.
     """
-    key = settings.aml_api_key if config.backend == "aml" else settings.openai_api_key
-    key = taken(settings.engine_args, "--api-key")[1] or key
-    users = [parts for url in urls if "@" in (parts := urlsplit(url)).netloc]
+    key = taken(access.engine_args, "--api-key")[1] or access.key
+    users = [parts for url in access.urls if "@" in (parts := urlsplit(url)).netloc]
     ours = {"User-Agent": f"servebench/{__version__}"} | BACKENDS[config.backend].headers(config)
     if users:
         user = f"{unquote(users[0].username or '')}:{unquote(users[0].password or '')}"
         ours["Authorization"] = f"Basic {base64.b64encode(user.encode()).decode()}"
     elif key:
         ours["Authorization"] = f"Bearer {key}"
-    return over(ours, dict(settings.extra_headers))
+    return over(ours, dict(access.extra_headers))
 
 
-def _wait_while_loading(url: str, model: str, headers: Mapping[str, str], settings: Settings) -> None:
+def _wait_while_loading(url: str, config: ServerConfig, headers: Mapping[str, str], access: Access) -> None:
     """While /health says 503 and the API itself does too, a model is still being loaded.
 
     A gateway may say 503 to a path that it does not know, so the API is asked as well. Raises ServerFailed.
     """
-    health, api, ask = beside(url, "/health"), endpoint(url, settings.api), _short_body(settings, model)
+    health, api, ask = beside(url, "/health"), endpoint(url, access.api), _short_body(config, access)
     since, told = time.monotonic(), False
     while tried(health, headers, 10)[0] == 503 and tried(api, headers, 10, ask)[0] == 503:
         waited_s = time.monotonic() - since
-        if waited_s > settings.server_timeout:
-            raise server_failed(f"{health} says 503 after {settings.server_timeout:g} s (--server_timeout)")
+        if waited_s > access.server_timeout:
+            raise server_failed(f"{health} says 503 after {access.server_timeout:g} s (--server_timeout)")
         if waited_s > SAID_AFTER_S and not told:
             told = True
-            limit = f"for at most {settings.server_timeout:g} s (--server_timeout)"
+            limit = f"for at most {access.server_timeout:g} s (--server_timeout)"
             say(f"waiting {limit}: {hide_in_url(health)} and the API say 503, so the model is still loading")
         time.sleep(0.5)
 
 
-def _short_body(settings: Settings, model: str) -> bytes:
+def _short_body(config: ServerConfig, access: Access) -> bytes:
     """A request of one token."""
-    run = RunConfig(api=settings.api, stream=False)  # type: ignore[arg-type]
-    backend = BACKENDS[settings.backend]
-    return msgspec.json.encode(without_nulls(backend.body(run, model, "1", 1), settings.extra_body))
+    run = RunConfig(api=access.api, stream=False)  # type: ignore[arg-type]
+    backend = BACKENDS[config.backend]
+    return msgspec.json.encode(without_nulls(backend.body(run, config.model, "1", 1), access.extra_body))
 
 
 def _served(urls: Sequence[str], model: str, headers: Mapping[str, str], ours: bool) -> tuple[str, int | None]:
