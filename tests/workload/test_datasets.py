@@ -15,11 +15,15 @@ from tokenizers import processors
 
 from servebench.errors import InputError
 from servebench.log import store
-from servebench.workload import Workload, build_workload, load_tokenizer
-from servebench.workload.datasets import read
+from servebench.log.config import Dataset
+from servebench.workload import Workload, build_workload, datasets, load_tokenizer
 from servebench.workload.formats import ANSWER_TOKENS
 
 SAMPLES = Path(__file__).parents[1] / "data/datasets"
+
+
+def read(path: str, multi_turn: bool = False) -> datasets.Contents:
+    return datasets.read(Dataset(dataset=path, multi_turn=multi_turn))
 
 
 @pytest.fixture
@@ -150,7 +154,7 @@ def test_options_that_a_dataset_cannot_follow_are_refused(built) -> None:  # typ
 def test_a_file_that_is_no_dataset_is_refused(tmp_path: Path, content: str, reason: str) -> None:
     (tmp_path / "d").write_text(content)
     with pytest.raises(InputError, match=reason):
-        read(str(tmp_path / "d"), multi_turn=False)
+        read(str(tmp_path / "d"))
 
 
 def written(folder: Path, *entries: object) -> str:
@@ -208,7 +212,7 @@ def test_lengths_without_times_are_sent_at_a_rate_or_by_clients(built, tmp_path:
 
 @pytest.mark.parametrize("name", ANSWER_TOKENS)
 def test_an_answers_length_is_known_under_every_tools_name(tmp_path: Path, name: str) -> None:
-    dataset = read(written(tmp_path, {"prompt": "a", name: 37}), False)
+    dataset = read(written(tmp_path, {"prompt": "a", name: 37}))
     assert dataset.conversations[0][0].max_new_tokens == 37
 
 
@@ -231,29 +235,29 @@ def test_an_answers_length_is_known_under_every_tools_name(tmp_path: Path, name:
     ],
 )
 def test_a_chat_is_known_in_every_tools_way(tmp_path: Path, entry: object) -> None:
-    (row,) = read(written(tmp_path, entry), False).conversations[0]
+    (row,) = read(written(tmp_path, entry)).conversations[0]
     assert row.messages == ({"role": "system", "content": "s"}, {"role": "user", "content": "u"})
 
 
 @pytest.mark.parametrize("entry", [{"prompt": "u"}, {"text_input": "u"}, {"text": "u"}])
 def test_a_prompt_is_known_under_every_tools_name(tmp_path: Path, entry: object) -> None:
-    assert read(written(tmp_path, entry), False).conversations[0][0].text == "u"
+    assert read(written(tmp_path, entry)).conversations[0][0].text == "u"
 
 
 def test_what_asks_nothing_is_left_out_and_counted(tmp_path: Path) -> None:
     blank = {"conversations": [{"from": "human", "value": " "}, {"from": "gpt", "value": "Yes?"}]}
-    dataset = read(written(tmp_path, {"prompt": "a"}, {"prompt": ""}, blank, {"prompt": None}), False)
+    dataset = read(written(tmp_path, {"prompt": "a"}, {"prompt": ""}, blank, {"prompt": None}))
     assert len(dataset.conversations) == 1 and dataset.remark == "3 without text"
-    dataset = read(written(tmp_path, {"prompt": "a"}, {"prompt": "b", "max_tokens": 0}), False)
+    dataset = read(written(tmp_path, {"prompt": "a"}, {"prompt": "b", "max_tokens": 0}))
     assert len(dataset.conversations) == 1 and dataset.remark == "1 without tokens of prompt or answer"
-    dataset = read(str(SAMPLES / "burstgpt.csv"), False)
+    dataset = read(str(SAMPLES / "burstgpt.csv"))
     assert dataset.remark == "1 without tokens of prompt or answer"
 
 
 def test_a_conversation_ends_before_its_first_blank(tmp_path: Path) -> None:
     said = [("human", "a"), ("gpt", "b"), ("human", "c"), ("gpt", ""), ("human", "d"), ("gpt", "e")]
     path = written(tmp_path, {"conversations": [{"from": who, "value": text} for who, text in said]})
-    assert [row.messages[-1]["content"] for row in read(path, True).conversations[0]] == ["a"]
+    assert [row.messages[-1]["content"] for row in read(path, multi_turn=True).conversations[0]] == ["a"]
 
 
 def test_a_conversation_ends_before_the_request_that_exceeds_the_context(built, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -273,7 +277,7 @@ def test_a_conversation_ends_before_the_request_that_exceeds_the_context(built, 
 
 def test_long_cells_of_a_csv_are_read(tmp_path: Path) -> None:
     (tmp_path / "long.csv").write_text("prompt\n" + "word " * 40_000)
-    ((row,),) = read(str(tmp_path / "long.csv"), False).conversations
+    ((row,),) = read(str(tmp_path / "long.csv")).conversations
     assert len(row.text) >= 199_999
 
 
@@ -292,7 +296,7 @@ def test_dates_without_a_zone_know_no_summer_time(tmp_path: Path, monkeypatch: p
     time.tzset()
     rows = "TIMESTAMP,ContextTokens,GeneratedTokens\n2024-03-31 01:59:59,5,5\n2024-03-31 03:00:01,5,5\n"
     (tmp_path / "azure.csv").write_text(rows)
-    (early,), (late,) = read(str(tmp_path / "azure.csv"), False).conversations
+    (early,), (late,) = read(str(tmp_path / "azure.csv")).conversations
     monkeypatch.undo()
     time.tzset()
     assert late.at_s - early.at_s == 3602

@@ -16,10 +16,10 @@ from conftest import run_config
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from servebench.errors import InputError
-from servebench.log.schema import ServerConfig
+from servebench.log.config import ServerConfig, Synthetic
+from servebench.log.lengths import parse_scenario
 from servebench.plan.preflight import cut_lengths, remarks
 from servebench.workload import build, build_workload, load_tokenizer, model_files, prompt_cache
-from servebench.workload.lengths import lengths_of, parse_scenario
 from servebench.workload.model_files import model_context
 from servebench.workload.texts import exact_texts, plain_words
 
@@ -267,10 +267,10 @@ def test_many_requests_are_made_without_a_home(
 
 def test_means_that_cutting_takes_away_are_said() -> None:
     # N(1900, 570) cut at 2000: 1900 - 570 x (0.3929 - 0.1754 x 0.4304) = 1719
-    falcon = run_config(mean_prompt_length=1900, prompt_length_var=0.3, max_prompt_length=2000)
+    falcon = Synthetic(mean_prompt_length=1900, prompt_length_var=0.3, max_prompt_length=2000)
     (line,) = cut_lengths(falcon, None)
     assert line.startswith(("prompts of 1900 tokens are 1718", "prompts of 1900 tokens are 1719"))
-    llama = run_config(mean_prompt_length=2600, max_prompt_length=4000)  # 0.4 % less
+    llama = Synthetic(mean_prompt_length=2600, max_prompt_length=4000)  # 0.4 % less
     assert not list(cut_lengths(llama, 4096))
     assert not list(cut_lengths(msgspec.structs.replace(falcon, length_distribution="fixed"), None))
     (line,) = cut_lengths(msgspec.structs.replace(llama, max_new_tokens_var=1.0), None)
@@ -358,13 +358,13 @@ def test_a_normal_scenario_has_its_mean_and_deviation() -> None:
 
 @pytest.mark.parametrize("wrong", ["D(100)", "N(1,2)", "U(9,1)/(1,2)", "D(0,5)", "X(1,2)", "D(1,2)/(3,4)"])
 def test_what_is_no_scenario_is_refused(wrong: str) -> None:
-    with pytest.raises(InputError, match="--scenario"):
+    with pytest.raises(ValueError, match="--scenario"):
         parse_scenario(wrong)
 
 
 def test_a_uniform_distribution_has_the_same_mean_and_deviation() -> None:
-    run = run_config(mean_prompt_length=1000, prompt_length_var=0.2, length_distribution="uniform")
-    drawn = lengths_of(run)[0].draw(4000, 4000, np.random.default_rng(0))
+    requests = Synthetic(mean_prompt_length=1000, prompt_length_var=0.2, length_distribution="uniform")
+    drawn = requests.lengths[0].draw(4000, 4000, np.random.default_rng(0))
     assert (np.mean(drawn), np.std(drawn)) == (pytest.approx(1000, rel=0.01), pytest.approx(200, rel=0.03))
     assert drawn.min() >= 1000 - 347 and drawn.max() <= 1000 + 347  # sqrt(3) * 200 = 346.4
 
@@ -376,7 +376,12 @@ def test_probes_are_short_and_all_alike(tokenizer_dir: Path) -> None:
 
 
 def test_a_context_that_nobody_knows_is_said_once() -> None:
-    lines = list(remarks([(ServerConfig(backend="fastgen", model="org/none"), [])], None))
-    assert len(lines) == 1 and lines[0].startswith("the context of org/none is not known")
-    assert not list(remarks([(ServerConfig(backend="fastgen", model="org/none"), [])], 4096))
-    assert not list(remarks([(ServerConfig(backend="vllm", model="org/none"), [])], None))  # it says so itself
+    def of(backend: str, context: int | None) -> list[str]:
+        server = ServerConfig(backend=backend, model="org/none")
+        plan = SimpleNamespace(server=server, strategy=SimpleNamespace(runs=[]))
+        return list(remarks([plan], context))  # type: ignore[list-item]
+
+    (line,) = of("fastgen", None)
+    assert line.startswith("the context of org/none is not known")
+    assert not of("fastgen", 4096)
+    assert not of("vllm", None)  # it says so itself

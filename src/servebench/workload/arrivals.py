@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from servebench.log.schema import RunConfig
+from servebench.log.config import Rate, RunConfig, Trace
 
 MIN_COOLDOWN = 100  # arrivals after the measured ones; they repeat for as long as a measured request is under way
 GAP_FILLER = 100  # arrivals between warm-up and measured ones; they repeat too
@@ -70,26 +70,27 @@ class Schedule(NamedTuple):
 
 
 def draw_schedule(run: RunConfig) -> Schedule:
-    """Arrivals at run.request_rate."""
-    assert run.request_rate
+    """The arrivals of a run whose load is a Rate."""
+    load, end = run.load, run.warmup + run.num_requests
+    assert isinstance(load, Rate)
     rng = np.random.default_rng([run.seed, run.repetition, STREAM])
-    end = run.warmup + run.num_requests
-    gaps = _gaps(run, end + max(MIN_COOLDOWN, run.num_requests), rng)
+    gaps = _gaps(load, end + max(MIN_COOLDOWN, run.num_requests), rng)
     gaps[run.warmup + 1 : end + 1] *= run.num_requests / gaps[run.warmup + 1 : end + 1].sum()
     unit = np.cumsum(gaps)
-    times_s, filler_gaps = _at_rate(unit - unit[0], run), _gaps(run, GAP_FILLER, rng)
-    filler_gaps_s = filler_gaps / filler_gaps.mean() / (run.ramp_from or run.request_rate)
-    period_s = 0.0 if run.ramp_from else float(times_s[end] - times_s[run.warmup])
+    times_s = _at_rate(load, unit - unit[0], run.warmup, run.num_requests)
+    filler_gaps = _gaps(load, GAP_FILLER, rng)
+    filler_gaps_s = filler_gaps / filler_gaps.mean() / (load.ramp_from or load.request_rate)
+    period_s = 0.0 if load.ramp_from else float(times_s[end] - times_s[run.warmup])
     return _with_gap_filler(times_s, run, filler_gaps_s, period_s)
 
 
 def trace_schedule(times_s: np.ndarray, run: RunConfig) -> Schedule:
-    """A trace's own times, run.trace_speed times as fast. Gap filler and cooldown have its mean gap.
+    """A trace's own times, at the speed of a run whose load is a Trace. Gap filler and cooldown have its mean gap.
 
     The first run.warmup times are the warm-up's, so that the measured requests leave as they did.
     """
-    assert run.trace_speed
-    times = (times_s - times_s[0]) / run.trace_speed
+    assert isinstance(run.load, Trace)
+    times = (times_s - times_s[0]) / run.load.trace_speed
     gap = max(1e-6, float(times[-1]) / max(1, len(times) - 1))
     cooldown = times[-1] + gap * np.arange(1, MIN_COOLDOWN + 1)
     return _with_gap_filler(np.concatenate([times, cooldown]), run, np.full(GAP_FILLER, gap))
@@ -100,26 +101,25 @@ def _with_gap_filler(times_s: np.ndarray, run: RunConfig, gaps_s: np.ndarray, pe
     return Schedule(times_s, run.warmup, run.num_requests, filler_s, float(gaps_s.sum()), period_s)
 
 
-def _gaps(run: RunConfig, n: int, rng: np.random.Generator) -> np.ndarray:
+def _gaps(load: Rate, n: int, rng: np.random.Generator) -> np.ndarray:
     """n gaps of mean 1. Shape (n,)."""
-    if run.arrival == "constant":
+    if load.arrival == "constant":
         return np.ones(n)
-    shape = run.burstiness if run.arrival == "gamma" else 1.0
+    shape = load.burstiness if load.arrival == "gamma" else 1.0
     return np.maximum(rng.gamma(shape, 1 / shape, n), MIN_GAP)
 
 
-def _at_rate(unit: np.ndarray, run: RunConfig) -> np.ndarray:
-    """Turns arrival times at rate 1 into times at the run's rate, which may grow over the measured requests.
+def _at_rate(load: Rate, unit: np.ndarray, warmup: int, measured: int) -> np.ndarray:
+    """Turns arrival times at rate 1 into times at the load's rate, which may grow over the measured requests.
 
     While the rate grows from a to b within T s, a t + (b - a) t^2 / 2T requests are expected in the first t s. The
     times at rate 1 say how many are due, and this solves for t.
     """
-    assert run.request_rate
-    if run.ramp_from is None:
-        return unit / run.request_rate
-    a, b, measured = run.ramp_from, run.request_rate, run.num_requests
+    if load.ramp_from is None:
+        return unit / load.request_rate
+    a, b = load.ramp_from, load.request_rate
     ramp_s = 2 * measured / (a + b)
-    begin = unit[run.warmup]
+    begin = unit[warmup]
     due = unit - begin  # since the ramp began
     bend = (b - a) / (2 * ramp_s)
     inside = (np.sqrt(a * a + 4 * bend * np.clip(due, 0, measured)) - a) / (2 * bend)

@@ -21,9 +21,9 @@ import msgspec
 import numpy as np
 
 from servebench.errors import InputError
-from servebench.log.schema import RunConfig
+from servebench.log.config import Dataset, RunConfig, Trace
+from servebench.log.lengths import HIGHEST
 from servebench.workload.formats import TIMES, Row, rows_of, trace_format
-from servebench.workload.lengths import HIGHEST, lengths_of
 from servebench.workload.model_files import expanded
 from servebench.workload.requests import Recipe, Request, requests_of_lengths
 from servebench.workload.texts import plain_words
@@ -38,7 +38,9 @@ STREAM = 4  # of the seed's random numbers: the words that hashes stand for
 Conversation = list[Row]  # its requests in order; only the first, unless turns were asked for
 
 
-class Dataset(NamedTuple):
+class Contents(NamedTuple):
+    """What a file of requests holds."""
+
     conversations: list[Conversation]
     remark: str = ""  # entries left out because they ask nothing, in words
     no_times: str = ""  # why its requests cannot be sent at its own times
@@ -58,8 +60,9 @@ def sha256_of(path: str) -> str:
 
 
 @lru_cache(maxsize=1)  # every point of a sweep reads the same
-def read(path: str, multi_turn: bool, given_format: str = "auto") -> Dataset:
+def read(dataset: Dataset) -> Contents:
     """Everything in the file. Raises InputError, with the entry that is not understood."""
+    path = dataset.dataset
     conversations, left_out, first = [], Counter[str](), None
     for number, entry in _entries(path):
         try:
@@ -69,7 +72,7 @@ def read(path: str, multi_turn: bool, given_format: str = "auto") -> Dataset:
                 f"--dataset {path}: entry {number} is not understood: {error} (docs/datasets.md shows what is)"
             ) from error
         if rows:
-            conversations.append(rows if multi_turn else rows[:1])
+            conversations.append(rows if dataset.multi_turn else rows[:1])
             first = first or entry
         else:
             left_out[why_none] += 1
@@ -77,7 +80,7 @@ def read(path: str, multi_turn: bool, given_format: str = "auto") -> Dataset:
     if not conversations:
         rest = f" ({remark})" if remark else ""
         raise InputError(f"--dataset {path}: no request in it{rest}; give ShareGPT, JSONL prompts, or a trace")
-    return _timed(path, Dataset(conversations, remark), first, given_format)
+    return _timed(dataset, Contents(conversations, remark), first)
 
 
 def _entries(path: str) -> Iterable[tuple[int, Any]]:
@@ -110,75 +113,77 @@ def _json_lines(path: str, stream: Iterable[str]) -> Iterable[tuple[int, Any]]:
             ) from error
 
 
-def _timed(path: str, dataset: Dataset, first: Any, given_format: str) -> Dataset:
+def _timed(dataset: Dataset, contents: Contents, first: Any) -> Contents:
     """With a trace's times in s if its format is known, or else with the reason why there are no times."""
-    if len({bool(c[0].messages) for c in dataset.conversations}) > 1:
+    path = dataset.dataset
+    if len({bool(c[0].messages) for c in contents.conversations}) > 1:
         raise InputError(f"--dataset {path}: some entries have texts and others lengths alone; give one kind")
-    if not dataset.is_trace:
-        if given_format != "auto":
+    if not contents.is_trace:
+        if dataset.trace_format != "auto":
             raise InputError(f"--dataset {path} has texts, not lengths alone; leave out --trace_format")
         has_times = any(key in first for key in TIMES)
-        return dataset._replace(no_times=NOT_REPLAYED if has_times else NO_TIMES)
-    rows = list(chain(*dataset.conversations))
-    name, unit_s, block = trace_format(given_format, first, rows)
+        return contents._replace(no_times=NOT_REPLAYED if has_times else NO_TIMES)
+    rows = list(chain(*contents.conversations))
+    name, unit_s, block = trace_format(dataset.trace_format, first, rows)
     if not block and any(row.hashes for row in rows):
         no_size = "len(hash_ids) goes with no size of blocks; say whose trace it is with --trace_format"
         raise InputError(f"--dataset {path}: {no_size}")
     unclear = "" if name else f"has times that may be s or ms (keys: {', '.join(first)}); {WHOSE}"
     no_times = NO_TIMES if any(row.at_s is None for row in rows) else unclear
     rows = [row._replace(at_s=row.at_s and row.at_s * unit_s, block_tokens=block) for row in rows]
-    return dataset._replace(conversations=[[row] for row in rows], no_times=no_times)
+    return contents._replace(conversations=[[row] for row in rows], no_times=no_times)
 
 
-def dataset_for(run: RunConfig) -> Dataset:
-    """The run's dataset. Raises InputError when it cannot be used as the run asks."""
-    dataset, needed = read(run.dataset, run.multi_turn, run.trace_format), _needed(run)
-    if run.trace_speed and dataset.no_times:
-        raise InputError(f"--dataset {run.dataset} {dataset.no_times}")
-    if run.multi_turn and dataset.is_trace:
-        raise InputError(f"--dataset {run.dataset} is a trace, which has no conversations; leave out --multi_turn")
-    there = sum(map(len, dataset.conversations))
+def contents_for(run: RunConfig, dataset: Dataset) -> Contents:
+    """What the run's dataset holds. Raises InputError when it cannot be used as the run asks."""
+    path, contents = dataset.dataset, read(dataset)
+    needed, replayed = _needed(run), isinstance(run.load, Trace)
+    if replayed and contents.no_times:
+        raise InputError(f"--dataset {path} {contents.no_times}")
+    if dataset.multi_turn and contents.is_trace:
+        raise InputError(f"--dataset {path} is a trace, which has no conversations; leave out --multi_turn")
+    there = sum(map(len, contents.conversations))
     if there < needed:
-        raise _too_few(run, there, needed)
-    if run.trace_speed and len({row.at_s for row in _earliest(dataset, needed)}) == 1:
+        raise _too_few(path, there, needed)
+    if replayed and len({row.at_s for row in _earliest(contents, needed)}) == 1:
         raise InputError(
-            f"--dataset {run.dataset}: its first {needed} requests all come at the same time; "
+            f"--dataset {path}: its first {needed} requests all come at the same time; "
             "give --request_rate, not --trace_speed"
         )
-    return dataset
+    return contents
 
 
 def _needed(run: RunConfig) -> int:
-    """Requests; with run.trace_speed the trace's own beginning is the warm-up."""
-    return run.num_requests + (run.warmup if run.trace_speed else 0)
+    """Requests; the beginning of a replayed trace is the warm-up."""
+    return run.num_requests + (run.warmup if isinstance(run.load, Trace) else 0)
 
 
-def _too_few(run: RunConfig, there: int, needed: int) -> InputError:
+def _too_few(path: str, there: int, needed: int) -> InputError:
     return InputError(
-        f"--dataset {run.dataset} has {there} request{'s' * (there != 1)} that can be used, {needed} are needed; "
+        f"--dataset {path} has {there} request{'s' * (there != 1)} that can be used, {needed} are needed; "
         "lower --num_requests"
     )
 
 
-def _earliest(dataset: Dataset, n: int) -> list[Row]:
-    return sorted(chain(*dataset.conversations), key=lambda row: row.at_s or 0.0)[:n]
+def _earliest(contents: Contents, n: int) -> list[Row]:
+    return sorted(chain(*contents.conversations), key=lambda row: row.at_s or 0.0)[:n]
 
 
-def dataset_requests(recipe: Recipe) -> tuple[list[Request], np.ndarray | None, str]:
+def dataset_requests(recipe: Recipe, dataset: Dataset) -> tuple[list[Request], np.ndarray | None, str]:
     """(requests, arrival times in s of a replayed trace, what the context left out or cut, in words).
 
-    A trace keeps its order; with run.trace_speed its first run.warmup requests are the warm-up's. Conversations
-    are shuffled by the seed. Raises InputError.
+    A trace keeps its order; if it is replayed, its first run.warmup requests are the warm-up's. Conversations are
+    shuffled by the seed. Raises InputError.
     """
-    dataset = dataset_for(recipe.run)
-    return _of_trace(recipe, dataset) if dataset.is_trace else _of_texts(recipe, dataset)
+    contents = contents_for(recipe.run, dataset)
+    return _of_trace(recipe, contents) if contents.is_trace else _of_texts(recipe, dataset, contents.conversations)
 
 
-def _of_trace(recipe: Recipe, dataset: Dataset) -> tuple[list[Request], np.ndarray | None, str]:
-    rows = _earliest(dataset, _needed(recipe.run))
+def _of_trace(recipe: Recipe, contents: Contents) -> tuple[list[Request], np.ndarray | None, str]:
+    rows = _earliest(contents, _needed(recipe.run))
     lengths = np.array([[row.prompt_tokens, row.max_new_tokens] for row in rows])
     openings = [_words_of(row, recipe) for row in rows] if any(row.hashes for row in rows) else []
-    times_s = np.array([row.at_s for row in rows]) if recipe.run.trace_speed else None
+    times_s = np.array([row.at_s for row in rows]) if isinstance(recipe.run.load, Trace) else None
     cut = int((lengths.sum(axis=1) > recipe.context).sum()) if recipe.context else 0
     return requests_of_lengths(recipe, lengths, openings), times_s, _beyond_context(recipe, cut, "cut to")
 
@@ -191,20 +196,22 @@ def _words_of(row: Row, recipe: Recipe) -> list[str]:
     return [word for i, rng in enumerate(streams) for word in words.draw(row.block_tokens, rng, start=not i)]
 
 
-def _of_texts(recipe: Recipe, dataset: Dataset) -> tuple[list[Request], None, str]:
+def _of_texts(
+    recipe: Recipe, dataset: Dataset, conversations: list[Conversation]
+) -> tuple[list[Request], None, str]:
     """Random conversations that together hold enough requests.
 
     A conversation ends before its first request that exceeds the context, since the next ones repeat it.
     """
     run, limit = recipe.run, recipe.context or math.inf
-    order = iter(recipe.rng.permutation(len(dataset.conversations)).tolist())
+    order = iter(recipe.rng.permutation(len(conversations)).tolist())
     chosen: list[Request] = []
     number = too_long = 0
     while (missing := run.num_requests - len(chosen)) > 0:
-        batch = [dataset.conversations[i] for i in islice(order, missing)]
+        batch = [conversations[i] for i in islice(order, missing)]
         if not batch:
-            raise _too_few(run, len(chosen), run.num_requests)
-        for requests in _with_lengths(recipe, batch):
+            raise _too_few(dataset.dataset, len(chosen), run.num_requests)
+        for requests in _with_lengths(recipe, dataset, batch):
             fitting = list(takewhile(lambda r: r.prompt_tokens + r.max_new_tokens <= limit, requests))
             too_long += len(requests) - len(fitting)
             chosen += [replace(request, conversation=number) for request in fitting]
@@ -212,12 +219,12 @@ def _of_texts(recipe: Recipe, dataset: Dataset) -> tuple[list[Request], None, st
     return chosen[: run.num_requests], None, _beyond_context(recipe, too_long, "left out, longer than")
 
 
-def _with_lengths(recipe: Recipe, batch: list[Conversation]) -> list[list[Request]]:
+def _with_lengths(recipe: Recipe, dataset: Dataset, batch: list[Conversation]) -> list[list[Request]]:
     """The requests of each conversation. Answers are as long as the dataset's, or drawn where it has none."""
     run, rows = recipe.run, list(chain(*batch))
     prompts = count_tokens(recipe.tokenizer, [row.text for row in rows])
     answers = count_tokens(recipe.tokenizer, [row.answer for row in rows], special=False)
-    _, of_answers = lengths_of(run)
+    of_answers = dataset.answer_lengths
     drawn = of_answers.draw(len(rows), HIGHEST * of_answers.mean, recipe.rng).tolist()
     lengths = zip(prompts, answers, drawn, strict=True)
     return [
@@ -227,7 +234,7 @@ def _with_lengths(recipe: Recipe, batch: list[Conversation]) -> list[list[Reques
                 prompt_tokens=prompt or 1,
                 max_new_tokens=row.max_new_tokens or (answer or 1 if row.answer else draw),
                 messages=row.messages if run.api == "chat" else (),
-                think_s=run.think_time if turn else 0.0,
+                think_s=dataset.think_time if turn else 0.0,
             )
             for (turn, row), (prompt, answer, draw) in zip(enumerate(conversation), lengths, strict=False)
         ]

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from tokenizers import Tokenizer
 
-from servebench.log.schema import RunConfig
+from servebench.log.config import Dataset, RunConfig
 from servebench.workload.arrivals import Schedule
 from servebench.workload.texts import exact_texts, plain_words
 
@@ -76,7 +76,8 @@ def requests_of_lengths(
         answers = np.minimum(answers, max(1, recipe.context - shortest))
         prompts = np.minimum(prompts, recipe.context - answers)
     prompts = np.maximum(prompts, shortest)
-    prose = recipe.run.prompt_text == "prose"
+    requests = recipe.run.requests
+    prose = not isinstance(requests, Dataset) and requests.prompt_text == "prose"
     texts = exact_texts(recipe.tokenizer, prompts.tolist(), recipe.rng, openings, prose)
     return [Request(t, int(p), int(a)) for t, p, a in zip(texts, prompts, answers, strict=True)]
 

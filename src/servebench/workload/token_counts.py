@@ -10,7 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
-from servebench.log.schema import Result
+from servebench.log.result import Result
 
 BATCH = 256  # texts encoded in one call, on all cores
 
