@@ -32,7 +32,7 @@ from servebench.analysis import deadlines
 from servebench.log import schema, store
 from servebench.log.config import Clients, Synthetic
 from servebench.log.schema import Log, Result, RunConfig, ServerConfig, ServerFacts
-from servebench.workload.tokens import exact_texts
+from servebench.workload.texts import exact_texts
 
 ROOT = Path(__file__).parents[1]
 PROMPT_TOKENS = 2600

@@ -26,7 +26,7 @@ from servebench.load.sharding import Target, Workers, deal, roomy_workers
 from servebench.log.schema import Quality, Result, RunConfig
 from servebench.log.store import read_parts
 from servebench.workload import Schedule, Workload
-from servebench.workload.arrivals import BRIDGE
+from servebench.workload.arrivals import GAP_FILLER
 
 TICK_S, QUICK_TICK_S = 0.05, 0.01  # while measuring, and before
 CONNECT_S = 30.0  # after which clients that have no connection are left to fail request by request
@@ -58,8 +58,8 @@ def default_workers(num_clients: int, request_rate: float = 0.0) -> int:
 def run_load(run: RunConfig, workload: Workload, target: Target, folder: Path, workers: int) -> Outcome:
     """Put the load on the target. `folder` holds the part files while it runs; it is removed at the end."""
     clients = max(1, run.num_clients // len(target.urls))  # of each server; every worker needs one
-    limit = min(run.max_concurrency or BRIDGE, BRIDGE) if workload.schedule else clients
-    workers = min(workers, limit, len(workload.spare))
+    limit = min(run.max_concurrency or GAP_FILLER, GAP_FILLER) if workload.schedule else clients
+    workers = min(workers, limit, len(workload.filler))
     everyone = workers + bool(workload.probes)
     with _part_folder(folder, everyone * protocol.slots(len(target.urls))) as shared:
         fleet = Fleet(run, target.check, shared, everyone)
@@ -139,7 +139,7 @@ def _lead_open(fleet: Fleet, schedule: Schedule) -> tuple[int, int]:
 def _open_window(fleet: Fleet, schedule: Schedule, start: int, not_before: int, answer_ns: int = 0) -> int:
     """Have the window begin behind a lead-in as long as an answer takes. Returns when it begins."""
     gap_filler_arrivals, after_ns = schedule.opening_ns(not_before - start)
-    lead_in_arrivals, lead_in_ns = schedule.led_in(answer_ns)
+    lead_in_arrivals, lead_in_ns = schedule.lead_in(answer_ns)
     begin = start + after_ns + lead_in_ns
     fleet.shared[protocol.GAP_FILLER_ARRIVALS] = gap_filler_arrivals
     fleet.shared[protocol.LEAD_IN_ARRIVALS] = lead_in_arrivals

@@ -47,7 +47,7 @@ def roomy_workers() -> int:
 
 def deal(run: RunConfig, workload: Workload, target: Target, workers: Workers) -> list[Task]:
     """A task for each worker, and one more for the probes beside the load."""
-    jobs = _jobs([*workload.counted, *workload.spare], target)
+    jobs = _jobs([*workload.measured, *workload.filler], target)
     task = Task(
         number=0,
         peers=list(range(workers.count)),
@@ -122,14 +122,14 @@ def _share_of_clients(task: Task, run: RunConfig) -> Task:
 def _share_of_schedule(task: Task, run: RunConfig, schedule: Schedule) -> Task:
     """An open loop: every workers-th arrival of the one stream, and the request that goes with it."""
     n, servers, workers = task.number, len(task.urls), len(task.peers)
-    begin, end = schedule.warmup, schedule.warmup + schedule.counted
+    begin, end = schedule.warmup, schedule.warmup + schedule.measured
     times_s, opens_s = schedule.times_s, schedule.times_s[begin]
     pace = Pace(
         warmup=_arrivals(times_s[:begin], n, workers),
-        gap_filler=_arrivals(schedule.bridge_s, n - begin, workers, schedule.bridge_span_s),
+        gap_filler=_arrivals(schedule.gap_filler_s, n - begin, workers, schedule.gap_filler_span_s),
         measured=_arrivals(times_s[begin:end] - opens_s, n - begin, workers),
-        cooldown=_arrivals(times_s[end:] - opens_s, n - end, workers, schedule.hold_span_s),
-        period_ns=round(schedule.turn_s * 1e9),
+        cooldown=_arrivals(times_s[end:] - opens_s, n - end, workers, schedule.cooldown_span_s),
+        period_ns=round(schedule.period_s * 1e9),
         max_in_flight=run.max_concurrency,
         spin_ns=SPIN_NS if workers <= roomy_workers() else 0,
     )

@@ -9,17 +9,16 @@ from functools import cache
 import numpy as np
 
 from servebench.errors import InputError
-from servebench.log.schema import RunConfig, ServerConfig, log_name
+from servebench.log.config import Dataset, RunConfig, Scenario, ServerConfig, Synthetic
+from servebench.log.lengths import HIGHEST, Lengths
+from servebench.log.schema import log_name
 from servebench.plan.settings import Settings
 from servebench.plan.sweep import Point, ServerPlan
 from servebench.servers.backends import BACKENDS
 from servebench.servers.preflight import check_launch
-from servebench.workload import replay
-from servebench.workload.datasets import read
-from servebench.workload.lengths import HIGHEST, Lengths, lengths_of
+from servebench.workload import datasets
 from servebench.workload.model_files import expanded, model_context
 
-HIGHEST_PORT = 65535
 OFF, DRAWS = 0.02, 100_000  # share of a mean that cutting may take unsaid, and draws that tell it
 
 
@@ -87,8 +86,8 @@ def check_runs(runs: list[RunConfig], context: int | None) -> None:
 def _impossible(run: RunConfig, context: int | None) -> str | None:
     try:
         check_lengths(run, context)
-        if run.dataset:  # entries beyond the context are only known by the tokenizer later
-            replay.checked(run)
+        if isinstance(run.requests, Dataset):  # the tokenizer says later which entries exceed the context
+            datasets.contents_for(run, run.requests)
     except InputError as error:
         return str(error)
     return None
@@ -96,9 +95,13 @@ def _impossible(run: RunConfig, context: int | None) -> str | None:
 
 def check_lengths(run: RunConfig, context: int | None) -> None:
     """The mean prompt and the mean generation must fit the context; draws beyond it are cut by the workload."""
-    if context and not run.dataset and run.mean_prompt_length + run.mean_max_new_tokens > context:
+    requests = run.requests
+    if isinstance(requests, Dataset) or not context:
+        return
+    prompt, answer = requests.mean_prompt_length, requests.mean_max_new_tokens
+    if prompt + answer > context:
         raise InputError(
-            f"prompts of {run.mean_prompt_length} and generations of {run.mean_max_new_tokens} tokens exceed "
+            f"prompts of {prompt} and generations of {answer} tokens exceed "
             f"the {context} tokens of the model's context; ask for at most {context} together"
         )
 
@@ -109,10 +112,10 @@ def remarks(plan: list[ServerPlan], context: int | None) -> Iterator[str]:
         if not context and BACKENDS[server.backend].launch and not BACKENDS[server.backend].lists_models:
             yield f"the context of {server.model} is not known; only --max_prompt_length keeps prompts within it"
         for run in runs:
-            if not run.dataset:
-                yield from cut_lengths(run, context)
-            elif left_out := read(run.dataset, run.multi_turn, run.trace_format).remark:
-                yield f"--dataset {run.dataset}: left out {left_out}"
+            if not isinstance(run.requests, Dataset):
+                yield from cut_lengths(run.requests, context)
+            elif left_out := datasets.read(run.requests).remark:
+                yield f"--dataset {run.requests.dataset}: left out {left_out}"
 
 
 def older(plan: list[ServerPlan]) -> Iterator[str]:
@@ -123,10 +126,10 @@ def older(plan: list[ServerPlan]) -> Iterator[str]:
         yield f"{len(old)} points have logs of an older version, which stay; they are measured anew"
 
 
-def cut_lengths(run: RunConfig, context: int | None) -> Iterator[str]:
+def cut_lengths(requests: Synthetic | Scenario, context: int | None) -> Iterator[str]:
     """Means that are missed by more than OFF, since lengths are cut to what is allowed."""
-    prompts, answers = lengths_of(run)
-    most = min(run.max_prompt_length, context - answers.mean if context else run.max_prompt_length)
+    prompts, answers = requests.lengths
+    most = min(requests.max_prompt_length, context - answers.mean if context else requests.max_prompt_length)
     for what, lengths, bound in (("prompts", prompts, most), ("generations", answers, HIGHEST * answers.mean)):
         achieved = mean_within(lengths, bound)
         if abs(achieved / lengths.mean - 1) > OFF:

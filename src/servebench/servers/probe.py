@@ -14,8 +14,8 @@ from servebench.log.schema import RunConfig
 from servebench.servers.http_call import notify, try_call
 from servebench.servers.server import Server
 from servebench.workload import Request
-from servebench.workload.synthetic import PROBE_PROMPT
-from servebench.workload.tokens import exact_texts, plain_words
+from servebench.workload.requests import PROBE_PROMPT
+from servebench.workload.texts import exact_texts, plain_words
 
 REFUSED = (400, 422)
 FIELDS = ("ignore_eos", "stream_options", "temperature", "top_p")  # that a server may not know
