@@ -17,9 +17,9 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from servebench.analysis import metrics, selection, stats
+from servebench.analysis import metrics, stats
 from servebench.cli import commandline
-from servebench.figures import curves, page
+from servebench.figures import curves, page, selection
 from servebench.figures.curves import Series
 from servebench.log.schema import Log
 

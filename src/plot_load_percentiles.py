@@ -19,9 +19,9 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from servebench.analysis import metrics, selection, stats
+from servebench.analysis import metrics, stats
 from servebench.cli import commandline
-from servebench.figures import curves, page
+from servebench.figures import curves, page, selection
 from servebench.figures.curves import Series
 from servebench.log.schema import Log, Result
 

@@ -13,11 +13,11 @@ import servebench  # noqa: F401  # isort: skip  first: it says what this Python 
 
 from matplotlib.axes import Axes
 
-from servebench.analysis import metrics, selection
-from servebench.analysis.selection import KIND, LENGTHS, MODEL
+from servebench.analysis import metrics
 from servebench.cli import commandline
-from servebench.figures import curves, page
+from servebench.figures import curves, page, selection
 from servebench.figures.curves import Placed, Series
+from servebench.figures.selection import KIND, LENGTHS, MODEL
 from servebench.log.schema import Log
 
 METRIC = "interactivity"

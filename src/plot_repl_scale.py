@@ -14,11 +14,11 @@ import sys
 
 from matplotlib.axes import Axes
 
-from servebench.analysis import metrics, selection
-from servebench.analysis.selection import BATCH, LENGTHS, MODEL, REPLICAS, TP_SIZE, Trait
+from servebench.analysis import metrics
 from servebench.cli import commandline
-from servebench.figures import curves, page
+from servebench.figures import curves, page, selection
 from servebench.figures.curves import Series
+from servebench.figures.selection import BATCH, LENGTHS, MODEL, REPLICAS, TP_SIZE, Trait
 from servebench.log.schema import Log
 
 

@@ -12,9 +12,9 @@ import servebench  # noqa: F401  # isort: skip  first: it says what this Python 
 
 from matplotlib.axes import Axes
 
-from servebench.analysis import metrics, selection
+from servebench.analysis import metrics
 from servebench.cli import commandline
-from servebench.figures import curves, page
+from servebench.figures import curves, page, selection
 from servebench.figures.curves import Series
 
 THROUGHPUTS = {"window": metrics.request_throughput, "blog": metrics.blog_throughput}

@@ -20,9 +20,9 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from servebench.analysis import metrics, selection
+from servebench.analysis import metrics
 from servebench.cli import commandline
-from servebench.figures import curves, page
+from servebench.figures import curves, page, selection
 from servebench.figures.curves import Series
 from servebench.log.schema import Log, Result
 

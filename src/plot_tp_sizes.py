@@ -14,11 +14,11 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from servebench.analysis import metrics, selection
-from servebench.analysis.selection import BATCH, KIND, LENGTHS, MODEL, REPLICAS, TP_SIZE
+from servebench.analysis import metrics
 from servebench.cli import commandline
-from servebench.figures import curves, page
+from servebench.figures import curves, page, selection
 from servebench.figures.curves import Series
+from servebench.figures.selection import BATCH, KIND, LENGTHS, MODEL, REPLICAS, TP_SIZE
 
 
 def draw(axes: Sequence[Axes], all_series: list[Series]) -> None:

@@ -15,8 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 
-from servebench.analysis import selection
-from servebench.figures import curves
+from servebench.figures import curves, selection
 from servebench.log.schema import Log
 
 sys.path.insert(0, str(ROOT / "src"))

@@ -17,8 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 import plot_timeline
-from servebench.analysis import selection
-from servebench.figures import curves, labels, page, theme
+from servebench.figures import curves, labels, page, selection, theme
 from servebench.log import schema, store
 
 SCRIPTS = sorted(path.stem for path in (ROOT / "src").glob("plot_*.py"))

@@ -19,10 +19,11 @@ import yaml
 from matplotlib.colors import is_color_like, to_hex, to_rgb
 from matplotlib.lines import Line2D
 
-from servebench.analysis import selection, trust
-from servebench.analysis.selection import Entry, Point, Trait
+from servebench.analysis import differences, trust
 from servebench.analysis.stats import Interval
 from servebench.errors import InputError
+from servebench.figures import selection
+from servebench.figures.selection import Entry, Point, Trait
 from servebench.log import store
 from servebench.log.schema import Log, RunConfig, model_name
 
@@ -182,10 +183,10 @@ def _title(shared: list[tuple[Trait, Any]], log: Log) -> str:
 def _curves(look: Series, some: list[Entry], by: Trait | None, free: tuple[str, ...]) -> list[Series]:
     """The curves of one folder: one for every value of `by` and all other settings, but those in `free`."""
     logs = [log for _, log in store.read(entry.path for entry in some)]
-    names = [name for name in selection.differing(logs) if name not in free]
+    names = [name for name in differences.differing(logs) if name not in free]
     curves: dict[tuple[Any, ...], list[Log]] = {}
     for log in logs:
-        told = selection.settings(log)
+        told = differences.settings(log)
         curves.setdefault((by.of(log) if by else "", *(told[name] for name in names)), []).append(log)
     keys = sorted(curves, key=lambda key: (key[0], -len(curves[key]), key))
     return [
@@ -227,11 +228,13 @@ def say_what_is_missing(group: Group) -> None:
 def say_what_is_unlike(group: Group) -> None:
     """Name what the curves of a figure were not asked alike, and a curve that is not what its folder says."""
     logs = [series.points[0].log for series in group.series]
-    unlike = [name for name in selection.differing(logs) if name in RunConfig.__struct_fields__ and name != "api"]
+    unlike = [
+        name for name in differences.differing(logs) if name in RunConfig.__struct_fields__ and name != "api"
+    ]
     for name in unlike if len(logs) > 1 else ():
         told: dict[str, list[str]] = {}
         for series in group.series:
-            words = selection.settings(series.points[0].log)[name]
+            words = differences.settings(series.points[0].log)[name]
             told.setdefault(words, []).append(series.label.replace(f", {words}", ""))
         _say(group, "not measured alike: " + "; ".join(f"{w} ({', '.join(who)})" for w, who in told.items()))
     if any(map(trust.stand_in, logs)):

@@ -27,12 +27,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from servebench.analysis import selection
-from servebench.analysis.selection import Point
 from servebench.cli.commandline import Parser, number
 from servebench.errors import InputError
-from servebench.figures import labels, theme
+from servebench.figures import labels, selection, theme
 from servebench.figures.curves import Group, OfLog, Placed, Series
+from servebench.figures.selection import Point
 from servebench.log.schema import Log
 
 Name = Callable[[Log], str]

@@ -28,7 +28,7 @@ from typing import Any
 from msgspec.structs import asdict, replace
 from tabulate import tabulate
 
-from servebench.analysis import columns, metrics, selection, stationarity, stats, trust
+from servebench.analysis import columns, differences, filters, metrics, stationarity, stats, trust
 from servebench.analysis.sla import Sla, parse
 from servebench.analysis.stats import Interval
 from servebench.cli import commandline
@@ -121,7 +121,7 @@ def _by_name(logs: Runs, with_backend: bool) -> dict[str, Runs]:
     for runs in identity.by_point(logs):
         name = _name(runs[0], with_backend)
         if name in found:
-            what = ", ".join(_unlike(found[name][0], runs[0]) or selection.differing([found[name][0], runs[0]]))
+            what = ", ".join(_unlike(found[name][0], runs[0]) or differences.differing([found[name][0], runs[0]]))
             raise InputError(f"{name}: runs of unlike settings ({what}) in one folder; choose with --filter")
         found[name] = runs
     return found
@@ -316,7 +316,7 @@ def _cells(row: Comparison) -> list[str]:
 
 def load(folder: Path, wanted: Sequence[tuple[str, Any]] = ()) -> Runs:
     """The logs of a folder that a filter lets through, failed ones too. Raises InputError if none was measured."""
-    logs = [log for _, log in store.load_folder(folder) if selection.passes(log, wanted)]
+    logs = [log for _, log in store.load_folder(folder) if filters.passes(log, wanted)]
     if not measured(logs):
         correct = "correct --filter" if wanted else "give a folder that run_benchmark.py wrote to"
         raise InputError(f"no measured points in {folder}; {correct}")
@@ -339,9 +339,9 @@ def main() -> int:
     add("--metric", nargs="+", metavar="NAME", help=of_metric)
     bound = "end with status 1 if B/A is so anywhere"
     add("--fail_if", nargs="+", default=[], metavar='"NAME > RATIO"', help=bound)
-    selection.add_filter(parser, "--filter")
-    selection.add_filter(parser, "--filter_a", "logs of A")
-    selection.add_filter(parser, "--filter_b", "logs of B")
+    filters.add_filter(parser, "--filter")
+    filters.add_filter(parser, "--filter_a", "logs of A")
+    filters.add_filter(parser, "--filter_b", "logs of B")
     args = parser.parse_args()
     all_a, all_b = load(args.a, args.filter + args.filter_a), load(args.b, args.filter + args.filter_b)
     a, b = measured(all_a), measured(all_b)

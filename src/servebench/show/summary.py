@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from servebench.analysis import columns, metrics, selection, stationarity, stats, trust
+from servebench.analysis import columns, differences, metrics, stationarity, stats, trust
 from servebench.analysis.sla import Sla, parse
 from servebench.cli import commandline
 from servebench.errors import InputError
@@ -162,7 +162,7 @@ def _identities(logs: list[Log]) -> tuple[str, list[str], list[list[str]]]:
 
 def _other_settings(logs: list[Log]) -> list[dict[str, str]]:
     """What else the points of one backend differ in: two of them may be of the same load."""
-    names, told = selection.differing_within(logs), map(selection.settings, logs)
+    names, told = differences.differing_within(logs), map(differences.settings, logs)
     return [{name: settings[name].removeprefix(f"{name} ") for name in names} for settings in told]
 
 

@@ -22,9 +22,9 @@ from typing import Any
 
 import msgspec
 
-from servebench.analysis import selection
 from servebench.cli import commandline
 from servebench.errors import InputError
+from servebench.figures import selection
 from servebench.log import store
 from servebench.log.identity import point_of
 from servebench.log.schema import Log, model_name

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 
-from servebench.analysis import columns, selection, stats
+from servebench.analysis import columns, differences, stats
+from servebench.figures import selection
 from servebench.log.schema import Log
 from servebench.show.spreadsheet import Cell, client
 from servebench.show.summary import load_of, show
@@ -87,7 +88,7 @@ def _columns(points: list[Runs]) -> list[Column]:
     thinks = columns.thinks_first([run.row for runs in points for run in runs])
     return [
         *(_configured(name) for name in _differing(points)),
-        *(_setting(name) for name in selection.differing_within(runs[0].log for runs in points)),
+        *(_setting(name) for name in differences.differing_within(runs[0].log for runs in points)),
         Column("load", _load),
         Column("runs", lambda runs: (str(len(runs)), len(runs))),
         Column("failed", _failures),
@@ -113,7 +114,7 @@ def _setting(name: str) -> Column:
     """A setting that points of one backend do not share."""
 
     def cell(runs: Runs) -> tuple[str, None]:
-        return escape(selection.settings(runs[0].log)[name].removeprefix(f"{name} ")), None
+        return escape(differences.settings(runs[0].log)[name].removeprefix(f"{name} ")), None
 
     return Column(name, cell, numeric=False)
 

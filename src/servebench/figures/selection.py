@@ -8,35 +8,25 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import msgspec
 
 from servebench.analysis import metrics, stationarity, trust
+from servebench.analysis.filters import add_filter, passes
 from servebench.analysis.stats import Interval, most
 from servebench.analysis.trust import Doubt
 from servebench.cli.commandline import folder
 from servebench.errors import InputError
 from servebench.log import store
 from servebench.log.identity import by_point
-from servebench.log.schema import Log, RunConfig, ServerConfig, model_label, workload_label
+from servebench.log.schema import Log, model_label, workload_label
 from servebench.log.store import read
 
-FIELDS = {f.name: f.type for kind in (ServerConfig, RunConfig) for f in msgspec.structs.fields(kind)}
-FIELDS["engine"] = str  # its name and version, as it said
-# Fields that sizes and load of a figure or of a row tell already, or that two points of one curve need not share.
-TOLD_APART = {
-    *("model", "tp_size", "max_ragged_batch_size", "num_replicas"),
-    *("mean_prompt_length", "mean_max_new_tokens", "scenario", "dataset"),
-    *("num_clients", "request_rate", "trace_speed", "num_requests", "warmup", "repetition", "seed"),
-    *("stop_when_overloaded", "request_timeout", "max_retries"),
-}
 OF_SIZES = ("urls", "gpus")  # change with tp_size and num_replicas
-MOST_LETTERS = 32  # of a setting in a legend
 LOAD_AXES = {"clients": "Clients", "rate": "Request rate (requests/s)", "trace": "Speed of the trace"}
 
 
@@ -57,43 +47,6 @@ def load_axis(log: Log) -> str:
 def load_kind(log: Log) -> str:
     """What the load is counted in; "" for clients, as the original suite has them."""
     return log.run.load[0].replace("clients", "")
-
-
-def settings(log: Log) -> dict[str, str]:
-    """What else a point was measured with, in words: two that differ in it are no points of one curve."""
-    fields = msgspec.structs.asdict(log.server) | msgspec.structs.asdict(log.run)
-    fields |= log.identity.get("environment", {})
-    told = {name: _in_words(name, value) for name, value in fields.items() if name not in TOLD_APART}
-    return told | {"engine": log.server_facts.engine or "engine unknown"}
-
-
-def _in_words(name: str, value: Any) -> str:
-    """`stream False`, `no engine_args`, `dataset_sha256 1a2b3c`; of a URL only where it leads to."""
-    if value in (None, "", (), {}):
-        return f"no {name}"
-    if name == "urls":
-        value = [f"{url.hostname}:{url.port}" if url.port else url.hostname for url in map(urlsplit, value)]
-    words = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-    words = words[:6] if name == "dataset_sha256" else words
-    return f"{name} {words if len(words) <= MOST_LETTERS else words[:MOST_LETTERS] + '...'}"
-
-
-def differing(logs: Iterable[Log]) -> list[str]:
-    """The settings that are not the same in all of these logs. A point that failed may not know its engine."""
-    values: dict[str, set[str]] = {}
-    for log in logs:
-        for name, words in settings(log).items():
-            if name != "engine" or log.server_facts.engine:
-                values.setdefault(name, set()).add(words)
-    return [name for name, different in values.items() if len(different) > 1]
-
-
-def differing_within(logs: Iterable[Log]) -> list[str]:
-    """The settings in which logs of one backend differ: between backends some always do (the engine, the API)."""
-    of_backend: dict[str, list[Log]] = {}
-    for log in logs:
-        of_backend.setdefault(log.server.backend, []).append(log)
-    return list(dict.fromkeys(name for same in of_backend.values() for name in differing(same)))
 
 
 class Trait(NamedTuple):
@@ -173,27 +126,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_filter(parser, "--filter")
 
 
-def add_filter(parser: argparse.ArgumentParser, name: str, of: str = "logs") -> None:
-    wanted = f"only {of} with this, any field of server or run, or engine; given twice, either value will do"
-    parser.add_argument(name, nargs="+", type=_condition, default=[], metavar="FIELD=VALUE", help=wanted)
-
-
-def _condition(text: str) -> tuple[str, Any]:
-    """An argparse type: FIELD=VALUE, the value in the field's type (tuples and objects as JSON)."""
-    name, _, value = text.partition("=")
-    if name not in FIELDS:
-        raise argparse.ArgumentTypeError(f"{text!r} is not FIELD=VALUE; fields are {', '.join(FIELDS)}")
-    try:
-        return name, msgspec.convert(value, FIELDS[name], strict=False)
-    except msgspec.MsgspecError as error:
-        why = error
-    try:
-        return name, msgspec.json.decode(value, type=FIELDS[name])
-    except msgspec.MsgspecError:
-        lists = "; lists and objects are JSON" if "array" in str(why) or "object" in str(why) else ""
-        raise argparse.ArgumentTypeError(f"{text!r}: {why}{lists}") from None
-
-
 def chosen(args: argparse.Namespace) -> dict[Path, list[Entry]]:
     """Logs of measured points, by the folder they lie in. Ends with one line if there is none."""
     found = {
@@ -231,11 +163,3 @@ def entries(place: Path) -> Iterator[Entry]:
 def _wanted(log: Log, args: argparse.Namespace) -> bool:
     of_model = args.model_name is None or model_label(args.model_name) == model_label(log.server.model)
     return of_model and passes(log, args.filter)
-
-
-def passes(log: Log, conditions: Sequence[tuple[str, Any]]) -> bool:
-    """Has the log what --filter asks for?"""
-    values = msgspec.structs.asdict(log.server) | msgspec.structs.asdict(log.run)
-    values["engine"] = log.server_facts.engine
-    given = {name: [value for other, value in conditions if other == name] for name, _ in conditions}
-    return all(values[name] in either for name, either in given.items())
