@@ -21,8 +21,9 @@ from matplotlib.ticker import PercentFormatter
 
 from servebench.analysis import metrics
 from servebench.cli import commandline
-from servebench.figures import curves, page, selection
+from servebench.figures import curves, plotting, selection
 from servebench.figures.curves import Series
+from servebench.figures.page import page, plot_parser
 from servebench.log.schema import Log
 
 Samples = Callable[[Log], np.ndarray]
@@ -54,28 +55,28 @@ def draw_series(ax: Axes, series: Series, metric: str, runs: list[np.ndarray]) -
     """All runs together, and each of several thin behind them."""
     together, point = np.concatenate(runs), series.points[0]
     if not len(together):
-        page.leave_out(ax, series)
+        plotting.explain_absence(ax, series)
         return
     look: dict[str, Any] = {"color": series.color, "drawstyle": "steps-post", "linestyle": series.linestyle}
     if doubt := point.doubt(metric):
         look["linestyle"] = DOUBTED
-        page.explain(ax, f"decides nothing: {doubt.kind}", linestyle=DOUBTED)
+        plotting.explain(ax, f"decides nothing: {doubt.kind}", linestyle=DOUBTED)
     several = len(runs) > 1
     for run, log in zip(runs, point.runs, strict=True):
         if several and len(run):
             ax.plot(*steps(run, 1 - metrics.failed_share(log)), linewidth=0.6, alpha=0.5, **look)
     if several:
-        page.explain(ax, "a run", linestyle="-", linewidth=0.6)
-    label = page.with_failures(series.label, point)
+        plotting.explain(ax, "a run", linestyle="-", linewidth=0.6)
+    label = plotting.with_failures(series.label, point)
     ax.plot(*steps(together, 1 - point.failed_share), label=label, **look)
 
 
 def main() -> None:
-    parser = page.parser(__doc__, "cdf")
+    parser = plot_parser(__doc__, "cdf")
     curves.add_every_load(parser)
     args = parser.parse_args()
     for group in curves.groups(args, selection.CONFIGURATION, one_of=(selection.LOAD,)):
-        with page.page(args, group) as figure:
+        with page(args, group) as figure:
             figure.set_size_inches(8.0, 5.6)
             for ax, (label, panel) in zip(figure.subplots(2, 2).flat, PANELS.items(), strict=True):
                 draw(ax, group.series, *panel)

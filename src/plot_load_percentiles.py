@@ -12,17 +12,18 @@ from __future__ import annotations
 import servebench  # noqa: F401  # isort: skip  first: it says what this Python lacks
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
+from msgspec.structs import replace
 
 from servebench.analysis import metrics, stats
 from servebench.cli import commandline
-from servebench.figures import curves, page, selection
+from servebench.figures import curves, plotting, selection
 from servebench.figures.curves import Series
+from servebench.figures.page import page, plot_parser
 from servebench.log.schema import Log, Result
 
 PERCENTILES = {99: "-", 90: "--", 50: ":"}
@@ -52,19 +53,18 @@ def draw(ax: Axes, all_series: list[Series], metric: str, of_request: OfRequest)
     """The percentiles of one latency on an axis of powers of ten, since they lie far apart."""
     cross = {"marker": "x", "color": plt.rcParams["text.color"], "markersize": 4, "linestyle": ""}
     for q, linestyle in PERCENTILES.items():
-        page.explain(ax, f"P{q}", linestyle=linestyle)
+        plotting.explain(ax, f"P{q}", linestyle=linestyle)
     for q, linestyle in PERCENTILES.items():
         for series in all_series:
-            placed = series.placed(selection.load_of, partial(percentile, of_request, q))
-            page.draw_placed(ax, placed, replace(series, linestyle=linestyle), metric)
-            drawn = [p for p in placed if not p.point.gathered(metric)]
-            few = [p for p in drawn if any(too_few(of_request, q, log) for log in p.point.runs)]
+            points = series.plot_points(selection.load_of, partial(percentile, of_request, q))
+            points = plotting.draw_points(ax, points, replace(series, linestyle=linestyle), metric)
+            few = [p for p in points if any(too_few(of_request, q, log) for log in p.point.runs)]
             if few:
-                ax.plot(*page.middles(few), **cross)
-                page.explain(ax, "too few requests for this percentile", **cross)
+                ax.plot(*plotting.means(few), **cross)
+                plotting.explain(ax, "too few requests for this percentile", **cross)
             if q == max(PERCENTILES):
-                page.mark(ax, placed, series, metric)
-    page.whole_numbers(ax.xaxis)
+                plotting.label_points(ax, points, series, metric)
+    plotting.whole_numbers(ax.xaxis)
     ax.set_yscale("log")
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter("{x:g}")
@@ -72,9 +72,9 @@ def draw(ax: Axes, all_series: list[Series], metric: str, of_request: OfRequest)
 
 
 def main() -> None:
-    args = page.parser(__doc__, "load_percentiles").parse_args()
+    args = plot_parser(__doc__, "load_percentiles").parse_args()
     for group in curves.groups(args, selection.CONFIGURATION):
-        with page.page(args, group) as figure:
+        with page(args, group) as figure:
             figure.set_size_inches(8.0, 4.4)
             panels = LATENCIES | (ANSWER if thinks_first(group.series) else {})
             axes: Sequence[Axes] = figure.subplots(1, len(panels))

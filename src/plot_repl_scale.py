@@ -16,8 +16,9 @@ from matplotlib.axes import Axes
 
 from servebench.analysis import metrics
 from servebench.cli import commandline
-from servebench.figures import curves, page, selection
+from servebench.figures import curves, plotting, selection
 from servebench.figures.curves import Series
+from servebench.figures.page import page, plot_parser
 from servebench.figures.selection import BATCH, LENGTHS, MODEL, REPLICAS, TP_SIZE, Trait
 from servebench.log.schema import Log
 
@@ -38,17 +39,18 @@ FAMILY = (MODEL, TP_SIZE, BATCH, *LENGTHS, LOAD)
 
 def draw(ax: Axes, all_series: list[Series]) -> None:
     for series in all_series:
-        placed = page.draw_curve(ax, series, replicas, metrics.request_throughput, "request_throughput")
-        if placed:
-            fewest, rate, most = placed[0].x.mean, placed[0].y.mean, placed[-1].x.mean
+        points = plotting.draw_curve(ax, series, replicas, metrics.request_throughput, "request_throughput")
+        if points:
+            fewest, rate, most = points[0].x.mean, points[0].y.mean, points[-1].x.mean
             ax.plot([fewest, most], [rate, rate * most / fewest], ":", color=series.color, linewidth=1.2)
-            page.explain(ax, "perfect scaling", linestyle=":")
+            plotting.explain(ax, "perfect scaling", linestyle=":")
     ax.set(xlabel="Replicas", ylabel="Throughput (requests/s)")
-    page.counted_from_zero(ax)
+    plotting.start_at_zero(ax)
+    plotting.whole_numbers(ax.xaxis)
 
 
 def main() -> None:
-    parser = page.parser(__doc__, "repl_scale")
+    parser = plot_parser(__doc__, "repl_scale")
     what = "a figure each [all measured]"
     parser.add_argument("--clients_per_replica", type=float, nargs="+", metavar="N", help=what)
     args = parser.parse_args()
@@ -58,7 +60,7 @@ def main() -> None:
         found.add(load)
         if args.clients_per_replica and load not in args.clients_per_replica:
             continue
-        with page.page(args, group) as figure:
+        with page(args, group) as figure:
             draw(figure.subplots(), group.series)
     if found and args.clients_per_replica and not found & set(args.clients_per_replica):
         there = ", ".join(f"{load:g}" for load in sorted(found))

@@ -22,8 +22,9 @@ from matplotlib.figure import Figure
 
 from servebench.analysis import metrics
 from servebench.cli import commandline
-from servebench.figures import curves, page, selection
+from servebench.figures import curves, plotting, selection
 from servebench.figures.curves import Series
+from servebench.figures.page import page, plot_parser
 from servebench.log.schema import Log, Result
 
 WAITING, GENERATING, FAILED = "#9AA0A6", "#0072B2", "#D7263D"
@@ -102,24 +103,24 @@ def columns(figure: Figure, all_series: list[Series]) -> None:
     figure.set_size_inches(min(8.0, 4.6 + 1.8 * len(all_series)), 5.6)
     axes = figure.subplots(2, len(all_series), sharex="col", sharey="row", height_ratios=(3, 1), squeeze=False)
     for column, series in zip(axes.T, all_series, strict=True):
-        draw(tuple(column), series.points[0].log)
+        draw(tuple(column), series.log)
         column[0].set_title(fill(series.label, max(12, 80 // len(all_series))))
     axes[0, 0].invert_yaxis()
     axes[0, 0].set_ylabel("Request, in the order of sending")
     axes[1, 0].set_ylim(bottom=0)
     axes[1, 0].set_ylabel("Running")
     figure.supxlabel("Time since the first request (s)", fontsize=10)
-    page.whole_numbers(axes[0, 0].yaxis)
-    page.whole_numbers(axes[1, 0].yaxis, 4)
+    plotting.whole_numbers(axes[0, 0].yaxis)
+    plotting.whole_numbers(axes[1, 0].yaxis, 4)
 
 
 def main() -> None:
-    parser = page.parser(__doc__, "timeline")
+    parser = plot_parser(__doc__, "timeline")
     curves.add_every_load(parser)
     args = parser.parse_args()
     one_of = (selection.LOAD, selection.REPETITION)
     for group in curves.groups(args, selection.CONFIGURATION, one_of=one_of):
-        with page.page(args, group) as figure:
+        with page(args, group) as figure:
             columns(figure, group.series)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,8 +13,9 @@ from conftest import ROOT, make_log, make_result, point
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
+from msgspec.structs import replace
 
-from servebench.figures import curves, selection
+from servebench.figures import curves
 from servebench.log.schema import Log
 
 sys.path.insert(0, str(ROOT / "src"))
@@ -32,7 +32,7 @@ import plot_tp_sizes
 
 
 def series(*logs: Log) -> list[curves.Series]:
-    return [curves.Series("vllm", selection.points_of(logs), "#0072B2")]
+    return [curves.Series("vllm", "#0072B2", points=curves.points_of(logs))]
 
 
 def drawn(ax: Axes) -> list[Line2D]:
