@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from servebench.analysis.metrics import schedule_wait_s
+from servebench.analysis.latency import schedule_wait_s
 from servebench.load.fleet import run_load
 from servebench.load.sharding import Target
 from servebench.log.schema import RunConfig

@@ -25,7 +25,7 @@ import msgspec
 import numpy as np
 from tabulate import tabulate
 
-from servebench.analysis import metrics
+from servebench.analysis import latency, samples
 from servebench.log import store
 from servebench.reference.answers import RequestRecord
 from servebench.reference.calibrate import GAP_S, TOKENS, reference_server
@@ -54,7 +54,7 @@ def ours(url: str, clients: int, requests: int, folder: Path) -> list[object]:
 
 def read_ours(folder: Path) -> Report:
     log = store.load(next(folder.glob("openai/*.json")))
-    ttft, itl = metrics.each(log, metrics.ttft_s) * 1e3, metrics.pooled_itl_s(log) * 1e3
+    ttft, itl = samples.each(log, latency.ttft_s) * 1e3, samples.pooled_itl_s(log) * 1e3
     return _statistics(ttft, itl)
 
 

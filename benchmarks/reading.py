@@ -28,7 +28,7 @@ import numpy as np
 from tabulate import tabulate
 from tokenizers import Tokenizer
 
-from servebench.analysis import sla
+from servebench.analysis import deadlines
 from servebench.log import schema, store
 from servebench.log.schema import Log, Result, RunConfig, ServerConfig, ServerFacts
 from servebench.workload.tokens import exact_texts
@@ -154,9 +154,9 @@ def main() -> None:
     tokenizer = Tokenizer.from_file(str(args.tokenizer))
     prompts = exact_texts(tokenizer, [PROMPT_TOKENS] * TOKENIZED, np.random.default_rng(0))
     each = seconds(lambda: [tokenizer.encode(prompt) for prompt in prompts]) / TOKENIZED
-    times = args.logs * args.requests * len(sla.GENERATION_RATES)
+    times = args.logs * args.requests * len(deadlines.GENERATION_RATES)
     print(f"the original's way: {each * 1e3:.2f} ms a prompt of {PROMPT_TOKENS} tokens, {times} times: "
-          f"{each * times:.0f} s for its {len(sla.GENERATION_RATES)} SLAs")  # fmt: skip
+          f"{each * times:.0f} s for its {len(deadlines.GENERATION_RATES)} SLAs")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from servebench.analysis import metrics, target_ci
+from servebench.analysis import samples, target_ci
 from servebench.log import store
 from servebench.log.schema import Log
 from servebench.reference.calibrate import reference_server
@@ -82,7 +82,7 @@ def show(measured: list[list[Log]], args: argparse.Namespace) -> None:
         if all(width(runs[:n]) <= args.target_ci for runs in measured)
     ]
     fixed = enough[0] if enough else args.max_runs
-    requests = [len(metrics.measured(runs[0])) for runs in measured]
+    requests = [len(samples.measured(runs[0])) for runs in measured]
     rows = [
         [
             runs[0].run.num_clients,

@@ -19,7 +19,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from servebench.analysis import metrics
+from servebench.analysis import latency, samples
 from servebench.cli import commandline
 from servebench.figures import curves, plotting, selection
 from servebench.figures.curves import Series
@@ -30,10 +30,10 @@ Samples = Callable[[Log], np.ndarray]
 DOUBTED = (0, (1, 3))  # the line of what decides nothing
 MOST_STEPS = 500  # of a curve; more could not be seen
 PANELS: dict[str, tuple[str, Samples]] = {
-    "TTFT (s)": ("ttft", partial(metrics.each, of_request=metrics.ttft_s)),
-    "TPOT (s/token)": ("tpot", partial(metrics.each, of_request=metrics.tpot_s)),
-    "ITL (s)": ("itl", metrics.pooled_itl_s),
-    "E2E latency (s)": ("e2e", partial(metrics.each, of_request=metrics.e2e_s)),
+    "TTFT (s)": ("ttft", partial(samples.each, of_request=latency.ttft_s)),
+    "TPOT (s/token)": ("tpot", partial(samples.each, of_request=latency.tpot_s)),
+    "ITL (s)": ("itl", samples.pooled_itl_s),
+    "E2E latency (s)": ("e2e", partial(samples.each, of_request=latency.e2e_s)),
 }
 
 
@@ -64,7 +64,7 @@ def draw_series(ax: Axes, series: Series, metric: str, runs: list[np.ndarray]) -
     several = len(runs) > 1
     for run, log in zip(runs, point.runs, strict=True):
         if several and len(run):
-            ax.plot(*steps(run, 1 - metrics.failed_share(log)), linewidth=0.6, alpha=0.5, **look)
+            ax.plot(*steps(run, 1 - samples.failed_share(log)), linewidth=0.6, alpha=0.5, **look)
     if several:
         plotting.explain(ax, "a run", linestyle="-", linewidth=0.6)
     label = plotting.with_failures(series.label, point)

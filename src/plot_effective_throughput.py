@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from servebench.analysis import sla
+from servebench.analysis import deadlines
 from servebench.cli import commandline
 from servebench.figures import curves, plotting, selection
 from servebench.figures.curves import Series
@@ -29,27 +29,28 @@ RATE = commandline.number(float, 1e-3)  # tokens/s
 KINDS = {"ema": "moving average", "cum": "running sum"}
 
 
-def sla_of(kind: str, prompt_rate: float, rate: float, span: int) -> sla.Met:
+def sla_of(kind: str, prompt_rate: float, rate: float, span: int) -> deadlines.Met:
     """Prompt and generation SLA together."""
 
     def met(log: Log) -> np.ndarray:
-        generation = sla.meets_ema(log, rate, span) if kind == "ema" else sla.meets_cumulative(log, rate)
-        return sla.meets_prompt(log, prompt_rate) & generation
+        average = kind == "ema"
+        generation = deadlines.meets_ema(log, rate, span) if average else deadlines.meets_cumulative(log, rate)
+        return deadlines.meets_prompt(log, prompt_rate) & generation
 
     return met
 
 
-def effective(met: sla.Met, log: Log) -> float | None:
+def effective(met: deadlines.Met, log: Log) -> float | None:
     """Answers that came whole (not streamed) say nothing of tokens: such points are left out."""
-    return sla.effective_throughput(log, met) if log.run.stream else None
+    return deadlines.effective_throughput(log, met) if log.run.stream else None
 
 
-def draw(ax: Axes, all_series: list[Series], met: sla.Met) -> None:
+def draw(ax: Axes, all_series: list[Series], met: deadlines.Met) -> None:
     for series in all_series:
         plotting.draw_curve(ax, series, selection.load_of, partial(effective, met), "effective_throughput")
 
 
-def panels(figure: Figure, all_series: list[Series], slas: dict[float, sla.Met]) -> None:
+def panels(figure: Figure, all_series: list[Series], slas: dict[float, deadlines.Met]) -> None:
     """One panel a generation rate, on common axes."""
     columns = min(3, len(slas))
     rows = math.ceil(len(slas) / columns)
@@ -70,11 +71,11 @@ def panels(figure: Figure, all_series: list[Series], slas: dict[float, sla.Met])
 def main() -> None:
     parser = plot_parser(__doc__, "goodtput")
     add = parser.add_argument
-    prompt, rates = sla.PROMPT_RATE, sla.GENERATION_RATES
+    prompt, rates = deadlines.PROMPT_RATE, deadlines.GENERATION_RATES
     add("--sla_prompt_tokens_per_sec", type=RATE, default=prompt, metavar="R", help="[512]")
     gen = "a panel each [1 2 3 4 6 8]"
     add("--sla_gen_tokens_per_sec", type=RATE, nargs="+", default=rates, metavar="R", help=gen)
-    add("--ema_span", type=commandline.number(int, 1), default=sla.EMA_SPAN, metavar="N", help="tokens [16]")
+    add("--ema_span", type=commandline.number(int, 1), default=deadlines.EMA_SPAN, metavar="N", help="tokens [16]")
     args = parser.parse_args()
     prompt = args.sla_prompt_tokens_per_sec
     for group in curves.groups(args, selection.CONFIGURATION):

@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from servebench.analysis import metrics, stats
+from servebench.analysis import cache, latency, samples, stats
 from servebench.cli import commandline
 from servebench.figures import curves, plotting, selection
 from servebench.figures.curves import Series
@@ -29,16 +29,16 @@ PERCENTILES = (50, 90, 95)
 Gaps = Callable[[Log], np.ndarray]
 
 
-@metrics.once_a_log
+@cache.once_a_log
 def token_latencies_s(log: Log, skip_head_token_num: int, skip_request_num: int) -> np.ndarray:
     """Gaps between events, without the first of each request and without the first requests. Shape (gaps,)."""
-    requests = metrics.succeeded(log)[skip_request_num:]
-    gaps = [metrics.itl_s(r)[max(0, skip_head_token_num - 1) :] for r in requests]
+    requests = samples.succeeded(log)[skip_request_num:]
+    gaps = [latency.itl_s(r)[max(0, skip_head_token_num - 1) :] for r in requests]
     return np.concatenate([np.empty(0), *gaps])
 
 
 def percentile(gaps: Gaps, q: int, log: Log) -> float | None:
-    return metrics.percentile(gaps(log), q)
+    return stats.percentile(gaps(log), q)
 
 
 def draw(ax: Axes, all_series: list[Series], gaps: Gaps) -> None:

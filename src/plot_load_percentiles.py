@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
 from msgspec.structs import replace
 
-from servebench.analysis import metrics, stats
+from servebench.analysis import latency, samples, stats
 from servebench.cli import commandline
 from servebench.figures import curves, plotting, selection
 from servebench.figures.curves import Series
@@ -29,24 +29,24 @@ from servebench.log.schema import Log, Result
 PERCENTILES = {99: "-", 90: "--", 50: ":"}
 OfRequest = Callable[[Result], float | None]
 LATENCIES: dict[str, tuple[str, OfRequest]] = {
-    "TTFT (s)": ("ttft", metrics.ttft_s),
-    "TPOT (s/token)": ("tpot", metrics.tpot_s),
+    "TTFT (s)": ("ttft", latency.ttft_s),
+    "TPOT (s/token)": ("tpot", latency.tpot_s),
 }
-ANSWER = {"Time to first answer token (s)": ("time_to_first", metrics.time_to_first_answer_token_s)}
+ANSWER = {"Time to first answer token (s)": ("time_to_first", latency.time_to_first_answer_token_s)}
 
 
 def percentile(of_request: OfRequest, q: int, log: Log) -> float | None:
-    return metrics.percentile(metrics.each(log, of_request), q)
+    return stats.percentile(samples.each(log, of_request), q)
 
 
 def thinks_first(all_series: list[Series]) -> bool:
     """Do answers begin with reasoning, so that their first token is not that of the answer?"""
     logs = [log for series in all_series for point in series.points for log in point.runs]
-    return any(r.first_answer_event != 0 for log in logs for r in metrics.succeeded(log) if r.streamed)
+    return any(r.first_answer_event != 0 for log in logs for r in samples.succeeded(log) if r.streamed)
 
 
 def too_few(of_request: OfRequest, q: int, log: Log) -> bool:
-    return not stats.carries(metrics.each(log, of_request), q)
+    return not stats.carries(samples.each(log, of_request), q)
 
 
 def draw(ax: Axes, all_series: list[Series], metric: str, of_request: OfRequest) -> None:

@@ -13,7 +13,7 @@ import servebench  # noqa: F401  # isort: skip  first: it says what this Python 
 
 from matplotlib.axes import Axes
 
-from servebench.analysis import metrics
+from servebench.analysis import latency, samples, stats, throughput
 from servebench.cli import commandline
 from servebench.figures import curves, plotting, selection
 from servebench.figures.curves import PlotPoint, Series
@@ -26,7 +26,7 @@ METRIC = "interactivity"
 
 def per_user(log: Log) -> float | None:
     """Interactivity of the median request, tokens/s."""
-    return metrics.percentile(metrics.interactivity(log), 50)
+    return stats.percentile(samples.each(log, latency.interactivity_per_s), 50)
 
 
 def frontier(points: list[PlotPoint]) -> list[PlotPoint]:
@@ -44,7 +44,7 @@ def name(log: Log) -> str:
 
 def draw(ax: Axes, all_series: list[Series]) -> None:
     for series in all_series:
-        points = series.plot_points(per_user, metrics.throughput_per_gpu)
+        points = series.plot_points(per_user, throughput.throughput_per_gpu)
         points = plotting.without_buffered(ax, points, series, METRIC)
         doubtful = [p for p in points if p.point.doubt(METRIC)]  # such a point beats none
         best = frontier([p for p in points if p not in doubtful] or doubtful)

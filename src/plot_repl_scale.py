@@ -14,7 +14,7 @@ import sys
 
 from matplotlib.axes import Axes
 
-from servebench.analysis import metrics
+from servebench.analysis import throughput
 from servebench.cli import commandline
 from servebench.figures import curves, plotting, selection
 from servebench.figures.curves import Series
@@ -39,7 +39,7 @@ FAMILY = (MODEL, TP_SIZE, BATCH, *LENGTHS, LOAD)
 
 def draw(ax: Axes, all_series: list[Series]) -> None:
     for series in all_series:
-        points = plotting.draw_curve(ax, series, replicas, metrics.request_throughput, "request_throughput")
+        points = plotting.draw_curve(ax, series, replicas, throughput.request_throughput, "request_throughput")
         if points:
             fewest, rate, most = points[0].x.mean, points[0].y.mean, points[-1].x.mean
             ax.plot([fewest, most], [rate, rate * most / fewest], ":", color=series.color, linewidth=1.2)

@@ -12,19 +12,19 @@ import servebench  # noqa: F401  # isort: skip  first: it says what this Python 
 
 from matplotlib.axes import Axes
 
-from servebench.analysis import metrics
+from servebench.analysis import samples, throughput
 from servebench.cli import commandline
 from servebench.figures import curves, plotting, selection
 from servebench.figures.curves import Series
 from servebench.figures.page import page, plot_parser
 
-THROUGHPUTS = {"window": metrics.request_throughput, "blog": metrics.blog_throughput}
+THROUGHPUTS = {"window": throughput.request_throughput, "blog": throughput.blog_throughput}
 
 
-def draw(ax: Axes, all_series: list[Series], throughput: str) -> None:
+def draw(ax: Axes, all_series: list[Series], way: str) -> None:
     """Curves in the order of load, each point with its load."""
     for series in all_series:
-        points = series.plot_points(THROUGHPUTS[throughput], metrics.mean_e2e_s)
+        points = series.plot_points(THROUGHPUTS[way], samples.mean_e2e_s)
         points = [p for p in points if p.x.mean <= series.x_max and p.y.mean <= series.y_max]
         plotting.draw_points(ax, points, series, "e2e")
         plotting.label_points(ax, points, series, "e2e", selection.load_name)

@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from servebench.analysis import metrics
+from servebench.analysis import latency
 from servebench.cli import commandline
 from servebench.figures import curves, plotting, selection
 from servebench.figures.curves import Series
@@ -43,14 +43,14 @@ class Span(NamedTuple):
 def spans(log: Log) -> list[Span]:
     """Every request of the run, warm-up too, in the order of sending."""
     results = sorted(log.results, key=lambda r: r.sent_ns)
-    end_ns = max(metrics.end_ns(r) for r in results)
+    end_ns = max(latency.end_ns(r) for r in results)
     return [_span(r, results[0].sent_ns, max(end_ns, log.window_ns[1] if log.window_ns else 0)) for r in results]
 
 
 def _span(r: Result, start_ns: int, end_ns: int) -> Span:
     """One that was cut off was in flight to the end, and without a token it waited that long."""
     cut_off = r.finish_reason == "cancelled"
-    last_ns = end_ns if cut_off else metrics.end_ns(r)
+    last_ns = end_ns if cut_off else latency.end_ns(r)
     first_ns = r.sent_ns + r.event_ns[0] if r.event_ns else last_ns
     sent, first, last = ((t - start_ns) / 1e9 for t in (r.sent_ns, first_ns, last_ns))
     return Span(sent, first, last, r.error is not None, cut_off)

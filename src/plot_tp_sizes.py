@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from servebench.analysis import metrics
+from servebench.analysis import samples, throughput
 from servebench.cli import commandline
 from servebench.figures import curves, plotting, selection
 from servebench.figures.curves import Series
@@ -26,14 +26,14 @@ def draw(axes: Sequence[Axes], all_series: list[Series]) -> None:
     """Latency and TFLOP/s per GPU against the load on the first two, against each other on the third."""
     axis = selection.load_axis(all_series[0].log)
     for series in all_series:
-        plotting.draw_curve(axes[0], series, selection.load_of, metrics.mean_e2e_s, "e2e")
-    known = [series for series in all_series if series.plot_points(selection.load_of, metrics.tflops_per_gpu)]
+        plotting.draw_curve(axes[0], series, selection.load_of, samples.mean_e2e_s, "e2e")
+    known = [series for series in all_series if series.plot_points(selection.load_of, throughput.tflops_per_gpu)]
     for ax in () if known else axes[1:]:
         ax.text(0.5, 0.5, "the model's name does not\ntell its parameters", ha="center", transform=ax.transAxes)
         ax.set(xticks=[], yticks=[])
     for series in known:
-        plotting.draw_curve(axes[1], series, selection.load_of, metrics.tflops_per_gpu, "tflops_per_gpu")
-        of_both = metrics.tflops_per_gpu, metrics.mean_e2e_s
+        plotting.draw_curve(axes[1], series, selection.load_of, throughput.tflops_per_gpu, "tflops_per_gpu")
+        of_both = throughput.tflops_per_gpu, samples.mean_e2e_s
         plotting.draw_curve(axes[2], series, *of_both, "e2e", selection.load_name)
     axes[0].set(xlabel=axis, ylabel="Mean E2E latency (s)")
     axes[1].set(xlabel=axis, ylabel="TFLOP/s per GPU")

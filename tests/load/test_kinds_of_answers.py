@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from servebench.analysis import metrics
+from servebench.analysis import latency, samples
 from servebench.log import store
 from servebench.log.schema import Log, Result
 from servebench.reference import calibrate
@@ -42,7 +42,7 @@ def measured(
 
 
 def same_tokens(log: Log, told: Told) -> bool:
-    done = metrics.succeeded(log)
+    done = samples.succeeded(log)
     return len(done) == 6 and all(
         list(r.event_tokens) == told[r.id].event_tokens
         and r.generated_tokens == told[r.id].tokens == TOKENS
@@ -56,7 +56,7 @@ def near(
     log: Log, told: Told, of_request: Callable[[Result], float | None], truth_s: Callable[..., float]
 ) -> bool:
     """Is the client's median near the record's? (Of one request a busy machine may say anything.)"""
-    done = metrics.succeeded(log)
+    done = samples.succeeded(log)
     off = [abs((of_request(r) or 0.0) - truth_s(told[r.id])) for r in done]
     return float(np.median(off)) < NEAR_S
 
@@ -77,29 +77,29 @@ LAST = [(say, "last") for say in CHAT_ANSWERS]
 def test_tokens_and_times_are_the_servers(measured: Callable[..., tuple[Log, Told]], say: str, usage: str) -> None:
     log, told = measured("--say", say, "--usage", usage)
     assert same_tokens(log, told)
-    assert near(log, told, metrics.ttft_s, after_s(0))
-    assert near(log, told, metrics.e2e_s, after_s(-1))
+    assert near(log, told, latency.ttft_s, after_s(0))
+    assert near(log, told, latency.e2e_s, after_s(-1))
     first_answer = TOKENS // 2 if say in ("reasoning", "parts", "reasoning_tool_calls") else 0
-    assert near(log, told, metrics.time_to_first_answer_token_s, after_s(first_answer))
-    assert near(log, told, lambda r: 10 * (metrics.tpot_s(r) or 0.0), lambda sent: 10 * tpot_s(sent))
+    assert near(log, told, latency.time_to_first_answer_token_s, after_s(first_answer))
+    assert near(log, told, lambda r: 10 * (latency.tpot_s(r) or 0.0), lambda sent: 10 * tpot_s(sent))
 
 
 def test_an_answer_that_comes_all_at_once_has_a_ttft(measured: Callable[..., tuple[Log, Told]]) -> None:
     log, told = measured("--buffered")
     assert same_tokens(log, told)
-    assert near(log, told, metrics.ttft_s, after_s(0)) and near(log, told, metrics.e2e_s, after_s(-1))
-    assert all(metrics.ttft_s(r) == metrics.e2e_s(r) > TOKENS * GAP_S for r in metrics.succeeded(log))
+    assert near(log, told, latency.ttft_s, after_s(0)) and near(log, told, latency.e2e_s, after_s(-1))
+    assert all(latency.ttft_s(r) == latency.e2e_s(r) > TOKENS * GAP_S for r in samples.succeeded(log))
 
 
 def test_all_tokens_in_one_event_have_a_ttft(measured: Callable[..., tuple[Log, Told]]) -> None:
     log, told = measured("--tokens_per_event", str(TOKENS))
     assert same_tokens(log, told)
-    assert near(log, told, metrics.ttft_s, after_s(0))
-    assert all(metrics.tpot_s(r) is None for r in metrics.succeeded(log))
+    assert near(log, told, latency.ttft_s, after_s(0))
+    assert all(latency.tpot_s(r) is None for r in samples.succeeded(log))
 
 
 @pytest.mark.parametrize("say", ["text", "reasoning"])
 def test_a_whole_answer_has_no_ttft(measured: Callable[..., tuple[Log, Told]], say: str) -> None:
     log, told = measured("--say", say, load=("--no_stream",))
     assert same_tokens(log, told)
-    assert not any(r.streamed for r in log.results) and metrics.each(log, metrics.ttft_s).size == 0
+    assert not any(r.streamed for r in log.results) and samples.each(log, latency.ttft_s).size == 0

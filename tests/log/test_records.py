@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import make_log, make_result
 
-from servebench.analysis import metrics, sla
+from servebench.analysis import deadlines, latency, throughput
 from servebench.errors import InputError, LogError
 from servebench.log import original, schema, store
 from servebench.log.schema import Log, RunConfig, ServerConfig
@@ -106,8 +106,8 @@ def test_a_log_of_the_original_suite_is_read(tmp_path: Path) -> None:
     path.write_text(json.dumps(stored))
     log = store.load(path)
     assert (log.server.backend, log.run.num_clients, log.quality.verdict) == ("fastgen", 2, "unknown")
-    assert [metrics.e2e_s(r) for r in log.results] == pytest.approx([1.5, 2.0])
-    assert metrics.ttft_s(log.results[0]) == pytest.approx(1.0)
+    assert [latency.e2e_s(r) for r in log.results] == pytest.approx([1.5, 2.0])
+    assert latency.ttft_s(log.results[0]) == pytest.approx(1.0)
     assert log.window_ns == (100_500_000_000, 101_500_000_000)  # both were in flight
 
 
@@ -141,8 +141,8 @@ def test_throughput_of_the_originals_logs_is_that_of_its_closed_loop(clients: in
             responses.append(response(start_s, [took_s / 10] * 10))
             heapq.heappush(free, (start_s + took_s, client))
         log = original.decode(original_log(responses, num_clients=clients), "x.json")
-        rates.append(metrics.request_throughput(log))
-        tokens.append(metrics.output_token_throughput(log))
+        rates.append(throughput.request_throughput(log))
+        tokens.append(throughput.output_token_throughput(log))
     assert np.mean(rates) == pytest.approx(clients / 5.0, rel=0.02)
     assert np.mean(tokens) == pytest.approx(10 * clients / 5.0, rel=0.02)
 
@@ -153,7 +153,7 @@ def test_prompts_of_the_originals_logs_are_as_long_as_their_texts() -> None:
     responses = [response(0, [t, 0.1], "p" * n) for t, n in zip(ttft_s, (1000, 3000, 5000), strict=True)]
     log = original.decode(original_log(responses), "x.json")
     assert [r.prompt_tokens for r in log.results] == [867, 2600, 4333]
-    assert sla.meets_prompt(log).tolist() == [False, True, True]
+    assert deadlines.meets_prompt(log).tolist() == [False, True, True]
 
 
 def test_originals_with_other_prompts_are_not_compared() -> None:

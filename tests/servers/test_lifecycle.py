@@ -13,7 +13,7 @@ import pytest
 from conftest import ours
 from real_engines import LLAMACPP, VLLM, engines, logs, nothing_is_left, wait_for, workers
 
-from servebench.analysis import metrics
+from servebench.analysis import samples
 from servebench.servers.launch import free_ports
 
 Benchmark = Callable[..., tuple[int, str, str]]
@@ -90,13 +90,13 @@ def test_the_death_of_one_replica_of_two_fails_the_point(driver: Driver, results
     assert process.returncode == 1
     (log,) = logs(results).values()
     assert log.status == "failed" and "killed by SIGKILL" in (log.failure or "")
-    assert {r.server for r in metrics.measured(log)} == {0, 1}
+    assert {r.server for r in samples.measured(log)} == {0, 1}
 
 
 def test_a_replica_each_is_asked(benchmark: Benchmark, results: Path) -> None:
     code, _, err = benchmark(*LLAMACPP, "--num_replicas", 2, "--num_clients", 4, "--num_requests", 12)
     assert code == 0, err
-    asked = [r.server for r in metrics.succeeded(logs(results)[4])]
+    asked = [r.server for r in samples.succeeded(logs(results)[4])]
     assert min(asked.count(0), asked.count(1)) > 0
 
 
@@ -105,7 +105,7 @@ def test_a_router_stands_before_the_replicas(benchmark: Benchmark, results: Path
     code, out, err = benchmark(*VLLM, *load)
     assert code == 0, out + err
     log = logs(results)[4]
-    assert len(metrics.succeeded(log)) == 12 and len(log.server_facts.urls) == 1
+    assert len(samples.succeeded(log)) == 12 and len(log.server_facts.urls) == 1
     assert ["vllm-router" in command for command in log.server_facts.commands] == [False, False, True]
     asked = [Path(file).read_text().count("POST /v1/completions") for file in log.server_facts.log_files[:2]]
     assert min(asked) > 0, "each replica was asked"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from math import ceil
 from typing import NamedTuple
 
-from servebench.analysis import metrics
+from servebench.analysis import latency, samples
 from servebench.analysis.stats import Z95, wilson_interval
 from servebench.analysis.trust import doubt
 from servebench.errors import InputError
@@ -22,9 +22,9 @@ from servebench.log.schema import Log, Result
 MOST_RUNS = 3  # of a load that is near the limit; each has fresh requests
 LIMIT = re.compile(r"(ttft|tpot|e2e)_p(\d+(?:\.\d+)?)<=?(\d+(?:\.\d+)?)(s|ms)")
 OF_REQUEST: dict[str, Callable[[Result], float | None]] = {
-    "ttft": metrics.ttft_s,
-    "tpot": metrics.tpot_s,
-    "e2e": metrics.e2e_s,
+    "ttft": latency.ttft_s,
+    "tpot": latency.tpot_s,
+    "e2e": latency.e2e_s,
 }
 
 
@@ -47,12 +47,12 @@ class Limit(NamedTuple):
         if answered and self.metric == "tpot" and r.generated_tokens <= 1:
             return None
         value = OF_REQUEST[self.metric](r) if answered else None
-        waited = 0.0 if self.metric == "tpot" else metrics.schedule_wait_s(r)
+        waited = 0.0 if self.metric == "tpot" else latency.schedule_wait_s(r)
         return float("inf") if value is None else value + waited
 
     def seen_s(self, runs: Sequence[Log]) -> float | None:
         """The percentile over the requests of all these runs: below most_s just when `share` of them are."""
-        values = sorted(v for log in runs for r in metrics.measured(log) if (v := self.value_s(r)) is not None)
+        values = sorted(v for log in runs for r in samples.measured(log) if (v := self.value_s(r)) is not None)
         return values[max(0, ceil(self.share * len(values) - 1e-9) - 1)] if values else None
 
 
@@ -114,5 +114,5 @@ def _seen(runs: Sequence[Log], limits: Sequence[Limit]) -> bool:
 
 def _share(runs: Sequence[Log], limit: Limit) -> tuple[int, int]:
     """(requests that meet the limit, requests that count)."""
-    values = [v for log in runs for r in metrics.measured(log) if (v := limit.value_s(r)) is not None]
+    values = [v for log in runs for r in samples.measured(log) if (v := limit.value_s(r)) is not None]
     return sum(v < limit.most_s for v in values), len(values)

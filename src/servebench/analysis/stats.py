@@ -27,6 +27,14 @@ DRIFT = 0.1  # change over the series, as a share of its mean, below which a tre
 FEWEST_EFFECTIVE = 2.5 * BATCHES  # below it the batches themselves are correlated: 20 of them always seem some 20
 
 
+def percentile(values: np.ndarray, q: float) -> float | None:
+    return float(np.percentile(values, q)) if len(values) else None
+
+
+def mean(values: np.ndarray) -> float | None:
+    return float(values.mean()) if len(values) else None
+
+
 class Interval(NamedTuple):
     """A mean over runs and its 95 % interval, in the unit of its values; low and high are nan if not known."""
 

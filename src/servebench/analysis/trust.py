@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from servebench.analysis import metrics, stats
-from servebench.analysis.metrics import once_a_log
+from servebench.analysis import samples, stats
+from servebench.analysis.cache import once_a_log
 from servebench.log.schema import Log, Result
 
 FASTEST_S = 1e-4  # a token: no server generates faster for one request
@@ -80,7 +80,7 @@ def buffered(log: Log) -> bool:
     if not log.run.stream:
         return False
     pace_s = [
-        _pace_s(r) for r in metrics.succeeded(log) if len(r.event_ns) > 1 and sum(r.event_tokens) >= FEWEST_TOKENS
+        _pace_s(r) for r in samples.succeeded(log) if len(r.event_ns) > 1 and sum(r.event_tokens) >= FEWEST_TOKENS
     ]
     return bool(pace_s) and float(np.median(pace_s)) < FASTEST_S
 
@@ -97,7 +97,7 @@ def cached_share(log: Log) -> float:
     As the server tells of each answer, else by the engine's counters over all that was sent (where requests that
     it put aside and took up again count as found too, so not of an overload).
     """
-    run, done = log.run, metrics.succeeded(log)
+    run, done = log.run, samples.succeeded(log)
     asked = sum(r.prompt_tokens for r in done)
     if run.shared_prefix or run.dataset or run.multi_turn or not asked:
         return 0.0

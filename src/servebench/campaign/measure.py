@@ -15,7 +15,7 @@ import msgspec
 from tokenizers import Tokenizer
 
 from servebench import __version__
-from servebench.analysis import metrics
+from servebench.analysis import latency
 from servebench.analysis.target_ci import why_stop
 from servebench.errors import InputError, ServerFailed
 from servebench.load.fleet import default_workers, run_load
@@ -95,7 +95,7 @@ def let_it_rest(server: Server, run: RunConfig, point: Point, settings: Settings
         alone = msgspec.structs.replace(run, **ONE_BY_ONE, repetition=repetition)
         workload = build_workload(alone, tokenizer, context_of(server, settings))
         outcome = run_load(alone, workload, server.target(alone), parts_of(point), 1)
-        took = [metrics.e2e_s(r) or 0.0 for r in outcome.results if r.phase == "measured" and not r.error]
+        took = [latency.e2e_s(r) or 0.0 for r in outcome.results if r.phase == "measured" and not r.error]
         if len(took) < 2 or took[0] <= AT_REST * took[1]:
             return
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import asdict, replace
 
-from servebench.analysis import differences, metrics, stationarity, trust
+from servebench.analysis import differences, samples, stationarity, trust
 from servebench.analysis.stats import Interval, most
 from servebench.figures import selection, styles
 from servebench.figures.selection import LOAD_KIND, PROMPT, REPLICAS, TP_SIZE, Entry, Trait
@@ -55,7 +55,7 @@ class Point:
 
     @property
     def failed_share(self) -> float:
-        return metrics.failed_share(*self.runs)
+        return samples.failed_share(*self.runs)
 
     def interval(self, metric: Metric) -> Interval | None:
         """The mean over runs with its 95 % interval, if there is one; None where no run has a value."""

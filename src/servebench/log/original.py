@@ -2,7 +2,7 @@
 
 What such a log cannot tell is said, not guessed: it holds no phases (every request counts), no kernel stamps (the
 client's own clock, quality "unknown") and no token counts of prompts: the mean that was asked for, in proportion
-to the length of each text. Throughput is clients / mean latency (metrics.request_throughput says why).
+to the length of each text. Throughput is clients / mean latency (throughput.request_throughput says why).
 
 The first release named its settings otherwise (client_num, prompt_length, max_new_tokens, vllm) and left model and
 sizes to the name of the deployment, such as llama2-70b-tp4-b768_repl2.

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
-from servebench.analysis import limits, metrics, sla, trust
+from servebench.analysis import deadlines, limits, sla, throughput, trust
 from servebench.log import store
 from servebench.log.identity import fingerprint
 from servebench.log.schema import Log, RunConfig, ServerConfig
@@ -60,7 +60,7 @@ class Search:
 
     def _idle(self) -> bool:
         """Was the server idle nearly all the time under the last load? A lower rate is no lighter one then."""
-        in_flight = metrics.effective_concurrency(store.load(self.points[-1].path))
+        in_flight = throughput.effective_concurrency(store.load(self.points[-1].path))
         return self.open_loop and in_flight is not None and in_flight < IDLE
 
     def _next(self, low: float | None, high: float | None) -> float | None:
@@ -138,7 +138,7 @@ def value_of(settings: Settings, log: Log) -> float | None:
     """Requests/s that meet FastGen's SLAs, generation at settings.find_peak tokens/s; None where it is unknown."""
     if _doubt(log):
         return None
-    return sla.effective_throughput(log, sla.parse(f"fastgen-{settings.find_peak:g}").met) or 0.0
+    return deadlines.effective_throughput(log, sla.parse(f"fastgen-{settings.find_peak:g}").met) or 0.0
 
 
 def _doubt(log: Log) -> str:

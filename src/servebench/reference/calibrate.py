@@ -24,7 +24,7 @@ from matplotlib.axes import Axes
 from tabulate import tabulate
 from tqdm import tqdm
 
-from servebench.analysis import metrics
+from servebench.analysis import latency
 from servebench.cli.commandline import COUNT, Parser
 from servebench.cli.signals import ends_on_signals
 from servebench.figures import theme
@@ -38,7 +38,7 @@ from servebench.workload import Request, Workload
 NUM_CLIENTS = (1, 16, 64, 256, 500, 1000)
 TTFT_S, GAP_S, TOKENS = 0.05, 0.01, 100
 TOLERANCE = 0.01
-STATISTICS = {  # from metrics.timing_statistics: what a table or a figure calls it
+STATISTICS = {  # from latency.timing_statistics: what a table or a figure calls it
     f"{metric}_{which}_s": f"{metric.upper()} {which}"
     for metric in ("ttft", "itl")
     for which in ("mean", "p50", "p99")
@@ -167,8 +167,8 @@ def compare(clients: int, gap_s: float, outcome: Outcome, truth: dict[int, Reque
         requests=len(measured),
         failed=len(measured) - len(done),
         events_per_s=in_window / ((end - start) / 1e9),
-        true=metrics.timing_statistics(sent_ns),
-        measured=metrics.timing_statistics([r.event_ns for r in done]),
+        true=latency.timing_statistics(sent_ns),
+        measured=latency.timing_statistics([r.event_ns for r in done]),
         quality=outcome.quality,
     )
 

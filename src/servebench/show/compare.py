@@ -28,7 +28,7 @@ from typing import Any
 from msgspec.structs import asdict, replace
 from tabulate import tabulate
 
-from servebench.analysis import columns, differences, filters, metrics, stationarity, stats, trust
+from servebench.analysis import differences, filters, metrics, samples, stationarity, stats, trust
 from servebench.analysis.sla import Sla, parse
 from servebench.analysis.stats import Interval
 from servebench.cli import commandline
@@ -36,7 +36,7 @@ from servebench.errors import InputError
 from servebench.log import identity, schema, store
 from servebench.log.schema import Log
 
-METRICS = (*columns.HEADLINES, "itl_p99_s")
+METRICS = (*metrics.HEADLINES, "itl_p99_s")
 ANSWER = "time_to_first_answer_token_p50_s"  # shown where answers begin with reasoning
 FEWEST_PAIRS = 6  # for a verdict at 5 %: of five even the signs alone could not say it
 FAILED_SHARE = 0.01  # of the requests, above which the latencies of those that are left are not compared
@@ -97,7 +97,7 @@ class Comparison:
             return f"takes {FEWEST_PAIRS} pairs"
         if self.interval.low <= 1 <= self.interval.high:
             return "not distinguishable"
-        return "better" if (self.interval.low > 1) == columns.more_is_better(self.metric) else "worse"
+        return "better" if (self.interval.low > 1) == metrics.more_is_better(self.metric) else "worse"
 
 
 # What is compared with what.
@@ -206,9 +206,9 @@ def _point(name: str, a: Runs, b: Runs, slas: Sequence[Sla], paired: bool) -> li
     if not paired and min(len(a), len(b)) == 1:
         kind, a, b = "batches", a[:1], b[:1]
     settled = not stationarity.not_stationary(a) and not stationarity.not_stationary(b)
-    of_a, of_b = ([columns.values(log, slas) for log in runs] for runs in (a, b))
+    of_a, of_b = ([metrics.values(log, slas) for log in runs] for runs in (a, b))
     batches = _of_batches(a[0], b[0]) if kind == "batches" else {}
-    means_a, means_b = columns.intervals(of_a, settled), columns.intervals(of_b, settled)
+    means_a, means_b = metrics.intervals(of_a, settled), metrics.intervals(of_b, settled)
     return [
         Comparison(
             point=name,
@@ -229,7 +229,7 @@ def _doubt(a: Runs, b: Runs, metric: str) -> str | None:
     for side, runs in (("A", a), ("B", b)):
         if found := trust.of_point(runs, metric):
             return f"{side}: {found.mark}"
-        failed = max(map(metrics.failed_share, runs))
+        failed = max(map(samples.failed_share, runs))
         if failed > FAILED_SHARE and metric.startswith(LATENCIES):
             return f"{side}: {failed:.0%} failed"
         if any(log.quality.overloaded for log in runs) and metric.startswith(LATENCIES):
@@ -240,8 +240,8 @@ def _doubt(a: Runs, b: Runs, metric: str) -> str | None:
 def _of_runs(
     ratio: Callable[[Sequence[float], Sequence[float]], Interval | None],
     metric: str,
-    a: list[columns.Values],
-    b: list[columns.Values],
+    a: list[metrics.Values],
+    b: list[metrics.Values],
 ) -> Interval | None:
     """From one value a run; nothing when a run has none."""
     known = [[v for run in runs if (v := run[metric]) is not None] for runs in (a, b)]
@@ -249,7 +249,7 @@ def _of_runs(
 
 
 def _of_batches(a: Log, b: Log) -> dict[str, Interval | None]:
-    of_a, of_b = columns.batch_values(a), columns.batch_values(b)
+    of_a, of_b = metrics.batch_values(a), metrics.batch_values(b)
     return {
         metric: stats.ratio_of_means(of_a[metric].tolist(), of_b[metric].tolist())
         for metric in of_a.keys() & of_b.keys()

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from servebench.analysis import columns, metrics, stationarity, stats, trust
+from servebench.analysis import metrics, samples, stationarity, stats, throughput, trust
 from servebench.analysis.sla import Sla, parse
 from servebench.cli import commandline
 from servebench.errors import InputError
@@ -27,7 +27,7 @@ def row(runs: list[Log], slas: Sequence[Sla] = ()) -> dict[str, Cell]:
     """A point by column name: sums of counts and means of metrics over its runs, those that failed left out."""
     server, run = runs[0].server, runs[0].run
     good = [log for log in runs if log.status == "ok"] or runs[:1]
-    counted = [r for log in good for r in metrics.measured(log)]
+    counted = [r for log in good for r in samples.measured(log)]
     doubts = (
         [why for log in good if (why := stationarity.unsteady(log))] if stationarity.not_stationary(good) else []
     )
@@ -48,16 +48,16 @@ def row(runs: list[Log], slas: Sequence[Sla] = ()) -> dict[str, Cell]:
         "status": good[0].status,
         "runs": len(good),
         "requests": len(counted),
-        "failed": len(counted) - sum(len(metrics.succeeded(log)) for log in good),
+        "failed": len(counted) - sum(len(samples.succeeded(log)) for log in good),
         "retries": sum(r.retries for r in counted),
-        "window_s": sum(metrics.window_s(log) or 0 for log in good),
+        "window_s": sum(throughput.window_s(log) or 0 for log in good),
         "effective_samples": round(sum(stats.effective_samples(stationarity.waiting_s(log)) for log in good)),
         "not_stationary": doubts[0] if doubts else None,
     }
-    per_run = [columns.values(log, slas) for log in good]
-    known = columns.intervals(per_run, stationary=not doubts)
+    per_run = [metrics.values(log, slas) for log in good]
+    known = metrics.intervals(per_run, stationary=not doubts)
     cells |= {name: known[name].mean if name in known else None for name in per_run[0]}
-    for name in columns.HEADLINES:
+    for name in metrics.HEADLINES:
         told = known[name] if name in known and known[name].known else None
         cells |= {f"{name}_low": told and told.low, f"{name}_high": told and told.high}
     return cells | {

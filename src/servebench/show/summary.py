@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from servebench.analysis import columns, differences, metrics, stationarity, stats, trust
+from servebench.analysis import differences, latency, metrics, samples, stationarity, stats, throughput, trust
 from servebench.analysis.sla import Sla, parse
 from servebench.cli import commandline
 from servebench.errors import InputError
@@ -33,7 +33,7 @@ RATES = {"req/s": "request_throughput", "clients/latency": "blog_throughput", "t
 
 def show_percentile(values: np.ndarray, q: int) -> str:
     """Three digits, "-" without samples, "~" behind what too few effective samples carry."""
-    value = metrics.percentile(values, q)
+    value = stats.percentile(values, q)
     return "-" if value is None else show(value) + ("" if stats.carries(values, q) else "~")
 
 
@@ -67,13 +67,13 @@ def line(log: Log) -> str:
     """One point in one line, its client in another, and one for everything there is to say about it."""
     if log.status != "ok":
         return "\n".join([f"{name_of(log)}:  FAILED: {log.failure}", *indented(log.server_facts.log_tail)])
-    samples = {title: metrics.each(log, columns.LATENCIES[name]) for title, name in LATENCIES.items()}
-    medians = "  ".join(f"{title} {show_percentile(sample, 50)} s" for title, sample in samples.items())
-    counted, done = metrics.measured(log), metrics.succeeded(log)
+    times = {title: samples.each(log, metrics.LATENCIES[name]) for title, name in LATENCIES.items()}
+    medians = "  ".join(f"{title} {show_percentile(sample, 50)} s" for title, sample in times.items())
+    counted, done = samples.measured(log), samples.succeeded(log)
     text = (
-        f"{name_of(log)}:  {show(metrics.request_throughput(log))} req/s  "
-        f"{show(metrics.output_token_throughput(log))} tok/s  {medians}  "
-        f"failed {len(counted) - len(done)}/{len(counted)}  window {show(metrics.window_s(log))} s"
+        f"{name_of(log)}:  {show(throughput.request_throughput(log))} req/s  "
+        f"{show(throughput.output_token_throughput(log))} tok/s  {medians}  "
+        f"failed {len(counted) - len(done)}/{len(counted)}  window {show(throughput.window_s(log))} s"
     )
     marks = trust.marks([log])
     text += f"  ({', '.join(marks)})" if marks else ""
@@ -86,21 +86,21 @@ def line(log: Log) -> str:
 def beside(log: Log) -> list[str]:
     """What reasoning, an open loop and probes add: the answer's begin, latencies from schedule, a stranger's."""
     lines = []
-    if log.run.stream and columns.thinks_first([columns.values(log)]):
-        answer = metrics.each(log, metrics.time_to_first_answer_token_s)
+    if log.run.stream and metrics.thinks_first([metrics.values(log)]):
+        answer = samples.each(log, latency.time_to_first_answer_token_s)
         shown = f"p50 {show_percentile(answer, 50)}, p99 {show_percentile(answer, 99)} s"
         lines.append(f"  first answer token, after the reasoning: {shown}")
     if log.run.open_loop:
-        wait = metrics.each(log, metrics.schedule_wait_s)
-        ttft, e2e = metrics.each(log, metrics.ttft_s), metrics.each(log, metrics.e2e_s)
+        wait = samples.each(log, latency.schedule_wait_s)
+        ttft, e2e = samples.each(log, latency.ttft_s), samples.each(log, latency.e2e_s)
         lines += [
             f"  from {start}: {_latencies(ttft + late if len(ttft) == len(wait) else ttft[:0], e2e + late)}"
             for start, late in (("schedule", wait), ("send", 0 * wait))
         ]
     answered = [r for r in log.probes if r.error is None and r.event_ns and r.finish_reason != "cancelled"]
     if log.probes:
-        ttft = np.array([first for r in answered if (first := metrics.ttft_s(r)) is not None])
-        shown = _latencies(ttft, np.array([metrics.e2e_s(r) for r in answered]))
+        ttft = np.array([first for r in answered if (first := latency.ttft_s(r)) is not None])
+        shown = _latencies(ttft, np.array([latency.e2e_s(r) for r in answered]))
         lines.append(f"  probes: {shown}; failed {sum(r.error is not None for r in log.probes)}/{len(log.probes)}")
     return lines
 
@@ -180,17 +180,17 @@ def _row(runs: list[Log], slas: Sequence[Sla]) -> list[str]:
     if not good:
         return [str(len(runs)), *["-"] * (9 + len(slas)), "point failed", "-", "-"]
     settled = not stationarity.not_stationary(good)
-    batches = columns.batch_values(good[0]) if len(good) == 1 else {}
+    batches = metrics.batch_values(good[0]) if len(good) == 1 else {}
     cells = [
         _known(good, getattr(metrics, rate), settled, batches.get(f"{rate}_per_s")) for rate in RATES.values()
     ]
     for name in LATENCIES.values():
-        of_request = columns.LATENCIES[name]
+        of_request = metrics.LATENCIES[name]
         cells += [_median(good, of_request, settled, batches.get(f"{name}_p50_s")), _p90(good, of_request)]
     cells += [_known(good, agreed.throughput, settled, None) for agreed in slas]
-    counted = sum(len(metrics.measured(log)) for log in good)
-    done = sum(len(metrics.succeeded(log)) for log in good)
-    window = show(sum(metrics.window_s(log) or 0 for log in good))
+    counted = sum(len(samples.measured(log)) for log in good)
+    done = sum(len(samples.succeeded(log)) for log in good)
+    window = show(sum(throughput.window_s(log) or 0 for log in good))
     return [str(len(good)), *cells, f"{counted - done}/{counted}", window, client_and_marks(good)]
 
 
@@ -224,18 +224,18 @@ def _known(
 
 
 def _median(runs: list[Log], of_request: OfRequest, settled: bool, batches: np.ndarray | None) -> str:
-    text = _known(runs, lambda log: metrics.percentile(metrics.each(log, of_request), 50), settled, batches)
+    text = _known(runs, lambda log: stats.percentile(samples.each(log, of_request), 50), settled, batches)
     return text + _weakness(runs, of_request, 50)
 
 
 def _p90(runs: list[Log], of_request: OfRequest) -> str:
     """Over the requests of all runs, as a search judges it."""
-    value = metrics.percentile(np.concatenate([metrics.each(log, of_request) for log in runs]), 90)
+    value = stats.percentile(np.concatenate([samples.each(log, of_request) for log in runs]), 90)
     return show(value) + _weakness(runs, of_request, 90)
 
 
 def _weakness(runs: list[Log], of_request: OfRequest, q: int) -> str:
-    samples = [metrics.each(log, of_request) for log in runs]
+    samples = [samples.each(log, of_request) for log in runs]
     return "~" if any(len(sample) and not stats.carries(sample, q) for sample in samples) else ""
 
 
@@ -278,7 +278,7 @@ def closing(plan: Plan, found: Sequence[Conclusion], failed: Sequence[Log], fold
     logs = [log for path, log in store.read(marks) if log.fingerprint == marks[path]]
     good = identity.by_point(log for log in logs if log.status == "ok")
     why = {name_of(log): log.failure for log in (*logs, *failed) if log.status != "ok"}
-    partly = sum(any(len(metrics.succeeded(log)) < len(metrics.measured(log)) for log in runs) for runs in good)
+    partly = sum(any(len(samples.succeeded(log)) < len(samples.measured(log)) for log in runs) for runs in good)
     words = ["", report(logs)] if logs else []
     measured = f"{len(good)} point{'s' * (len(good) != 1)} measured"
     measured += f" ({partly} with failed requests)" if partly else ""

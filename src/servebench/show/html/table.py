@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 
-from servebench.analysis import columns, differences, stats
+from servebench.analysis import differences, metrics, stats
 from servebench.figures import selection
 from servebench.log.schema import Log
 from servebench.show.spreadsheet import Cell, client
@@ -85,7 +85,7 @@ def common(points: list[Runs]) -> str:
 
 
 def _columns(points: list[Runs]) -> list[Column]:
-    thinks = columns.thinks_first([run.row for runs in points for run in runs])
+    thinks = metrics.thinks_first([run.row for runs in points for run in runs])
     return [
         *(_configured(name) for name in _differing(points)),
         *(_setting(name) for name in differences.differing_within(runs[0].log for runs in points)),
