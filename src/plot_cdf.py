@@ -72,9 +72,7 @@ def draw_series(ax: Axes, series: Series, metric: str, runs: list[np.ndarray]) -
 
 
 def main() -> None:
-    parser = plot_parser(__doc__, "cdf")
-    curves.add_every_load(parser)
-    args = parser.parse_args()
+    args = plot_parser(__doc__, "cdf", every_load=True).parse_args()
     for group in curves.groups(args, selection.CONFIGURATION, one_of=(selection.LOAD,)):
         with page(args, group) as figure:
             figure.set_size_inches(8.0, 5.6)

@@ -398,6 +398,6 @@ def test_a_timeline_shows_what_was_in_flight_to_the_end() -> None:
         make_result(3, 3.0, [], phase="hold", finish_reason="cancelled"),  # as in logs without ended_ns
     ]
     spans = plot_timeline.spans(make_log(results, (0.0, 5.0)))
-    assert [(span.first, span.last) for span in spans] == [(0.5, 1.0), (3.5, 3.5), (2.5, 5.0), (5.0, 5.0)]
+    assert list(zip(spans.first, spans.last, strict=True)) == [(0.5, 1.0), (3.5, 3.5), (2.5, 5.0), (5.0, 5.0)]
     at, running = plot_timeline.running(spans)
     assert (at.tolist(), running.tolist()) == ([0.0, 1.0, 1.0, 2.0, 3.0, 3.5], [1, 0, 1, 2, 3, 2])

@@ -108,11 +108,6 @@ def points_of(logs: Iterable[Log]) -> tuple[Point, ...]:
     return tuple(Point(tuple(runs)) for runs in by_point(sorted(logs, key=selection.load_of)))
 
 
-def add_every_load(parser: argparse.ArgumentParser) -> None:
-    what = "a figure a load [the highest load alone; --filter chooses another]"
-    parser.add_argument("--every_load", action="store_true", help=what)
-
-
 def groups(
     args: argparse.Namespace,
     same: tuple[Trait, ...],

@@ -38,8 +38,8 @@ FORMATS: dict[str, dict[str, Any]] = {  # how each is saved
 }
 
 
-def plot_parser(doc: str | None, name: str) -> argparse.ArgumentParser:
-    """The options that every plot script has; figures go to plots/NAME."""
+def plot_parser(doc: str | None, name: str, every_load: bool = False) -> argparse.ArgumentParser:
+    """The options of every plot script, and that of scripts that draw one load. Figures go to plots/NAME."""
     parser = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     selection.add_options(parser)
     add = parser.add_argument
@@ -50,6 +50,9 @@ def plot_parser(doc: str | None, name: str) -> argparse.ArgumentParser:
     add("--theme", choices=theme.THEMES, default="light", help=follow)
     add("--title", metavar="TEXT", help="over the figure [what its logs have in common]")
     add("--max_figures", type=COUNT, metavar="N", help="draw no more than the first N [all]")
+    if every_load:
+        what = "a figure a load [the highest load alone; --filter chooses another]"
+        add("--every_load", action="store_true", help=what)
     return parser
 
 
