@@ -26,14 +26,14 @@ from servebench.log import store
 from servebench.log.schema import Log
 from servebench.plan import arguments, search, sweep
 from servebench.plan.preflight import check_loads, preflight
-from servebench.show import summary
+from servebench.show import terminal
 
 
 def main() -> int:
     keys.hide_own_keys()
     settings = arguments.parse()
     if settings.list_models:
-        print(summary.models_table())
+        print(terminal.models_table())
         return 0
     with ends_on_signals():
         return run(settings)
@@ -43,16 +43,16 @@ def run(settings: arguments.Settings) -> int:
     """Plan, measure what is pending, save each log before anything else can fail, show all of the plan's logs."""
     if settings.dry_run:
         plan = sweep.make_plan(settings)
-        print(summary.plan_table(plan, settings))
+        print(terminal.plan_table(plan, settings))
         check_loads(settings, plan)
         return 0
     with store.sole_writer(settings.out_json_dir / settings.backend):
         plan = sweep.make_plan(settings)
-        print(summary.plan_table(plan, settings))
+        print(terminal.plan_table(plan, settings))
         preflight(settings, plan)
         failed = measure(plan, settings)
         found = search.conclusions(plan, settings)
-        print(summary.closing(plan, found, failed, settings.out_json_dir))
+        print(terminal.closing(plan, found, failed, settings.out_json_dir))
         search.save(found)
     return int(bool(failed))
 
@@ -63,7 +63,7 @@ def measure(plan: sweep.Plan, settings: arguments.Settings) -> list[Log]:
     bar = tqdm(total=sweep.num_pending(plan), desc="points", disable=None)
     with bar, closing(measure_plan(plan, settings)) as measured:
         for point, log in measured:
-            bar.write(summary.line(log))
+            bar.write(terminal.line(log))
             try:
                 written = store.put(log, point.path)
             except OSError as error:

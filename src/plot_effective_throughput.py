@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from servebench.analysis import deadlines
+from servebench.analysis import deadlines, metrics
 from servebench.cli import commandline
 from servebench.figures import curves, plotting, selection
 from servebench.figures.curves import Series
@@ -26,6 +26,7 @@ from servebench.figures.page import page, plot_parser
 from servebench.log.schema import Log
 
 RATE = commandline.number(float, 1e-3)  # tokens/s
+EFFECTIVE = metrics.named("effective_throughput")
 KINDS = {"ema": "moving average", "cum": "running sum"}
 
 
@@ -47,7 +48,8 @@ def effective(met: deadlines.Met, log: Log) -> float | None:
 
 def draw(ax: Axes, all_series: list[Series], met: deadlines.Met) -> None:
     for series in all_series:
-        plotting.draw_curve(ax, series, selection.load_of, partial(effective, met), "effective_throughput")
+        points = series.plot_points(selection.load_of, partial(effective, met))
+        plotting.draw_curve(ax, series, points, EFFECTIVE.name)
 
 
 def panels(figure: Figure, all_series: list[Series], slas: dict[float, deadlines.Met]) -> None:
@@ -65,7 +67,7 @@ def panels(figure: Figure, all_series: list[Series], slas: dict[float, deadlines
         plotting.start_at_zero(ax)
         plotting.whole_numbers(ax.xaxis)
     figure.supxlabel(selection.load_axis(all_series[0].log), fontsize=10)
-    figure.supylabel("Effective throughput (requests/s)", fontsize=10)
+    figure.supylabel(EFFECTIVE.axis, fontsize=10)
 
 
 def main() -> None:

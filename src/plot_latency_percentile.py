@@ -76,14 +76,14 @@ def draw_bars(ax: Axes, series: Series, gaps: Gaps, shift: float, width: float) 
         color=fill,
         edgecolor=edge,
         ecolor=plt.rcParams["text.color"],
-        hatch=["//" if fewest < stats.FLOORS[q] else "" for q in PERCENTILES],
+        hatch=["//" if fewest < stats.SAMPLES_NEEDED[q] else "" for q in PERCENTILES],
     )
     ax.bar_label(bars, fmt="{:.3g}", fontsize=8, padding=2)
     if several:
         plotting.explain_intervals(ax)
     if doubt:
         plotting.explain_doubts(ax, [point], "itl")
-    if fewest < stats.FLOORS[max(PERCENTILES)]:
+    if fewest < stats.SAMPLES_NEEDED[max(PERCENTILES)]:
         look = {"color": plt.rcParams["xtick.color"], "edgecolor": paper, "hatch": "//"}
         ax.bar([0], [0], label="fewer gaps than the percentile needs", **look)
 

@@ -13,7 +13,7 @@ import servebench  # noqa: F401  # isort: skip  first: it says what this Python 
 
 from matplotlib.axes import Axes
 
-from servebench.analysis import latency, samples, stats, throughput
+from servebench.analysis import metrics
 from servebench.cli import commandline
 from servebench.figures import curves, plotting, selection
 from servebench.figures.curves import PlotPoint, Series
@@ -21,12 +21,7 @@ from servebench.figures.page import page, plot_parser
 from servebench.figures.selection import LENGTHS, LOAD_KIND, MODEL
 from servebench.log.schema import Log
 
-METRIC = "interactivity"
-
-
-def per_user(log: Log) -> float | None:
-    """Interactivity of the median request, tokens/s."""
-    return stats.percentile(samples.each(log, latency.interactivity_per_s), 50)
+PER_USER, PER_GPU = "interactivity_p50_per_s", "throughput_per_gpu_per_s"
 
 
 def frontier(points: list[PlotPoint]) -> list[PlotPoint]:
@@ -44,18 +39,16 @@ def name(log: Log) -> str:
 
 def draw(ax: Axes, all_series: list[Series]) -> None:
     for series in all_series:
-        points = series.plot_points(per_user, throughput.throughput_per_gpu)
-        points = plotting.without_buffered(ax, points, series, METRIC)
-        doubtful = [p for p in points if p.point.doubt(METRIC)]  # such a point beats none
+        points = plotting.without_buffered(ax, series, series.plot_points(PER_USER, PER_GPU), PER_USER)
+        doubtful = [p for p in points if p.point.doubt(PER_USER)]  # such a point beats none
         best = frontier([p for p in points if p not in doubtful] or doubtful)
         beaten = [p for p in points if p not in best + doubtful]
         ax.plot(*plotting.means(beaten), series.marker, color=series.color, alpha=0.3, markersize=4)
-        plotting.draw_points(ax, best, series, METRIC)
-        plotting.label_points(ax, best, series, METRIC, name)
-        plotting.draw_hollow(ax, doubtful, series, METRIC)
+        plotting.draw_curve(ax, series, best, PER_USER, name)
+        plotting.draw_hollow(ax, series, doubtful, PER_USER)
     plotting.explain(ax, "beaten both ways", marker="o", alpha=0.3, markersize=4)
     plotting.explain(ax, f"labels: TP size × replicas, {selection.load_axis(all_series[0].log).lower()}")
-    ax.set(xlabel="Tokens/s per user (median)", ylabel="Output tokens/s per GPU")
+    ax.set(xlabel=f"{metrics.named(PER_USER).axis} (median)", ylabel=metrics.named(PER_GPU).label)
     plotting.start_at_zero(ax)
 
 

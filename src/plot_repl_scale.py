@@ -14,7 +14,7 @@ import sys
 
 from matplotlib.axes import Axes
 
-from servebench.analysis import throughput
+from servebench.analysis import metrics
 from servebench.cli import commandline
 from servebench.figures import curves, plotting, selection
 from servebench.figures.curves import Series
@@ -22,13 +22,11 @@ from servebench.figures.page import page, plot_parser
 from servebench.figures.selection import BATCH, LENGTHS, MODEL, REPLICAS, TP_SIZE, Trait
 from servebench.log.schema import Log
 
+THROUGHPUT = "request_throughput_per_s"
+
 
 def load_per_replica(log: Log) -> float:
     return selection.load_of(log) / log.server.num_replicas
-
-
-def replicas(log: Log) -> float:
-    return float(log.server.num_replicas)
 
 
 LOAD = Trait(
@@ -39,12 +37,12 @@ FAMILY = (MODEL, TP_SIZE, BATCH, *LENGTHS, LOAD)
 
 def draw(ax: Axes, all_series: list[Series]) -> None:
     for series in all_series:
-        points = plotting.draw_curve(ax, series, replicas, throughput.request_throughput, "request_throughput")
-        if points:
+        points = series.plot_points(lambda log: log.server.num_replicas, THROUGHPUT)
+        if plotting.draw_curve(ax, series, points, THROUGHPUT):
             fewest, rate, most = points[0].x.mean, points[0].y.mean, points[-1].x.mean
             ax.plot([fewest, most], [rate, rate * most / fewest], ":", color=series.color, linewidth=1.2)
             plotting.explain(ax, "perfect scaling", linestyle=":")
-    ax.set(xlabel="Replicas", ylabel="Throughput (requests/s)")
+    ax.set(xlabel="Replicas", ylabel=metrics.named(THROUGHPUT).axis)
     plotting.start_at_zero(ax)
     plotting.whole_numbers(ax.xaxis)
 

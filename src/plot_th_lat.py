@@ -12,24 +12,25 @@ import servebench  # noqa: F401  # isort: skip  first: it says what this Python 
 
 from matplotlib.axes import Axes
 
-from servebench.analysis import samples, throughput
+from servebench.analysis import metrics
 from servebench.cli import commandline
 from servebench.figures import curves, plotting, selection
 from servebench.figures.curves import Series
 from servebench.figures.page import page, plot_parser
 
-THROUGHPUTS = {"window": throughput.request_throughput, "blog": throughput.blog_throughput}
+THROUGHPUTS = {"window": "request_throughput_per_s", "blog": "blog_throughput_per_s"}
+LATENCY = "e2e_latency_mean_s"
 
 
-def draw(ax: Axes, all_series: list[Series], way: str) -> None:
+def draw(ax: Axes, all_series: list[Series], throughput: str) -> None:
     """Curves in the order of load, each point with its load."""
     for series in all_series:
-        points = series.plot_points(THROUGHPUTS[way], samples.mean_e2e_s)
+        points = series.plot_points(THROUGHPUTS[throughput], LATENCY)
         points = [p for p in points if p.x.mean <= series.x_max and p.y.mean <= series.y_max]
-        plotting.draw_points(ax, points, series, "e2e")
-        plotting.label_points(ax, points, series, "e2e", selection.load_name)
+        plotting.draw_curve(ax, series, points, LATENCY, selection.load_name)
     plotting.explain(ax, f"numbers: {selection.load_axis(all_series[0].log).lower()}")
-    ax.set(xlabel="Throughput (requests/s)", ylabel="Mean E2E latency (s)")
+    xlabel = metrics.named(THROUGHPUTS[throughput]).axis
+    ax.set(xlabel=xlabel, ylabel=f"Mean {metrics.named(LATENCY).axis}")
     plotting.start_at_zero(ax)
 
 

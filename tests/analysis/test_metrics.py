@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from conftest import make_log, make_result
+from conftest import ROOT, make_log, make_result
 
-from servebench.analysis import cache, deadlines, latency, model_size, samples, stats, throughput
+from servebench.analysis import cache, deadlines, latency, metrics, model_size, samples, stats, throughput
 from servebench.log.schema import Log
 
 # Sent at 10 s; tokens at 0.5, 0.6, 0.8 s after it.
@@ -215,3 +215,16 @@ def test_what_is_kept_with_a_log_is_kept_by_function_not_by_name() -> None:
     log = make_log([], None)
     first, second = kept(1), kept(2)
     assert (first(log), second(log), first(log)) == (1, 2, 1)
+
+
+def test_the_documentation_lists_every_metric() -> None:
+    """To mend it: python -m servebench.analysis.metrics > docs/metrics.md."""
+    assert (ROOT / "docs/metrics.md").read_text() == metrics.page()
+
+
+def test_a_metric_is_known_by_the_beginning_of_its_columns() -> None:
+    names = ("ttft", "ttft_p99_s", "ttft_from_schedule_p50_s", "effective_throughput[ttft=2]_per_s")
+    found = ["ttft_s", "ttft_s", "ttft_from_schedule_s", "effective_throughput_per_s"]
+    assert [metrics.named(name).name for name in names] == found
+    with pytest.raises(ValueError, match="is no metric"):
+        metrics.named("latency")

@@ -16,7 +16,7 @@ from servebench.analysis import latency, samples, throughput
 from servebench.analysis.quality import growing, outstanding
 from servebench.log import schema, store
 from servebench.log.schema import Log, Result
-from servebench.show import advice, summary
+from servebench.show import advice, terminal
 
 Benchmark = Callable[..., tuple[int, str, str]]
 SAMPLES = Path(__file__).parents[1] / "data/datasets"
@@ -77,7 +77,7 @@ def test_waiting_for_a_place_is_latency_from_schedule(load: Callable[..., Log]) 
     for k, r in enumerate(done):
         assert 0.05 * k <= late_s(r) < 0.05 * k + 0.2
         assert latency.e2e_s(r) < 0.2
-    assert [line.split(":")[0].strip() for line in summary.beside(log)] == ["from schedule", "from send"]
+    assert [line.split(":")[0].strip() for line in terminal.beside(log)] == ["from schedule", "from send"]
 
 
 def test_a_server_below_the_offered_rate_is_marked_overloaded(load: Callable[..., Log]) -> None:
@@ -238,7 +238,7 @@ def test_probes_are_short_and_stay_apart(load: Callable[..., Log]) -> None:
     assert len(log.probes) >= 10 and {r.phase for r in log.probes} == {"probe"}
     assert all(r.generated_tokens == 8 for r in log.probes if not r.error and r.finish_reason != "cancelled")
     assert len(samples.measured(log)) == 40 and {r.phase for r in log.results} <= {"warmup", "measured", "hold"}
-    assert any(line.startswith("  probes: TTFT") for line in summary.beside(log))
+    assert any(line.startswith("  probes: TTFT") for line in terminal.beside(log))
 
 
 def test_turns_of_a_conversation_are_sent_by_one_client_after_its_think_time(load: Callable[..., Log]) -> None:

@@ -16,7 +16,7 @@ from servebench.analysis import deadlines, latency, throughput
 from servebench.errors import InputError, LogError
 from servebench.log import original, schema, store
 from servebench.log.schema import Log, RunConfig, ServerConfig
-from servebench.show import compare
+from servebench.show import matching
 
 LOG = make_log([make_result(0, 1.0, [0.5, 1.0]), make_result(1, 2.0, [], error="HTTP 500")], (1.0, 3.0))
 
@@ -160,9 +160,9 @@ def test_originals_with_other_prompts_are_not_compared() -> None:
     def of(*prompts: str) -> Log:
         return original.decode(original_log([response(0, [1.0, 0.1], prompt) for prompt in prompts]), "x.json")
 
-    assert len(compare.matched([of("one", "two")], [of("two", "one")])) == 1
+    assert len(matching.matched([of("one", "two")], [of("two", "one")])) == 1
     with pytest.raises(InputError, match="unlike prompts"):
-        compare.matched([of("one", "two")], [of("one", "three")])
+        matching.matched([of("one", "two")], [of("one", "three")])
 
 
 FIRST = {"client_num": 24, "prompt_length": 2600, "max_new_tokens": 60, "num_queries": 512, "vllm": False}

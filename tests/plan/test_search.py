@@ -9,13 +9,13 @@ import msgspec
 import pytest
 from conftest import make_log, make_result
 
-from servebench.analysis.limits import Limit, decide, parse_limits, requests_needed
+from servebench.analysis.sla import Limit, decide, parse_limits, requests_needed
 from servebench.analysis.stats import wilson_interval
 from servebench.errors import InputError
 from servebench.log import store
 from servebench.log.schema import Log, RunConfig, ServerConfig
 from servebench.plan import arguments, search, sweep
-from servebench.show import summary
+from servebench.show import terminal
 
 Ask = Callable[[RunConfig], list[float]]  # latencies that a server would have, s
 Spoil = Callable[[Log], Log]  # what becomes of a log
@@ -100,7 +100,7 @@ def test_the_plan_of_a_search_is_where_it_begins() -> None:
     settings = arguments.parse(words)
     ((_, points),) = plan = sweep.make_plan(settings)
     assert {point.run.num_clients for point in points} == {4}
-    assert "the first point of each search" in summary.plan_table(plan, settings)
+    assert "the first point of each search" in terminal.plan_table(plan, settings)
 
 
 def test_a_search_measures_nothing_twice(searched) -> None:  # type: ignore[no-untyped-def]

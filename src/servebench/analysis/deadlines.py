@@ -1,4 +1,4 @@
-"""Which requests came in time: FastGen's SLAs, limits on latencies, and the deadline of every token.
+"""Which requests and tokens came in time: FastGen's SLAs, the deadline of every token, and the rates of both.
 
 An SLA maps a log to one bool a successful request that counts, shape (n,). A failed request meets none. A message
 with k tokens meets k deadlines at its stamp.
@@ -14,23 +14,18 @@ from servebench.analysis import latency, samples, throughput
 from servebench.analysis.cache import once_a_log
 from servebench.log.schema import Log, Result
 
-Met = Callable[[Log], np.ndarray]
-
-
 EMA_SPAN = 16
-
-
 GENERATION_RATES = (1, 2, 3, 4, 6, 8)  # tokens/s, FastGen's generation SLAs
-
-
 PROMPT_RATE = 512.0  # prompt tokens/s, FastGen's prompt SLA
+Met = Callable[[Log], np.ndarray]
 
 
 @once_a_log
 def meets_prompt(log: Log, tokens_per_s: float = PROMPT_RATE) -> np.ndarray:
     """FastGen: the first token within prompt_tokens / rate."""
-    prompts = np.array([r.prompt_tokens for r in samples.succeeded(log)])
-    return _column(log, latency.ttft_s) <= prompts / tokens_per_s
+    done = samples.succeeded(log)
+    first = np.array([latency.ttft_s(r) for r in done], dtype=float)  # None becomes nan, which is never in time
+    return first <= np.array([r.prompt_tokens for r in done]) / tokens_per_s
 
 
 @once_a_log
@@ -83,25 +78,6 @@ def _told_apart(log: Log) -> np.ndarray:
     """Is it known of each request how fast its tokens came? Of several tokens in a single event it is not."""
     known = [len(r.event_ns) > 1 or latency.shown_tokens(r) <= 1 for r in samples.succeeded(log)]
     return np.array(known, dtype=bool)
-
-
-def meets_limits(
-    log: Log, ttft: float = float("inf"), tpot: float = float("inf"), e2e: float = float("inf")
-) -> np.ndarray:
-    """Goodput's SLA: TTFT, TPOT and E2E latency all within limits (s). What is not known is not within one."""
-    in_time = _column(log, latency.e2e_s) <= e2e
-    if ttft < float("inf"):
-        in_time &= _column(log, latency.ttft_s) <= ttft
-    if tpot < float("inf"):
-        only_token = np.array([latency.shown_tokens(r) == 1 for r in samples.succeeded(log)], dtype=bool)
-        in_time &= only_token | (_column(log, latency.tpot_s) <= tpot)
-    return in_time
-
-
-def _column(log: Log, of_request: Callable[[Result], float | None]) -> np.ndarray:
-    """One value a successful request, nan where it has none. Shape (n,)."""
-    values = [of_request(r) for r in samples.succeeded(log)]
-    return np.array([float("nan") if v is None else v for v in values])
 
 
 def share_meeting(log: Log, met: Met) -> float:

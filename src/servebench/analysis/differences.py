@@ -10,22 +10,27 @@ import msgspec
 
 from servebench.log.schema import Log
 
-# Fields that sizes and load of a figure or of a row tell already, or that two points of one curve need not share.
-TOLD_APART = {
+# Fields that a figure or a row shows as its sizes and load, or that the points of one curve need not share.
+SHOWN_ELSEWHERE = {
     *("model", "tp_size", "max_ragged_batch_size", "num_replicas"),
     *("mean_prompt_length", "mean_max_new_tokens", "scenario", "dataset"),
     *("num_clients", "request_rate", "trace_speed", "num_requests", "warmup", "repetition", "seed"),
     *("stop_when_overloaded", "request_timeout", "max_retries"),
 }
-MOST_LETTERS = 32  # of a setting in a legend
+MAX_LETTERS = 32  # of a setting in a legend
 
 
 def settings(log: Log) -> dict[str, str]:
     """What else a point was measured with, in words: two that differ in it are no points of one curve."""
     fields = msgspec.structs.asdict(log.server) | msgspec.structs.asdict(log.run)
     fields |= log.identity.get("environment", {})
-    told = {name: _in_words(name, value) for name, value in fields.items() if name not in TOLD_APART}
+    told = {name: _in_words(name, value) for name, value in fields.items() if name not in SHOWN_ELSEWHERE}
     return told | {"engine": log.server_facts.engine or "engine unknown"}
+
+
+def value(log: Log, name: str) -> str:
+    """Of one setting, without its name."""
+    return settings(log)[name].removeprefix(f"{name} ")
 
 
 def _in_words(name: str, value: Any) -> str:
@@ -36,7 +41,7 @@ def _in_words(name: str, value: Any) -> str:
         value = [f"{url.hostname}:{url.port}" if url.port else url.hostname for url in map(urlsplit, value)]
     words = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
     words = words[:6] if name == "dataset_sha256" else words
-    return f"{name} {words if len(words) <= MOST_LETTERS else words[:MOST_LETTERS] + '...'}"
+    return f"{name} {words if len(words) <= MAX_LETTERS else words[:MAX_LETTERS] + '...'}"
 
 
 def differing(logs: Iterable[Log]) -> list[str]:

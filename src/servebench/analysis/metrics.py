@@ -1,87 +1,199 @@
-"""All numbers of a log by name: what summary.csv, compare and `--fail_if` call them. The unit ends the name."""
+"""Every metric by name, once: tables, summary.csv, compare, axes and docs/metrics.md are made from this list.
+
+To add one, write its function (of a request in latency.py, of a point in throughput.py), whose docstring is the
+definition, and one entry here. Then, for the documentation:
+
+    python -m servebench.analysis.metrics > docs/metrics.md
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
 
 from servebench.analysis import deadlines, latency, samples, stationarity, stats, throughput
-from servebench.analysis.sla import Sla
 from servebench.analysis.stats import Interval
-from servebench.log.schema import Log, Result
+from servebench.log.schema import Log
 
-LATENCIES: dict[str, Callable[[Result], float | None]] = {
-    "ttft": latency.ttft_s,
-    "time_to_first_answer_token": latency.time_to_first_answer_token_s,
-    "tpot": latency.tpot_s,
-    "e2e_latency": latency.e2e_s,
-}
-FROM_SCHEDULE: dict[str, Callable[[Result], float | None]] = {
-    "ttft_from_schedule": latency.ttft_from_schedule_s,
-    "e2e_latency_from_schedule": latency.e2e_from_schedule_s,
-}
-RATES: dict[str, Callable[[Log], float | None]] = {
-    "request_throughput_per_s": throughput.request_throughput,
-    "output_token_throughput_per_s": throughput.output_token_throughput,
-    "total_token_throughput_per_s": throughput.total_token_throughput,
-    "blog_throughput_per_s": throughput.blog_throughput,
-    "makespan_throughput_per_s": throughput.makespan_throughput,
-    "throughput_per_gpu_per_s": throughput.throughput_per_gpu,
-    "tflops_per_gpu": throughput.tflops_per_gpu,
-    "effective_concurrency": throughput.effective_concurrency,
-    "littles_law_ratio": throughput.littles_law_ratio,
-}
-# What matters most: intervals are written down, and it is compared.
+Values = dict[str, float | None]
+UNITS = ("_per_s", "_s")  # that a name may end with
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that the log of a run tells, and how it is called."""
+
+    name: str  # ends with its unit
+    label: str  # in the head of a table
+    function: Callable[..., Any]  # its docstring is the definition
+    better: str = "less"  # or "more"
+    of_tokens: bool = False  # it asks when tokens came, which something between client and server may have changed
+    short: str = ""  # label in the terminal's narrow columns
+    axis: str = ""  # label of an axis, with the unit
+
+    @property
+    def unit(self) -> str:
+        return next((unit for unit in UNITS if self.name.endswith(unit)), "")
+
+    @property
+    def stem(self) -> str:
+        """What the names of its columns begin with."""
+        return self.name.removesuffix(self.unit)
+
+
+@dataclass(frozen=True)
+class OfPoint(Metric):
+    """One number a run: function(log), None where the log cannot tell."""
+
+    per_bin: Callable[[Log], np.ndarray] | None = None  # what was counted in each bin of the window
+
+    def values(self, log: Log) -> Values:
+        return {self.name: self.function(log)}
+
+    def batches(self, log: Log) -> dict[str, np.ndarray]:
+        """Its values in successive parts of the window. Shape (batches,)."""
+        if not (self.per_bin and log.window_ns and len(samples.succeeded(log)) >= stats.MIN_FOR_BATCHES):
+            return {}
+        batch_s = (throughput.window_s(log) or 1) / stats.BATCHES
+        return {self.name: stats.batches(self.per_bin(log), np.sum) / batch_s}
+
+
+@dataclass(frozen=True)
+class OfRequests(Metric):
+    """function(request) is a number, None or an array: a run has their mean and percentiles, each in a column."""
+
+    statistics: tuple[str, ...] = ("mean", "p50", "p90", "p95", "p99")
+    in_batches: bool = False  # are means and medians of batches compared, where there is but one run?
+
+    def column(self, statistic: str) -> str:
+        """`ttft_p99_s` for p99."""
+        return f"{self.stem}_{statistic}{self.unit}"
+
+    def sample(self, log: Log) -> np.ndarray:
+        """Of all requests that succeeded. Shape (n,)."""
+        return samples.each(log, self.function)
+
+    def values(self, log: Log) -> Values:
+        sample = self.sample(log)
+        return {self.column(name): statistic(name, sample) for name in self.statistics}
+
+    def batches(self, log: Log) -> dict[str, np.ndarray]:
+        """Means and medians of successive batches. Shapes (batches,), or (0,) of too few requests."""
+        if not self.in_batches:
+            return {}
+        sample = samples.each(log, self.function, by_time=True)
+        enough = sample if len(sample) >= stats.MIN_FOR_BATCHES else sample[:0]
+        medians = stats.batches(enough, np.median)
+        return {self.column("mean"): stats.batches(enough), self.column("p50"): medians}
+
+
+_OF_POINT = (
+    OfPoint(
+        "request_throughput_per_s",
+        "requests/s",
+        throughput.request_throughput,
+        "more",
+        short="req/s",
+        axis="Throughput (requests/s)",
+        per_bin=stationarity.ends_per_bin,
+    ),
+    OfPoint(
+        "output_token_throughput_per_s",
+        "output tokens/s",
+        throughput.output_token_throughput,
+        "more",
+        short="tok/s",
+        per_bin=stationarity.tokens_per_bin,
+    ),
+    OfPoint("total_token_throughput_per_s", "all tokens/s", throughput.total_token_throughput, "more"),
+    OfPoint(
+        "blog_throughput_per_s",
+        "clients / mean latency (requests/s)",
+        throughput.blog_throughput,
+        "more",
+        short="clients/latency",
+        axis="Throughput (requests/s)",
+    ),
+    OfPoint("makespan_throughput_per_s", "requests / makespan (1/s)", throughput.makespan_throughput, "more"),
+    OfPoint("throughput_per_gpu_per_s", "Output tokens/s per GPU", throughput.throughput_per_gpu, "more"),
+    OfPoint("tflops_per_gpu", "TFLOP/s per GPU", throughput.tflops_per_gpu, "more"),
+    OfPoint("effective_concurrency", "requests in flight", throughput.effective_concurrency),
+    OfPoint("littles_law_ratio", "Little's law", throughput.littles_law_ratio),
+    OfPoint("failed_share", "share that failed", samples.failed_share),
+)
+_OF_REQUESTS = (
+    OfRequests("ttft_s", "TTFT", latency.ttft_s, of_tokens=True, axis="TTFT (s)", in_batches=True),
+    OfRequests(
+        "time_to_first_answer_token_s",
+        "first answer token",
+        latency.time_to_first_answer_token_s,
+        of_tokens=True,
+        axis="Time to first answer token (s)",
+        in_batches=True,
+    ),
+    OfRequests("tpot_s", "TPOT", latency.tpot_s, of_tokens=True, axis="TPOT (s/token)", in_batches=True),
+    OfRequests("e2e_latency_s", "E2E", latency.e2e_s, axis="E2E latency (s)", in_batches=True),
+    OfRequests("itl_s", "ITL", latency.itl_s, of_tokens=True, axis="ITL (s)"),
+    OfRequests(
+        "interactivity_per_s",
+        "tokens/s per user",
+        latency.interactivity_per_s,
+        "more",
+        of_tokens=True,
+        axis="Tokens/s per user",
+        statistics=("p50", "p10"),
+    ),
+    OfRequests("ttft_from_schedule_s", "TTFT from schedule", latency.ttft_from_schedule_s, of_tokens=True),
+    OfRequests("e2e_latency_from_schedule_s", "E2E from schedule", latency.e2e_from_schedule_s),
+)
+OF_SLA = (  # the name of the SLA stands in brackets: `fluidity_index[ttft=2,tpot=0.1]`; see sla.values
+    Metric(
+        "effective_throughput_per_s",
+        "requests/s that meet the SLA",
+        deadlines.effective_throughput,
+        "more",
+        of_tokens=True,
+        axis="Effective throughput (requests/s)",
+    ),
+    Metric("fluidity_index", "token deadlines met", deadlines.fluidity_index, "more", of_tokens=True),
+)
+OF_POINT = {metric.name: metric for metric in _OF_POINT}
+OF_REQUESTS = {metric.name: metric for metric in _OF_REQUESTS}
+METRICS = (*_OF_POINT, *_OF_REQUESTS)  # in the order of columns
+# What matters most: its intervals are in summary.csv, and it is compared.
 HEADLINES = (
     *("request_throughput_per_s", "output_token_throughput_per_s", "ttft_mean_s", "ttft_p50_s", "ttft_p99_s"),
     *("tpot_mean_s", "e2e_latency_mean_s", "e2e_latency_p99_s"),
 )
-PERCENTILES = (50, 90, 95, 99)
-MORE_IS_BETTER = ("throughput", "tflops", "interactivity", "fluidity")
-
-Values = dict[str, float | None]
+FIRST_ANSWER = "time_to_first_answer_token_p50_s"  # shown where answers begin with reasoning
 
 
-def values(log: Log, slas: Sequence[Sla] = ()) -> Values:
-    """Every metric of one run; None where the log cannot tell."""
-    found = {name: rate(log) for name, rate in RATES.items()}
-    found["failed_share"] = samples.failed_share(log)
-    for name, of_request in LATENCIES.items():
-        found |= _spread(name, samples.each(log, of_request))
-    found |= _spread("itl", samples.pooled_itl_s(log))
-    users = samples.each(log, latency.interactivity_per_s)
-    found |= {f"interactivity_p{q}_per_s": stats.percentile(users, q) for q in (50, 10)}
-    for name, of_request in FROM_SCHEDULE.items():
-        found |= _spread(name, samples.each(log, of_request))
-    for agreed in slas:
-        found[f"effective_throughput[{agreed.name}]_per_s"] = agreed.throughput(log)
-        if agreed.limits:
-            found[f"fluidity_index[{agreed.name}]"] = deadlines.fluidity_index(log, *agreed.limits)
-    return found
-
-
-def _spread(name: str, sample: np.ndarray) -> Values:
-    """Mean and percentiles of a latency (s)."""
-    known = np.percentile(sample, PERCENTILES).tolist() if len(sample) else [None] * len(PERCENTILES)
-    percentiles = {f"{name}_p{q}_s": value for q, value in zip(PERCENTILES, known, strict=True)}
-    return {f"{name}_mean_s": stats.mean(sample), **percentiles}
+def values(log: Log) -> Values:
+    """Every metric of one run by column; None where the log cannot tell."""
+    return {column: value for metric in METRICS for column, value in metric.values(log).items()}
 
 
 def batch_values(log: Log) -> dict[str, np.ndarray]:
-    """Of one run: what is known from the means or medians of its batches. Shapes (batches,); empty for too few."""
-    done = sorted(samples.succeeded(log), key=lambda r: r.sent_ns)
-    found = {}
-    for name, of_request in LATENCIES.items():
-        sample = np.array([v for r in done if (v := of_request(r)) is not None])
-        enough = sample if len(sample) >= stats.FEWEST else sample[:0]
-        found[f"{name}_mean_s"] = stats.batches(enough)
-        found[f"{name}_p50_s"] = stats.batches(enough, np.median)
-    if log.window_ns and len(done) >= stats.FEWEST:
-        batch_s = (throughput.window_s(log) or 1) / stats.BATCHES
-        found["request_throughput_per_s"] = stats.batches(stationarity.ends_per_bin(log), np.sum) / batch_s
-        found["output_token_throughput_per_s"] = stats.batches(stationarity.tokens_per_bin(log), np.sum) / batch_s
-    return found
+    """Of one run: its batches, of the metrics that have any. Shapes (batches,), or (0,) of too few requests."""
+    return {column: batches for metric in METRICS for column, batches in metric.batches(log).items()}
+
+
+def statistic(name: str, sample: np.ndarray) -> float | None:
+    """`mean`, or a percentile as `p99`; None of an empty sample."""
+    return stats.mean(sample) if name == "mean" else stats.percentile(sample, float(name[1:]))
+
+
+@cache
+def named(column: str) -> Metric:
+    """The metric whose columns begin so: ttft_s of `ttft_p99_s` and of `ttft`. Raises ValueError for none."""
+    found = [metric for metric in (*METRICS, *OF_SLA) if column.startswith(metric.stem)]
+    if not found:
+        raise ValueError(f"{column!r} is no metric")
+    return max(found, key=lambda metric: len(metric.stem))
 
 
 def intervals(runs: Sequence[Values], stationary: bool) -> dict[str, Interval]:
@@ -96,5 +208,29 @@ def thinks_first(runs: Sequence[Mapping[str, object]]) -> bool:
     return any(run["time_to_first_answer_token_mean_s"] not in (None, run["ttft_mean_s"]) for run in runs)
 
 
-def more_is_better(name: str) -> bool:
-    return name.startswith(MORE_IS_BETTER) or "_throughput" in name
+# docs/metrics.md
+
+
+def page() -> str:
+    """The definitions, from the docstrings."""
+    return "\n".join(_lines()) + "\n"
+
+
+def _lines() -> Iterator[str]:
+    yield from ("# Metrics", "")
+    yield "Made from the list of metrics: `python -m servebench.analysis.metrics > docs/metrics.md`."
+    yield "The names are columns of `summary.csv`, and what `servebench compare` takes; the unit ends the name."
+    yield "A cell is empty where a log cannot tell."
+    for title, metrics in (
+        ("A column each", _OF_POINT),
+        ("Mean and percentiles over the requests that succeeded, such as `ttft_p99_s`", _OF_REQUESTS),
+        ("A column for each `--sla`, such as `fluidity_index[ttft=2,tpot=0.1]`", OF_SLA),
+    ):
+        yield from ("", f"## {title}", "", "| Name | Label | Better | Definition |", "|---|---|---|---|")
+        for metric in metrics:
+            definition = " ".join((metric.function.__doc__ or "").split()).replace("|", r"\|")
+            yield f"| `{metric.name}` | {metric.axis or metric.label} | {metric.better} | {definition} |"
+
+
+if __name__ == "__main__":
+    print(page(), end="")

@@ -14,6 +14,8 @@ from servebench.analysis import stats
 from servebench.analysis.latency import e2e_s
 from servebench.log.schema import Log, Result
 
+OfRequest = Callable[[Result], float | None] | Callable[[Result], np.ndarray]
+
 
 def measured(log: Log) -> list[Result]:
     """Requests that count, failed ones too."""
@@ -30,10 +32,15 @@ def failed_share(*runs: Log) -> float:
     return 1 - sum(len(succeeded(log)) for log in runs) / counted if counted else 1.0
 
 
-def each(log: Log, of_request: Callable[[Result], float | None]) -> np.ndarray:
-    """One value a successful request, those without one left out. Shape (n,)."""
-    values = [of_request(r) for r in succeeded(log)]
-    return np.array([v for v in values if v is not None], dtype=float)
+def each(log: Log, of_request: OfRequest, by_time: bool = False) -> np.ndarray:
+    """What each successful request has, a number or several, those without one left out. Shape (n,).
+
+    `by_time`: in the order of sending.
+    """
+    done = sorted(succeeded(log), key=lambda r: r.sent_ns) if by_time else succeeded(log)
+    values = [v for r in done if (v := of_request(r)) is not None]
+    pooled = bool(values) and isinstance(values[0], np.ndarray)
+    return np.concatenate(values) if pooled else np.array(values, dtype=float)
 
 
 def mean_e2e_s(log: Log) -> float | None:

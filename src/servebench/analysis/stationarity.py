@@ -14,20 +14,20 @@ from servebench.analysis import cache, latency, samples, stats, throughput
 from servebench.analysis.stats import Interval
 from servebench.log.schema import Log
 
-BINS = 2 * stats.FEWEST  # of the window, so that a half of it can still be tested
+BINS = 2 * stats.MIN_FOR_BATCHES  # of the window, so that a half of it can still be tested
 
 
 @cache.once_a_log
-def unsteady(log: Log) -> str | None:
+def why_not_stationary(log: Log) -> str | None:
     """Why the point is not stationary; None if it is, or has too few requests (100) to tell."""
     if not log.window_ns:
         return None
-    return doubt(over_time(log), waiting_s(log))
+    return why_series_are_not(over_time(log), waiting_s(log))
 
 
-def doubt(series: dict[str, np.ndarray], waiting_s: np.ndarray) -> str | None:
+def why_series_are_not(series: dict[str, np.ndarray], waiting_s: np.ndarray) -> str | None:
     """Likewise of these series, and of the waiting times of requests in the order of sending. A warm-up is cut."""
-    if len(waiting_s) < stats.FEWEST:
+    if len(waiting_s) < stats.MIN_FOR_BATCHES:
         return None
     warm_up = {name: stats.settled_at(values) for name, values in series.items()}
     for name, share in warm_up.items():
@@ -38,25 +38,25 @@ def doubt(series: dict[str, np.ndarray], waiting_s: np.ndarray) -> str | None:
         if stats.drifts(values[int(rest * len(values)) :]):
             return f"{name} drift"
     effective = stats.effective_samples(waiting_s[int(rest * len(waiting_s)) :])
-    if effective < stats.FEWEST_EFFECTIVE:
+    if effective < stats.MIN_EFFECTIVE:
         return f"{len(waiting_s)} requests tell as much as {effective:.0f} independent ones"
     return None
 
 
-def not_stationary(runs: Sequence[Log]) -> bool:
-    """Of the runs of one point: are most of them not stationary?"""
-    return stats.most(sum(unsteady(log) is not None for log in runs), len(runs))
+def stationary(runs: Sequence[Log]) -> bool:
+    """Is a point stationary? It is not where most of its runs are not."""
+    return not stats.majority(sum(why_not_stationary(log) is not None for log in runs), len(runs))
 
 
 def interval(runs: Sequence[Log], of_log: Callable[[Log], float | None]) -> Interval | None:
     """The mean over the runs of a point, with its interval if they are stationary. None without a value."""
     values = [value for log in runs if (value := of_log(log)) is not None]
-    return stats.t_interval(values, not not_stationary(runs))
+    return stats.t_interval(values, stationary(runs))
 
 
 def warming_up(log: Log) -> float:
     """Share of the window by which it had settled (MSER-5)."""
-    if not log.window_ns or len(samples.succeeded(log)) < stats.FEWEST:
+    if not log.window_ns or len(samples.succeeded(log)) < stats.MIN_FOR_BATCHES:
         return 0.0
     return max(stats.settled_at(values) for values in over_time(log).values())
 

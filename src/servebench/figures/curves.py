@@ -10,13 +10,16 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, groupby
 from typing import Any, NamedTuple
 
 from msgspec.structs import asdict, replace
 
-from servebench.analysis import differences, samples, stationarity, trust
-from servebench.analysis.stats import Interval, most
+from servebench.analysis import differences, metrics, samples, stationarity, trust
+from servebench.analysis.cache import once_a_log
+from servebench.analysis.metrics import OfPoint, OfRequests
+from servebench.analysis.stats import Interval, majority
 from servebench.figures import selection, styles
 from servebench.figures.selection import LOAD_KIND, PROMPT, REPLICAS, TP_SIZE, Entry, Trait
 from servebench.figures.styles import Style
@@ -27,7 +30,7 @@ from servebench.log.schema import Log, RunConfig, model_name
 CHANGE_WITH_SIZE = ("urls", "gpus")  # settings that change with tp_size and num_replicas
 LOAD_UNITS = {"clients": "clients", "rate": "requests/s", "trace": "times the trace's speed"}
 STAND_IN = "FastGen stand-in (CPU)"
-Metric = Callable[[Log], float | None]
+Coordinate = str | Callable[[Log], float | None]  # a column of the registry, as `ttft_p99_s`, or a function
 
 
 @dataclass(frozen=True)
@@ -47,19 +50,31 @@ class Point:
 
     def is_buffered(self, metric: str) -> bool:
         """Is this a metric of tokens, and did the tokens of an answer come all at once in most runs?"""
-        return metric.startswith(trust.OF_TOKENS) and most(sum(map(trust.buffered, self.runs)), len(self.runs))
+        return metrics.named(metric).of_tokens and majority(sum(map(trust.buffered, self.runs)), len(self.runs))
 
     @property
     def overloaded(self) -> bool:
-        return most(sum(log.quality.overloaded for log in self.runs), len(self.runs))
+        return majority(sum(log.quality.overloaded for log in self.runs), len(self.runs))
 
     @property
     def failed_share(self) -> float:
         return samples.failed_share(*self.runs)
 
-    def interval(self, metric: Metric) -> Interval | None:
+    def interval(self, of: Coordinate) -> Interval | None:
         """The mean over runs with its 95 % interval, if there is one; None where no run has a value."""
-        return stationarity.interval(self.runs, metric)
+        return stationarity.interval(self.runs, partial(value, of) if isinstance(of, str) else of)
+
+
+def value(column: str, log: Log) -> float | None:
+    """The value of a column of the registry."""
+    metric = metrics.named(column)
+    assert isinstance(metric, OfPoint | OfRequests), f"{column} is not known from a log alone"
+    return _values(log, metric)[column]
+
+
+@once_a_log
+def _values(log: Log, metric: OfPoint | OfRequests) -> metrics.Values:
+    return metric.values(log)
 
 
 class PlotPoint(NamedTuple):
@@ -80,7 +95,7 @@ class Series(Style, frozen=True):
         """Any of them, for what they have in common."""
         return self.points[0].log
 
-    def plot_points(self, x: Metric, y: Metric) -> list[PlotPoint]:
+    def plot_points(self, x: Coordinate, y: Coordinate) -> list[PlotPoint]:
         """The points that have both values."""
         values = [(point, point.interval(x), point.interval(y)) for point in self.points]
         return [PlotPoint(point, a, b) for point, a, b in values if a is not None and b is not None]

@@ -10,7 +10,7 @@ from matplotlib.axis import Axis
 from matplotlib.ticker import MaxNLocator
 
 from servebench.figures import labels, theme
-from servebench.figures.curves import Metric, PlotPoint, Point, Series
+from servebench.figures.curves import PlotPoint, Point, Series
 from servebench.figures.selection import load_name
 from servebench.log.schema import Log
 
@@ -19,46 +19,39 @@ LEFT_OUT = "left out"  # gid of a legend entry that says why there is no curve
 
 
 def draw_curve(
-    ax: Axes, series: Series, x: Metric, y: Metric, metric: str, name: Name | None = None
+    ax: Axes, series: Series, points: list[PlotPoint], metric: str, name: Name | None = None, labelled: bool = True
 ) -> list[PlotPoint]:
-    """A curve in the order of load, with labels at its points. Returns the points that are drawn.
+    """A line through means over runs, with their 95 % intervals and labels. Points that decide nothing are hollow.
 
-    `metric` is the name of what may be in doubt (trust.py).
+    `metric` is what may be in doubt (trust.py); each point is labelled with its `name`. Returns the points drawn.
     """
-    points = draw_points(ax, series.plot_points(x, y), series, metric)
-    label_points(ax, points, series, metric, name)
-    return points
-
-
-def draw_points(ax: Axes, points: list[PlotPoint], series: Series, metric: str) -> list[PlotPoint]:
-    """A line through means over runs, with their 95 % intervals. Points that decide nothing are hollow."""
     if not points:
         explain_absence(ax, series)
-    points = without_buffered(ax, points, series, metric)
+    points = without_buffered(ax, series, points, metric)
     if not points:
         return []
-    ax.plot(
-        *means(points), label=series.label, color=series.color, marker=series.marker, linestyle=series.linestyle
-    )
-    draw_hollow(ax, [p for p in points if p.point.doubt(metric)], series, metric)
+    style = {"color": series.color, "marker": series.marker, "linestyle": series.linestyle}
+    ax.plot(*means(points), label=series.label, **style)  # type: ignore[arg-type]
+    draw_hollow(ax, series, [p for p in points if p.point.doubt(metric)], metric)
     known = [p for p in points if p.x.known or p.y.known]
     if known:
         half = [[p.x.half for p in known], [p.y.half for p in known]]
         ax.errorbar(*means(known), xerr=half[0], yerr=half[1], fmt="none", ecolor=series.color, elinewidth=1.1)
         explain_intervals(ax)
+    if labelled:
+        label_points(ax, series, points, metric, name)
     return points
 
 
-def without_buffered(ax: Axes, points: list[PlotPoint], series: Series, metric: str) -> list[PlotPoint]:
+def without_buffered(ax: Axes, series: Series, points: list[PlotPoint], metric: str) -> list[PlotPoint]:
     """Leave out points whose tokens came all at once, where times of tokens are drawn: no scale shows both."""
-    buffered = [p.point.is_buffered(metric) for p in points]
-    if any(buffered):
-        loads = ", ".join(load_name(p.point.log) for p, left_out in zip(points, buffered, strict=True) if left_out)
-        explain(ax, f"{series.label} at {loads}: buffered, left out", gid=LEFT_OUT)
-    return [p for p, left_out in zip(points, buffered, strict=True) if not left_out]
+    loads = [load_name(p.point.log) for p in points if p.point.is_buffered(metric)]
+    if loads:
+        explain(ax, f"{series.label} at {', '.join(loads)}: buffered, left out", gid=LEFT_OUT)
+    return [p for p in points if not p.point.is_buffered(metric)]
 
 
-def draw_hollow(ax: Axes, points: list[PlotPoint], series: Series, metric: str) -> None:
+def draw_hollow(ax: Axes, series: Series, points: list[PlotPoint], metric: str) -> None:
     """Points that decide nothing."""
     if points:
         paper = plt.rcParams["axes.facecolor"]
@@ -67,7 +60,7 @@ def draw_hollow(ax: Axes, points: list[PlotPoint], series: Series, metric: str) 
         explain_doubts(ax, [p.point for p in points], metric)
 
 
-def label_points(ax: Axes, points: list[PlotPoint], series: Series, metric: str, name: Name | None = None) -> None:
+def label_points(ax: Axes, series: Series, points: list[PlotPoint], metric: str, name: Name | None) -> None:
     """Beside each point: its name, why it is in doubt, what share of it failed."""
     for p in points:
         doubt, overloaded = p.point.doubt(metric), p.point.overloaded

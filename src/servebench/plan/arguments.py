@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from servebench.analysis.limits import parse_limits
+from servebench.analysis.sla import parse_limits
 from servebench.cli import keys
 from servebench.errors import InputError
 from servebench.log.urls import api_of

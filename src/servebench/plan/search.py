@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
-from servebench.analysis import deadlines, limits, sla, throughput, trust
+from servebench.analysis import deadlines, sla, throughput, trust
 from servebench.log import store
 from servebench.log.identity import fingerprint
 from servebench.log.schema import Log, RunConfig, ServerConfig
@@ -38,7 +38,7 @@ class Search:
         self.settings, self.like, self.points = settings, like, points
         self.open_loop = like.run.open_loop
         self.loads = settings.request_rate or settings.num_clients
-        self.limits = limits.parse_limits(settings.find_max) if settings.find_max else ()
+        self.limits = sla.parse_limits(settings.find_max) if settings.find_max else ()
         self.most = max(self.loads) if len(self.loads) > 1 else min(self.loads) * 2.0**DOUBLINGS
         self.least = min(self.loads) / 2.0**HALVINGS if self.open_loop else 1
 
@@ -75,7 +75,7 @@ class Search:
         verdict: Verdict | None = None
         while verdict is None:
             runs.append((yield from self._log(load, len(runs))))
-            verdict = limits.decide(runs, self.limits)
+            verdict = sla.decide(runs, self.limits)
         return verdict
 
     def _peak(self) -> Iterator[Point]:
@@ -119,7 +119,7 @@ class Search:
         settings = self.settings
         about = rate_load(settings, load) if self.open_loop else clients_load(settings, round(load))
         if self.limits and not settings.num_requests:
-            about["num_requests"] = max(about["num_requests"], limits.requests_needed(self.limits))
+            about["num_requests"] = max(about["num_requests"], sla.requests_needed(self.limits))
         about |= {"repetition": repetition, "stop_when_overloaded": self.open_loop}
         return msgspec.structs.replace(self.like.run, **about)
 
@@ -225,8 +225,8 @@ def _conclusion(settings: Settings, points: dict[float, list[Point]], batches: b
 
 
 def _look_for_limits(settings: Settings, load: float, points: list[Point], runs: list[Log]) -> Looked:
-    wanted = limits.parse_limits(settings.find_max)
-    verdict = limits.decide(runs, wanted)
+    wanted = sla.parse_limits(settings.find_max)
+    verdict = sla.decide(runs, wanted)
     says = "meets" if verdict is True else "does not meet" if verdict is False else "unknown"
     why = "" if isinstance(verdict, bool) else verdict or "interrupted"
     if verdict is False and any(log.quality.overloaded for log in runs):

@@ -106,13 +106,13 @@ def _window(log: Log) -> Iterator[str]:
     mean_s, length = samples.mean_e2e_s(log), throughput.window_s(log)
     if log.run.open_loop and not log.run.warmup and mean_s and length and mean_s > LITTLE * length:
         yield f"--warmup 0: in the first {mean_s:.3g} s of the window hardly any request could end; more --warmup"
-    reason, warm_up = stationarity.unsteady(log), stationarity.warming_up(log)
+    reason, warm_up = stationarity.why_not_stationary(log), stationarity.warming_up(log)
     if reason:
         yield f"not stationary ({reason}): more --num_requests, or a lower load"
     elif warm_up > WARM_UP_SHARE:
         yield f"the first {warm_up:.0%} of the window were still warming up; more --warmup"
     ratio = throughput.littles_law_ratio(log)
-    if ratio and abs(ratio - 1) > LITTLE and len(samples.succeeded(log)) >= stats.FEWEST:
+    if ratio and abs(ratio - 1) > LITTLE and len(samples.succeeded(log)) >= stats.MIN_FOR_BATCHES:
         yield f"throughput x latency is {ratio:.2f} of the requests in flight (Little's law); more --num_requests"
 
 

@@ -23,7 +23,7 @@ from msgspec.structs import asdict
 from servebench import __version__
 from servebench.log.schema import Log
 from servebench.show.html.table import CONFIGURATION, Run, Runs, common, table
-from servebench.show.summary import quality_line
+from servebench.show.terminal import quality_line
 
 HERE = Path(__file__)
 OPEN_FIGURES = 12  # a section with more is opened by a click

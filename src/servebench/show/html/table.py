@@ -8,12 +8,13 @@ from collections.abc import Callable
 from html import escape
 from typing import NamedTuple
 
-from servebench.analysis import metrics, stats
+from servebench.analysis import metrics, stats, trust
 from servebench.analysis.differences import differing_within, settings
+from servebench.analysis.metrics import FIRST_ANSWER
 from servebench.figures import selection
 from servebench.log.schema import Log
 from servebench.show.spreadsheet import Cell, client
-from servebench.show.summary import load_of, show
+from servebench.show.terminal import load_of, significant
 
 CONFIGURATION = {
     "backend": "backend",
@@ -27,18 +28,10 @@ CONFIGURATION = {
     "dataset": "dataset",
 }
 TEXTS = ("backend", "model", "scenario", "dataset")
-ANSWER = "time_to_first_answer_token_p50_s"  # shown where answers begin with reasoning
-NUMBERS = {  # column of the spreadsheet: its words here
-    "request_throughput_per_s": "requests/s",
-    "output_token_throughput_per_s": "output tokens/s",
-    "ttft_p50_s": "TTFT P50 (s)",
-    "ttft_p99_s": "TTFT P99 (s)",
-    ANSWER: "first answer token P50 (s)",
-    "tpot_p50_s": "TPOT P50 (s)",
-    "tpot_p99_s": "TPOT P99 (s)",
-    "e2e_latency_p50_s": "E2E P50 (s)",
-    "e2e_latency_p99_s": "E2E P99 (s)",
-}
+NUMBERS = (  # columns of the spreadsheet
+    *("request_throughput_per_s", "output_token_throughput_per_s", "ttft_p50_s", "ttft_p99_s"),
+    *(FIRST_ANSWER, "tpot_p50_s", "tpot_p99_s", "e2e_latency_p50_s", "e2e_latency_p99_s"),
+)
 
 
 class Run(NamedTuple):
@@ -104,7 +97,7 @@ def _columns(points: list[Runs]) -> list[Column]:
         Column("load", lambda runs: (load_of(runs[0].log.run), selection.load_of(runs[0].log))),
         Column("runs", lambda runs: (str(len(runs)), len(runs))),
         Column("failed", _failed),
-        *(_measured(name) for name in NUMBERS if name != ANSWER or thinks),
+        *(_measured(name) for name in NUMBERS if name != FIRST_ANSWER or thinks),
         Column("client", _client, numeric=False),
         Column("decides nothing", _decides_nothing, numeric=False),
     ]
@@ -128,24 +121,22 @@ def _setting(name: str) -> Column:
 
 
 def _measured(name: str) -> Column:
+    """A column of the spreadsheet; a percentile too few samples tell has a "~", what is not stationary a "?"."""
+    label, percentile = metrics.named(name).label, re.search(r"_p(\d+)_", name)
+    needed = stats.SAMPLES_NEEDED[int(percentile[1])] if percentile else 0
+
     def cell(runs: Runs) -> tuple[str, float | None]:
         values = [float(value) for run in runs if (value := run.row[name]) is not None]
-        drifting = stats.most(sum(run.row["not_stationary"] is not None for run in runs), len(runs))
+        drifting = stats.majority(sum(run.row["not_stationary"] is not None for run in runs), len(runs))
         interval = stats.t_interval(values, stationary=not drifting)
         if interval is None:
             return "-", None
-        weak = ("~" if _too_few(name, runs) else "") + ("?" if drifting else "")
-        spread = f" <small>±{show(interval.half)}</small>" if interval.known else ""
-        return show(interval.mean) + weak + spread, interval.mean
+        samples = min(float(run.row["effective_samples"] or 0) for run in runs)
+        weak = ("~" if samples < needed else "") + ("?" if drifting else "")
+        spread = f" <small>±{significant(interval.half)}</small>" if interval.known else ""
+        return significant(interval.mean) + weak + spread, interval.mean
 
-    return Column(NUMBERS[name], cell)
-
-
-def _too_few(name: str, runs: Runs) -> bool:
-    """Does a run have fewer effective samples than this percentile needs?"""
-    percentile = re.search(r"_p(\d+)_", name)
-    samples = min(float(run.row["effective_samples"] or 0) for run in runs)
-    return percentile is not None and samples < stats.FLOORS[int(percentile[1])]
+    return Column(f"{label} P{percentile[1]} (s)" if percentile else label, cell)
 
 
 def _failed(runs: Runs) -> tuple[str, float]:
@@ -166,5 +157,4 @@ def _decides_nothing(runs: Runs) -> tuple[str, None]:
     """Why numbers of the point decide nothing; each reason that most runs do not have with how many have it."""
     counts = Counter(mark for run in runs for mark in str(run.row["decides_nothing"] or "").split(", ") if mark)
     counts.update("stand-in" for run in runs if run.row["stand_in"])
-    words = (m if stats.most(n, len(runs)) else f"{n} of {len(runs)} runs {m}" for m, n in counts.items())
-    return escape(", ".join(words)), None
+    return escape(", ".join(trust.in_runs(mark, n, len(runs)) for mark, n in counts.items())), None

@@ -9,39 +9,61 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from tabulate import tabulate
 
 from servebench.analysis import differences, latency, metrics, samples, stationarity, stats, throughput, trust
+from servebench.analysis.metrics import OfPoint, OfRequests
 from servebench.analysis.sla import Sla, parse
 from servebench.cli import commandline
 from servebench.errors import InputError
 from servebench.log import identity, schema, store
-from servebench.log.schema import Log, Quality, Result, RunConfig
+from servebench.log.schema import Log, Quality, RunConfig
 from servebench.plan import defaults
 from servebench.plan.arguments import Settings
 from servebench.plan.search import Conclusion
 from servebench.plan.sweep import Plan
 from servebench.show import advice
 
-OfRequest = Callable[[Result], float | None]
-LATENCIES = {"TTFT": "ttft", "TPOT": "tpot", "E2E": "e2e_latency"}  # as columns.py calls them
-RATES = {"req/s": "request_throughput", "clients/latency": "blog_throughput", "tok/s": "output_token_throughput"}
+Runs = list[Log]  # of one point
+REQUESTS, CLIENTS_OVER_LATENCY, TOKENS = (
+    metrics.OF_POINT[name]
+    for name in ("request_throughput_per_s", "blog_throughput_per_s", "output_token_throughput_per_s")
+)
+LATENCIES = [metrics.OF_REQUESTS[name] for name in ("ttft_s", "tpot_s", "e2e_latency_s")]
+NOTES = {  # of the marks that a table may have
+    "(±": "(±) from the batches of a single run; several runs (--runs 5) know it better",
+    "~": "~ fewer effective samples than this percentile needs (p50: 11, p90: 64)",
+    "buffered": "buffered: an answer's tokens came all at once; something gathers them on their way",
+    " cached": "cached: that share of the prompts was in the server's prefix cache; give another --seed",
+    "stand-in": "stand-in: MII around a stand-in for DeepSpeed's engine; says nothing about DeepSpeed-FastGen",
+    "overloaded": "overloaded: requests in flight grew all through; latencies only say how long it took",
+    "?": "? not stationary, so without an interval: longer runs (--num_requests) or less load",
+}
 
 
-def show_percentile(values: np.ndarray, q: int) -> str:
-    """Three digits, "-" without samples, "~" behind what too few effective samples carry."""
-    value = stats.percentile(values, q)
-    return "-" if value is None else show(value) + ("" if stats.carries(values, q) else "~")
+# One point.
 
 
-def show(value: float | None, digits: int = 3) -> str:
-    """So many significant digits."""
-    if value is None:
-        return "-"
-    return f"{value:#.{digits}g}".rstrip(".") if abs(value) < 10**digits else f"{value:.0f}"
+def line(log: Log) -> str:
+    """One point in one line, its client in another, and one for everything there is to say about it."""
+    if log.status != "ok":
+        return "\n".join([f"{name_of(log)}:  FAILED: {log.failure}", *indented(log.server_facts.log_tail)])
+    rates = [f"{significant(metric.function(log))} {metric.short}" for metric in (REQUESTS, TOKENS)]
+    medians = [f"{metric.label} {percentile(metric.sample(log), 50)} s" for metric in LATENCIES]
+    failed = f"failed {_failed([log])}"
+    window = f"window {significant(throughput.window_s(log))} s"
+    marks = trust.marks([log])
+    text = f"{name_of(log)}:  {'  '.join([*rates, *medians, failed, window])}"
+    text += f"  ({', '.join(marks)})" if marks else ""
+    rest = [f"  client: {quality_line(log.quality)}", *beside(log)]
+    rest += [f"  dataset: {log.client['workload_remark']}"] if log.client.get("workload_remark") else []
+    rest += [f"  warning: {words}" for words in advice.of_point(log)]
+    return "\n".join([text, *rest, *([f"  enough: {log.stopped}"] if log.stopped else [])])
 
 
 def name_of(log: Log) -> str:
@@ -63,32 +85,12 @@ def load_of(run: RunConfig) -> str:
     return {"clients": size, "rate": f"{size}/s", "trace": f"x{size}"}[kind]
 
 
-def line(log: Log) -> str:
-    """One point in one line, its client in another, and one for everything there is to say about it."""
-    if log.status != "ok":
-        return "\n".join([f"{name_of(log)}:  FAILED: {log.failure}", *indented(log.server_facts.log_tail)])
-    times = {title: samples.each(log, metrics.LATENCIES[name]) for title, name in LATENCIES.items()}
-    medians = "  ".join(f"{title} {show_percentile(sample, 50)} s" for title, sample in times.items())
-    counted, done = samples.measured(log), samples.succeeded(log)
-    text = (
-        f"{name_of(log)}:  {show(throughput.request_throughput(log))} req/s  "
-        f"{show(throughput.output_token_throughput(log))} tok/s  {medians}  "
-        f"failed {len(counted) - len(done)}/{len(counted)}  window {show(throughput.window_s(log))} s"
-    )
-    marks = trust.marks([log])
-    text += f"  ({', '.join(marks)})" if marks else ""
-    rest = [f"  client: {quality_line(log.quality)}", *beside(log)]
-    rest += [f"  dataset: {log.client['workload_remark']}"] if log.client.get("workload_remark") else []
-    rest += [f"  warning: {words}" for words in advice.of_point(log)]
-    return "\n".join([text, *rest, *([f"  enough: {log.stopped}"] if log.stopped else [])])
-
-
 def beside(log: Log) -> list[str]:
     """What reasoning, an open loop and probes add: the answer's begin, latencies from schedule, a stranger's."""
     lines = []
     if log.run.stream and metrics.thinks_first([metrics.values(log)]):
         answer = samples.each(log, latency.time_to_first_answer_token_s)
-        shown = f"p50 {show_percentile(answer, 50)}, p99 {show_percentile(answer, 99)} s"
+        shown = f"p50 {percentile(answer, 50)}, p99 {percentile(answer, 99)} s"
         lines.append(f"  first answer token, after the reasoning: {shown}")
     if log.run.open_loop:
         wait = samples.each(log, latency.schedule_wait_s)
@@ -107,7 +109,7 @@ def beside(log: Log) -> list[str]:
 
 def _latencies(ttft: np.ndarray, e2e: np.ndarray) -> str:
     named = (("TTFT", ttft), ("E2E", e2e))
-    return "; ".join(f"{n} p50 {show_percentile(v, 50)}, p99 {show_percentile(v, 99)} s" for n, v in named)
+    return "; ".join(f"{n} p50 {percentile(v, 50)}, p99 {percentile(v, 99)} s" for n, v in named)
 
 
 def quality_line(q: Quality) -> str:
@@ -129,114 +131,150 @@ def indented(text: str) -> list[str]:
     return [f"    | {row}" for row in text.splitlines()]
 
 
+def percentile(values: np.ndarray, q: int) -> str:
+    """Three digits, "-" without samples, "~" behind a percentile that too few effective samples tell."""
+    value = stats.percentile(values, q)
+    return "-" if value is None else significant(value) + ("" if stats.enough_for_percentile(values, q) else "~")
+
+
+def significant(value: float | None, digits: int = 3) -> str:
+    """So many significant digits."""
+    if value is None:
+        return "-"
+    return f"{value:#.{digits}g}".rstrip(".") if abs(value) < 10**digits else f"{value:.0f}"
+
+
+# The table: a row a point.
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table: its head, and its cell from the runs of a point that were measured, one at least."""
+
+    head: str
+    cell: Callable[[Runs], str]
+    of_failed: str = "-"  # the cell of a point that was not
+
+
 def table(logs: list[Log], slas: Sequence[Sla] = ()) -> str:
     """A row a point; what all points have in common stands above. Several runs give an interval: mean +-half."""
     points = identity.by_point(logs)
-    common, names, identities = _identities([runs[0] for runs in points])
-    latencies = [title for name in LATENCIES for title in (f"{name} p50 (s)", "p90")]
-    header = [*names, "runs", *RATES, *latencies]
-    header += [*(f"{agreed.name} (req/s)" for agreed in slas), "failed", "window (s)", "client"]
-    rows = [[*identity, *_row(runs, slas)] for identity, runs in zip(identities, points, strict=True)]
+    common, names, rows = _settings([runs[0] for runs in points])
+    columns = _columns(slas)
+    for row, runs in zip(rows, points, strict=True):
+        good = [log for log in runs if log.status == "ok"]
+        row += [str(len(good or runs))]
+        row += [column.cell(good) if good else column.of_failed for column in columns]
+    header = [*names, "runs", *(column.head for column in columns)]
     text = tabulate(rows, header, disable_numparse=True, stralign="right")
     return "\n".join([common, text, *(note for mark, note in NOTES.items() if mark in text)])
 
 
-NOTES = {
-    "(±": "(±) from the batches of a single run; several runs (--runs 5) know it better",
-    "~": "~ fewer effective samples than this percentile needs (p50: 11, p90: 64)",
-    "buffered": "buffered: an answer's tokens came all at once; something gathers them on their way",
-    " cached": "cached: that share of the prompts was in the server's prefix cache; give another --seed",
-    "stand-in": "stand-in: MII around a stand-in for DeepSpeed's engine; says nothing about DeepSpeed-FastGen",
-    "overloaded": "overloaded: requests in flight grew all through; latencies only say how long it took",
-    "?": "? not stationary, so without an interval: longer runs (--num_requests) or less load",
-}
-
-
-def _identities(logs: list[Log]) -> tuple[str, list[str], list[list[str]]]:
+def _settings(logs: list[Log]) -> tuple[str, list[str], list[list[str]]]:
     """What tells the points apart: (words for what is the same in all, names of the rest, its values a log)."""
-    all_of = [_identity(log) | other for log, other in zip(logs, _other_settings(logs), strict=True)]
-    names = [name for name in all_of[0] if name == "load" or len({i[name] for i in all_of}) > 1]
+    others = differences.differing_within(logs)
+    all_of = [_sizes(log) | {name: differences.value(log, name) for name in others} for log in logs]
+    names = [name for name in all_of[0] if name == "load" or len({of_log[name] for of_log in all_of}) > 1]
     common = ", ".join(f"{name} {value}" for name, value in all_of[0].items() if value and name not in names)
-    return common, names, [[identity[name] for name in names] for identity in all_of]
+    return common, names, [[of_log[name] for name in names] for of_log in all_of]
 
 
-def _other_settings(logs: list[Log]) -> list[dict[str, str]]:
-    """What else the points of one backend differ in: two of them may be of the same load."""
-    names, told = differences.differing_within(logs), map(differences.settings, logs)
-    return [{name: settings[name].removeprefix(f"{name} ") for name in names} for settings in told]
-
-
-def _identity(log: Log) -> dict[str, str]:
+def _sizes(log: Log) -> dict[str, str]:
+    """Server, requests and load in the words of the table's heads."""
     server, run, kind = log.server, log.run, requests_of(log.run)
     lengths = ("", "") if kind else (run.mean_prompt_length, run.mean_max_new_tokens)
-    told: dict[str, object] = {"backend": server.backend, "model": schema.model_name(server.model)}
-    told |= {"tp": server.tp_size, "batch": server.max_ragged_batch_size, "replicas": server.num_replicas}
-    told |= {"requests": kind, "prompt": lengths[0], "gen": lengths[1], "load": load_of(run)}
-    return {name: str(value) for name, value in told.items()}
+    sizes: dict[str, object] = {"backend": server.backend, "model": schema.model_name(server.model)}
+    sizes |= {"tp": server.tp_size, "batch": server.max_ragged_batch_size, "replicas": server.num_replicas}
+    sizes |= {"requests": kind, "prompt": lengths[0], "gen": lengths[1], "load": load_of(run)}
+    return {name: str(value) for name, value in sizes.items()}
 
 
-def _row(runs: list[Log], slas: Sequence[Sla]) -> list[str]:
-    good = [log for log in runs if log.status == "ok"]
-    if not good:
-        return [str(len(runs)), *["-"] * (9 + len(slas)), "point failed", "-", "-"]
-    settled = not stationarity.not_stationary(good)
-    batches = metrics.batch_values(good[0]) if len(good) == 1 else {}
-    cells = [
-        _known(good, getattr(metrics, rate), settled, batches.get(f"{rate}_per_s")) for rate in RATES.values()
+def _columns(slas: Sequence[Sla]) -> list[Column]:
+    rates = [Column(metric.short, partial(_rate, metric)) for metric in (REQUESTS, CLIENTS_OVER_LATENCY, TOKENS)]
+    latencies = [
+        column
+        for metric in LATENCIES
+        for column in (
+            Column(f"{metric.label} p50 (s)", partial(_p50, metric)),
+            Column("p90", partial(_p90, metric)),
+        )
     ]
-    for name in LATENCIES.values():
-        of_request = metrics.LATENCIES[name]
-        cells += [_median(good, of_request, settled, batches.get(f"{name}_p50_s")), _p90(good, of_request)]
-    cells += [_known(good, agreed.throughput, settled, None) for agreed in slas]
-    counted = sum(len(samples.measured(log)) for log in good)
-    done = sum(len(samples.succeeded(log)) for log in good)
-    window = show(sum(throughput.window_s(log) or 0 for log in good))
-    return [str(len(good)), *cells, f"{counted - done}/{counted}", window, client_and_marks(good)]
+    return [
+        *rates,
+        *latencies,
+        *(Column(f"{sla.name} (req/s)", partial(_mean, sla.throughput)) for sla in slas),
+        Column("failed", _failed, of_failed="point failed"),
+        Column("window (s)", lambda runs: significant(sum(throughput.window_s(log) or 0 for log in runs))),
+        Column("client", client_and_marks),
+    ]
 
 
-def client_and_marks(runs: list[Log]) -> str:
+def _rate(metric: OfPoint, runs: Runs) -> str:
+    return _mean(metric.function, runs, lambda log: metric.batches(log).get(metric.name))
+
+
+def _p50(metric: OfRequests, runs: Runs) -> str:
+    median = partial(_median, metric)
+    text = _mean(median, runs, lambda log: metric.batches(log)[metric.column("p50")])
+    return text + _weakness(metric, runs, 50)
+
+
+def _median(metric: OfRequests, log: Log) -> float | None:
+    return stats.percentile(metric.sample(log), 50)
+
+
+def _p90(metric: OfRequests, runs: Runs) -> str:
+    """Over the requests of all runs, as a search judges it."""
+    value = stats.percentile(np.concatenate([metric.sample(log) for log in runs]), 90)
+    return significant(value) + _weakness(metric, runs, 90)
+
+
+def _mean(
+    of_log: Callable[[Log], float | None],
+    runs: Runs,
+    batches: Callable[[Log], np.ndarray | None] = lambda log: None,
+) -> str:
+    """The mean over runs, with an interval if they are stationary; (±) is that of one run's batches."""
+    interval = stationarity.interval(runs, of_log)
+    if not interval:
+        return "-"
+    if not stationarity.stationary(runs):
+        return significant(interval.mean) + "?"
+    if interval.known:
+        return f"{significant(interval.mean)} ±{significant(interval.half, 2)}"
+    of_batches = batches(runs[0]) if len(runs) == 1 else None
+    within = None if of_batches is None else stats.t_interval(of_batches.tolist())
+    return significant(interval.mean) + (f" (±{significant(within.half, 2)})" if within else "")
+
+
+def _weakness(metric: OfRequests, runs: Runs, q: int) -> str:
+    """A mark where the requests of a run are too few for this percentile."""
+    found = [metric.sample(log) for log in runs]
+    return "~" if any(len(sample) and not stats.enough_for_percentile(sample, q) for sample in found) else ""
+
+
+def _failed(runs: Runs) -> str:
+    """`3/120` requests."""
+    counted = sum(len(samples.measured(log)) for log in runs)
+    return f"{counted - sum(len(samples.succeeded(log)) for log in runs)}/{counted}"
+
+
+def client_and_marks(runs: Runs) -> str:
     """What the client says of itself, and why numbers of the point may decide nothing."""
     marks = trust.marks(runs)
-    words = [] if any(mark.endswith("client-limited") for mark in marks) else [_verdict(runs)]
+    verdicts = [log.quality.verdict.partition(":")[0] for log in runs]
+    words = [] if any(mark.endswith("client-limited") for mark in marks) else [_first_bad(verdicts)]
     words += marks
     words += ["overloaded"] if any(log.quality.overloaded for log in runs) else []
     words += ["stand-in"] if trust.stand_in(runs[0]) else []
     return ", ".join(words)
 
 
-def _verdict(runs: list[Log]) -> str:
-    return next((v for log in runs if (v := log.quality.verdict.partition(":")[0]) != "ok"), "ok")
+def _first_bad(verdicts: list[str]) -> str:
+    return next((verdict for verdict in verdicts if verdict != "ok"), "ok")
 
 
-def _known(
-    runs: list[Log], of_log: Callable[[Log], float | None], settled: bool, batches: np.ndarray | None
-) -> str:
-    """The mean over runs, with an interval if they are stationary; (±) is that of one run's batches."""
-    interval = stationarity.interval(runs, of_log)
-    if not interval:
-        return "-"
-    if not settled:
-        return show(interval.mean) + "?"
-    if interval.known:
-        return f"{show(interval.mean)} ±{show(interval.half, 2)}"
-    within = stats.t_interval(batches.tolist()) if batches is not None else None
-    return show(interval.mean) + (f" (±{show(within.half, 2)})" if within else "")
-
-
-def _median(runs: list[Log], of_request: OfRequest, settled: bool, batches: np.ndarray | None) -> str:
-    text = _known(runs, lambda log: stats.percentile(samples.each(log, of_request), 50), settled, batches)
-    return text + _weakness(runs, of_request, 50)
-
-
-def _p90(runs: list[Log], of_request: OfRequest) -> str:
-    """Over the requests of all runs, as a search judges it."""
-    value = stats.percentile(np.concatenate([samples.each(log, of_request) for log in runs]), 90)
-    return show(value) + _weakness(runs, of_request, 90)
-
-
-def _weakness(runs: list[Log], of_request: OfRequest, q: int) -> str:
-    samples = [samples.each(log, of_request) for log in runs]
-    return "~" if any(len(sample) and not stats.carries(sample, q) for sample in samples) else ""
+# Before and after.
 
 
 def plan_table(plan: Plan, settings: Settings) -> str:
