@@ -27,7 +27,8 @@ from tabulate import tabulate
 
 from servebench.analysis import latency, samples
 from servebench.log import store
-from servebench.reference.calibrate import GAP_S, TOKENS, Sent, reference_server
+from servebench.reference.answers import RequestRecord
+from servebench.reference.calibrate import GAP_S, TOKENS, reference_server
 from servebench.servers.backends.contract import REPOSITORY
 
 ENGINES = Path(os.environ.get("SERVEBENCH_ENGINES", REPOSITORY / ".engines"))
@@ -133,7 +134,7 @@ def _statistics(ttft_ms: np.ndarray, itl_ms: np.ndarray) -> Report:
     return dict(zip(NAMES, map(float, values), strict=True))
 
 
-def truth_of(sent: list[Sent]) -> Report:
+def truth_of(sent: list[RequestRecord]) -> Report:
     ttft = np.array([(s.events_ns[0] - s.arrived_ns) / 1e6 for s in sent])
     return _statistics(ttft, np.concatenate([np.diff(s.events_ns) / 1e6 for s in sent]))
 

@@ -18,13 +18,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from servebench.analysis import deadlines
+from servebench.analysis import deadlines, metrics
 from servebench.cli import commandline
-from servebench.figures import curves, page, selection
+from servebench.figures import curves, plotting, selection
 from servebench.figures.curves import Series
+from servebench.figures.page import page, plot_parser
 from servebench.log.schema import Log
 
 RATE = commandline.number(float, 1e-3)  # tokens/s
+EFFECTIVE = metrics.named("effective_throughput")
 KINDS = {"ema": "moving average", "cum": "running sum"}
 
 
@@ -46,7 +48,8 @@ def effective(met: deadlines.Met, log: Log) -> float | None:
 
 def draw(ax: Axes, all_series: list[Series], met: deadlines.Met) -> None:
     for series in all_series:
-        page.draw_curve(ax, series, selection.load_of, partial(effective, met), "effective_throughput")
+        points = series.plot_points(selection.load_of, partial(effective, met))
+        plotting.draw_curve(ax, series, points, EFFECTIVE.name)
 
 
 def panels(figure: Figure, all_series: list[Series], slas: dict[float, deadlines.Met]) -> None:
@@ -61,13 +64,14 @@ def panels(figure: Figure, all_series: list[Series], slas: dict[float, deadlines
         draw(ax, all_series, met)
         ax.set_title(f"generation {rate:g} tokens/s")
     for ax in axes.flat[: len(slas)]:  # now that the highest of all panels is known
-        page.counted_from_zero(ax)
-    figure.supxlabel(selection.load_axis(all_series[0].points[0].log), fontsize=10)
-    figure.supylabel("Effective throughput (requests/s)", fontsize=10)
+        plotting.start_at_zero(ax)
+        plotting.whole_numbers(ax.xaxis)
+    figure.supxlabel(selection.load_axis(all_series[0].log), fontsize=10)
+    figure.supylabel(EFFECTIVE.axis, fontsize=10)
 
 
 def main() -> None:
-    parser = page.parser(__doc__, "goodtput")
+    parser = plot_parser(__doc__, "goodtput")
     add = parser.add_argument
     prompt, rates = deadlines.PROMPT_RATE, deadlines.GENERATION_RATES
     add("--sla_prompt_tokens_per_sec", type=RATE, default=prompt, metavar="R", help="[512]")
@@ -79,9 +83,9 @@ def main() -> None:
     for group in curves.groups(args, selection.CONFIGURATION):
         for kind, words in KINDS.items():
             slas = {rate: sla_of(kind, prompt, rate, args.ema_span) for rate in args.sla_gen_tokens_per_sec}
-            with page.page(args, group, f"-{kind}") as figure:
+            with page(args, group, f"-{kind}") as figure:
                 panels(figure, group.series, slas)
-                page.explain(figure.axes[0], f"SLA: prompt {prompt:g} tokens/s, {words}")
+                plotting.explain(figure.axes[0], f"SLA: prompt {prompt:g} tokens/s, {words}")
 
 
 if __name__ == "__main__":

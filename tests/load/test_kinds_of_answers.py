@@ -12,10 +12,10 @@ from servebench.analysis import latency, samples
 from servebench.log import store
 from servebench.log.schema import Log, Result
 from servebench.reference import calibrate
-from servebench.reference.answers import SAYS
+from servebench.reference.answers import CHAT_ANSWERS, RequestRecord
 
 TOKENS, GAP_S, NEAR_S = 20, 0.02, 0.02
-Truth = dict[int, calibrate.Sent]
+Truth = dict[int, RequestRecord]
 
 
 @pytest.fixture
@@ -61,16 +61,16 @@ def near(
     return float(np.median(off)) < NEAR_S
 
 
-def after_s(at: int) -> Callable[[calibrate.Sent], float]:
+def after_s(at: int) -> Callable[[RequestRecord], float]:
     return lambda sent: (sent.events_ns[at] - sent.arrived_ns) / 1e9
 
 
-def tpot_s(sent: calibrate.Sent) -> float:
+def tpot_s(sent: RequestRecord) -> float:
     rest = sum(sent.event_tokens[1:])
     return (sent.events_ns[-1] - sent.events_ns[0]) / 1e9 / rest
 
 
-LAST = [(say, "last") for say in SAYS]
+LAST = [(say, "last") for say in CHAT_ANSWERS]
 
 
 @pytest.mark.parametrize(("say", "usage"), [*LAST, ("hidden_reasoning", "each"), ("reasoning_tool_calls", "each")])
