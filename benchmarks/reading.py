@@ -42,10 +42,10 @@ BEFORE = os.getloadavg()[0]  # processes that ran already
 
 def make_log(rng: np.random.Generator, server: ServerConfig, run: RunConfig, tokens: int) -> Log:
     """Clients with requests back to back; gaps of some 30 ms."""
-    sent_ns = dict.fromkeys(range(run.num_clients), 0)
+    sent_ns = dict.fromkeys(range(int(run.load.size)), 0)
     results = []
     for i in range(run.num_requests):
-        client = i % run.num_clients
+        client = i % int(run.load.size)
         event_ns = np.cumsum(rng.exponential(0.03e9, tokens)).astype(int).tolist()
         results.append(
             Result(

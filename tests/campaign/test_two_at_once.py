@@ -38,7 +38,7 @@ def attached(tokenizer_dir: Path) -> Callable[[str], list[object]]:
 def logs(folder: Path) -> dict[int, Log]:
     """By number of clients."""
     found = [store.load(path) for path in folder.glob("*/*clients*.json")]
-    return {log.run.num_clients: log for log in found}
+    return {log.run.load.num_clients: log for log in found}
 
 
 def measuring(results: Path) -> bool:

@@ -84,7 +84,7 @@ def test_filter_takes_any_field_of_the_server_or_the_run(logs: Path) -> None:
     found = selection.chosen(
         options(logs, "--filter", "tp_size=2", "num_clients=1", "num_clients=4", "stream=true")
     )
-    kept = [(e.head.server.tp_size, e.head.run.num_clients) for e in found[logs / "vllm"]]
+    kept = [(e.head.server.tp_size, e.head.run.load.num_clients) for e in found[logs / "vllm"]]
     assert kept == [(2, 1), (2, 4)]
 
 

@@ -101,9 +101,9 @@ def test_a_point_after_an_overload_begins_at_a_server_that_is_at_rest(
     code, out, err = benchmark(*where, *what, "--request_rate", 160, "--warmup", 0)
     assert code == 0, out + err
     logs = [store.load(path) for path in (results / "openai").glob("*.json")]
-    first, *rest = sorted(logs, key=lambda log: -(log.run.request_rate or 0))
-    assert first.quality.overloaded and rest[-1].run.request_rate < 50
-    for log in (log for log in rest if (log.run.request_rate or 0) < 45):
+    first, *rest = sorted(logs, key=lambda log: -(log.run.load.request_rate or 0))
+    assert first.quality.overloaded and rest[-1].run.load.request_rate < 50
+    for log in (log for log in rest if (log.run.load.request_rate or 0) < 45):
         assert max(latency.e2e_s(r) or 9.0 for r in samples.measured(log)) < 0.5
 
 
@@ -214,7 +214,7 @@ def test_a_trace_is_sent_at_its_own_times(load: Callable[..., Log]) -> None:
     log = load("--ttft 0.01 --gap 0", *what)
     times = np.sort([r.scheduled_ns for r in samples.measured(log)])
     assert np.diff(times) / 1e9 == pytest.approx([0.075, 0.3], abs=1e-5)  # 0.3 s and 1.2 s, four times as fast
-    assert log.run.dataset_sha256 and log.run.load == ("trace", "4")
+    assert log.run.requests.dataset_sha256 and log.run.load == ("trace", "4")
 
 
 def test_a_search_stops_an_overloaded_point_early_and_ends_at_the_capacity(

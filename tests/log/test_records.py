@@ -107,7 +107,7 @@ def test_a_log_of_the_original_suite_is_read(tmp_path: Path) -> None:
     path = tmp_path / "o.json"
     path.write_text(json.dumps(stored))
     log = store.load(path)
-    assert (log.server.backend, log.run.num_clients, log.quality.verdict) == ("fastgen", 2, "unknown")
+    assert (log.server.backend, log.run.load.num_clients, log.quality.verdict) == ("fastgen", 2, "unknown")
     assert [latency.e2e_s(r) for r in log.results] == pytest.approx([1.5, 2.0])
     assert latency.ttft_s(log.results[0]) == pytest.approx(1.0)
     assert log.window_ns == (100_500_000_000, 101_500_000_000)  # both were in flight
@@ -198,7 +198,11 @@ def test_logs_of_the_first_release_are_read(
     assert log.run.api == ("mii" if backend == "fastgen" else "completions")
     server = log.server
     assert (server.tp_size, server.max_ragged_batch_size, server.num_replicas) == sizes
-    assert (log.run.num_clients, log.run.mean_prompt_length, log.run.mean_max_new_tokens) == (24, 2600, 60)
+    assert (
+        log.run.load.num_clients,
+        log.run.requests.mean_prompt_length,
+        log.run.requests.mean_max_new_tokens,
+    ) == (24, 2600, 60)
     if "_c24" in file:  # by its name it is a point's
         assert [path.name for path, _ in store.load_folder(tmp_path)] == [file]
 

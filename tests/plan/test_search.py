@@ -26,7 +26,9 @@ Spoil = Callable[[Log], Log]  # what becomes of a log
 
 def capacity(most: float) -> Ask:
     """0.1 s up to this load, 10 s beyond it."""
-    return lambda run: [0.1 if (run.request_rate or run.num_clients) <= most else 10.0] * run.num_requests
+    return lambda run: (
+        [0.1 if (run.load.request_rate or run.load.num_clients) <= most else 10.0] * run.num_requests
+    )
 
 
 @pytest.fixture
@@ -94,7 +96,7 @@ def test_a_rate_that_leaves_the_server_idle_is_not_lowered(searched, search: lis
     """A request alone takes 0.1 s: at 0.75/s the server has one for 7.5 % of the time."""
 
     def spoil(log: Log) -> Log:
-        gap_s, late = 1 / (log.run.request_rate or 1), {"prompt_tokens": 1}  # which FastGen has 2 ms for
+        gap_s, late = 1 / (log.run.load.request_rate or 1), {"prompt_tokens": 1}  # which FastGen has 2 ms for
         results = [make_result(i, i * gap_s, [0.1], **late) for i in range(log.run.num_requests)]
         return msgspec.structs.replace(log, results=results, window_ns=(0, round(len(results) * gap_s * 1e9)))
 
@@ -121,8 +123,8 @@ def test_a_stall_in_one_run_does_not_decide(searched) -> None:  # type: ignore[n
     """A quarter of one run, so 8 % of the three: what was seen in all of them together is within the limit."""
 
     def stalls_once(run: RunConfig) -> list[float]:
-        stalled = run.num_requests // 4 if run.num_clients == 16 and run.repetition == 0 else 0
-        rest = 10.0 if run.num_clients > 100 else 0.1
+        stalled = run.num_requests // 4 if run.load.num_clients == 16 and run.repetition == 0 else 0
+        rest = 10.0 if run.load.num_clients > 100 else 0.1
         return [10.0] * stalled + [rest] * (run.num_requests - stalled)
 
     _, found = searched(stalls_once, "--num_clients", "4", "--find_max", "e2e_p90<1s")
@@ -133,7 +135,7 @@ def test_the_peak_is_found_from_both_sides(searched) -> None:  # type: ignore[no
     """Requests/s that meet the SLA: 100 of 100 in a second, less the share that is slow, which is least at 24."""
 
     def server(run: RunConfig) -> list[float]:
-        slow = abs(run.num_clients - 24) * run.num_requests // 100
+        slow = abs(run.load.num_clients - 24) * run.num_requests // 100
         return [0.1] * (run.num_requests - slow) + [1e3] * slow
 
     _, found = searched(server, "--num_clients", "2", "--find_peak", "--num_requests", "200")
@@ -202,7 +204,7 @@ def broken_from(most: int, **changes: object) -> Spoil:
     """Logs of more clients than these are marked so: their status, or their client's verdict."""
 
     def spoil(log: Log) -> Log:
-        if log.run.num_clients <= most:
+        if log.run.load.num_clients <= most:
             return log
         quality = msgspec.structs.replace(log.quality, **{k: v for k, v in changes.items() if k == "verdict"})
         return msgspec.structs.replace(
@@ -247,8 +249,8 @@ def test_a_peak_below_the_first_load_is_found(searched) -> None:  # type: ignore
     """A server that answers in time up to 5 clients, and more requests/s the more there are."""
 
     def server(run: RunConfig) -> list[float]:
-        slow = 0 if run.num_clients <= 5 else run.num_requests
-        late = run.num_requests * (5 - min(5, run.num_clients)) // 10
+        slow = 0 if run.load.num_clients <= 5 else run.num_requests
+        late = run.num_requests * (5 - min(5, run.load.num_clients)) // 10
         return [1e3] * max(slow, late) + [0.1] * (run.num_requests - max(slow, late))
 
     _, found = searched(server, "--num_clients", "32", "--find_peak", "--num_requests", "200")
@@ -292,7 +294,7 @@ def test_a_load_that_is_too_much_for_the_server_is_said_to_overload_it(searched)
     """Its latencies were within the limit, which alone would be a riddle."""
 
     def spoil(log: Log) -> Log:
-        quality = msgspec.structs.replace(log.quality, overloaded=(log.run.request_rate or 0) > 20)
+        quality = msgspec.structs.replace(log.quality, overloaded=(log.run.load.request_rate or 0) > 20)
         return msgspec.structs.replace(log, quality=quality)
 
     _, found = searched(capacity(1e9), "--request_rate", "10", "--find_max", "e2e_p90<1s", spoil=spoil)

@@ -198,7 +198,7 @@ def test_a_point_that_cannot_be_is_said_and_the_rest_goes_on(
     assert code == 1, err
     assert "warning: --dataset" in err and "has 40 requests that can be used, 64 are needed" in err
     assert "1 point measured, 1 failed" in out
-    logs = {log.run.num_clients: log for _, log in store.load_folder(results)}
+    logs = {log.run.load.num_clients: log for _, log in store.load_folder(results)}
     assert (logs[1].status, logs[8].status) == ("ok", "failed")
     code, _, err = benchmark(*words, "--num_clients", 8)
     assert code == 2 and err.count("\n") == 1, "no point is left to measure"

@@ -43,7 +43,7 @@ def test_a_sweep_over_replicas(benchmark: Benchmark, results: Path) -> None:
     code, out, err = benchmark(*SIM, *LENGTHS, "--num_replicas", 1, 2, "--num_clients", 1, 4, "--num_requests", 12)
     assert code == 0, out + err
     measured = logs(results)
-    assert sorted((log.server.num_replicas, log.run.num_clients) for log in measured) == [
+    assert sorted((log.server.num_replicas, log.run.load.num_clients) for log in measured) == [
         (1, 1),
         (1, 4),
         (2, 1),

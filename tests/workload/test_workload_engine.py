@@ -73,7 +73,9 @@ def test_prompts_are_exact_to_the_token_by_vllms_own_count(
     server = ["--backend", "vllm", "--model", model(tokenizer), "--engine_args", EAGER]
     code, out, err = benchmark(*server, *what, "--num_clients", 2, "--num_requests", 6, "--warmup", 0)
     assert code == 0, out + err
-    found = {log.run.scenario: {r.prompt_tokens for r in samples.succeeded(log)} for log in logs_in(results)}
+    found = {
+        log.run.requests.scenario: {r.prompt_tokens for r in samples.succeeded(log)} for log in logs_in(results)
+    }
     assert found == {f"D({n},1)": {n} for n in lengths}
     assert all(r.asked_prompt_tokens is None for log in logs_in(results) for r in samples.measured(log))
 

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
-import msgspec
-
+from servebench.log.config import all_fields
 from servebench.log.schema import Log
 
 # Fields that a figure or a row shows as its sizes and load, or that the points of one curve need not share.
@@ -22,7 +21,7 @@ MAX_LETTERS = 32  # of a setting in a legend
 
 def settings(log: Log) -> dict[str, str]:
     """What else a point was measured with, in words: two that differ in it are no points of one curve."""
-    fields = msgspec.structs.asdict(log.server) | msgspec.structs.asdict(log.run)
+    fields = all_fields(log.server) | all_fields(log.run)
     fields |= log.identity.get("environment", {})
     told = {name: _in_words(name, value) for name, value in fields.items() if name not in SHOWN_ELSEWHERE}
     return told | {"engine": log.server_facts.engine or "engine unknown"}

@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 
-from servebench.log.schema import Log, RunConfig, ServerConfig
+from servebench.log.config import KINDS, ServerConfig, all_fields
+from servebench.log.schema import Log
 
-FIELDS = {f.name: f.type for kind in (ServerConfig, RunConfig) for f in msgspec.structs.fields(kind)}
+FIELDS = {f.name: f.type for kind in (ServerConfig, *KINDS) for f in msgspec.structs.fields(kind)}
 FIELDS["engine"] = str  # its name and version, as it said
 
 
@@ -37,7 +38,7 @@ def _condition(text: str) -> tuple[str, Any]:
 
 def passes(log: Log, conditions: Sequence[tuple[str, Any]]) -> bool:
     """Has the log what --filter asks for?"""
-    values = msgspec.structs.asdict(log.server) | msgspec.structs.asdict(log.run)
+    values = all_fields(log.server) | all_fields(log.run)
     values["engine"] = log.server_facts.engine
     given = {name: [value for other, value in conditions if other == name] for name, _ in conditions}
     return all(values[name] in either for name, either in given.items())

@@ -15,6 +15,7 @@ from servebench.analysis.latency import end_ns
 from servebench.analysis.model_size import parameters
 from servebench.analysis.samples import each, mean_e2e_s, succeeded
 from servebench.log import original
+from servebench.log.config import Clients, Dataset
 from servebench.log.schema import Log, Result
 
 
@@ -67,8 +68,11 @@ def _with_each_request(log: Log, of_request: Callable[[Result], float]) -> float
 
 def blog_throughput(log: Log) -> float | None:
     """FastGen's throughput-latency figures: clients / mean latency, requests/s. Of clients that never pause."""
-    latency = None if log.run.open_loop or log.run.think_time else mean_e2e_s(log)
-    return log.run.num_clients / latency if latency else None
+    load, asked = log.run.load, log.run.requests
+    if not isinstance(load, Clients) or (isinstance(asked, Dataset) and asked.think_time):
+        return None
+    latency = mean_e2e_s(log)
+    return load.num_clients / latency if latency else None
 
 
 def makespan_throughput(log: Log) -> float | None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from servebench.analysis import metrics, samples, stats
 from servebench.analysis.cache import once_a_log
+from servebench.log.config import Dataset
 from servebench.log.schema import Log, Result
 
 FASTEST_S = 1e-4  # a token: no server generates faster for one request
@@ -102,7 +103,7 @@ def cached_share(log: Log) -> float:
     """
     run, done = log.run, samples.succeeded(log)
     asked = sum(r.prompt_tokens for r in done)
-    if run.shared_prefix or run.dataset or run.multi_turn or not asked:
+    if isinstance(run.requests, Dataset) or run.requests.shared_prefix or not asked:
         return 0.0
     told = sum(r.cached_tokens or 0 for r in done)
     counted = 0.0 if log.quality.overloaded else (log.cache_hit_rate or 0.0) * asked

@@ -57,7 +57,7 @@ def measure_point(point: Point, server: Server, settings: Settings, tokenizer: T
         check_lengths(run, context)
         workload = build_workload(run, tokenizer, context)
         server.empty_cache()
-        workers = settings.execution.num_workers or default_workers(run.num_clients, run.request_rate or 0.0)
+        workers = settings.execution.num_workers or default_workers(run.load)
         before = server.cache_counters()
         outcome = run_load(run, workload, server.target(run), parts_of(point), workers)
     except InputError as error:  # it cannot be as asked, which others may

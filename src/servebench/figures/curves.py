@@ -24,8 +24,9 @@ from servebench.figures import selection, styles
 from servebench.figures.selection import LOAD_KIND, PROMPT, REPLICAS, TP_SIZE, Entry, Trait
 from servebench.figures.styles import Style
 from servebench.log import store
+from servebench.log.config import all_fields
 from servebench.log.identity import by_point
-from servebench.log.schema import Log, RunConfig, model_name
+from servebench.log.schema import Log, model_name
 
 CHANGE_WITH_SIZE = ("urls", "gpus")  # settings that change with tp_size and num_replicas
 LOAD_UNITS = {"clients": "clients", "rate": "requests/s", "trace": "times the trace's speed"}
@@ -238,7 +239,7 @@ def _note_missing_loads(group: Group) -> None:
 def _note_unequal_settings(group: Group) -> None:
     """Name the settings of the run in which curves differ, and a curve that is not what its folder says."""
     logs = [series.log for series in group.series]
-    unequal = [n for n in differences.differing(logs) if n in RunConfig.__struct_fields__ and n != "api"]
+    unequal = [n for n in differences.differing(logs) if n in all_fields(logs[0].run) and n != "api"]
     for name in unequal:
         labels: dict[str, list[str]] = {}
         for series, log in zip(group.series, logs, strict=True):

@@ -50,8 +50,8 @@ TP_SIZE = Trait(lambda log: log.server.tp_size, "tp{}", "TP {}")
 BATCH = Trait(lambda log: log.server.max_ragged_batch_size, "bs{}", "batch {}")
 REPLICAS = Trait(lambda log: log.server.num_replicas, "replicas{}", "replicas {}")
 # 0 for a dataset, whose prompts have lengths of their own
-PROMPT = Trait(lambda log: 0 if log.run.dataset else log.run.mean_prompt_length, "prompt{}", "prompt {}")
-GENERATION = Trait(lambda log: log.run.mean_max_new_tokens, "gen{}", "generation {} tokens")
+PROMPT = Trait(lambda log: log.run.requests.mean_prompt_length or 0, "prompt{}", "prompt {}")
+GENERATION = Trait(lambda log: log.run.requests.mean_max_new_tokens, "gen{}", "generation {} tokens")
 WORKLOAD = Trait(lambda log: workload_label(log.run), "{}", "{}")
 # "" for clients, since the original suite's figures are named without it
 LOAD_KIND = Trait(lambda log: log.run.load.kind.replace("clients", ""), "{}", "by {}")

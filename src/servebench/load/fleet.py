@@ -23,7 +23,8 @@ from servebench.errors import PointFailed
 from servebench.load import protocol
 from servebench.load.protocol import Report, Task
 from servebench.load.sharding import Target, Workers, deal, roomy_workers
-from servebench.log.schema import Quality, Result, RunConfig
+from servebench.log.config import Clients, Load, Rate, RunConfig, Trace
+from servebench.log.schema import Quality, Result
 from servebench.log.store import read_parts
 from servebench.workload import Schedule, Workload
 from servebench.workload.arrivals import GAP_FILLER
@@ -49,23 +50,28 @@ class Outcome:
     probes: list[Result] = field(default_factory=list)
 
 
-def default_workers(num_clients: int, request_rate: float = 0.0) -> int:
+def default_workers(load: Load) -> int:
     """As many as have room, no more than there is work for."""
-    work = max(num_clients, math.ceil(request_rate))
+    work = 1 if isinstance(load, Trace) else math.ceil(load.size)
     return max(1, min(work, roomy_workers(), max(4, -(-work // 128))))
+
+
+def _most_workers(load: Load, servers: int) -> int:
+    """That have something to do: a client of each server, or an arrival of the gap filler."""
+    if isinstance(load, Clients):
+        return max(1, load.num_clients // servers)
+    return min(load.max_concurrency or GAP_FILLER, GAP_FILLER)
 
 
 def run_load(run: RunConfig, workload: Workload, target: Target, folder: Path, workers: int) -> Outcome:
     """Put the load on the target. `folder` holds the part files while it runs; it is removed at the end."""
-    clients = max(1, run.num_clients // len(target.urls))  # of each server; every worker needs one
-    limit = min(run.max_concurrency or GAP_FILLER, GAP_FILLER) if workload.schedule else clients
-    workers = min(workers, limit, len(workload.filler))
+    workers = min(workers, _most_workers(run.load, len(target.urls)), len(workload.filler))
     everyone = workers + bool(workload.probes)
     with _part_folder(folder, everyone * protocol.slots(len(target.urls))) as shared:
         fleet = Fleet(run, target.check, shared, everyone)
         window, failure = _measure(fleet, workload, target, Workers(workers, folder))
         results, probes = _results(folder, range(workers)), _results(folder, range(workers, everyone))
-        asked = 0 if workload.schedule else run.num_clients
+        asked = run.load.num_clients if isinstance(run.load, Clients) else 0
         quality = Quality(asked_concurrency=asked)
         if window and not failure:
             evidence = _evidence(folder, workers, fleet.host)
@@ -84,7 +90,8 @@ def _measure(
             fleet.start(tasks)
         clients = sum(len(task.clients) for task in tasks)
         fleet.wait("connecting", protocol.CONNECTED, clients, timeout_s=CONNECT_S)
-        window = _lead_open(fleet, workload.schedule) if workload.schedule else _lead_closed(fleet)
+        load, schedule = fleet.run.load, workload.schedule
+        window = _lead_open(fleet, schedule) if schedule else _lead_closed(fleet, load.size)
     except PointFailed as problem:
         failure = str(problem)
     finally:
@@ -92,11 +99,11 @@ def _measure(
     return window, failure or next((_death(process) for process in fleet.processes if process.returncode), None)
 
 
-def _lead_closed(fleet: Fleet) -> tuple[int, int]:
+def _lead_closed(fleet: Fleet, clients: float) -> tuple[int, int]:
     """Through warm-up and measurement. Returns the window: all clients active. Raises PointFailed."""
     fleet.shared[protocol.START_NS] = time.time_ns()  # of the probes, if there are any
     fleet.shared[protocol.PHASE] = protocol.WARM_UP
-    fleet.wait("warming up", protocol.WARMED, fleet.run.num_clients if fleet.run.warmup else 0)
+    fleet.wait("warming up", protocol.WARMED, int(clients) if fleet.run.warmup else 0)
     fleet.host.begin()
     begin = time.time_ns()
     fleet.shared[protocol.PHASE] = protocol.MEASURE
@@ -107,6 +114,7 @@ def _lead_closed(fleet: Fleet) -> tuple[int, int]:
 def _lead_open(fleet: Fleet, schedule: Schedule) -> tuple[int, int]:
     """Through the schedule. Returns its window. Raises PointFailed."""
     run, (first_s, last_s) = fleet.run, schedule.window_s
+    stops = isinstance(run.load, Rate) and run.load.stop_when_overloaded
     start = time.time_ns() + START_DELAY_NS
     fleet.shared[protocol.PHASE] = protocol.WARM_UP
     if schedule.warmup:
@@ -127,7 +135,7 @@ def _lead_open(fleet: Fleet, schedule: Schedule) -> tuple[int, int]:
         in_flight.append(fleet.total(protocol.IN_FLIGHT))
         passed_s = first_s + (time.time_ns() - begin) / 1e9
         arrived = int(np.searchsorted(schedule.times_s, passed_s)) - schedule.warmup
-        return run.stop_when_overloaded and arrived > MIN_ARRIVALS and growing(np.array(in_flight), arrived, 2)
+        return stops and arrived > MIN_ARRIVALS and growing(np.array(in_flight), arrived, 2)
 
     fleet.wait("measuring", protocol.DONE, run.num_requests, tick_s=TICK_S, each_tick=overloaded)
     end = begin + round((last_s - first_s) * 1e9)

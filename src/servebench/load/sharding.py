@@ -12,7 +12,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from servebench.load.protocol import SPARE_CONNECTIONS, Arrivals, Form, Job, Pace, Task
-from servebench.log.schema import RunConfig
+from servebench.log.config import Clients, Rate, RunConfig, Trace
 from servebench.workload import Request, Schedule, Workload
 
 PROBE_SPAN_S = 3600.0  # after which the times of probes come again
@@ -70,10 +70,11 @@ def deal(run: RunConfig, workload: Workload, target: Target, workers: Workers) -
         filler_ids=(run.num_requests, 1),
     )
     tasks = [replace(task, number=n, filler_ids=(run.num_requests + n, workers.count)) for n in task.peers]
-    if workload.schedule:
-        tasks = [_share_of_schedule(task, run, workload.schedule) for task in tasks]
-    else:
-        tasks = [_share_of_clients(task, run) for task in tasks]
+    load = run.load
+    if isinstance(load, Clients):
+        tasks = [_share_of_clients(task, load) for task in tasks]
+    elif workload.schedule:
+        tasks = [_share_of_schedule(task, load, workload.schedule) for task in tasks]
     return tasks + ([_probe_task(task, run, _jobs(workload.probes, target))] if workload.probes else [])
 
 
@@ -102,7 +103,7 @@ def _jobs(requests: Sequence[Request], target: Target) -> list[Job]:
     ]
 
 
-def _share_of_clients(task: Task, run: RunConfig) -> Task:
+def _share_of_clients(task: Task, load: Clients) -> Task:
     """A closed loop: clients, one of each server in turn, and as many requests, whole conversations.
 
     So no worker has only slow servers, whose requests would be too large a share of all.
@@ -113,13 +114,13 @@ def _share_of_clients(task: Task, run: RunConfig) -> Task:
         return client // servers % workers == task.number
 
     def my(jobs: list[Job]) -> list[Job]:
-        return [job for job in jobs if mine(job.conversation % run.num_clients)]
+        return [job for job in jobs if mine(job.conversation % load.num_clients)]
 
-    clients = [(client, client % servers) for client in range(run.num_clients) if mine(client)]
+    clients = [(client, client % servers) for client in range(load.num_clients) if mine(client)]
     return replace(task, clients=clients, measured=my(task.measured), filler=my(task.filler))
 
 
-def _share_of_schedule(task: Task, run: RunConfig, schedule: Schedule) -> Task:
+def _share_of_schedule(task: Task, load: Rate | Trace, schedule: Schedule) -> Task:
     """An open loop: every workers-th arrival of the one stream, and the request that goes with it."""
     n, servers, workers = task.number, len(task.urls), len(task.peers)
     begin, end = schedule.warmup, schedule.warmup + schedule.measured
@@ -130,11 +131,11 @@ def _share_of_schedule(task: Task, run: RunConfig, schedule: Schedule) -> Task:
         measured=_arrivals(times_s[begin:end] - opens_s, n - begin, workers),
         cooldown=_arrivals(times_s[end:] - opens_s, n - end, workers, schedule.cooldown_span_s),
         period_ns=round(schedule.period_s * 1e9),
-        max_in_flight=run.max_concurrency,
+        max_in_flight=load.max_concurrency,
         spin_ns=SPIN_NS if workers <= roomy_workers() else 0,
     )
     spare = SPARE_CONNECTIONS * servers
-    connected = min(spare, run.max_concurrency or spare)
+    connected = min(spare, load.max_concurrency or spare)
     clients = [(n + workers * i, i % servers) for i in range(connected)]
     measured = task.measured[pace.measured.first :: workers]
     return replace(task, clients=clients, pace=pace, measured=measured, filler=task.filler[n::workers])

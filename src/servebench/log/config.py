@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -157,6 +158,8 @@ class Synthetic(Kind, frozen=True, kw_only=True, tag="synthetic"):
     prompt_text: Annotated[Literal["words", "prose"], TEXT] = "words"
     shared_prefix: Annotated[tuple[int, int] | None, PREFIX] = None  # tokens, groups
 
+    name = ""  # of what is asked, where its lengths do not say it
+
     def __post_init__(self) -> None:
         if self.mean_prompt_length > self.max_prompt_length:
             longest = f"--max_prompt_length {self.max_prompt_length}"
@@ -191,6 +194,10 @@ class Scenario(Kind, frozen=True, kw_only=True, tag="scenario"):
         check_prefix(self.shared_prefix, self.max_prompt_length)
 
     @property
+    def name(self) -> str:
+        return self.scenario
+
+    @property
     def lengths(self) -> tuple[Lengths, Lengths]:
         return parse_scenario(self.scenario)
 
@@ -223,6 +230,14 @@ class Dataset(Kind, frozen=True, kw_only=True, tag="dataset"):
     def __post_init__(self) -> None:
         if self.think_time and not self.multi_turn:
             raise ValueError("--think_time lies between the requests of a conversation; give --multi_turn")
+
+    @property
+    def name(self) -> str:
+        return Path(self.dataset).stem
+
+    @property
+    def mean_prompt_length(self) -> None:
+        """Its prompts are as long as they are."""
 
     @property
     def answer_lengths(self) -> Lengths:
@@ -276,24 +291,8 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
     def open_loop(self) -> bool:
         return not isinstance(self.load, Clients)
 
-    def __getattr__(self, name: str) -> Any:  # BRIDGE: the flat names of the version before
-        for part in (self.load, self.requests):
-            if name in part.__struct_fields__ or isinstance(getattr(type(part), name, None), property):
-                return getattr(part, name)
-        if name in FLAT:
-            return FLAT[name]
-        raise AttributeError(name)
-
 
 # fmt: on
-
-FLAT: dict[str, Any] = {
-    "num_clients": 1, "request_rate": None, "trace_speed": None, "arrival": "poisson", "burstiness": 1.0,
-    "ramp_from": None, "max_concurrency": None, "stop_when_overloaded": False, "length_distribution": "normal",
-    "scenario": "", "prompt_text": "words", "shared_prefix": None, "dataset": "", "dataset_sha256": "",
-    "trace_format": "auto", "multi_turn": False, "think_time": 0.0, "mean_prompt_length": 2600,
-    "prompt_length_var": 0.3, "max_prompt_length": 4000, "mean_max_new_tokens": 60, "max_new_tokens_var": 0.3,
-}  # fmt: skip
 
 
 def load_label(load: Load) -> str:
@@ -328,12 +327,28 @@ def fields_of(config: ServerConfig | RunConfig) -> dict[str, Any]:
     return {name: value for part in (*map(asdict, parts), *means) for name, value in part.items()} | fields
 
 
+def all_fields(config: ServerConfig | RunConfig) -> dict[str, Any]:
+    """Likewise, with the fields of other kinds at their defaults (None where they have none), to compare them."""
+    kinds = (ServerConfig,) if isinstance(config, ServerConfig) else KINDS
+    return {name: USUAL[name] for kind in kinds for name in kind.__struct_fields__ if name in USUAL} | fields_of(
+        config
+    )
+
+
 def set_fields(config: ServerConfig | RunConfig) -> dict[str, Any]:
     """What was asked for that is not the default."""
-    kinds = (ServerConfig, RunConfig, Clients, Rate, Trace, Synthetic, Scenario, Dataset)
-    usual = {field.name: default_of(field) for kind in kinds for field in msgspec.structs.fields(kind)}
-    return {name: value for name, value in fields_of(config).items() if value != usual[name]}
+    return {name: value for name, value in fields_of(config).items() if value != USUAL[name]}
 
 
-def default_of(field: msgspec.structs.FieldInfo) -> Any:
-    return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+KINDS = (Clients, Rate, Trace, Synthetic, Scenario, Dataset, RunConfig)
+
+
+def _usual() -> dict[str, Any]:
+    """The default of each field, None where it has none."""
+    fields = [field for kind in (ServerConfig, *KINDS) for field in msgspec.structs.fields(kind)]
+    made = {f.name: f.default_factory() for f in fields if f.default_factory is not msgspec.NODEFAULT}
+    given = {f.name: None if f.default is msgspec.NODEFAULT else f.default for f in fields}
+    return {name: value for name, value in (given | made).items() if name not in ("load", "requests")}
+
+
+USUAL = _usual()

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from servebench.log.config import Dataset, RunConfig, Scenario, ServerConfig, load_label
+from servebench.log.config import RunConfig, ServerConfig, load_label
 from servebench.log.result import Phase, Result
 
 __all__ = [
@@ -112,10 +112,7 @@ def model_label(model: str) -> str:
 
 def workload_label(run: RunConfig) -> str:
     """The scenario or the dataset that requests are from, as part of a file name; "" where their means say it."""
-    asked = run.requests
-    name = Path(asked.dataset).stem if isinstance(asked, Dataset) else ""
-    name = name or (asked.scenario if isinstance(asked, Scenario) else "")
-    return re.sub(r"[^\w.]+", "_", name).strip("_")
+    return re.sub(r"[^\w.]+", "_", run.requests.name).strip("_")
 
 
 def log_name(server: ServerConfig, run: RunConfig, fingerprint: str = "") -> str:
@@ -124,7 +121,8 @@ def log_name(server: ServerConfig, run: RunConfig, fingerprint: str = "") -> str
     Six digits of the fingerprint let points lie side by side that differ in what the name does not say.
     """
     again = f"-run{run.repetition}" if run.repetition else ""
-    what = workload_label(run) or f"prompt{run.mean_prompt_length}-gen{run.mean_max_new_tokens}"
+    asked = run.requests
+    what = workload_label(run) or f"prompt{asked.mean_prompt_length}-gen{asked.mean_max_new_tokens}"
     digits = f"-{fingerprint[:6]}" if fingerprint else ""
     return (
         f"{model_label(server.model)[:MOST_SIGNS]}-tp{server.tp_size}-bs{server.max_ragged_batch_size}"

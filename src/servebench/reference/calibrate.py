@@ -118,7 +118,7 @@ def calibrate_point(clients: int, requests: int | None = None, workers: int | No
     workload = Workload([request] * run.num_requests, [request] * (4 * clients))
     with tempfile.TemporaryDirectory() as folder, reference_server(Path(folder), GAP_S) as (url, records):
         target = Target([f"{url}/v1/completions"], {}, completion_body, lambda: None)
-        outcome = run_load(run, workload, target, Path(folder) / "parts", workers or default_workers(clients))
+        outcome = run_load(run, workload, target, Path(folder) / "parts", workers or default_workers(run.load))
         truth = {int(record.request_id.rpartition("-")[2]): record for record in records()}
     return compare(clients, GAP_S, outcome, truth)
 

@@ -10,6 +10,7 @@ import msgspec
 
 from servebench.analysis import latency, samples, stationarity, stats, throughput, trust
 from servebench.log import identity
+from servebench.log.config import Clients
 from servebench.log.schema import Log, Result
 
 LATE_TOKENS_SHARE = 0.02
@@ -119,13 +120,13 @@ def _window(log: Log) -> Iterator[str]:
 def of_sweep(logs: list[Log]) -> list[str]:
     """Warnings that take several points: where requests of more clients wait in the server's queue."""
     measured = [log for log in logs if log.status == "ok" and log.run.stream and not log.run.open_loop]
-    ordered = sorted(measured, key=lambda log: (_without_clients(log), log.run.num_clients))
+    ordered = sorted(measured, key=lambda log: (_without_clients(log), log.run.load.size))
     return [words for _, group in groupby(ordered, _without_clients) for words in _queueing(list(group))]
 
 
 def _without_clients(log: Log) -> bytes:
     """What the points of one curve have in common."""
-    run = msgspec.structs.replace(log.run, num_clients=1, num_requests=1, warmup=0, seed=0)
+    run = msgspec.structs.replace(log.run, load=Clients(), num_requests=1, warmup=0, seed=0)
     return identity.point_key(log.server, run)
 
 
@@ -133,9 +134,9 @@ def _queueing(curve: list[Log]) -> Iterator[str]:
     """Does TTFT grow with the load while the time between tokens stays?"""
     least, most = curve[0], curve[-1]
     grown = [_growth(least, most, of_request) for of_request in (latency.ttft_s, latency.tpot_s)]
-    if least.run.num_clients < most.run.num_clients and grown[0] > QUEUE and grown[1] < PACE:
+    if least.run.load.size < most.run.load.size and grown[0] > QUEUE and grown[1] < PACE:
         yield (
-            f"{most.server.backend}, {least.run.num_clients} to {most.run.num_clients} clients: "
+            f"{most.server.backend}, {least.run.load.size} to {most.run.load.size} clients: "
             f"the median TTFT grows {grown[0]:.1f}-fold, TPOT {grown[1]:.1f}-fold: requests wait in the server; "
             "raise --max_ragged_batch_size or --num_replicas"
         )

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 
 from servebench.analysis import differences, trust
 from servebench.errors import InputError
 from servebench.log import identity, schema
+from servebench.log.config import all_fields
 from servebench.log.schema import Log
 
-# What was asked of the servers, and when: it has to be alike.
-WORKLOAD = (
-    *("mean_prompt_length", "prompt_length_var", "max_prompt_length", "mean_max_new_tokens", "max_new_tokens_var"),
-    *("num_clients", "num_requests", "warmup", "temperature", "top_p", "respect_eos", "extra_body", "seed"),
-    *("request_rate", "trace_speed", "arrival", "burstiness", "ramp_from", "max_concurrency"),
-    *("length_distribution", "scenario", "prompt_text", "shared_prefix", "dataset_sha256", "trace_format"),
-    *("multi_turn", "think_time", "probe_rate"),
-)
-# How it was asked, and what the client did when it went wrong: it may differ. (The template of a chat is part of
-# the prompt: see _asked.)
+# How it was asked, and what the client did when it went wrong: it may differ. All else has to be alike. (The
+# template of a chat is part of the prompt: see _asked.)
 CONDITIONS = (
     *("api", "stream", "request_timeout", "max_retries", "stop_when_overloaded", "repetition"),
     "dataset",  # its path; dataset_sha256 says what is in it
@@ -58,7 +51,7 @@ def _several_backends(a: Runs, b: Runs) -> bool:
 
 def _unlike(a: Log, b: Log) -> list[str]:
     """The fields of server and run that are not the same in both."""
-    of_a, of_b = (asdict(log.server) | asdict(log.run) for log in (a, b))
+    of_a, of_b = (all_fields(log.server) | all_fields(log.run) for log in (a, b))
     return [name for name in of_a if of_a[name] != of_b[name] and name != "repetition"]
 
 
@@ -69,7 +62,8 @@ def _name(log: Log, with_backend: bool) -> str:
 
 
 def _asked(log: Log) -> dict[str, Any]:
-    return {name: getattr(log.run, name) for name in WORKLOAD} | {"chat template": log.run.api == "chat"}
+    asked = {name: value for name, value in all_fields(log.run).items() if name not in CONDITIONS}
+    return asked | {"chat template": log.run.api == "chat"}
 
 
 def _refuse_unlike(name: str, a: Runs, b: Runs) -> None:
@@ -92,7 +86,7 @@ def notes(a: Runs, b: Runs) -> list[str]:
     """What a reader has to know beside the table: what else differs, and whose times are not the engine's."""
     words = []
     for field in (name for name in CONDITIONS if name != "repetition"):
-        values = [sorted({str(getattr(log.run, field)) for log in runs}) for runs in (a, b)]
+        values = [sorted({str(all_fields(log.run)[field]) for log in runs}) for runs in (a, b)]
         if values[0] != values[1]:
             words.append(f"{field}: {', '.join(values[0])} in A, {', '.join(values[1])} in B")
     stand_in = "is the stand-in of FastGen (fastgen-cpu), which says nothing about DeepSpeed-FastGen"

@@ -9,11 +9,24 @@ from tabulate import tabulate
 
 from servebench.analysis import samples
 from servebench.log import identity, store
+from servebench.log.config import Clients, Dataset, RunConfig
 from servebench.log.schema import Log
 from servebench.plan import defaults
 from servebench.plan.strategies import Search
 from servebench.plan.sweep import Point, ServerPlan
 from servebench.show.terminal import load_of, name_of, report
+
+
+def _prompts(run: RunConfig) -> str | int:
+    """The dataset, or the mean length."""
+    asked = run.requests
+    return asked.name if isinstance(asked, Dataset) else asked.mean_prompt_length
+
+
+def _requests_about(run: RunConfig) -> int:
+    """With those of the warm-up and the cooldown."""
+    clients = run.load.num_clients if isinstance(run.load, Clients) else 1
+    return run.num_requests + clients * (run.warmup + 1)
 
 
 def table(plan: list[ServerPlan]) -> str:
@@ -23,12 +36,12 @@ def table(plan: list[ServerPlan]) -> str:
         todo = [p for p in points if p.pending]
         states = {state: sum(p.state == state for p in points) for state in ("done", "failed")}
         row = [server.backend, server.tp_size, server.max_ragged_batch_size, server.num_replicas]
-        row += [_set(Path(p.run.dataset).stem or p.run.mean_prompt_length for p in points)]
-        row += [_set(p.run.mean_max_new_tokens for p in points)]
+        row += [_set(_prompts(p.run) for p in points)]
+        row += [_set(p.run.requests.mean_max_new_tokens for p in points)]
         row += [" ".join(dict.fromkeys(load_of(p.run) for p in points))]
         row += [len({identity.point_key(server, p.run) for p in points}), len(points)]
         row += [*states.values(), len(todo)]
-        rows.append([*row, sum(p.run.num_requests + p.run.num_clients * (p.run.warmup + 1) for p in todo)])
+        rows.append([*row, sum(_requests_about(p.run) for p in todo)])
     header = ["backend", "tp", "batch", "repl", "prompt", "gen", "load", "points", "runs"]
     header += ["done", "failed before", "to run", "requests (about)"]
     searches = any(isinstance(of_server.strategy, Search) for of_server in plan)

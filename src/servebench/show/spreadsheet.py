@@ -17,6 +17,7 @@ from servebench.analysis.sla import Sla
 from servebench.cli import commandline
 from servebench.errors import InputError
 from servebench.log import identity, store
+from servebench.log.config import fields_of
 from servebench.log.schema import Log
 
 OF_SERVER = ("backend", "model", "tp_size", "num_replicas", "max_ragged_batch_size")
@@ -30,15 +31,15 @@ def row(runs: list[Log], slas: Sequence[Sla] = ()) -> dict[str, Cell]:
 
 
 def _asked(log: Log) -> dict[str, Cell]:
-    run = log.run
+    run, asked = log.run, fields_of(log.run)
     return {name: getattr(log.server, name) for name in OF_SERVER} | {
-        "mean_prompt_length": None if run.dataset else run.mean_prompt_length,
-        "mean_max_new_tokens": run.mean_max_new_tokens,
-        "num_clients": None if run.open_loop else run.num_clients,
-        "request_rate_per_s": run.request_rate,
-        "trace_speed": run.trace_speed,
-        "scenario": run.scenario or None,
-        "dataset": run.dataset or None,
+        "mean_prompt_length": run.requests.mean_prompt_length,
+        "mean_max_new_tokens": run.requests.mean_max_new_tokens,
+        "num_clients": asked.get("num_clients"),
+        "request_rate_per_s": asked.get("request_rate"),
+        "trace_speed": asked.get("trace_speed"),
+        "scenario": asked.get("scenario"),
+        "dataset": asked.get("dataset"),
         "probe_rate_per_s": run.probe_rate or None,
         "api": run.api,
         "stream": int(run.stream),

@@ -11,7 +11,6 @@ import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from tabulate import tabulate
@@ -63,16 +62,11 @@ def line(log: Log) -> str:
 
 
 def name_of(log: Log) -> str:
-    run, server = log.run, log.server
-    what = requests_of(run) or f"prompt {run.mean_prompt_length}  gen {run.mean_max_new_tokens}"
+    run, server, asked = log.run, log.server, log.run.requests
+    what = asked.name or f"prompt {asked.mean_prompt_length}  gen {asked.mean_max_new_tokens}"
     again = f"  run {run.repetition + 1}" if run.repetition else ""
     load = f"{run.load.kind} {load_of(run)}"
     return f"{server.backend} tp{server.tp_size} x{server.num_replicas}  {what}  {load}{again}"
-
-
-def requests_of(run: RunConfig) -> str:
-    """The dataset or the scenario that requests are from; "" where the mean lengths tell."""
-    return Path(run.dataset).stem if run.dataset else run.scenario
 
 
 def load_of(run: RunConfig) -> str:
@@ -177,11 +171,11 @@ def _settings(logs: list[Log]) -> tuple[str, list[str], list[list[str]]]:
 
 def _sizes(log: Log) -> dict[str, str]:
     """Server, requests and load in the words of the table's heads."""
-    server, run, kind = log.server, log.run, requests_of(log.run)
-    lengths = ("", "") if kind else (run.mean_prompt_length, run.mean_max_new_tokens)
+    server, run, asked = log.server, log.run, log.run.requests
+    lengths = ("", "") if asked.name else (asked.mean_prompt_length, asked.mean_max_new_tokens)
     sizes: dict[str, object] = {"backend": server.backend, "model": schema.model_name(server.model)}
     sizes |= {"tp": server.tp_size, "batch": server.max_ragged_batch_size, "replicas": server.num_replicas}
-    sizes |= {"requests": kind, "prompt": lengths[0], "gen": lengths[1], "load": load_of(run)}
+    sizes |= {"requests": asked.name, "prompt": lengths[0], "gen": lengths[1], "load": load_of(run)}
     return {name: str(value) for name, value in sizes.items()}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from servebench.plan.strategies import LoadSeen, Verdict
-from servebench.show.terminal import requests_of
 
 PEAK = "peak fastgen-"  # before its rate, in Verdict.searched
 
@@ -12,8 +11,9 @@ def words(found: Verdict, with_batch: bool) -> str:
     """One sentence: of which server and requests, the load, what was seen there, and what is beyond it."""
     server, run = found.server, found.run
     of = f"{server.backend} tp{server.tp_size}{f' batch {server.max_ragged_batch_size}' if with_batch else ''}"
-    lengths = f"prompt {run.mean_prompt_length}  gen {run.mean_max_new_tokens}"
-    of += f" x{server.num_replicas}  {requests_of(run) or lengths}"
+    asked = run.requests
+    lengths = f"prompt {asked.mean_prompt_length}  gen {asked.mean_max_new_tokens}"
+    of += f" x{server.num_replicas}  {asked.name or lengths}"
     return f"{of}: {_peak(found) if found.searched.startswith(PEAK) else _highest(found)}"
 
 

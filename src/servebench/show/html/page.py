@@ -21,6 +21,7 @@ import msgspec
 from msgspec.structs import asdict
 
 from servebench import __version__
+from servebench.log.config import fields_of
 from servebench.log.schema import Log
 from servebench.show.html.table import CONFIGURATION, Run, Runs, common, table
 from servebench.show.terminal import quality_line
@@ -157,7 +158,7 @@ def _run(run: Run) -> str:
     lists = {
         "Numbers": {name: value for name, value in run.row.items() if name not in CONFIGURATION},
         "Client": log.client | asdict(log.quality),
-        "Load": asdict(log.run),
+        "Load": fields_of(log.run),
         "Server": asdict(log.server) | asdict(log.server_facts) | {"log_tail": ""},
     }
     inside = "".join(f"<div><h4>{title}</h4>{_list(values)}</div>" for title, values in lists.items())
