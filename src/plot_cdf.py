@@ -31,7 +31,7 @@ MOST_STEPS = 500  # of a curve; more could not be seen
 PANELS: dict[str, tuple[str, Samples]] = {
     "TTFT (s)": ("ttft", partial(samples.each, of_request=latency.ttft_s)),
     "TPOT (s/token)": ("tpot", partial(samples.each, of_request=latency.tpot_s)),
-    "ITL (s)": ("itl", samples.pooled_itl_s),
+    "ITL (s)": ("itl", partial(samples.each, of_request=latency.itl_s)),
     "E2E latency (s)": ("e2e_latency", partial(samples.each, of_request=latency.e2e_s)),
 }
 
