@@ -49,14 +49,14 @@ def _asked(log: Log) -> dict[str, Cell]:
 
 
 def _counted(runs: list[Log]) -> dict[str, Cell]:
-    requests = [r for log in runs for r in samples.measured(log)]
+    failed, requests = samples.failed_of(*runs)
     reasons = [why for log in runs if (why := stationarity.why_not_stationary(log))]
     return {
         "status": runs[0].status,
         "runs": len(runs),
-        "requests": len(requests),
-        "failed": len(requests) - sum(len(samples.succeeded(log)) for log in runs),
-        "retries": sum(r.retries for r in requests),
+        "requests": requests,
+        "failed": failed,
+        "retries": sum(r.retries for log in runs for r in samples.measured(log)),
         "window_s": sum(throughput.window_s(log) or 0 for log in runs),
         "effective_samples": round(sum(stats.effective_samples(stationarity.waiting_s(log)) for log in runs)),
         "not_stationary": None if stationarity.stationary(runs) else reasons[0],
