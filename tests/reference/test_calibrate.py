@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import make_result
+from warm_python import python
 
 from servebench.analysis.quality import Evidence, judge
 from servebench.load.fleet import Outcome
@@ -121,8 +120,7 @@ def test_errors_are_measured_minus_true() -> None:
 
 def test_calibrate_as_a_user_types_it(tmp_path: Path) -> None:
     words = ["--num_clients", "2", "8", "--num_requests", "10", "--out_json_dir", str(tmp_path / "results")]
-    command = [sys.executable, "-m", "servebench", "calibrate", *words]
-    ended = subprocess.run(command, capture_output=True, text=True)
+    ended = python("-m", "servebench", "calibrate", *words)
     assert ended.returncode == 0, ended.stderr
     rows = json.loads((tmp_path / "results/calibration/calibration.json").read_text())
     assert [row["num_clients"] for row in rows] == [2, 8]
