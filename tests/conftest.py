@@ -29,6 +29,11 @@ ENGINES = Path(os.environ.get("SERVEBENCH_ENGINES", ROOT / ".engines"))
 MODELS = Path(os.environ.get("SERVEBENCH_MODELS", ROOT / ".models"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Engines last: whatever depends on timing is done before they take every core."""
+    items.sort(key=lambda item: item.get_closest_marker("engine") is not None)
+
+
 @pytest.fixture(scope="session")
 def tokenizer_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A byte-level BPE tokenizer trained on made-up words, as a directory."""

@@ -1,7 +1,8 @@
 """A Python that has imported the client already: it saves each test the second that imports take.
 
-It stands for `python run_benchmark.py ...`, `python src/plot_x.py ...` and `python -m servebench ...`. Each command
-still runs in its own process (a fork of the warm one), from its file, with its own arguments, folder and environment.
+It stands for `python run_benchmark.py ...`, `python src/plot_x.py ...` and `python -m servebench ...`. Each
+command still runs in its own process (a fork of the warm one), from its file, with its own arguments, folder and
+environment.
 
     python("-m", "servebench", "summary", folder)      # as subprocess.run() does, text captured
 """

@@ -18,6 +18,7 @@ from servebench.log import schema, store
 from servebench.log.schema import Log, Result
 from servebench.show import advice, summary
 
+pytestmark = pytest.mark.xdist_group("open loop")  # not beside each other: they depend on time
 Benchmark = Callable[..., tuple[int, str, str]]
 SAMPLES = Path(__file__).parents[1] / "data/datasets"
 ONE_TOKEN = ["--mean_max_new_tokens", 1, "--max_new_tokens_var", 0]
