@@ -298,7 +298,7 @@ def test_two_backends_are_measured_in_turn_with_the_same_prompts(
     load += ["--num_clients", "2", "--num_requests", "6", "--max_new_tokens_var", "0"]
     sides = [
         f"--openai_api_url {reference('--ttft', ttft, '--gap', '0.001')} --out_json_dir {tmp_path / name}"
-        for name, ttft in (("a", "0.02"), ("b", "0.06"))
+        for name, ttft in (("a", "0.05"), ("b", "0.15"))
     ]
     command = ["-m", "servebench", "paired", *sides, "--runs", "2", *load]
     done = python(*command)

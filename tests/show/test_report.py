@@ -23,7 +23,6 @@ from servebench.show import spreadsheet
 from servebench.show.html import page as html_page
 from servebench.show.html import report, table
 
-pytestmark = pytest.mark.xdist_group("report")  # one page and one browser for all
 EVIL = "</pre><script>document.title = 'owned'</script><img src=x onerror='document.title=1'>&amp;\""
 SWITCHES = (
     "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking "
