@@ -5,7 +5,6 @@ python run_benchmark.py --backend vllm --num_clients 1 2 4 8        (-h explains
 """
 
 import sys
-from contextlib import closing
 from pathlib import Path
 
 try:
@@ -16,67 +15,21 @@ except ModuleNotFoundError:
 
     servebench.refuse_lacking(["servebench"])
 
-import msgspec
-from tqdm import tqdm
-
-from servebench.campaign.measure import measure_plan
+from servebench.campaign import loop
 from servebench.cli import commandline, keys
 from servebench.cli.signals import ends_on_signals
-from servebench.log import store
-from servebench.log.schema import Log
-from servebench.plan import arguments, search, sweep
-from servebench.plan.preflight import check_loads, preflight
-from servebench.show import summary
+from servebench.plan import arguments
+from servebench.show import plan
 
 
 def main() -> int:
     keys.hide_own_keys()
     settings = arguments.parse()
-    if settings.list_models:
-        print(summary.models_table())
+    if settings.execution.list_models:
+        print(plan.models_table())
         return 0
     with ends_on_signals():
-        return run(settings)
-
-
-def run(settings: arguments.Settings) -> int:
-    """Plan, measure what is pending, save each log before anything else can fail, show all of the plan's logs."""
-    if settings.dry_run:
-        plan = sweep.make_plan(settings)
-        print(summary.plan_table(plan, settings))
-        check_loads(settings, plan)
-        return 0
-    with store.sole_writer(settings.out_json_dir / settings.backend):
-        plan = sweep.make_plan(settings)
-        print(summary.plan_table(plan, settings))
-        preflight(settings, plan)
-        failed = measure(plan, settings)
-        found = search.conclusions(plan, settings)
-        print(summary.closing(plan, found, failed, settings.out_json_dir))
-        search.save(found)
-    return int(bool(failed))
-
-
-def measure(plan: sweep.Plan, settings: arguments.Settings) -> list[Log]:
-    """Measure what is pending of the plan. Returns the logs that failed, the one that has no room included."""
-    failed: list[Log] = []
-    bar = tqdm(total=sweep.num_pending(plan), desc="points", disable=None)
-    with bar, closing(measure_plan(plan, settings)) as measured:
-        for point, log in measured:
-            bar.write(summary.line(log))
-            try:
-                written = store.put(log, point.path)
-            except OSError as error:
-                why = f"its log cannot be written ({error.strerror}); those before it are kept"
-                return [*failed, msgspec.structs.replace(log, status="failed", failure=why)]
-            bar.update()
-            if log.status != "ok":
-                failed.append(log)
-                if not written:
-                    bar.write("  the log of this point that was measured before is kept")
-                if settings.on_error == "stop":
-                    break
-    return failed
+        return loop.run(settings)
 
 
 if __name__ == "__main__":

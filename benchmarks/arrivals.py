@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from servebench.analysis.metrics import schedule_wait_s
+from servebench.analysis.latency import schedule_wait_s
 from servebench.load.fleet import run_load
 from servebench.load.sharding import Target
-from servebench.log.schema import RunConfig
+from servebench.log.config import Rate, RunConfig
 from servebench.reference.calibrate import GAP_S, completion_body, reference_server
 from servebench.workload import Request, Workload
 from servebench.workload.arrivals import draw_schedule
@@ -49,7 +49,7 @@ def main() -> None:
 
 def row(arrival: str, rate: float, workers: int) -> list[object]:
     requests = round(rate * SECONDS)
-    run = RunConfig(request_rate=rate, arrival=arrival, num_requests=requests, warmup=round(rate))  # type: ignore[arg-type]
+    run = RunConfig(load=Rate(request_rate=rate, arrival=arrival), num_requests=requests, warmup=round(rate))  # type: ignore[arg-type]
     ask = [Request("word " * 8, 8, 1)]
     workload = Workload(ask * requests, ask * 256, draw_schedule(run))
     with (

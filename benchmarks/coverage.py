@@ -99,7 +99,7 @@ def evaluate(arrived: np.ndarray, first: np.ndarray, ended: np.ndarray) -> tuple
         "mean E2E": (ended - arrived)[counted].mean(),
     }
     in_flight = stationarity.in_flight(arrived, ended, np.linspace(start, end, stationarity.BINS + 1))
-    return {name: float(value) for name, value in values.items()}, stationarity.doubt(
+    return {name: float(value) for name, value in values.items()}, stationarity.why_series_are_not(
         {"in flight": in_flight}, ttft
     )
 

@@ -17,7 +17,7 @@ from tabulate import tabulate
 
 from servebench.load.fleet import Outcome, run_load
 from servebench.load.sharding import Target
-from servebench.log.schema import RunConfig
+from servebench.log.config import Clients, RunConfig, Synthetic
 from servebench.reference.calibrate import completion_body, reference_server
 from servebench.workload import Request, Workload
 
@@ -34,9 +34,11 @@ def row(requests: int) -> list[object]:
     """One load; prompts are all the same text, so that what is held is the client's own."""
     ask = Request("word " * PROMPT, PROMPT, EVENTS)
     workload = Workload([ask] * requests, [ask] * CLIENTS)
-    run = RunConfig(
-        mean_prompt_length=PROMPT, mean_max_new_tokens=EVENTS, num_clients=CLIENTS, num_requests=requests, warmup=0
+    load, lengths = (
+        Clients(num_clients=CLIENTS),
+        Synthetic(mean_prompt_length=PROMPT, max_prompt_length=PROMPT, mean_max_new_tokens=EVENTS),
     )
+    run = RunConfig(load=load, requests=lengths, num_requests=requests, warmup=0)
     with tempfile.TemporaryDirectory() as folder, reference_server(Path(folder), GAP_S) as (url, _):
         target = Target([f"{url}/v1/completions"], {}, completion_body, lambda: None)
         most: list[float] = []

@@ -25,9 +25,10 @@ import msgspec
 import numpy as np
 from tabulate import tabulate
 
-from servebench.analysis import metrics
+from servebench.analysis import latency, samples
 from servebench.log import store
-from servebench.reference.calibrate import GAP_S, TOKENS, Sent, reference_server
+from servebench.reference.answers import RequestRecord
+from servebench.reference.calibrate import GAP_S, TOKENS, reference_server
 from servebench.servers.backends.contract import REPOSITORY
 
 ENGINES = Path(os.environ.get("SERVEBENCH_ENGINES", REPOSITORY / ".engines"))
@@ -53,7 +54,7 @@ def ours(url: str, clients: int, requests: int, folder: Path) -> list[object]:
 
 def read_ours(folder: Path) -> Report:
     log = store.load(next(folder.glob("openai/*.json")))
-    ttft, itl = metrics.each(log, metrics.ttft_s) * 1e3, metrics.pooled_itl_s(log) * 1e3
+    ttft, itl = samples.each(log, latency.ttft_s) * 1e3, samples.pooled_itl_s(log) * 1e3
     return _statistics(ttft, itl)
 
 
@@ -133,7 +134,7 @@ def _statistics(ttft_ms: np.ndarray, itl_ms: np.ndarray) -> Report:
     return dict(zip(NAMES, map(float, values), strict=True))
 
 
-def truth_of(sent: list[Sent]) -> Report:
+def truth_of(sent: list[RequestRecord]) -> Report:
     ttft = np.array([(s.events_ns[0] - s.arrived_ns) / 1e6 for s in sent])
     return _statistics(ttft, np.concatenate([np.diff(s.events_ns) / 1e6 for s in sent]))
 

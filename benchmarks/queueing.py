@@ -32,10 +32,11 @@ from typing import NamedTuple
 import numpy as np
 from tabulate import tabulate
 
-from servebench.analysis import metrics
+from servebench.analysis import latency
 from servebench.load.fleet import Outcome, run_load
 from servebench.load.sharding import Target
-from servebench.log.schema import Result, RunConfig
+from servebench.log.config import Rate, RunConfig
+from servebench.log.schema import Result
 from servebench.reference.calibrate import completion_body, reference_server
 from servebench.workload import Request, Workload
 from servebench.workload.arrivals import draw_schedule
@@ -129,10 +130,9 @@ def measure(system: System, load: float, workers: int, seed: int, args: argparse
     service_s = args.service_ms / 1e3
     rate = load * system.places / service_s
     run = RunConfig(
-        request_rate=rate,
+        load=Rate(request_rate=rate, max_concurrency=system.limit),
         num_requests=args.requests,
         warmup=round(WARM_UP * args.requests),
-        max_concurrency=system.limit,
         seed=seed,
     )
     ask = [Request("word " * 8, 8, 1)]
@@ -155,12 +155,12 @@ def seen(system: System, service_s: float, outcome: Outcome) -> Seen:
     drawn = system.limit is not None  # the servers never queue, so what came after sending was service
     services = [ttft_s(r) if drawn else service_s for r in before_hold]
     counted = [r.phase == "measured" for r in before_hold]
-    waits = np.array([ttft_s(r) + metrics.schedule_wait_s(r) for r in before_hold]) - services
+    waits = np.array([ttft_s(r) + latency.schedule_wait_s(r) for r in before_hold]) - services
     simulated = None
     if system.simulate:
         at_s = [(scheduled_ns(r) - scheduled_ns(before_hold[0])) / 1e9 for r in before_hold]
         simulated = float(np.mean(np.array(system.simulate(at_s, services))[counted]))
-    ended = sum(start < metrics.end_ns(r) <= end for r in outcome.results if r.finish_reason != "cancelled")
+    ended = sum(start < latency.end_ns(r) <= end for r in outcome.results if r.finish_reason != "cancelled")
     arrived = sum(start < scheduled_ns(r) <= end for r in outcome.results)
     length_s = (end - start) / 1e9
     verdict = outcome.quality.verdict.partition(":")[0]

@@ -28,10 +28,11 @@ import numpy as np
 from tabulate import tabulate
 from tokenizers import Tokenizer
 
-from servebench.analysis import sla
+from servebench.analysis import deadlines
 from servebench.log import schema, store
+from servebench.log.config import Clients, Synthetic
 from servebench.log.schema import Log, Result, RunConfig, ServerConfig, ServerFacts
-from servebench.workload.tokens import exact_texts
+from servebench.workload.texts import exact_texts
 
 ROOT = Path(__file__).parents[1]
 PROMPT_TOKENS = 2600
@@ -41,10 +42,10 @@ BEFORE = os.getloadavg()[0]  # processes that ran already
 
 def make_log(rng: np.random.Generator, server: ServerConfig, run: RunConfig, tokens: int) -> Log:
     """Clients with requests back to back; gaps of some 30 ms."""
-    sent_ns = dict.fromkeys(range(run.num_clients), 0)
+    sent_ns = dict.fromkeys(range(int(run.load.size)), 0)
     results = []
     for i in range(run.num_requests):
-        client = i % run.num_clients
+        client = i % int(run.load.size)
         event_ns = np.cumsum(rng.exponential(0.03e9, tokens)).astype(int).tolist()
         results.append(
             Result(
@@ -82,7 +83,8 @@ def make_folder(folder: Path, logs: int, requests: int, tokens: int) -> None:
     for i in range(logs):
         server = ServerConfig(backend=("vllm", "fastgen")[i % 2], model="meta-llama/Llama-2-7b-hf")
         clients = 1 + i // 10
-        run = RunConfig(mean_prompt_length=500 * (1 + i // 2 % 5), num_clients=clients, num_requests=requests)
+        lengths = Synthetic(mean_prompt_length=500 * (1 + i // 2 % 5))
+        run = RunConfig(load=Clients(num_clients=clients), requests=lengths, num_requests=requests)
         log = make_log(rng, server, run, tokens)
         store.save(log, folder / server.backend / schema.log_name(server, run))
 
@@ -154,9 +156,9 @@ def main() -> None:
     tokenizer = Tokenizer.from_file(str(args.tokenizer))
     prompts = exact_texts(tokenizer, [PROMPT_TOKENS] * TOKENIZED, np.random.default_rng(0))
     each = seconds(lambda: [tokenizer.encode(prompt) for prompt in prompts]) / TOKENIZED
-    times = args.logs * args.requests * len(sla.GENERATION_RATES)
+    times = args.logs * args.requests * len(deadlines.GENERATION_RATES)
     print(f"the original's way: {each * 1e3:.2f} ms a prompt of {PROMPT_TOKENS} tokens, {times} times: "
-          f"{each * times:.0f} s for its {len(sla.GENERATION_RATES)} SLAs")  # fmt: skip
+          f"{each * times:.0f} s for its {len(deadlines.GENERATION_RATES)} SLAs")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from servebench.analysis import metrics, target_ci
+from servebench.analysis import samples, target_ci
 from servebench.log import store
 from servebench.log.schema import Log
 from servebench.reference.calibrate import reference_server
@@ -44,8 +44,8 @@ def measure_reference(folder: Path, runs: int, tokenizer: Path) -> None:
 def points(folder: Path) -> list[list[Log]]:
     """The runs of each point, by clients."""
     logs = [store.load(path) for path in folder.glob("*/*-clients*.json")]
-    logs.sort(key=lambda log: (log.run.num_clients, log.run.repetition))
-    return [list(runs) for _, runs in groupby(logs, lambda log: log.run.num_clients)]
+    logs.sort(key=lambda log: (log.run.load.size, log.run.repetition))
+    return [list(runs) for _, runs in groupby(logs, lambda log: log.run.load.size)]
 
 
 def runs_needed(runs: list[Log], target: float, least: int) -> int:
@@ -82,10 +82,10 @@ def show(measured: list[list[Log]], args: argparse.Namespace) -> None:
         if all(width(runs[:n]) <= args.target_ci for runs in measured)
     ]
     fixed = enough[0] if enough else args.max_runs
-    requests = [len(metrics.measured(runs[0])) for runs in measured]
+    requests = [len(samples.measured(runs[0])) for runs in measured]
     rows = [
         [
-            runs[0].run.num_clients,
+            runs[0].run.load.size,
             n,
             f"{width(runs[:n]):.1%}",
             f"{width(runs[:fixed]):.1%}",

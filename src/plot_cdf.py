@@ -11,29 +11,22 @@ from __future__ import annotations
 
 import servebench  # noqa: F401  # isort: skip  first: it says what this Python lacks
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from servebench.analysis import metrics, selection
+from servebench.analysis import metrics, samples
+from servebench.analysis.metrics import OfRequests
 from servebench.cli import commandline
-from servebench.figures import curves, page
+from servebench.figures import curves, plotting, selection
 from servebench.figures.curves import Series
-from servebench.log.schema import Log
+from servebench.figures.page import page, plot_parser
 
-Samples = Callable[[Log], np.ndarray]
+LATENCIES = ("ttft_s", "tpot_s", "itl_s", "e2e_latency_s")
 DOUBTED = (0, (1, 3))  # the line of what decides nothing
 MOST_STEPS = 500  # of a curve; more could not be seen
-PANELS: dict[str, tuple[str, Samples]] = {
-    "TTFT (s)": ("ttft", partial(metrics.each, of_request=metrics.ttft_s)),
-    "TPOT (s/token)": ("tpot", partial(metrics.each, of_request=metrics.tpot_s)),
-    "ITL (s)": ("itl", metrics.pooled_itl_s),
-    "E2E latency (s)": ("e2e", partial(metrics.each, of_request=metrics.e2e_s)),
-}
 
 
 def steps(values: np.ndarray, reached: float) -> tuple[np.ndarray, np.ndarray]:
@@ -42,44 +35,43 @@ def steps(values: np.ndarray, reached: float) -> tuple[np.ndarray, np.ndarray]:
     return np.quantile(values, shares, method="inverted_cdf"), shares * reached
 
 
-def draw(ax: Axes, all_series: list[Series], metric: str, samples: Samples) -> None:
+def draw(ax: Axes, all_series: list[Series], metric: OfRequests) -> None:
     for series in all_series:
-        draw_series(ax, series, metric, [samples(log) for log in series.points[0].runs])
+        draw_series(ax, series, metric)
+    ax.set_xlabel(metric.axis)
     ax.set_ylim(0, 1.02)
     ax.set_xlim(left=0)
     ax.yaxis.set_major_formatter(PercentFormatter(1))
 
 
-def draw_series(ax: Axes, series: Series, metric: str, runs: list[np.ndarray]) -> None:
+def draw_series(ax: Axes, series: Series, metric: OfRequests) -> None:
     """All runs together, and each of several thin behind them."""
-    together, point = np.concatenate(runs), series.points[0]
+    point = series.points[0]
+    runs = [metric.sample(log) for log in point.runs]
+    together = np.concatenate(runs)
     if not len(together):
-        page.leave_out(ax, series)
+        plotting.explain_absence(ax, series)
         return
-    look: dict[str, Any] = {"color": series.color, "drawstyle": "steps-post", "linestyle": series.linestyle}
-    if doubt := point.doubt(metric):
-        look["linestyle"] = DOUBTED
-        page.explain(ax, f"decides nothing: {doubt.kind}", linestyle=DOUBTED)
-    several = len(runs) > 1
-    for run, log in zip(runs, point.runs, strict=True):
-        if several and len(run):
-            ax.plot(*steps(run, 1 - metrics.failed_share(log)), linewidth=0.6, alpha=0.5, **look)
-    if several:
-        page.explain(ax, "a run", linestyle="-", linewidth=0.6)
-    label = page.with_failures(series.label, point)
-    ax.plot(*steps(together, 1 - point.failed_share), label=label, **look)
+    style: dict[str, Any] = {"color": series.color, "drawstyle": "steps-post", "linestyle": series.linestyle}
+    if doubt := point.doubt(metric.name):
+        style["linestyle"] = DOUBTED
+        plotting.explain(ax, f"decides nothing: {doubt.kind}", linestyle=DOUBTED)
+    if len(runs) > 1:
+        for run, log in zip(runs, point.runs, strict=True):
+            if len(run):
+                ax.plot(*steps(run, 1 - samples.failed_share(log)), linewidth=0.6, alpha=0.5, **style)
+        plotting.explain(ax, "a run", linestyle="-", linewidth=0.6)
+    label = plotting.with_failures(series.label, point)
+    ax.plot(*steps(together, 1 - point.failed_share), label=label, **style)
 
 
 def main() -> None:
-    parser = page.parser(__doc__, "cdf")
-    curves.add_every_load(parser)
-    args = parser.parse_args()
+    args = plot_parser(__doc__, "cdf", every_load=True).parse_args()
     for group in curves.groups(args, selection.CONFIGURATION, one_of=(selection.LOAD,)):
-        with page.page(args, group) as figure:
+        with page(args, group) as figure:
             figure.set_size_inches(8.0, 5.6)
-            for ax, (label, panel) in zip(figure.subplots(2, 2).flat, PANELS.items(), strict=True):
-                draw(ax, group.series, *panel)
-                ax.set(xlabel=label)
+            for ax, name in zip(figure.subplots(2, 2).flat, LATENCIES, strict=True):
+                draw(ax, group.series, metrics.OF_REQUESTS[name])
             figure.supylabel("Share that took no longer", fontsize=10)
 
 

@@ -18,37 +18,41 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from servebench.analysis import selection, sla
+from servebench.analysis import deadlines, metrics
 from servebench.cli import commandline
-from servebench.figures import curves, page
+from servebench.figures import curves, plotting, selection
 from servebench.figures.curves import Series
+from servebench.figures.page import page, plot_parser
 from servebench.log.schema import Log
 
 RATE = commandline.number(float, 1e-3)  # tokens/s
+EFFECTIVE = metrics.named("effective_throughput")
 KINDS = {"ema": "moving average", "cum": "running sum"}
 
 
-def sla_of(kind: str, prompt_rate: float, rate: float, span: int) -> sla.Met:
+def sla_of(kind: str, prompt_rate: float, rate: float, span: int) -> deadlines.Met:
     """Prompt and generation SLA together."""
 
     def met(log: Log) -> np.ndarray:
-        generation = sla.meets_ema(log, rate, span) if kind == "ema" else sla.meets_cumulative(log, rate)
-        return sla.meets_prompt(log, prompt_rate) & generation
+        average = kind == "ema"
+        generation = deadlines.meets_ema(log, rate, span) if average else deadlines.meets_cumulative(log, rate)
+        return deadlines.meets_prompt(log, prompt_rate) & generation
 
     return met
 
 
-def effective(met: sla.Met, log: Log) -> float | None:
+def effective(met: deadlines.Met, log: Log) -> float | None:
     """Answers that came whole (not streamed) say nothing of tokens: such points are left out."""
-    return sla.effective_throughput(log, met) if log.run.stream else None
+    return deadlines.effective_throughput(log, met) if log.run.stream else None
 
 
-def draw(ax: Axes, all_series: list[Series], met: sla.Met) -> None:
+def draw(ax: Axes, all_series: list[Series], met: deadlines.Met) -> None:
     for series in all_series:
-        page.draw_curve(ax, series, selection.load_of, partial(effective, met), "effective_throughput")
+        points = series.plot_points(selection.load_of, partial(effective, met))
+        plotting.draw_curve(ax, series, points, EFFECTIVE.name)
 
 
-def panels(figure: Figure, all_series: list[Series], slas: dict[float, sla.Met]) -> None:
+def panels(figure: Figure, all_series: list[Series], slas: dict[float, deadlines.Met]) -> None:
     """One panel a generation rate, on common axes."""
     columns = min(3, len(slas))
     rows = math.ceil(len(slas) / columns)
@@ -60,27 +64,28 @@ def panels(figure: Figure, all_series: list[Series], slas: dict[float, sla.Met])
         draw(ax, all_series, met)
         ax.set_title(f"generation {rate:g} tokens/s")
     for ax in axes.flat[: len(slas)]:  # now that the highest of all panels is known
-        page.counted_from_zero(ax)
-    figure.supxlabel(selection.load_axis(all_series[0].points[0].log), fontsize=10)
-    figure.supylabel("Effective throughput (requests/s)", fontsize=10)
+        plotting.start_at_zero(ax)
+        plotting.whole_numbers(ax.xaxis)
+    figure.supxlabel(selection.load_axis(all_series[0].log), fontsize=10)
+    figure.supylabel(EFFECTIVE.axis, fontsize=10)
 
 
 def main() -> None:
-    parser = page.parser(__doc__, "goodtput")
+    parser = plot_parser(__doc__, "goodtput")
     add = parser.add_argument
-    prompt, rates = sla.PROMPT_RATE, sla.GENERATION_RATES
+    prompt, rates = deadlines.PROMPT_RATE, deadlines.GENERATION_RATES
     add("--sla_prompt_tokens_per_sec", type=RATE, default=prompt, metavar="R", help="[512]")
     gen = "a panel each [1 2 3 4 6 8]"
     add("--sla_gen_tokens_per_sec", type=RATE, nargs="+", default=rates, metavar="R", help=gen)
-    add("--ema_span", type=commandline.number(int, 1), default=sla.EMA_SPAN, metavar="N", help="tokens [16]")
+    add("--ema_span", type=commandline.number(int, 1), default=deadlines.EMA_SPAN, metavar="N", help="tokens [16]")
     args = parser.parse_args()
     prompt = args.sla_prompt_tokens_per_sec
     for group in curves.groups(args, selection.CONFIGURATION):
         for kind, words in KINDS.items():
             slas = {rate: sla_of(kind, prompt, rate, args.ema_span) for rate in args.sla_gen_tokens_per_sec}
-            with page.page(args, group, f"-{kind}") as figure:
+            with page(args, group, f"-{kind}") as figure:
                 panels(figure, group.series, slas)
-                page.explain(figure.axes[0], f"SLA: prompt {prompt:g} tokens/s, {words}")
+                plotting.explain(figure.axes[0], f"SLA: prompt {prompt:g} tokens/s, {words}")
 
 
 if __name__ == "__main__":

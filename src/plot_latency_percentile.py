@@ -17,10 +17,11 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from servebench.analysis import metrics, selection, stats
+from servebench.analysis import cache, latency, samples, stats
 from servebench.cli import commandline
-from servebench.figures import curves, page
+from servebench.figures import curves, plotting, selection
 from servebench.figures.curves import Series
+from servebench.figures.page import page, plot_parser
 from servebench.log.schema import Log
 
 COUNT = commandline.number(int, 0)
@@ -28,16 +29,16 @@ PERCENTILES = (50, 90, 95)
 Gaps = Callable[[Log], np.ndarray]
 
 
-@metrics.once_a_log
+@cache.once_a_log
 def token_latencies_s(log: Log, skip_head_token_num: int, skip_request_num: int) -> np.ndarray:
     """Gaps between events, without the first of each request and without the first requests. Shape (gaps,)."""
-    requests = metrics.succeeded(log)[skip_request_num:]
-    gaps = [metrics.itl_s(r)[max(0, skip_head_token_num - 1) :] for r in requests]
+    requests = samples.succeeded(log)[skip_request_num:]
+    gaps = [latency.itl_s(r)[max(0, skip_head_token_num - 1) :] for r in requests]
     return np.concatenate([np.empty(0), *gaps])
 
 
 def percentile(gaps: Gaps, q: int, log: Log) -> float | None:
-    return metrics.percentile(gaps(log), q)
+    return stats.percentile(gaps(log), q)
 
 
 def draw(ax: Axes, all_series: list[Series], gaps: Gaps) -> None:
@@ -45,7 +46,7 @@ def draw(ax: Axes, all_series: list[Series], gaps: Gaps) -> None:
     known = [series for series in all_series if any(len(gaps(log)) for log in series.points[0].runs)]
     for series in all_series:
         if series not in known:
-            page.leave_out(ax, series)
+            plotting.explain_absence(ax, series)
     width = 0.8 / max(1, len(known))
     for i, series in enumerate(known):
         draw_bars(ax, series, gaps, (i - (len(known) - 1) / 2) * width, width * 0.92)
@@ -71,31 +72,31 @@ def draw_bars(ax: Axes, series: Series, gaps: Gaps, shift: float, width: float) 
         [interval.mean for interval in found],
         width,
         yerr=[interval.half for interval in found] if several else None,
-        label=page.with_failures(series.label, point),
+        label=plotting.with_failures(series.label, point),
         color=fill,
         edgecolor=edge,
         ecolor=plt.rcParams["text.color"],
-        hatch=["//" if fewest < stats.FLOORS[q] else "" for q in PERCENTILES],
+        hatch=["//" if fewest < stats.SAMPLES_NEEDED[q] else "" for q in PERCENTILES],
     )
     ax.bar_label(bars, fmt="{:.3g}", fontsize=8, padding=2)
     if several:
-        page.explain_intervals(ax)
+        plotting.explain_intervals(ax)
     if doubt:
-        page.explain_doubts(ax, [point], "itl")
-    if fewest < stats.FLOORS[max(PERCENTILES)]:
+        plotting.explain_doubts(ax, [point], "itl")
+    if fewest < stats.SAMPLES_NEEDED[max(PERCENTILES)]:
         look = {"color": plt.rcParams["xtick.color"], "edgecolor": paper, "hatch": "//"}
         ax.bar([0], [0], label="fewer gaps than the percentile needs", **look)
 
 
 def main() -> None:
-    parser = page.parser(__doc__, "percentile_token_latency")
+    parser = plot_parser(__doc__, "percentile_token_latency")
     add = parser.add_argument
     add("--skip_head_token_num", type=COUNT, default=1, metavar="N", help="first tokens left out [1]")
     add("--skip_request_num", type=COUNT, default=1, metavar="N", help="first requests left out [1]")
     args = parser.parse_args()
     skipped = {name: getattr(args, name) for name in ("skip_head_token_num", "skip_request_num")}
     for group in curves.groups(args, (*selection.CONFIGURATION, selection.LOAD)):
-        with page.page(args, group) as figure:
+        with page(args, group) as figure:
             draw(figure.subplots(), group.series, partial(token_latencies_s, **skipped))
 
 

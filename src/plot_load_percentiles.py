@@ -11,76 +11,65 @@ from __future__ import annotations
 
 import servebench  # noqa: F401  # isort: skip  first: it says what this Python lacks
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Sequence
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
+from msgspec.structs import replace
 
-from servebench.analysis import metrics, selection, stats
+from servebench.analysis import metrics, samples, stats
+from servebench.analysis.metrics import OfRequests
 from servebench.cli import commandline
-from servebench.figures import curves, page
-from servebench.figures.curves import Series
-from servebench.log.schema import Log, Result
+from servebench.figures import curves, plotting, selection
+from servebench.figures.curves import Point, Series
+from servebench.figures.page import page, plot_parser
 
 PERCENTILES = {99: "-", 90: "--", 50: ":"}
-OfRequest = Callable[[Result], float | None]
-LATENCIES: dict[str, tuple[str, OfRequest]] = {
-    "TTFT (s)": ("ttft", metrics.ttft_s),
-    "TPOT (s/token)": ("tpot", metrics.tpot_s),
-}
-ANSWER = {"Time to first answer token (s)": ("time_to_first", metrics.time_to_first_answer_token_s)}
-
-
-def percentile(of_request: OfRequest, q: int, log: Log) -> float | None:
-    return metrics.percentile(metrics.each(log, of_request), q)
+LATENCIES = ("ttft_s", "tpot_s")
+ANSWER = "time_to_first_answer_token_s"
 
 
 def thinks_first(all_series: list[Series]) -> bool:
     """Do answers begin with reasoning, so that their first token is not that of the answer?"""
     logs = [log for series in all_series for point in series.points for log in point.runs]
-    return any(r.first_answer_event != 0 for log in logs for r in metrics.succeeded(log) if r.streamed)
+    return any(r.first_answer_event != 0 for log in logs for r in samples.succeeded(log) if r.streamed)
 
 
-def too_few(of_request: OfRequest, q: int, log: Log) -> bool:
-    return not stats.carries(metrics.each(log, of_request), q)
+def enough_requests(point: Point, metric: OfRequests, q: int) -> bool:
+    return all(stats.enough_for_percentile(metric.sample(log), q) for log in point.runs)
 
 
-def draw(ax: Axes, all_series: list[Series], metric: str, of_request: OfRequest) -> None:
+def draw(ax: Axes, all_series: list[Series], metric: OfRequests) -> None:
     """The percentiles of one latency on an axis of powers of ten, since they lie far apart."""
     cross = {"marker": "x", "color": plt.rcParams["text.color"], "markersize": 4, "linestyle": ""}
     for q, linestyle in PERCENTILES.items():
-        page.explain(ax, f"P{q}", linestyle=linestyle)
+        plotting.explain(ax, f"P{q}", linestyle=linestyle)
     for q, linestyle in PERCENTILES.items():
         for series in all_series:
-            placed = series.placed(selection.load_of, partial(percentile, of_request, q))
-            page.draw_placed(ax, placed, replace(series, linestyle=linestyle), metric)
-            drawn = [p for p in placed if not p.point.gathered(metric)]
-            few = [p for p in drawn if any(too_few(of_request, q, log) for log in p.point.runs)]
+            points = series.plot_points(selection.load_of, metric.column(f"p{q}"))
+            curve, labelled = replace(series, linestyle=linestyle), q == max(PERCENTILES)
+            points = plotting.draw_curve(ax, curve, points, metric.name, labelled=labelled)
+            few = [p for p in points if not enough_requests(p.point, metric, q)]
             if few:
-                ax.plot(*page.middles(few), **cross)
-                page.explain(ax, "too few requests for this percentile", **cross)
-            if q == max(PERCENTILES):
-                page.mark(ax, placed, series, metric)
-    page.whole_numbers(ax.xaxis)
-    ax.set_yscale("log")
+                ax.plot(*plotting.means(few), **cross)
+                plotting.explain(ax, "too few requests for this percentile", **cross)
+    plotting.whole_numbers(ax.xaxis)
+    ax.set(yscale="log", xlabel=selection.load_axis(all_series[0].log), ylabel=metric.axis)
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter("{x:g}")
     ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def main() -> None:
-    args = page.parser(__doc__, "load_percentiles").parse_args()
+    args = plot_parser(__doc__, "load_percentiles").parse_args()
     for group in curves.groups(args, selection.CONFIGURATION):
-        with page.page(args, group) as figure:
+        with page(args, group) as figure:
             figure.set_size_inches(8.0, 4.4)
-            panels = LATENCIES | (ANSWER if thinks_first(group.series) else {})
+            panels = (*LATENCIES, ANSWER) if thinks_first(group.series) else LATENCIES
             axes: Sequence[Axes] = figure.subplots(1, len(panels))
-            for ax, (label, latency) in zip(axes, panels.items(), strict=True):
-                draw(ax, group.series, *latency)
-                ax.set(xlabel=selection.load_axis(group.log), ylabel=label)
+            for ax, name in zip(axes, panels, strict=True):
+                draw(ax, group.series, metrics.OF_REQUESTS[name])
 
 
 if __name__ == "__main__":

@@ -13,28 +13,24 @@ import servebench  # noqa: F401  # isort: skip  first: it says what this Python 
 
 from matplotlib.axes import Axes
 
-from servebench.analysis import metrics, selection
-from servebench.analysis.selection import KIND, LENGTHS, MODEL
+from servebench.analysis import metrics
 from servebench.cli import commandline
-from servebench.figures import curves, page
-from servebench.figures.curves import Placed, Series
+from servebench.figures import curves, plotting, selection
+from servebench.figures.curves import PlotPoint, Series
+from servebench.figures.page import page, plot_parser
+from servebench.figures.selection import LENGTHS, LOAD_KIND, MODEL
 from servebench.log.schema import Log
 
-METRIC = "interactivity"
+PER_USER, PER_GPU = "interactivity_p50_per_s", "throughput_per_gpu_per_s"
 
 
-def per_user(log: Log) -> float | None:
-    """Interactivity of the median request, tokens/s."""
-    return metrics.percentile(metrics.interactivity(log), 50)
-
-
-def frontier(placed: list[Placed]) -> list[Placed]:
+def frontier(points: list[PlotPoint]) -> list[PlotPoint]:
     """Those that no other one equals or beats both ways, from the slowest user to the fastest."""
-    kept: list[Placed] = []
-    for p in sorted(placed, key=lambda p: (-p.x.mean, -p.y.mean)):
-        if not kept or p.y.mean > kept[-1].y.mean:
-            kept.append(p)
-    return kept[::-1]
+    best: list[PlotPoint] = []
+    for p in sorted(points, key=lambda p: (-p.x.mean, -p.y.mean)):
+        if not best or p.y.mean > best[-1].y.mean:
+            best.append(p)
+    return best[::-1]
 
 
 def name(log: Log) -> str:
@@ -43,24 +39,23 @@ def name(log: Log) -> str:
 
 def draw(ax: Axes, all_series: list[Series]) -> None:
     for series in all_series:
-        placed = page.told_apart(ax, series.placed(per_user, metrics.throughput_per_gpu), series, METRIC)
-        doubtful = [p for p in placed if p.point.doubt(METRIC)]  # such a point beats none
-        best = frontier([p for p in placed if p not in doubtful] or doubtful)
-        beaten = [p for p in placed if p not in best + doubtful]
-        ax.plot(*page.middles(beaten), series.marker, color=series.color, alpha=0.3, markersize=4)
-        page.draw_placed(ax, best, series, METRIC)
-        page.mark(ax, best, series, METRIC, name)
-        page.draw_hollow(ax, doubtful, series, METRIC)
-    page.explain(ax, "beaten both ways", marker="o", alpha=0.3, markersize=4)
-    page.explain(ax, f"labels: TP size × replicas, {selection.load_axis(all_series[0].points[0].log).lower()}")
-    ax.set(xlabel="Tokens/s per user (median)", ylabel="Output tokens/s per GPU")
-    page.from_zero(ax)
+        points = plotting.without_buffered(ax, series, series.plot_points(PER_USER, PER_GPU), PER_USER)
+        doubtful = [p for p in points if p.point.doubt(PER_USER)]  # such a point beats none
+        best = frontier([p for p in points if p not in doubtful] or doubtful)
+        beaten = [p for p in points if p not in best + doubtful]
+        ax.plot(*plotting.means(beaten), series.marker, color=series.color, alpha=0.3, markersize=4)
+        plotting.draw_curve(ax, series, best, PER_USER, name)
+        plotting.draw_hollow(ax, series, doubtful, PER_USER)
+    plotting.explain(ax, "beaten both ways", marker="o", alpha=0.3, markersize=4)
+    plotting.explain(ax, f"labels: TP size × replicas, {selection.load_axis(all_series[0].log).lower()}")
+    ax.set(xlabel=f"{metrics.named(PER_USER).axis} (median)", ylabel=metrics.named(PER_GPU).label)
+    plotting.start_at_zero(ax)
 
 
 def main() -> None:
-    args = page.parser(__doc__, "pareto").parse_args()
-    for group in curves.groups(args, (MODEL, *LENGTHS, KIND)):
-        with page.page(args, group) as figure:
+    args = plot_parser(__doc__, "pareto").parse_args()
+    for group in curves.groups(args, (MODEL, *LENGTHS, LOAD_KIND)):
+        with page(args, group) as figure:
             draw(figure.subplots(), group.series)
 
 

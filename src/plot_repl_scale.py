@@ -14,41 +14,43 @@ import sys
 
 from matplotlib.axes import Axes
 
-from servebench.analysis import metrics, selection
-from servebench.analysis.selection import BATCH, LENGTHS, MODEL, REPLICAS, TP_SIZE, Trait
+from servebench.analysis import metrics
 from servebench.cli import commandline
-from servebench.figures import curves, page
+from servebench.figures import curves, plotting, selection
 from servebench.figures.curves import Series
+from servebench.figures.page import page, plot_parser
+from servebench.figures.selection import BATCH, LENGTHS, MODEL, REPLICAS, TP_SIZE, Trait
 from servebench.log.schema import Log
+
+THROUGHPUT = "request_throughput_per_s"
 
 
 def load_per_replica(log: Log) -> float:
     return selection.load_of(log) / log.server.num_replicas
 
 
-def replicas(log: Log) -> float:
-    return float(log.server.num_replicas)
-
-
 LOAD = Trait(
-    lambda log: (log.run.load[0], load_per_replica(log)), "{0[0]}_per_replica{0[1]:g}", "{0[0]} {0[1]:g} a replica"
+    lambda log: (log.run.load.kind, load_per_replica(log)),
+    "{0[0]}_per_replica{0[1]:g}",
+    "{0[0]} {0[1]:g} a replica",
 )
 FAMILY = (MODEL, TP_SIZE, BATCH, *LENGTHS, LOAD)
 
 
 def draw(ax: Axes, all_series: list[Series]) -> None:
     for series in all_series:
-        placed = page.draw_curve(ax, series, replicas, metrics.request_throughput, "request_throughput")
-        if placed:
-            fewest, rate, most = placed[0].x.mean, placed[0].y.mean, placed[-1].x.mean
+        points = series.plot_points(lambda log: log.server.num_replicas, THROUGHPUT)
+        if plotting.draw_curve(ax, series, points, THROUGHPUT):
+            fewest, rate, most = points[0].x.mean, points[0].y.mean, points[-1].x.mean
             ax.plot([fewest, most], [rate, rate * most / fewest], ":", color=series.color, linewidth=1.2)
-            page.explain(ax, "perfect scaling", linestyle=":")
-    ax.set(xlabel="Replicas", ylabel="Throughput (requests/s)")
-    page.counted_from_zero(ax)
+            plotting.explain(ax, "perfect scaling", linestyle=":")
+    ax.set(xlabel="Replicas", ylabel=metrics.named(THROUGHPUT).axis)
+    plotting.start_at_zero(ax)
+    plotting.whole_numbers(ax.xaxis)
 
 
 def main() -> None:
-    parser = page.parser(__doc__, "repl_scale")
+    parser = plot_parser(__doc__, "repl_scale")
     what = "a figure each [all measured]"
     parser.add_argument("--clients_per_replica", type=float, nargs="+", metavar="N", help=what)
     args = parser.parse_args()
@@ -58,7 +60,7 @@ def main() -> None:
         found.add(load)
         if args.clients_per_replica and load not in args.clients_per_replica:
             continue
-        with page.page(args, group) as figure:
+        with page(args, group) as figure:
             draw(figure.subplots(), group.series)
     if found and args.clients_per_replica and not found & set(args.clients_per_replica):
         there = ", ".join(f"{load:g}" for load in sorted(found))

@@ -14,42 +14,45 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from servebench.analysis import metrics, selection
-from servebench.analysis.selection import BATCH, KIND, LENGTHS, MODEL, REPLICAS, TP_SIZE
+from servebench.analysis import metrics
 from servebench.cli import commandline
-from servebench.figures import curves, page
+from servebench.figures import curves, plotting, selection
 from servebench.figures.curves import Series
+from servebench.figures.page import page, plot_parser
+from servebench.figures.selection import BATCH, LENGTHS, LOAD_KIND, MODEL, REPLICAS, TP_SIZE
+
+LATENCY, TFLOPS = "e2e_latency_mean_s", "tflops_per_gpu"
 
 
 def draw(axes: Sequence[Axes], all_series: list[Series]) -> None:
     """Latency and TFLOP/s per GPU against the load on the first two, against each other on the third."""
-    axis = selection.load_axis(all_series[0].points[0].log)
     for series in all_series:
-        page.draw_curve(axes[0], series, selection.load_of, metrics.mean_e2e_s, "e2e")
-    known = [series for series in all_series if series.placed(selection.load_of, metrics.tflops_per_gpu)]
+        plotting.draw_curve(axes[0], series, series.plot_points(selection.load_of, LATENCY), LATENCY)
+    known = [series for series in all_series if series.plot_points(selection.load_of, TFLOPS)]
     for ax in () if known else axes[1:]:
         ax.text(0.5, 0.5, "the model's name does not\ntell its parameters", ha="center", transform=ax.transAxes)
         ax.set(xticks=[], yticks=[])
     for series in known:
-        page.draw_curve(axes[1], series, selection.load_of, metrics.tflops_per_gpu, "tflops_per_gpu")
-        of_both = metrics.tflops_per_gpu, metrics.mean_e2e_s
-        page.draw_curve(axes[2], series, *of_both, "e2e", selection.load_name)
-    axes[0].set(xlabel=axis, ylabel="Mean E2E latency (s)")
-    axes[1].set(xlabel=axis, ylabel="TFLOP/s per GPU")
-    axes[2].set(xlabel=f"TFLOP/s per GPU (numbers: {axis.lower()})", ylabel="Mean E2E latency (s)")
+        plotting.draw_curve(axes[1], series, series.plot_points(selection.load_of, TFLOPS), TFLOPS)
+        plotting.draw_curve(axes[2], series, series.plot_points(TFLOPS, LATENCY), LATENCY, selection.load_name)
+    load = selection.load_axis(all_series[0].log)
+    latency, tflops = f"Mean {metrics.named(LATENCY).axis}", metrics.named(TFLOPS).label
+    axes[0].set(xlabel=load, ylabel=latency)
+    axes[1].set(xlabel=load, ylabel=tflops)
+    axes[2].set(xlabel=f"{tflops} (numbers: {load.lower()})", ylabel=latency)
+    for ax in axes if known else axes[:1]:
+        plotting.start_at_zero(ax)
     for ax in axes[: 2 if known else 1]:
-        page.counted_from_zero(ax)
-    if known:
-        page.from_zero(axes[2])
+        plotting.whole_numbers(ax.xaxis)
 
 
 def main() -> None:
-    args = page.parser(__doc__, "tp_sizes").parse_args()
-    for group in curves.groups(args, (MODEL, BATCH, REPLICAS, *LENGTHS, KIND), by=TP_SIZE):
-        with page.page(args, group) as figure:
+    args = plot_parser(__doc__, "tp_sizes").parse_args()
+    for group in curves.groups(args, (MODEL, BATCH, REPLICAS, *LENGTHS, LOAD_KIND), by=TP_SIZE):
+        with page(args, group) as figure:
             figure.set_size_inches(8.0, 7.2)
-            places = figure.subplot_mosaic([["latency", "tflops"], ["both", "both"]], height_ratios=(2, 3))
-            draw(list(places.values()), group.series)
+            panels = figure.subplot_mosaic([["latency", "tflops"], ["both", "both"]], height_ratios=(2, 3))
+            draw(list(panels.values()), group.series)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from warm_python import python
 
 from servebench.log import schema, store
+from servebench.log.config import run_of
 from servebench.log.schema import Log, Quality, Result, RunConfig, ServerConfig, ServerFacts
 
 ROOT = Path(__file__).parents[1]
@@ -196,17 +197,23 @@ def make_result(number: int, sent_s: float, events_s: list[float], **changes: ob
     )  # type: ignore[arg-type]
 
 
+def run_config(**fields: object) -> RunConfig:
+    """A run by the names of its options, of the kinds that they belong to."""
+    return run_of(fields)
+
+
 def make_log(results: list[Result], window_s: tuple[float, float] | None, **changes: object) -> Log:
     """A log of one point; changes go to the server's or the run's configuration, or to the quality."""
-    names = {kind: kind.__struct_fields__ for kind in (ServerConfig, RunConfig, Quality)}
+    names = {kind: kind.__struct_fields__ for kind in (ServerConfig, Quality)}
     of = {kind: {k: v for k, v in changes.items() if k in fields} for kind, fields in names.items()}
     server = {"backend": "vllm", "model": "meta-llama/Llama-2-7b-hf"} | of[ServerConfig]
+    asked = {k: v for k, v in changes.items() if k not in of[ServerConfig] | of[Quality]}
     return Log(
         status="ok",
         started_at="2026-11-24T00:00:00+00:00",
         fingerprint="f",
         server=ServerConfig(**server),
-        run=RunConfig(**({"num_requests": len(results)} | of[RunConfig])),
+        run=run_config(**({"num_requests": max(1, len(results))} | asked)),
         server_facts=ServerFacts(urls=["http://127.0.0.1:1"]),
         client={},
         window_ns=(round(window_s[0] * 1e9), round(window_s[1] * 1e9)) if window_s else None,

@@ -26,7 +26,7 @@ VLLM += ["--mean_prompt_length", 64, "--mean_max_new_tokens", 16]
 def logs(folder: Path) -> dict[int, Log]:
     """By number of clients."""
     found = [store.load(path) for path in folder.glob("*/*.json")]
-    return {log.run.num_clients: log for log in found}
+    return {log.run.load.num_clients: log for log in found}
 
 
 def wait_for(condition: Callable[[], bool], patience_s: float = 120) -> None:

@@ -8,7 +8,7 @@ from importlib import import_module
 from servebench.cli import commandline
 
 COMMANDS = {  # the module whose main() it is, and what `servebench -h` says of it
-    "summary": ("show.summary", "table and warnings of a folder of logs"),
+    "summary": ("show.terminal", "table and warnings of a folder of logs"),
     "spreadsheet": ("show.spreadsheet", "the same numbers as summary.csv"),
     "compare": ("show.compare", "two folders of logs side by side, with intervals and verdicts"),
     "paired": ("campaign.paired", "measure two servers in turn, run by run, and compare them"),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from conftest import make_log, make_result
+from conftest import ROOT, make_log, make_result, run_config
 
-from servebench.analysis import metrics
+from servebench.analysis import cache, deadlines, latency, metrics, model_size, samples, stats, throughput
 from servebench.log.schema import Log
 
 # Sent at 10 s; tokens at 0.5, 0.6, 0.8 s after it.
@@ -16,68 +16,68 @@ MANY = make_result(1, 0.0, [1.0, 1.2, 2.2], event_tokens=[3, 1, 2], generated_to
 
 
 def test_ttft_is_first_content_event_minus_sent() -> None:
-    assert metrics.ttft_s(ONE) == pytest.approx(0.5)
+    assert latency.ttft_s(ONE) == pytest.approx(0.5)
 
 
 def test_ttft_is_known_when_all_tokens_came_in_one_event() -> None:
-    assert metrics.ttft_s(make_result(0, 0, [2.0], event_tokens=[5], generated_tokens=5)) == 2.0
+    assert latency.ttft_s(make_result(0, 0, [2.0], event_tokens=[5], generated_tokens=5)) == 2.0
 
 
 def test_the_first_answer_token_comes_after_the_reasoning() -> None:
     times = [0.5, 0.6, 0.9]
-    assert metrics.time_to_first_answer_token_s(make_result(0, 0, times)) == 0.5
-    assert metrics.time_to_first_answer_token_s(make_result(0, 0, times, first_answer_event=2)) == 0.9
-    assert metrics.time_to_first_answer_token_s(make_result(0, 0, times, first_answer_event=None)) is None
-    assert metrics.time_to_first_answer_token_s(make_result(0, 0, [1.0], streamed=False)) is None
+    assert latency.time_to_first_answer_token_s(make_result(0, 0, times)) == 0.5
+    assert latency.time_to_first_answer_token_s(make_result(0, 0, times, first_answer_event=2)) == 0.9
+    assert latency.time_to_first_answer_token_s(make_result(0, 0, times, first_answer_event=None)) is None
+    assert latency.time_to_first_answer_token_s(make_result(0, 0, [1.0], streamed=False)) is None
 
 
 def test_reasoning_that_was_not_shown_is_in_no_tpot() -> None:
     times = [10 + 0.02 * i for i in range(20)]
     hidden = make_result(0, 0, times, generated_tokens=520, reasoning_tokens=500)
-    assert metrics.tpot_s(hidden) == pytest.approx(0.02)
+    assert latency.tpot_s(hidden) == pytest.approx(0.02)
 
 
 def test_ttft_is_unknown_when_the_answer_came_whole() -> None:
-    assert metrics.ttft_s(make_result(0, 0, [2.0], event_tokens=[5], generated_tokens=5, streamed=False)) is None
+    assert latency.ttft_s(make_result(0, 0, [2.0], event_tokens=[5], generated_tokens=5, streamed=False)) is None
 
 
 def test_e2e_is_last_content_event_minus_sent() -> None:
-    assert metrics.e2e_s(ONE) == pytest.approx(0.8)
+    assert latency.e2e_s(ONE) == pytest.approx(0.8)
 
 
 def test_itl_are_gaps_between_events() -> None:
-    assert metrics.itl_s(ONE) == pytest.approx([0.1, 0.2])
+    assert latency.itl_s(ONE) == pytest.approx([0.1, 0.2])
 
 
 def test_tpot_leaves_the_tokens_of_the_first_event_out() -> None:
-    assert metrics.tpot_s(ONE) == pytest.approx(0.15)  # (0.8 - 0.5) / 2
-    assert metrics.tpot_s(MANY) == pytest.approx(0.4)  # (2.2 - 1.0) / (6 - 3)
-    assert metrics.tpot_s(make_result(0, 0, [1.0])) is None
+    assert latency.tpot_s(ONE) == pytest.approx(0.15)  # (0.8 - 0.5) / 2
+    assert latency.tpot_s(MANY) == pytest.approx(0.4)  # (2.2 - 1.0) / (6 - 3)
+    assert latency.tpot_s(make_result(0, 0, [1.0])) is None
 
 
 def test_tokens_of_one_event_have_no_gap_between_them() -> None:
-    gaps = metrics.gaps([ONE, MANY], of_tokens=True)
+    gaps = samples.gaps([ONE, MANY], of_tokens=True)
     assert gaps.gap_s == pytest.approx([0.1, 0.2, 0, 0, 0.2, 1.0, 0])
     assert gaps.owner.tolist() == [0, 0, 1, 1, 1, 1, 1]
 
 
 def test_itl_is_pooled_over_requests() -> None:
-    assert metrics.pooled_itl_s(make_log([ONE, MANY], None)) == pytest.approx([0.1, 0.2, 0.2, 1.0])
+    assert samples.pooled_itl_s(make_log([ONE, MANY], None)) == pytest.approx([0.1, 0.2, 0.2, 1.0])
 
 
 def test_latencies_from_the_schedule_count_the_wait_before_sending() -> None:
     late = make_result(0, 10.0, [0.5, 0.8], scheduled_ns=9_750_000_000)  # left 0.25 s late
-    assert metrics.ttft_from_schedule_s(late) == pytest.approx(0.75)
-    assert metrics.e2e_from_schedule_s(late) == pytest.approx(1.05)
-    assert metrics.ttft_from_schedule_s(ONE) is None and metrics.e2e_from_schedule_s(ONE) is None
+    assert latency.ttft_from_schedule_s(late) == pytest.approx(0.75)
+    assert latency.e2e_from_schedule_s(late) == pytest.approx(1.05)
+    assert latency.ttft_from_schedule_s(ONE) is None and latency.e2e_from_schedule_s(ONE) is None
 
 
 def test_early_tokens_bank_slack_and_a_miss_starts_the_deadlines_anew() -> None:
     # Due 1.0, 1.2, 1.4, 1.6: the token at 1.5 is late, so the next is due at 1.5 + 0.2.
-    assert metrics.deadlines_met(make_result(0, 0, [0.9, 1.2, 1.5, 1.7]), ttft=1.0, tpot=0.2) == 3
+    assert deadlines.deadlines_met(make_result(0, 0, [0.9, 1.2, 1.5, 1.7]), ttft=1.0, tpot=0.2) == 3
     # 1.2 s pass before the last, but the three before it were early: it is due at 1.6.
-    assert metrics.deadlines_met(make_result(0, 0, [0.1, 0.2, 0.3, 1.5]), ttft=1.0, tpot=0.2) == 4
-    assert metrics.deadlines_met(MANY, ttft=0.9, tpot=0.5) == 5  # only the first of all is late; then due 1.5 ...
+    assert deadlines.deadlines_met(make_result(0, 0, [0.1, 0.2, 0.3, 1.5]), ttft=1.0, tpot=0.2) == 4
+    assert deadlines.deadlines_met(MANY, ttft=0.9, tpot=0.5) == 5  # only the first is late; then due 1.5 ...
 
 
 @pytest.fixture
@@ -99,56 +99,56 @@ def log() -> Log:
 
 
 def test_request_throughput_counts_what_ended_in_the_window(log: Log) -> None:
-    assert metrics.request_throughput(log) == pytest.approx(3 / 4)  # ends at 1.5, 2.0, 4.5
+    assert throughput.request_throughput(log) == pytest.approx(3 / 4)  # ends at 1.5, 2.0, 4.5
 
 
 def test_output_token_throughput_goes_by_each_tokens_stamp(log: Log) -> None:
     # In (1, 5]: 1.5 | 1.5, 2.0 | 2.5, 3.5, 4.5 | 4.8; not 0.5 and 5.4
-    assert metrics.output_token_throughput(log) == pytest.approx(7 / 4)
+    assert throughput.output_token_throughput(log) == pytest.approx(7 / 4)
 
 
 def test_total_token_throughput_adds_prompts_of_ended_requests(log: Log) -> None:
-    assert metrics.total_token_throughput(log) == pytest.approx((7 + 300) / 4)
+    assert throughput.total_token_throughput(log) == pytest.approx((7 + 300) / 4)
 
 
 def test_failed_requests_are_counted(log: Log) -> None:
-    assert metrics.failed_share(log) == pytest.approx(1 / 3)
+    assert samples.failed_share(log) == pytest.approx(1 / 3)
 
 
 def test_blog_throughput_is_clients_over_mean_latency(log: Log) -> None:
-    assert metrics.blog_throughput(log) == pytest.approx(2 / 2.0)  # latencies 1 and 3
-    pausing = msgspec.structs.replace(log, run=msgspec.structs.replace(log.run, think_time=5.0))
-    assert metrics.blog_throughput(pausing) is None
+    assert throughput.blog_throughput(log) == pytest.approx(2 / 2.0)  # latencies 1 and 3
+    pausing = msgspec.structs.replace(log, run=run_config(dataset="d", multi_turn=True, think_time=5.0))
+    assert throughput.blog_throughput(pausing) is None
 
 
 def test_makespan_throughput(log: Log) -> None:
-    assert metrics.makespan_throughput(log) == pytest.approx(2 / 3.5)  # from 1.0 to 4.5
+    assert throughput.makespan_throughput(log) == pytest.approx(2 / 3.5)  # from 1.0 to 4.5
 
 
 def test_effective_concurrency_is_the_integral_of_requests_in_flight(log: Log) -> None:
     # 1..5 s: warm-up 0.5 s, 1 s, 3 s, the failed one none, the cancelled one to the end 0.5 s
-    assert metrics.effective_concurrency(log) == pytest.approx(5 / 4)
+    assert throughput.effective_concurrency(log) == pytest.approx(5 / 4)
 
 
 def test_littles_law_ratio(log: Log) -> None:
-    assert metrics.littles_law_ratio(log) == pytest.approx(0.75 * 2.0 / 1.25)
+    assert throughput.littles_law_ratio(log) == pytest.approx(0.75 * 2.0 / 1.25)
 
 
 def test_a_client_that_waits_for_its_timeout_has_a_request_in_flight() -> None:
     """One client, 2 s each, none answered: 1 in flight, and Little's law holds."""
     late = [make_result(i, 2.0 * i, [], error="no end", ended_ns=2_000_000_000) for i in range(5)]
     log = make_log(late, (0.0, 10.0))
-    assert metrics.effective_concurrency(log) == pytest.approx(1)
-    assert metrics.littles_law_ratio(log) == pytest.approx(1)
+    assert throughput.effective_concurrency(log) == pytest.approx(1)
+    assert throughput.littles_law_ratio(log) == pytest.approx(1)
 
 
 def test_throughput_per_gpu(log: Log) -> None:
-    assert metrics.throughput_per_gpu(log) == pytest.approx(7 / 4 / 2)
+    assert throughput.throughput_per_gpu(log) == pytest.approx(7 / 4 / 2)
 
 
 def test_tflops_per_gpu(log: Log) -> None:
     # 7e9 parameters x (100 + 2.5) tokens x 2 x 0.75 requests/s / 2 GPUs
-    assert metrics.tflops_per_gpu(log) == pytest.approx(7e9 * 102.5 * 2 * 0.75 / 2 / 1e12)
+    assert throughput.tflops_per_gpu(log) == pytest.approx(7e9 * 102.5 * 2 * 0.75 / 2 / 1e12)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_tflops_per_gpu(log: Log) -> None:
     ],
 )
 def test_parameters_are_known_by_name(model: str, billions: float) -> None:
-    assert metrics.parameters(model) == pytest.approx(billions * 1e9)
+    assert model_size.parameters(model) == pytest.approx(billions * 1e9)
 
 
 @pytest.mark.parametrize(
@@ -186,27 +186,27 @@ def test_parameters_are_known_by_name(model: str, billions: float) -> None:
     ["gpt-tiny", "x/y-1.58bit", "x/Mixtral-4x9B", "7b-owner/secret", "THUDM/glm-4-1k", "internlm/internlm2-1_8b"],
 )
 def test_parameters_of_other_names_are_unknown(model: str) -> None:
-    assert metrics.parameters(model) is None
+    assert model_size.parameters(model) is None
 
 
 def test_a_log_without_window_has_no_throughput() -> None:
     log = make_log([ONE], None)
-    assert metrics.request_throughput(log) is None
-    assert metrics.output_token_throughput(log) is None
+    assert throughput.request_throughput(log) is None
+    assert throughput.output_token_throughput(log) is None
 
 
 def test_interactivity_is_tokens_per_second_of_a_user(log: Log) -> None:
-    users = metrics.interactivity(log)
+    users = samples.each(log, latency.interactivity_per_s)
     assert users == pytest.approx([2.0, 1.0])
-    assert metrics.percentile(users, 50) == pytest.approx(1.5)
-    assert metrics.percentile(users, 10) == pytest.approx(1.1)
+    assert stats.percentile(users, 50) == pytest.approx(1.5)
+    assert stats.percentile(users, 10) == pytest.approx(1.1)
 
 
 def test_what_is_kept_with_a_log_is_kept_by_function_not_by_name() -> None:
     """Two functions of one name in one place or in two, which a plot script and a module may well have."""
 
     def kept(number: int):  # type: ignore[no-untyped-def]
-        @metrics.once_a_log
+        @cache.once_a_log
         def value(log: Log) -> int:
             return number
 
@@ -215,3 +215,16 @@ def test_what_is_kept_with_a_log_is_kept_by_function_not_by_name() -> None:
     log = make_log([], None)
     first, second = kept(1), kept(2)
     assert (first(log), second(log), first(log)) == (1, 2, 1)
+
+
+def test_the_documentation_lists_every_metric() -> None:
+    """To mend it: python -m servebench.analysis.metrics > docs/metrics.md."""
+    assert (ROOT / "docs/metrics.md").read_text() == metrics.page()
+
+
+def test_a_metric_is_known_by_the_beginning_of_its_columns() -> None:
+    names = ("ttft", "ttft_p99_s", "ttft_from_schedule_p50_s", "effective_throughput[ttft=2]_per_s")
+    found = ["ttft_s", "ttft_s", "ttft_from_schedule_s", "effective_throughput_per_s"]
+    assert [metrics.named(name).name for name in names] == found
+    with pytest.raises(ValueError, match="is no metric"):
+        metrics.named("latency")

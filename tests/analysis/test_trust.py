@@ -79,7 +79,7 @@ def test_one_run_of_several_is_said_and_does_not_brand_the_point() -> None:
     good, bad = log_of(evenly(0.5, GAP_S)), log_of(evenly(0.5, GAP_S), verdict="client-limited: late")
     assert trust.of_point([good, good, bad]) is None
     assert trust.marks([good, good, bad]) == ["1 of 3 runs client-limited"]
-    doubt = trust.of_point([good, bad, bad], "e2e")
+    doubt = trust.of_point([good, bad, bad], "e2e_latency")
     assert doubt and doubt.kind == "client-limited" and trust.marks([good, bad, bad]) == ["client-limited"]
 
 

@@ -14,8 +14,8 @@ from real_engines import LLAMACPP, SMOLLM2
 from servebench.campaign import detached
 from servebench.errors import InputError
 from servebench.log.schema import ServerConfig
-from servebench.plan import preflight
-from servebench.servers.launch import first_ports
+from servebench.servers.ports import first_ports
+from servebench.servers.preflight import check_ports
 
 Benchmark = Callable[..., tuple[int, str, str]]
 
@@ -38,7 +38,7 @@ def test_replicas_have_ports_of_their_own() -> None:
 
 def test_ports_beyond_the_highest_are_refused() -> None:
     with pytest.raises(InputError, match="--port 65535 and 1 behind it"):
-        preflight.check_ports(65535, 2)
+        check_ports(65535, 2)
 
 
 @pytest.mark.engine  # which has to be installed, and is not started
@@ -123,12 +123,12 @@ def test_a_dry_run_refuses_what_cannot_be_measured(benchmark: Benchmark, tmp_pat
     assert "has 1 request that can be used, 36 are needed; lower --num_requests" in err
 
 
-def test_a_dry_run_starts_no_standing_server() -> None:
+def test_a_dry_run_starts_no_detached_server() -> None:
     with pytest.raises(InputError, match="start starts"):
         detached.start(["--backend", "vllm", "--dry_run"])
 
 
-def test_a_standing_server_keeps_no_headers_in_its_file() -> None:
+def test_a_detached_server_keeps_no_headers_in_its_file() -> None:
     with pytest.raises(InputError, match="go with requests"):
         detached.start(["--backend", "vllm", "--extra_headers", "Authorization:secret"])
 

@@ -18,8 +18,8 @@ import pytest
 from conftest import ROOT, ours
 from real_engines import LLAMACPP, SMOLLM2, VLLM, engines, logs, wait_for, workers
 
-from servebench.analysis import metrics
-from servebench.servers.launch import free_ports
+from servebench.analysis import samples
+from servebench.servers.ports import first_free_port
 
 Benchmark = Callable[..., tuple[int, str, str]]
 Driver = Callable[..., "subprocess.Popen[str]"]
@@ -40,8 +40,8 @@ def test_a_sweep_on_llamacpp(benchmark: Benchmark, results: Path) -> None:
     measured = logs(results)
     assert sorted(measured) == [1, 3]
     for log in measured.values():
-        assert len(metrics.succeeded(log)) == 6
-        assert all(r.prompt_tokens > 0 and r.generated_tokens == r.max_new_tokens for r in metrics.succeeded(log))
+        assert len(samples.succeeded(log)) == 6
+        assert all(r.prompt_tokens > 0 and r.generated_tokens == r.max_new_tokens for r in samples.succeeded(log))
         assert log.quality.unstamped_share == 0
     assert not list(results.glob("*/*.parts")), "part files of a point that ended"
     assert "llamacpp_server.py" in measured[1].server_facts.commands[0]
@@ -52,7 +52,7 @@ def test_prompts_are_as_long_as_the_server_counts_them(benchmark: Benchmark, res
     """Without deviation every prompt has exactly the mean length, by the server's own count."""
     length = ["--prompt_length_var", 0, "--num_clients", 2, "--num_requests", 8]
     assert benchmark(*LLAMACPP, *length)[0] == 0
-    assert {r.prompt_tokens for r in metrics.succeeded(logs(results)[2])} == {24}
+    assert {r.prompt_tokens for r in samples.succeeded(logs(results)[2])} == {24}
 
 
 def test_a_sweep_on_vllm(benchmark: Benchmark, results: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_sweep_on_vllm(benchmark: Benchmark, results: Path) -> None:
     measured = logs(results)
     assert sorted(measured) == [1, 4]
     for log in measured.values():
-        done = metrics.succeeded(log)
+        done = samples.succeeded(log)
         assert len(done) == 12
         assert all(r.token_source == "usage in every event" for r in done)
         assert all(r.generated_tokens == r.max_new_tokens == sum(r.event_tokens) for r in done)
@@ -70,7 +70,7 @@ def test_a_sweep_on_vllm(benchmark: Benchmark, results: Path) -> None:
 
 
 def test_a_running_server_can_be_attached_to(benchmark: Benchmark, driver: Driver, results: Path) -> None:
-    port = free_ports(1)
+    port = first_free_port(1)
     served = driver(*LLAMACPP, "--num_clients", 1, "--num_requests", 1000, "--port", port)
     wait_for(lambda: _healthy(port))
     common = ["--model", SMOLLM2, "--mean_prompt_length", 24, "--mean_max_new_tokens", 8, "--num_clients", 2]
@@ -78,7 +78,7 @@ def test_a_running_server_can_be_attached_to(benchmark: Benchmark, driver: Drive
     code, _, err = benchmark("--backend", "openai", "--openai_api_url", url, *common, "--num_requests", 4)
     assert code == 0, err
     assert served.poll() is None, "the server that we only attached to must live on"
-    assert len(metrics.succeeded(logs(results)[2])) == 4
+    assert len(samples.succeeded(logs(results)[2])) == 4
 
 
 def _healthy(port: int) -> bool:
@@ -135,7 +135,7 @@ def test_death_of_vllm_midway_fails_the_point_and_the_sweep_goes_on(driver: Driv
     assert measured[2].status == "failed"
     assert "killed by SIGKILL" in (measured[2].failure or "")
     assert measured[2].server_facts.log_tail
-    assert metrics.measured(measured[2]), "what was measured before the death is kept"
+    assert samples.measured(measured[2]), "what was measured before the death is kept"
     assert measured[1].status == "ok"
     assert "1 point measured, 1 failed" in out
 

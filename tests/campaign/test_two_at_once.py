@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import errors, make_result, ours
+from conftest import errors, make_result, ours, run_config
 from real_engines import wait_for
 
-from servebench.analysis import metrics
+from servebench.analysis import samples
 from servebench.campaign.measure import why_failed
 from servebench.errors import InputError, ServerFailed
 from servebench.log import schema, store
-from servebench.log.schema import Log, Quality, RunConfig
+from servebench.log.schema import Log, Quality
 
 Benchmark = Callable[..., tuple[int, str, str]]
 Driver = Callable[..., "subprocess.Popen[str]"]
@@ -38,7 +38,7 @@ def attached(tokenizer_dir: Path) -> Callable[[str], list[object]]:
 def logs(folder: Path) -> dict[int, Log]:
     """By number of clients."""
     found = [store.load(path) for path in folder.glob("*/*clients*.json")]
-    return {log.run.num_clients: log for log in found}
+    return {log.run.load.num_clients: log for log in found}
 
 
 def measuring(results: Path) -> bool:
@@ -63,7 +63,7 @@ def test_a_second_benchmark_in_a_folder_is_refused_in_a_line(
     assert f"another benchmark (process {first.pid} since" in err and "--out_json_dir" in err
     first.communicate(timeout=60)
     assert first.returncode == 0
-    assert [len(metrics.succeeded(log)) for log in logs(results).values()] == [60]
+    assert [len(samples.succeeded(log)) for log in logs(results).values()] == [60]
     code, _, err = benchmark(*words, "--num_clients", clients, "--num_requests", 60)
     assert code == 0, err
     assert set(logs(results)) == {2, clients}
@@ -83,7 +83,7 @@ def test_a_killed_benchmark_frees_its_folder(
     first.wait(10)
     code, _, err = benchmark(*words)
     assert code == 0, err
-    assert len(metrics.succeeded(logs(results)[2])) == 40
+    assert len(samples.succeeded(logs(results)[2])) == 40
     assert not list(results.glob("*/*.parts")), "what the killed one left"
 
 
@@ -178,7 +178,7 @@ def test_a_running_server_that_is_killed_midway_fails_the_point_and_ends_the_res
     assert died.status == "failed" and "of 60 requests failed (more than --max_failed_share 0.05)" in str(
         died.failure
     )
-    assert metrics.succeeded(died) and errors(died), "what came before is kept"
+    assert samples.succeeded(died) and errors(died), "what came before is kept"
     assert never.status == "failed" and "nothing answers at" in str(never.failure)
     assert "0 points measured, 2 failed" in out
     port = url.rpartition(":")[2]
@@ -205,7 +205,7 @@ def test_failed_requests_are_said_and_their_share_decides(
     ended, out, err = benchmark(*words)
     assert ended == code, err
     log = logs(results)[1]
-    assert log.status == status and 12 <= len(errors(log)) <= 14 and len(metrics.measured(log)) == 40
+    assert log.status == status and 12 <= len(errors(log)) <= 14 and len(samples.measured(log)) == 40
     said = (
         "1 point measured (1 with failed requests), 0 failed" if status == "ok" else "0 points measured, 1 failed"
     )
@@ -264,7 +264,7 @@ def test_a_point_whose_requests_were_all_written_is_good_without_its_lag_file(
     code, _, err = benchmark(*words)
     assert code == 0 and "Traceback" not in err, err
     log = logs(results)[1]
-    assert log.status == "ok" and len(metrics.succeeded(log)) == 12
+    assert log.status == "ok" and len(samples.succeeded(log)) == 12
     assert log.quality.verdict.startswith("unknown: the disk is full")
 
 
@@ -296,7 +296,7 @@ def test_what_a_point_is_failed_for(
 ) -> None:
     results = [make_result(i, 0.0, [0.1]) for i in range(good)]
     results += [make_result(good + i, 0.0, [], error="HTTP 500") for i in range(bad)]
-    said = why_failed(RunConfig(num_requests=asked), results, Quality(), 0.05, check)
+    said = why_failed(run_config(num_requests=asked), results, Quality(), 0.05, check)
     assert said is None if why is None else why in str(said)
 
 
@@ -306,5 +306,5 @@ def test_requests_that_we_cut_off_ourselves_fail_no_overloaded_point() -> None:
     results += [make_result(i, 0.0, [], **cut) for i in range(1, 5)]
     for overloaded, failed in ((True, False), (False, True)):
         quality = Quality(overloaded=overloaded)
-        why = why_failed(RunConfig(num_requests=10), results, quality, 0.05, lambda: None)
+        why = why_failed(run_config(num_requests=10), results, quality, 0.05, lambda: None)
         assert bool(why) is failed

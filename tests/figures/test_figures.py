@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,8 +13,9 @@ from conftest import ROOT, make_log, make_result, point
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
+from msgspec.structs import replace
 
-from servebench.analysis import selection
+from servebench.analysis import metrics
 from servebench.figures import curves
 from servebench.log.schema import Log
 
@@ -33,7 +33,7 @@ import plot_tp_sizes
 
 
 def series(*logs: Log) -> list[curves.Series]:
-    return [curves.Series("vllm", selection.points_of(logs), "#0072B2")]
+    return [curves.Series("vllm", "#0072B2", points=curves.points_of(logs))]
 
 
 def drawn(ax: Axes) -> list[Line2D]:
@@ -119,7 +119,7 @@ def test_gathered_events_make_times_of_tokens_hollow_and_no_others() -> None:
     log = make_log(at_once, (0, 10), num_clients=1)
     _, (first, second) = plt.subplots(1, 2)
     plot_th_lat.draw(first, series(log), "blog")
-    plot_load_percentiles.draw(second, series(log), *plot_load_percentiles.LATENCIES["TTFT (s)"])
+    plot_load_percentiles.draw(second, series(log), metrics.OF_REQUESTS["ttft_s"])
     assert len(drawn(first)) == 1 and drawn(second) == []
     assert "vllm at 1: buffered, left out" in explained(second)
 
@@ -131,7 +131,7 @@ def test_gathered_events_do_not_spoil_the_scale_of_the_others() -> None:
     for verdict in ("ok", "client-limited: it read too late"):
         logs[0] = make_log(at_once, (0, 10), num_clients=2, verdict=verdict)
         _, (percentiles, pareto) = plt.subplots(1, 2)
-        plot_load_percentiles.draw(percentiles, series(*logs), *plot_load_percentiles.LATENCIES["TPOT (s/token)"])
+        plot_load_percentiles.draw(percentiles, series(*logs), metrics.OF_REQUESTS["tpot_s"])
         plot_pareto.draw(pareto, series(*logs))
         assert percentiles.get_ylim()[0] > 0.01 and pareto.get_xlim()[1] < 10
         assert "vllm at 2: buffered, left out" in explained(pareto)
@@ -166,9 +166,7 @@ def test_answers_that_begin_with_reasoning_have_a_panel_for_their_first_token() 
     assert plot_load_percentiles.thinks_first(series(thinking))
     assert not plot_load_percentiles.thinks_first(series(point("vllm", 1, 1.0)))
     _, ax = plt.subplots()
-    plot_load_percentiles.draw(
-        ax, series(thinking), *plot_load_percentiles.ANSWER["Time to first answer token (s)"]
-    )
+    plot_load_percentiles.draw(ax, series(thinking), metrics.OF_REQUESTS["time_to_first_answer_token_s"])
     assert all(line.get_ydata()[0] == pytest.approx(0.5) for line in drawn(ax))
 
 
@@ -285,7 +283,7 @@ def test_percentiles_that_the_requests_do_not_carry_are_crossed() -> None:
     # Their percentiles q lie at 0.1 + 6.9 q: P50 3.55, P90 6.31, P99 6.931.
     log = make_log([make_result(i, i, [0.1 + 0.1 * i, 9.0]) for i in range(70)], (0, 100), num_clients=7)
     _, ax = plt.subplots()
-    plot_load_percentiles.draw(ax, series(log), *plot_load_percentiles.LATENCIES["TTFT (s)"])
+    plot_load_percentiles.draw(ax, series(log), metrics.OF_REQUESTS["ttft_s"])
     p99, crossed, p90, p50 = drawn(ax)
     assert [line.get_ydata()[0] for line in (p99, p90, p50)] == pytest.approx([6.931, 6.31, 3.55])
     assert (crossed.get_marker(), list(crossed.get_ydata())) == ("x", list(p99.get_ydata()))
@@ -295,7 +293,7 @@ def test_percentiles_that_the_requests_do_not_carry_are_crossed() -> None:
 def test_a_distribution_ends_at_the_share_that_succeeded() -> None:
     results = [make_result(i, i, [float(i + 1)]) for i in range(3)] + [make_result(3, 3, [], error="HTTP 500")]
     _, ax = plt.subplots()
-    plot_cdf.draw(ax, series(make_log(results, (0, 10))), *plot_cdf.PANELS["E2E latency (s)"])
+    plot_cdf.draw(ax, series(make_log(results, (0, 10))), metrics.OF_REQUESTS["e2e_latency_s"])
     (line,) = drawn(ax)
     assert list(line.get_xdata()) == [1, 1, 2, 3]
     assert list(line.get_ydata()) == pytest.approx([0, 0.25, 0.5, 0.75])

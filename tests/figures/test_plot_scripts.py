@@ -17,8 +17,7 @@ from matplotlib.text import Text
 from warm_python import python
 
 import plot_timeline
-from servebench.analysis import selection
-from servebench.figures import curves, labels, page, theme
+from servebench.figures import curves, labels, page, selection, theme
 from servebench.log import schema, store
 
 SCRIPTS = sorted(path.stem for path in (ROOT / "src").glob("plot_*.py"))
@@ -31,7 +30,7 @@ def draw(script: str, log_dir: Path, *options: object) -> tuple[int, list[str], 
 
 
 def options(logs: Path, *words: object) -> argparse.Namespace:
-    return page.parser(None, "x").parse_args(["--log_dir", str(logs), *map(str, words)])
+    return page.plot_parser(None, "x").parse_args(["--log_dir", str(logs), *map(str, words)])
 
 
 @pytest.mark.parametrize(
@@ -84,7 +83,7 @@ def test_filter_takes_any_field_of_the_server_or_the_run(logs: Path) -> None:
     found = selection.chosen(
         options(logs, "--filter", "tp_size=2", "num_clients=1", "num_clients=4", "stream=true")
     )
-    kept = [(e.head.server.tp_size, e.head.run.num_clients) for e in found[logs / "vllm"]]
+    kept = [(e.head.server.tp_size, e.head.run.load.num_clients) for e in found[logs / "vllm"]]
     assert kept == [(2, 1), (2, 4)]
 
 
@@ -280,7 +279,7 @@ def test_folders_of_one_name_have_looks_of_their_own(logs: Path) -> None:
 def test_runs_are_one_point_unless_their_settings_differ() -> None:
     runs = [point("vllm", 1, 1.0, repetition=i) for i in range(3)]
     other = point("vllm", 1, 1.0, repetition=3, temperature=0.5)
-    assert [len(p.runs) for p in selection.points_of([*runs, other])] == [3, 1]
+    assert [len(p.runs) for p in curves.points_of([*runs, other])] == [3, 1]
 
 
 def test_tp_sizes_have_a_line_style_each(logs: Path) -> None:
@@ -352,7 +351,7 @@ def test_titles_of_timelines_do_not_touch() -> None:
     names = [f"vLLM, fp6 {i}, engine_args --enforce-eager, stream True" for i in range(5)]
     with theme.style("light"):
         figure = plt.figure()
-        plot_timeline.columns(figure, [curves.Series(name, selection.points_of([log]), "k") for name in names])
+        plot_timeline.columns(figure, [curves.Series(name, "k", points=curves.points_of([log])) for name in names])
         figure.canvas.draw()
     boxes = [ax.title.get_window_extent() for ax in figure.axes[:5]]
     assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
@@ -397,6 +396,6 @@ def test_a_timeline_shows_what_was_in_flight_to_the_end() -> None:
         make_result(3, 3.0, [], phase="hold", finish_reason="cancelled"),  # as in logs without ended_ns
     ]
     spans = plot_timeline.spans(make_log(results, (0.0, 5.0)))
-    assert [(span.first, span.last) for span in spans] == [(0.5, 1.0), (3.5, 3.5), (2.5, 5.0), (5.0, 5.0)]
+    assert list(zip(spans.first, spans.last, strict=True)) == [(0.5, 1.0), (3.5, 3.5), (2.5, 5.0), (5.0, 5.0)]
     at, running = plot_timeline.running(spans)
     assert (at.tolist(), running.tolist()) == ([0.0, 1.0, 1.0, 2.0, 3.0, 3.5], [1, 0, 1, 2, 3, 2])

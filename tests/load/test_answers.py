@@ -13,7 +13,8 @@ import pytest
 from servebench.errors import HttpError
 from servebench.load import answers, retry, sse
 from servebench.load.http import Answer
-from servebench.load.wire import Piece
+from servebench.load.protocol import Form
+from servebench.load.wire import Segment
 
 DONE = b"data: [DONE]\n\n"
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -31,20 +32,20 @@ def text(said: str, **fields: object) -> bytes:
     return event(choices=[{"index": 0, "text": said}], **fields)
 
 
-def pieces(*parts: bytes) -> list[Piece]:
-    """Piece i is stamped 1000 * (i + 1)."""
-    return [Piece(part, 1000 * (i + 1), 1000 * i, True) for i, part in enumerate(parts)]
+def segments(*parts: bytes) -> list[Segment]:
+    """Segment i is stamped 1000 * (i + 1)."""
+    return [Segment(part, 1000 * (i + 1), 1000 * i, True) for i, part in enumerate(parts)]
 
 
 def answered(*parts: bytes) -> Answer:
     answer = Answer()
-    for piece in pieces(*parts):
-        answer.add(piece)
+    for segment in segments(*parts):
+        answer.add(segment)
     return answer
 
 
 def read(*events: bytes) -> answers.Reading:
-    """The reading of a stream of these events, a piece each."""
+    """The reading of a stream of these events, a segment each."""
     return answers.read(answered(HEAD, *map(chunk, events), b"0\r\n\r\n"), form="events")
 
 
@@ -54,7 +55,8 @@ def read(*events: bytes) -> answers.Reading:
 def test_an_answer_is_complete_with_its_last_chunk() -> None:
     answer = Answer()
     ended = [
-        answer.add(piece) for piece in pieces(HEAD, chunk(b"data: a\n\n"), chunk(b"data: b\n\n"), b"0\r\n\r\n")
+        answer.add(segment)
+        for segment in segments(HEAD, chunk(b"data: a\n\n"), chunk(b"data: b\n\n"), b"0\r\n\r\n")
     ]
     assert ended == [False, False, False, True]
     assert answer.keep_alive()
@@ -66,7 +68,7 @@ def test_an_answer_may_be_cut_anywhere(seed: int) -> None:
     cuts = sorted(random.Random(seed).sample(range(1, len(stream)), 12))
     parts = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
     answer = Answer()
-    ended = [answer.add(piece) for piece in pieces(*parts)]
+    ended = [answer.add(segment) for segment in segments(*parts)]
     assert ended.index(True) == len(parts) - 1
     reading = answers.read(answer, form="events")
     assert reading.error is None and "".join(reading.texts) == "".join(f"w{i} é" for i in range(5))
@@ -74,7 +76,7 @@ def test_an_answer_may_be_cut_anywhere(seed: int) -> None:
 
 def test_an_answer_with_a_length_ends_there() -> None:
     answer = Answer()
-    parts = pieces(b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nno", b"pe")
+    parts = segments(b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nno", b"pe")
     assert [answer.add(p) for p in parts] == [False, True]
     assert answers.read(answer, form="events").error == "HTTP 503: nope"
 
@@ -135,7 +137,7 @@ def test_events_are_split_as_the_standard_says(parts: list[bytes], expected: lis
 def test_ttft_is_the_first_event_with_content() -> None:
     role = event(choices=[{"delta": {"role": "assistant", "content": ""}}])
     said = event(choices=[{"delta": {"content": "hi"}}])
-    assert read(role, said).piece == [2]  # the head, the role, this
+    assert read(role, said).segments == [2]  # the head, the role, this
 
 
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
@@ -173,9 +175,9 @@ def test_usage_of_the_whole_is_spread_over_the_text() -> None:
 def test_every_event_with_text_has_a_token_where_there_are_enough() -> None:
     """As with an end of text that is counted and not shown: one more than events, whatever their lengths."""
     said = [text("a"), text("bcdefghijklmnop"), text("qr"), text("s")]
-    assert read(*said, counted(completion_tokens=5), DONE).tokens == [1, 2, 1, 1]
-    assert read(text("abcd"), text("e" * 20), counted(completion_tokens=6), DONE).tokens == [1, 5]
-    assert read(text("ab"), text("cd"), text("ef"), counted(completion_tokens=2), DONE).tokens == [1, 0, 1]
+    assert read(*said, usage_event(completion_tokens=5), DONE).tokens == [1, 2, 1, 1]
+    assert read(text("abcd"), text("e" * 20), usage_event(completion_tokens=6), DONE).tokens == [1, 5]
+    assert read(text("ab"), text("cd"), text("ef"), usage_event(completion_tokens=2), DONE).tokens == [1, 0, 1]
 
 
 def test_an_answer_of_another_api_is_no_error_of_the_server() -> None:
@@ -236,7 +238,7 @@ def delta(**fields: object) -> bytes:
     return event(choices=[{"index": 0, "delta": fields}])
 
 
-def counted(**fields: object) -> bytes:
+def usage_event(**fields: object) -> bytes:
     return event(choices=[], usage=fields)
 
 
@@ -246,12 +248,12 @@ def call(**function: str) -> bytes:
 
 def test_tool_calls_are_content_each_with_its_stamp() -> None:
     calls = [call(name="weather", arguments=""), call(arguments='{"ci'), call(arguments='ty": 1}')]
-    reading = read(delta(role="assistant", content=None), *calls, counted(completion_tokens=3), DONE)
-    assert (reading.piece, reading.tokens, reading.error) == ([2, 3, 4], [1, 1, 1], None)
+    reading = read(delta(role="assistant", content=None), *calls, usage_event(completion_tokens=3), DONE)
+    assert (reading.segments, reading.tokens, reading.error) == ([2, 3, 4], [1, 1, 1], None)
 
 
 def test_a_call_with_empty_arguments_is_content() -> None:
-    assert read(call(name="now"), call(arguments=""), counted(completion_tokens=2), DONE).tokens == [1, 1]
+    assert read(call(name="now"), call(arguments=""), usage_event(completion_tokens=2), DONE).tokens == [1, 1]
 
 
 def test_a_function_call_and_a_refusal_are_content() -> None:
@@ -262,9 +264,9 @@ def test_a_function_call_and_a_refusal_are_content() -> None:
 def test_reasoning_then_a_tool_call_keeps_every_stamp() -> None:
     events = [*[delta(reasoning="hm")] * 16, *[call(arguments="x")] * 4]
     each = [json.loads(e[6:]) | {"usage": {"completion_tokens": n + 1}} for n, e in enumerate(events)]
-    for parts in ([*events, counted(completion_tokens=20)], [event(**e) for e in each]):
+    for parts in ([*events, usage_event(completion_tokens=20)], [event(**e) for e in each]):
         reading = read(*parts, DONE)
-        assert (reading.tokens, len(reading.piece), reading.first_answer_event) == ([1] * 20, 20, 16)
+        assert (reading.tokens, len(reading.segments), reading.first_answer_event) == ([1] * 20, 20, 16)
 
 
 def test_parts_are_read_by_their_kind() -> None:
@@ -281,7 +283,7 @@ def test_where_all_is_reasoning_there_is_no_answer() -> None:
     "usage", [{"completion_tokens_details": {"reasoning_tokens": 500}}, {"reasoning_tokens": 500}]
 )
 def test_hidden_reasoning_is_in_no_event(usage: dict[str, object]) -> None:
-    reading = read(*[delta(content="a")] * 20, counted(completion_tokens=520, **usage), DONE)
+    reading = read(*[delta(content="a")] * 20, usage_event(completion_tokens=520, **usage), DONE)
     assert (reading.tokens, reading.generated) == ([1] * 20, 520)
 
 
@@ -291,14 +293,14 @@ def test_hidden_reasoning_stays_out_of_counts_in_every_event(before: int) -> Non
     each = [
         event(choices=[{"delta": {"content": "a"}}], usage={"completion_tokens": before + n}) for n in range(1, 21)
     ]
-    usage = counted(completion_tokens=520, completion_tokens_details={"reasoning_tokens": 500})
+    usage = usage_event(completion_tokens=520, completion_tokens_details={"reasoning_tokens": 500})
     reading = read(*each, usage, DONE)
     assert (reading.tokens, reading.generated) == ([1] * 20, 520)
 
 
 def test_hidden_reasoning_that_usage_leaves_out_is_counted() -> None:
     details = {"completion_tokens_details": {"reasoning_tokens": 500}}
-    usage = counted(prompt_tokens=7, completion_tokens=20, total_tokens=527, **details)
+    usage = usage_event(prompt_tokens=7, completion_tokens=20, total_tokens=527, **details)
     reading = read(*[delta(content="a")] * 20, usage, DONE)
     assert (reading.tokens, reading.generated) == ([1] * 20, 520)
 
@@ -306,14 +308,17 @@ def test_hidden_reasoning_that_usage_leaves_out_is_counted() -> None:
 def test_shown_reasoning_has_its_own_share() -> None:
     details = {"completion_tokens_details": {"reasoning_tokens": 6}}
     reading = read(
-        delta(reasoning="a"), delta(reasoning="b"), delta(content="c" * 9), counted(completion_tokens=7, **details)
+        delta(reasoning="a"),
+        delta(reasoning="b"),
+        delta(content="c" * 9),
+        usage_event(completion_tokens=7, **details),
     )
     assert (reading.tokens, reading.generated) == ([3, 3, 1], 7)
 
 
 def test_several_choices_and_logprobs_break_nothing() -> None:
     both = [{"index": i, "delta": {"content": "ab"}, "logprobs": {"content": [{"logprob": -1.5}]}} for i in (0, 1)]
-    reading = read(event(choices=both), event(choices=both[:1]), counted(completion_tokens=6), DONE)
+    reading = read(event(choices=both), event(choices=both[:1]), usage_event(completion_tokens=6), DONE)
     assert (reading.tokens, reading.error) == ([2, 2, 2], None)
 
 
@@ -342,12 +347,12 @@ def test_an_error_is_told_in_the_servers_words(says: bytes, before: list[bytes])
     for after in ([], [DONE]):
         reading = read(*before, says, *after)
         assert "error inside the answer" in (reading.error or "") and "out of memory" in (reading.error or "")
-        assert reading.told and len(reading.piece) == len(before)
+        assert reading.from_server and len(reading.segments) == len(before)
 
 
 def test_the_servers_words_are_kept_where_it_closes_after_them() -> None:
     cut_off = answered(HEAD, chunk(text("a")), chunk(SERVER_SAYS[0]))
-    assert not cut_off.end_of_stream() and answers.read(cut_off, "events").told
+    assert not cut_off.end_of_stream() and answers.read(cut_off, "events").from_server
 
 
 @pytest.mark.parametrize("nothing", [None, "", {}, False, 0])
@@ -358,7 +363,7 @@ def test_no_error_is_none(nothing: object) -> None:
 @pytest.mark.parametrize("why", ["abort", "error"])
 def test_an_aborted_answer_has_failed(why: str) -> None:
     ended = event(choices=[{"text": "", "finish_reason": why}])
-    assert why in (read(text("a"), ended, counted(completion_tokens=1), DONE).error or "")
+    assert why in (read(text("a"), ended, usage_event(completion_tokens=1), DONE).error or "")
 
 
 def test_a_filtered_answer_is_one() -> None:
@@ -368,7 +373,7 @@ def test_a_filtered_answer_is_one() -> None:
 
 def test_a_stream_without_any_end_was_cut_off() -> None:
     assert "cut it off" in (read(text("a"), text("b")).error or "")
-    ends = [DONE, event(choices=[{"text": "", "finish_reason": "stop"}]), counted(completion_tokens=2)]
+    ends = [DONE, event(choices=[{"text": "", "finish_reason": "stop"}]), usage_event(completion_tokens=2)]
     assert all(read(text("a"), text("b"), end).error is None for end in ends)
 
 
@@ -395,10 +400,10 @@ def body(data: bytes, *headers: str) -> Answer:
         (body(b'{"message": "busy"}'), "object", ["error inside the answer", "busy"]),
         (body(b""), "events", ["empty answer"]),
         (body(event(type="message_start", delta={})), "events", ["empty answer", "message_start"]),
-        (body(counted(completion_tokens=4)), "events", ["empty answer", "4 tokens", "--api"]),
+        (body(usage_event(completion_tokens=4)), "events", ["empty answer", "4 tokens", "--api"]),
     ],
 )  # fmt: skip
-def test_what_is_no_answer_is_described(answer: Answer, form: answers.Form, words: list[str]) -> None:
+def test_what_is_no_answer_is_described(answer: Answer, form: Form, words: list[str]) -> None:
     error = answers.read(answer, form).error or ""
     assert all(word in error for word in words) and error.isprintable()
 
@@ -406,7 +411,7 @@ def test_what_is_no_answer_is_described(answer: Answer, form: answers.Form, word
 def test_a_http_error_names_its_path_and_where_the_api_moved() -> None:
     answer = Answer("/v1/completions")
     head = b"HTTP/1.1 308 Moved\r\nLocation: https://x/v1/completions?token=secret\r\nContent-Length: 0\r\n\r\n"
-    answer.add(pieces(head)[0])
+    answer.add(segments(head)[0])
     error = answers.read(answer, "events").error or ""
     assert (
         "HTTP 308 for /v1/completions" in error and "https://x/v1/completions" in error and "secret" not in error
@@ -415,14 +420,14 @@ def test_a_http_error_names_its_path_and_where_the_api_moved() -> None:
 
 def test_a_http_error_is_told_also_where_it_breaks_off() -> None:
     answer = Answer("/v1/completions")
-    answer.add(pieces(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 99\r\n\r\ntoo long")[0])
+    answer.add(segments(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 99\r\n\r\ntoo long")[0])
     reading = answers.read(answer, "events")
-    assert reading.told and reading.error == "HTTP 400 for /v1/completions: too long"
+    assert reading.from_server and reading.error == "HTTP 400 for /v1/completions: too long"
 
 
 def test_an_address_shows_no_password() -> None:
     answer = Answer("/v1")
-    answer.add(pieces(b"HTTP/1.1 301 Moved\r\nLocation: https://me:secret@x/v1\r\nContent-Length: 0\r\n\r\n")[0])
+    answer.add(segments(b"HTTP/1.1 301 Moved\r\nLocation: https://me:secret@x/v1\r\nContent-Length: 0\r\n\r\n")[0])
     assert answers.read(answer, "events").error == "HTTP 301 for /v1: moved to https://***@x/v1; give that URL"
 
 
@@ -448,7 +453,7 @@ def test_nulls_and_the_like_say_nothing(said: bytes) -> None:
 
 
 def test_counts_may_be_written_as_texts_or_fractions() -> None:
-    usage = counted(prompt_tokens="9", completion_tokens=2.0)
+    usage = usage_event(prompt_tokens="9", completion_tokens=2.0)
     reading = read(text("a"), text("b"), usage, DONE)
     assert reading.usage and (reading.usage.prompt_tokens, reading.tokens) == (9, [1, 1])
 
@@ -461,7 +466,7 @@ def test_reasoning_may_be_an_object() -> None:
 @pytest.mark.parametrize("half", [b"\xe2\x82", b"\\ud83d", b"\\ude00 x"])
 def test_half_a_character_is_content(half: bytes) -> None:
     reading = read(
-        b'data: {"choices": [{"text": "' + half + b'"}]}\n\n', text("b"), counted(completion_tokens=2), DONE
+        b'data: {"choices": [{"text": "' + half + b'"}]}\n\n', text("b"), usage_event(completion_tokens=2), DONE
     )
     assert (reading.tokens, reading.error) == ([1, 1], None)
     "".join(reading.texts).encode()
@@ -475,9 +480,9 @@ def test_done_is_an_end_however_it_is_written(done: bytes) -> None:
 
 
 def test_events_without_empty_lines_keep_their_stamps() -> None:
-    lines = [text("a")[:-1], text("b")[:-1], counted(completion_tokens=2)[:-1], DONE]
+    lines = [text("a")[:-1], text("b")[:-1], usage_event(completion_tokens=2)[:-1], DONE]
     reading = read(*lines)
-    assert (reading.piece, reading.tokens, reading.error) == ([1, 2], [1, 1], None)
+    assert (reading.segments, reading.tokens, reading.error) == ([1, 2], [1, 1], None)
 
 
 def test_fields_and_comments_between_events_are_passed_over() -> None:

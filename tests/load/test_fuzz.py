@@ -10,7 +10,7 @@ import itertools
 import random
 
 import pytest
-from test_answers import HEAD, chunk, event, pieces, text
+from test_answers import HEAD, chunk, event, segments, text
 
 from servebench.errors import HttpError
 from servebench.load import answers
@@ -96,7 +96,7 @@ def fed(parts: list[bytes]) -> tuple[Answer, str | None]:
     """The answer after these parts and a close by the server, and what was wrong with its framing."""
     answer = Answer()
     try:
-        if any(answer.add(piece) for piece in pieces(*parts)):
+        if any(answer.add(segment) for segment in segments(*parts)):
             return answer, None
         return answer, None if answer.end_of_stream() else "cut off"
     except HttpError as error:
@@ -112,10 +112,10 @@ def test_whatever_comes_is_read_or_named(batch: int) -> None:
         assert broken is None or broken
         for form in ("events", "object", "score"):
             reading = answers.read(answer, form)
-            assert reading.error or reading.piece, parts
-            assert len(reading.piece) == len(reading.tokens) == len(reading.texts), parts
-            assert reading.piece == sorted(reading.piece), parts
-            assert all(0 <= at < len(parts) for at in reading.piece), parts
+            assert reading.error or reading.segments, parts
+            assert len(reading.segments) == len(reading.tokens) == len(reading.texts), parts
+            assert reading.segments == sorted(reading.segments), parts
+            assert all(0 <= at < len(parts) for at in reading.segments), parts
             assert all(tokens >= 0 for tokens in reading.tokens), parts
 
 

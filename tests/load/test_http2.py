@@ -12,8 +12,8 @@ from h2.events import DataReceived, RequestReceived, StreamEnded
 
 from servebench.errors import HttpError
 from servebench.load import answers, mii
-from servebench.load.http2 import Http2, Http2Answer, frames, grpc_timeout
-from servebench.load.wire import Endpoint, Piece
+from servebench.load.http2 import Http2, Http2Answer, frame_kind, grpc_timeout
+from servebench.load.wire import Endpoint, Segment
 
 ENDPOINT = Endpoint.of("http://127.0.0.1:50050" + mii.SERVICE + "GeneratorReplyStream")
 
@@ -77,8 +77,8 @@ def reply(text: str, reason: str = "none", prompt: int = 7, tokens: int = 1) -> 
     return b"\0" + len(message).to_bytes(4, "big") + message
 
 
-def feed(answer: Http2Answer, *pieces: bytes) -> list[bool]:
-    return [answer.add(Piece(data, 1000 + i, 0, True)) for i, data in enumerate(pieces)]
+def feed(answer: Http2Answer, *segments: bytes) -> list[bool]:
+    return [answer.add(Segment(data, 1000 + i, 0, True)) for i, data in enumerate(segments)]
 
 
 def test_a_request_is_a_grpc_call_with_a_deadline(talk: tuple[Http2, Peer, Http2Answer]) -> None:
@@ -96,10 +96,10 @@ def test_windows_are_open_as_wide_as_they_go(talk: tuple[Http2, Peer, Http2Answe
 
 def test_every_reply_keeps_the_piece_that_it_came_with(talk: tuple[Http2, Peer, Http2Answer]) -> None:
     _, peer, answer = talk
-    pieces = [peer.head(), *(peer.data(reply(word)) for word in ("a", "b", "c")), peer.data(reply("", "length"))]
-    assert feed(answer, *pieces, peer.end()) == [False] * 5 + [True]
+    segments = [peer.head(), *(peer.data(reply(word)) for word in ("a", "b", "c")), peer.data(reply("", "length"))]
+    assert feed(answer, *segments, peer.end()) == [False] * 5 + [True]
     reading = answers.read(answer, "mii")
-    assert (reading.piece, reading.texts, reading.tokens) == ([1, 2, 3], ["a", "b", "c"], [1, 1, 1])
+    assert (reading.segments, reading.texts, reading.tokens) == ([1, 2, 3], ["a", "b", "c"], [1, 1, 1])
     assert (reading.finish_reason, reading.error) == ("length", None)
     assert reading.usage and (reading.usage.prompt_tokens, reading.usage.completion_tokens) == (7, 3)
 
@@ -167,8 +167,8 @@ def test_a_long_request_waits_for_the_servers_windows() -> None:
     peer.hear(http.request("tag-1", body))
     assert http.waiting and len(peer.body) == 65535  # HTTP/2's first window
     for _ in range(100):
-        assert http.idle(peer.h2.data_to_send())
-        peer.hear(http.owed())
+        assert http.on_idle_data(peer.h2.data_to_send())
+        peer.hear(http.control_bytes())
     assert peer.complete and peer.body == body and not http.waiting
 
 
@@ -176,7 +176,7 @@ def test_a_ping_is_answered(talk: tuple[Http2, Peer, Http2Answer]) -> None:
     http, peer, answer = talk
     peer.h2.ping(b"12345678")
     assert feed(answer, peer.h2.data_to_send()) == [False]
-    answered = peer.h2.receive_data(http.owed())
+    answered = peer.h2.receive_data(http.control_bytes())
     assert "PingAckReceived" in [type(event).__name__ for event in answered]
 
 
@@ -212,7 +212,7 @@ def test_after_a_goodbye_the_connection_is_not_used_again(talk: tuple[Http2, Pee
     end = peer.end()
     peer.h2.close_connection()
     assert feed(answer, end + peer.h2.data_to_send()) == [True]
-    assert not answer.keep_alive() and not http.idle(b"")
+    assert not answer.keep_alive() and not http.on_idle_data(b"")
 
 
 def test_an_answer_that_was_cut_off_keeps_what_came(talk: tuple[Http2, Peer, Http2Answer]) -> None:
@@ -256,12 +256,12 @@ def test_deadlines_have_eight_digits_at_most(seconds: float, text: str) -> None:
     ],
 )
 def test_frames_are_told_apart_without_parsing(data: bytes, kind: str) -> None:
-    assert frames(data) == kind
+    assert frame_kind(data) == kind
 
 
 @pytest.mark.parametrize("batch", range(4))
 def test_whatever_comes_is_read_or_named(batch: int) -> None:
-    """A good answer with bytes changed, cut out, doubled and in pieces."""
+    """A good answer with bytes changed, cut out, doubled and in segments."""
     rng = random.Random(batch)
     for _ in range(1000):
         http, peer = Http2(ENDPOINT, {}, 60), Peer()
@@ -280,5 +280,5 @@ def test_whatever_comes_is_read_or_named(batch: int) -> None:
             broken = str(error)
             assert broken
         reading = answers.read(answer, "mii")
-        assert len(reading.piece) == len(reading.tokens) == len(reading.texts)
-        assert broken or reading.error or reading.piece
+        assert len(reading.segments) == len(reading.tokens) == len(reading.texts)
+        assert broken or reading.error or reading.segments

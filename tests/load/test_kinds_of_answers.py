@@ -8,23 +8,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from servebench.analysis import metrics
+from servebench.analysis import latency, samples
 from servebench.log import store
 from servebench.log.schema import Log, Result
 from servebench.reference import calibrate
-from servebench.reference.answers import SAYS
+from servebench.reference.answers import CHAT_ANSWERS, RequestRecord
 
 TOKENS, GAP_S, NEAR_S = 10, 0.02, 0.02
-Told = dict[int, calibrate.Sent]
+Truth = dict[int, RequestRecord]
 
 
 @pytest.fixture
 def measured(
     benchmark: Callable[..., tuple[int, str, str]], tokenizer_dir: Path, tmp_path: Path
-) -> Callable[..., tuple[Log, Told]]:
+) -> Callable[..., tuple[Log, Truth]]:
     """Put a small load on a reference server with these options; gives the log, and the server's record by id."""
 
-    def run(*server: str, load: tuple[str, ...] = (), api: str = "chat") -> tuple[Log, Told]:
+    def run(*server: str, load: tuple[str, ...] = (), api: str = "chat") -> tuple[Log, Truth]:
         folder = tmp_path / "server"
         folder.mkdir()
         with calibrate.reference_server(folder, GAP_S, *server) as (url, record):
@@ -34,72 +34,74 @@ def measured(
             code, out, err = benchmark("--backend", "openai", *where, *lengths, *many, *load)
             assert code == 0, out + err
             load_alone = [sent for sent in record() if sent.request_id]  # and not what was asked beforehand
-            told = {int(sent.request_id.rpartition("-")[2]): sent for sent in load_alone}
+            truth = {int(sent.request_id.rpartition("-")[2]): sent for sent in load_alone}
         (path,) = (tmp_path / "results/openai").glob("*.json")
-        return store.load(path), told
+        return store.load(path), truth
 
     return run
 
 
-def same_tokens(log: Log, told: Told) -> bool:
-    done = metrics.succeeded(log)
+def same_tokens(log: Log, truth: Truth) -> bool:
+    done = samples.succeeded(log)
     return len(done) == 6 and all(
-        list(r.event_tokens) == told[r.id].event_tokens
-        and r.generated_tokens == told[r.id].tokens == TOKENS
-        and (r.reasoning_tokens or 0) == told[r.id].reasoning_tokens
-        and r.first_answer_event == told[r.id].first_answer_event
+        list(r.event_tokens) == truth[r.id].event_tokens
+        and r.generated_tokens == truth[r.id].tokens == TOKENS
+        and (r.reasoning_tokens or 0) == truth[r.id].reasoning_tokens
+        and r.first_answer_event == truth[r.id].first_answer_event
         for r in done
     )
 
 
 def near(
-    log: Log, told: Told, of_request: Callable[[Result], float | None], truth_s: Callable[..., float]
+    log: Log, truth: Truth, of_request: Callable[[Result], float | None], truth_s: Callable[..., float]
 ) -> bool:
     """Is the client's median near the record's? (Of one request a busy machine may say anything.)"""
-    done = metrics.succeeded(log)
-    off = [abs((of_request(r) or 0.0) - truth_s(told[r.id])) for r in done]
+    done = samples.succeeded(log)
+    off = [abs((of_request(r) or 0.0) - truth_s(truth[r.id])) for r in done]
     return float(np.median(off)) < NEAR_S
 
 
-def after_s(at: int) -> Callable[[calibrate.Sent], float]:
+def after_s(at: int) -> Callable[[RequestRecord], float]:
     return lambda sent: (sent.events_ns[at] - sent.arrived_ns) / 1e9
 
 
-def tpot_s(sent: calibrate.Sent) -> float:
+def tpot_s(sent: RequestRecord) -> float:
     rest = sum(sent.event_tokens[1:])
     return (sent.events_ns[-1] - sent.events_ns[0]) / 1e9 / rest
 
 
-LAST = [(say, "last") for say in SAYS]
+LAST = [(say, "last") for say in CHAT_ANSWERS]
 
 
 @pytest.mark.parametrize(("say", "usage"), [*LAST, ("hidden_reasoning", "each"), ("reasoning_tool_calls", "each")])
-def test_tokens_and_times_are_the_servers(measured: Callable[..., tuple[Log, Told]], say: str, usage: str) -> None:
-    log, told = measured("--say", say, "--usage", usage)
-    assert same_tokens(log, told)
-    assert near(log, told, metrics.ttft_s, after_s(0))
-    assert near(log, told, metrics.e2e_s, after_s(-1))
+def test_tokens_and_times_are_the_servers(
+    measured: Callable[..., tuple[Log, Truth]], say: str, usage: str
+) -> None:
+    log, truth = measured("--say", say, "--usage", usage)
+    assert same_tokens(log, truth)
+    assert near(log, truth, latency.ttft_s, after_s(0))
+    assert near(log, truth, latency.e2e_s, after_s(-1))
     first_answer = TOKENS // 2 if say in ("reasoning", "parts", "reasoning_tool_calls") else 0
-    assert near(log, told, metrics.time_to_first_answer_token_s, after_s(first_answer))
-    assert near(log, told, lambda r: 10 * (metrics.tpot_s(r) or 0.0), lambda sent: 10 * tpot_s(sent))
+    assert near(log, truth, latency.time_to_first_answer_token_s, after_s(first_answer))
+    assert near(log, truth, lambda r: 10 * (latency.tpot_s(r) or 0.0), lambda sent: 10 * tpot_s(sent))
 
 
-def test_an_answer_that_comes_all_at_once_has_a_ttft(measured: Callable[..., tuple[Log, Told]]) -> None:
-    log, told = measured("--buffered")
-    assert same_tokens(log, told)
-    assert near(log, told, metrics.ttft_s, after_s(0)) and near(log, told, metrics.e2e_s, after_s(-1))
-    assert all(metrics.ttft_s(r) == metrics.e2e_s(r) > TOKENS * GAP_S for r in metrics.succeeded(log))
+def test_an_answer_that_comes_all_at_once_has_a_ttft(measured: Callable[..., tuple[Log, Truth]]) -> None:
+    log, truth = measured("--buffered")
+    assert same_tokens(log, truth)
+    assert near(log, truth, latency.ttft_s, after_s(0)) and near(log, truth, latency.e2e_s, after_s(-1))
+    assert all(latency.ttft_s(r) == latency.e2e_s(r) > TOKENS * GAP_S for r in samples.succeeded(log))
 
 
-def test_all_tokens_in_one_event_have_a_ttft(measured: Callable[..., tuple[Log, Told]]) -> None:
-    log, told = measured("--tokens_per_event", str(TOKENS))
-    assert same_tokens(log, told)
-    assert near(log, told, metrics.ttft_s, after_s(0))
-    assert all(metrics.tpot_s(r) is None for r in metrics.succeeded(log))
+def test_all_tokens_in_one_event_have_a_ttft(measured: Callable[..., tuple[Log, Truth]]) -> None:
+    log, truth = measured("--tokens_per_event", str(TOKENS))
+    assert same_tokens(log, truth)
+    assert near(log, truth, latency.ttft_s, after_s(0))
+    assert all(latency.tpot_s(r) is None for r in samples.succeeded(log))
 
 
 @pytest.mark.parametrize("say", ["text", "reasoning"])
-def test_a_whole_answer_has_no_ttft(measured: Callable[..., tuple[Log, Told]], say: str) -> None:
-    log, told = measured("--say", say, load=("--no_stream",))
-    assert same_tokens(log, told)
-    assert not any(r.streamed for r in log.results) and metrics.each(log, metrics.ttft_s).size == 0
+def test_a_whole_answer_has_no_ttft(measured: Callable[..., tuple[Log, Truth]], say: str) -> None:
+    log, truth = measured("--say", say, load=("--no_stream",))
+    assert same_tokens(log, truth)
+    assert not any(r.streamed for r in log.results) and samples.each(log, latency.ttft_s).size == 0

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from conftest import errors, make_result
 
-from servebench.analysis import metrics
+from servebench.analysis import latency, samples, throughput
 from servebench.analysis.quality import growing, outstanding
 from servebench.log import schema, store
 from servebench.log.schema import Log, Result
-from servebench.show import advice, summary
+from servebench.show import advice, terminal
 
 Benchmark = Callable[..., tuple[int, str, str]]
 SAMPLES = Path(__file__).parents[1] / "data/datasets"
@@ -42,12 +42,12 @@ def load(
 
 
 def late_s(r: Result) -> float:
-    return metrics.schedule_wait_s(r)
+    return latency.schedule_wait_s(r)
 
 
 def test_requests_leave_on_schedule_whether_or_not_the_last_ones_ended(load: Callable[..., Log]) -> None:
     log = load("--ttft 0.3 --gap 0", "--request_rate", 50, "--arrival", "constant", "--num_requests", 40)
-    done = metrics.succeeded(log)
+    done = samples.succeeded(log)
     assert len(done) == 40 and [r.id for r in sorted(done, key=lambda r: r.id)] == list(range(40))
     scheduled = np.sort([r.scheduled_ns for r in done])
     assert np.diff(scheduled) == pytest.approx(0.02e9, abs=2)
@@ -56,7 +56,7 @@ def test_requests_leave_on_schedule_whether_or_not_the_last_ones_ended(load: Cal
     assert all(late_s(r) >= 0 for r in done)
 
 
-def test_arrivals_go_on_before_and_behind_the_counted_ones(load: Callable[..., Log]) -> None:
+def test_arrivals_go_on_before_and_behind_the_measured_ones(load: Callable[..., Log]) -> None:
     log = load("--ttft 0.2 --gap 0", "--request_rate", 100, "--num_requests", 30, "--warmup", 10)
     by_phase = {
         phase: [r.scheduled_ns or 0 for r in log.results if r.phase == phase]
@@ -72,21 +72,21 @@ def test_waiting_for_a_place_is_latency_from_schedule(load: Callable[..., Log]) 
     """One place of 0.1 s, a request each 0.05 s: the k-th waits k x 0.05 s, then 0.1 s for its answer."""
     what = ["--request_rate", 20, "--arrival", "constant", "--max_concurrency", 1, "--warmup", 0, *ONE_TOKEN]
     log = load("--ttft 0.1 --gap 0", *what, "--num_requests", 12)
-    done = sorted(metrics.succeeded(log), key=lambda r: r.id)
+    done = sorted(samples.succeeded(log), key=lambda r: r.id)
     assert len(done) == 12
     for k, r in enumerate(done):
         assert 0.05 * k <= late_s(r) < 0.05 * k + 0.2
-        assert metrics.e2e_s(r) < 0.2
-    assert [line.split(":")[0].strip() for line in summary.beside(log)] == ["from schedule", "from send"]
+        assert latency.e2e_s(r) < 0.2
+    assert [line.split(":")[0].strip() for line in terminal.beside(log)] == ["from schedule", "from send"]
 
 
 def test_a_server_below_the_offered_rate_is_marked_overloaded(load: Callable[..., Log]) -> None:
     """Capacity 100/s, offered 150/s: after k requests (k / 100 - k / 150) s of work wait, for the 240-th 0.8 s."""
     what = ["--request_rate", 150, "--arrival", "constant", "--num_requests", 240, "--warmup", 0, *ONE_TOKEN]
     log = load("--ttft 0.01 --gap 0 --slots 1", *what, "--max_concurrency", 16)
-    last = max(metrics.succeeded(log), key=lambda r: r.id)
-    assert 0.7 < late_s(last) + metrics.e2e_s(last) < 2
-    assert metrics.e2e_s(last) < 0.5, "latency from send is that of 16 requests, 0.16 s"
+    last = max(samples.succeeded(log), key=lambda r: r.id)
+    assert 0.7 < late_s(last) + latency.e2e_s(last) < 2
+    assert latency.e2e_s(last) < 0.5, "latency from send is that of 16 requests, 0.16 s"
     assert log.quality.overloaded
     assert any("overloaded" in warning for warning in advice.of_point(log))
 
@@ -101,10 +101,10 @@ def test_a_point_after_an_overload_begins_at_a_server_that_is_at_rest(
     code, out, err = benchmark(*where, *what, "--request_rate", 160, "--warmup", 0)
     assert code == 0, out + err
     logs = [store.load(path) for path in (results / "openai").glob("*.json")]
-    first, *rest = sorted(logs, key=lambda log: -(log.run.request_rate or 0))
-    assert first.quality.overloaded and rest[-1].run.request_rate < 50
-    for log in (log for log in rest if (log.run.request_rate or 0) < 45):
-        assert max(metrics.e2e_s(r) or 9.0 for r in metrics.measured(log)) < 0.5
+    first, *rest = sorted(logs, key=lambda log: -(log.run.load.request_rate or 0))
+    assert first.quality.overloaded and rest[-1].run.load.request_rate < 50
+    for log in (log for log in rest if (log.run.load.request_rate or 0) < 45):
+        assert max(latency.e2e_s(r) or 9.0 for r in samples.measured(log)) < 0.5
 
 
 def test_a_server_that_keeps_up_is_not_overloaded(load: Callable[..., Log]) -> None:
@@ -114,7 +114,7 @@ def test_a_server_that_keeps_up_is_not_overloaded(load: Callable[..., Log]) -> N
 
 def test_replicas_share_the_requests(load: Callable[..., Log]) -> None:
     log = load("--ttft 0.05 --gap 0", "--request_rate", 100, "--num_requests", 60, servers=2)
-    assert [sum(r.server == s for r in metrics.succeeded(log)) for s in (0, 1)] == pytest.approx([30, 30], abs=6)
+    assert [sum(r.server == s for r in samples.succeeded(log)) for s in (0, 1)] == pytest.approx([30, 30], abs=6)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
@@ -122,14 +122,14 @@ def test_a_request_goes_to_a_free_replica_whoever_sends_it(load: Callable[..., L
     """12/s at 4 servers of one place and 150 ms: each has a request in 333 ms, so none waits."""
     what = ["--request_rate", 12, "--arrival", "constant", "--num_requests", 24, *ONE_TOKEN]
     log = load("--ttft 0.15 --gap 0 --slots 1", *what, "--num_workers", workers, servers=4)
-    done = sorted(metrics.succeeded(log), key=lambda r: r.id)
-    assert np.median([metrics.ttft_from_schedule_s(r) for r in done]) == pytest.approx(0.15, abs=0.02)
+    done = sorted(samples.succeeded(log), key=lambda r: r.id)
+    assert np.median([latency.ttft_from_schedule_s(r) for r in done]) == pytest.approx(0.15, abs=0.02)
     assert [sum(r.server == s for r in done) for s in range(4)] == pytest.approx([6] * 4, abs=2)
 
 
 def places_left(log: Log, places: int) -> tuple[int, float]:
     """(most requests in flight, the share of all waits in which fewer than `places` were)."""
-    changes = [(r.sent_ns, 1) for r in log.results] + [(metrics.end_ns(r), -1) for r in log.results]
+    changes = [(r.sent_ns, 1) for r in log.results] + [(latency.end_ns(r), -1) for r in log.results]
     times, steps = zip(*sorted(changes), strict=True)
     in_flight = np.cumsum(steps)
     idle = [(a, b) for a, b, n in zip(times, times[1:], in_flight, strict=False) if n < places]
@@ -144,7 +144,7 @@ def test_a_limit_is_one_for_all_load_processes(load: Callable[..., Log], workers
     what = ["--request_rate", 28, "--num_requests", 70, "--max_concurrency", 4, "--seed", 1]
     what += ["--mean_max_new_tokens", 11, "--max_new_tokens_var", 0.5, "--length_distribution", "uniform"]
     log = load("--ttft 0.01 --gap 0.01", *what, "--num_workers", workers)
-    assert len(metrics.succeeded(log)) == 70 and len(log.quality.worker_cpu_share) == workers
+    assert len(samples.succeeded(log)) == 70 and len(log.quality.worker_cpu_share) == workers
     most, left = places_left(log, 4)
     assert most == 4
     assert max(late_s(r) for r in log.results) > 0.05, "nobody had to wait"
@@ -159,18 +159,18 @@ def test_the_window_opens_when_the_first_requests_have_ended(load: Callable[...,
     log = load("--ttft 1 --gap 0", *what, "--num_workers", 2)
     first = sorted(r.scheduled_ns or 0 for r in log.results)[0]
     assert log.window_ns and log.window_ns[0] - first >= 1.2e9
-    assert metrics.request_throughput(log) == pytest.approx(20, rel=0.03)
-    counted = np.sort([r.scheduled_ns for r in metrics.measured(log)])
+    assert throughput.request_throughput(log) == pytest.approx(20, rel=0.03)
+    measured = np.sort([r.scheduled_ns for r in samples.measured(log)])
     every = np.sort([r.scheduled_ns for r in log.results])
-    assert np.diff(counted) == pytest.approx(0.05e9, abs=2) and np.diff(every) == pytest.approx(0.05e9, abs=2)
+    assert np.diff(measured) == pytest.approx(0.05e9, abs=2) and np.diff(every) == pytest.approx(0.05e9, abs=2)
 
 
 def test_a_server_that_keeps_up_shows_the_offered_rate(load: Callable[..., Log]) -> None:
     """Random arrivals: as many requests end in the window as come round in it, whatever the seed."""
     what = ["--request_rate", 40, "--num_requests", 100, "--warmup", 10, "--seed", 3, *ONE_TOKEN]
     log = load("--ttft 1 --gap 0", *what)
-    assert metrics.request_throughput(log) == pytest.approx(40, rel=0.03)
-    assert metrics.littles_law_ratio(log) == pytest.approx(1, abs=0.05)
+    assert throughput.request_throughput(log) == pytest.approx(40, rel=0.03)
+    assert throughput.littles_law_ratio(log) == pytest.approx(1, abs=0.05)
 
 
 def test_the_offered_rate_is_shown_also_where_an_answer_takes_longer_than_the_window(
@@ -178,11 +178,13 @@ def test_the_offered_rate_is_shown_also_where_an_answer_takes_longer_than_the_wi
 ) -> None:
     what = ["--request_rate", 20, "--num_requests", 12, "--seed", 3, "--num_workers", 2, *ONE_TOKEN]
     log = load("--ttft 1.5 --gap 0", *what)
-    assert metrics.window_s(log) == pytest.approx(0.6)
-    assert metrics.request_throughput(log) == pytest.approx(20, abs=1 / 0.6)  # one more or less at the edges
-    counted = np.sort([r.scheduled_ns for r in metrics.measured(log)])
+    assert throughput.window_s(log) == pytest.approx(0.6)
+    assert throughput.request_throughput(log) == pytest.approx(20, abs=1 / 0.6)  # one more or less at the edges
+    measured = np.sort([r.scheduled_ns for r in samples.measured(log)])
     before = np.sort([r.scheduled_ns for r in log.results if r.phase == "warmup"])[-24:]
-    assert before == pytest.approx(np.concatenate([counted - 1.2e9, counted - 0.6e9]), abs=10), "two turns before"
+    assert before == pytest.approx(np.concatenate([measured - 1.2e9, measured - 0.6e9]), abs=10), (
+        "two turns before"
+    )
 
 
 def test_no_warm_up_of_long_answers_is_warned_of(load: Callable[..., Log]) -> None:
@@ -202,7 +204,7 @@ def test_failures_do_not_hold_the_schedule_up(load: Callable[..., Log]) -> None:
     log = load(
         "--ttft 0.01 --fault status --fault_every 3", "--request_rate", 100, "--num_requests", 60, *MOST_FAIL
     )
-    assert len(metrics.measured(log)) == 60
+    assert len(samples.measured(log)) == 60
     assert len(errors(log)) == pytest.approx(20, abs=3)
     assert "-rate100.json" in schema.log_name(log.server, log.run)
 
@@ -210,9 +212,9 @@ def test_failures_do_not_hold_the_schedule_up(load: Callable[..., Log]) -> None:
 def test_a_trace_is_sent_at_its_own_times(load: Callable[..., Log]) -> None:
     what = ["--dataset", SAMPLES / "azure.csv", "--trace_speed", 4, "--num_requests", 3, "--warmup", 0]
     log = load("--ttft 0.01 --gap 0", *what)
-    times = np.sort([r.scheduled_ns for r in metrics.measured(log)])
+    times = np.sort([r.scheduled_ns for r in samples.measured(log)])
     assert np.diff(times) / 1e9 == pytest.approx([0.075, 0.3], abs=1e-5)  # 0.3 s and 1.2 s, four times as fast
-    assert log.run.dataset_sha256 and log.run.load == ("trace", "4")
+    assert log.run.requests.dataset_sha256 and log.run.load == ("trace", "4")
 
 
 def test_a_search_stops_an_overloaded_point_early_and_ends_at_the_capacity(
@@ -228,7 +230,7 @@ def test_a_search_stops_an_overloaded_point_early_and_ends_at_the_capacity(
     assert found, out
     assert 80 <= float(found[0].split(": ")[1].split()[0]) <= 125, found
     stopped = [
-        log for path in (results / "openai").glob("*.json") if len(metrics.measured(log := store.load(path))) < 300
+        log for path in (results / "openai").glob("*.json") if len(samples.measured(log := store.load(path))) < 300
     ]
     assert stopped and all(log.quality.overloaded for log in stopped)
     assert any("cut off" in error for log in stopped for error in errors(log))
@@ -238,17 +240,17 @@ def test_probes_are_short_and_stay_apart(load: Callable[..., Log]) -> None:
     log = load("--ttft 0.02 --gap 0.001", "--num_clients", 2, "--num_requests", 40, "--probe_rate", 50)
     assert len(log.probes) >= 10 and {r.phase for r in log.probes} == {"probe"}
     assert all(r.generated_tokens == 8 for r in log.probes if not r.error and r.finish_reason != "cancelled")
-    assert len(metrics.measured(log)) == 40 and {r.phase for r in log.results} <= {"warmup", "measured", "hold"}
-    assert any(line.startswith("  probes: TTFT") for line in summary.beside(log))
+    assert len(samples.measured(log)) == 40 and {r.phase for r in log.results} <= {"warmup", "measured", "hold"}
+    assert any(line.startswith("  probes: TTFT") for line in terminal.beside(log))
 
 
 def test_turns_of_a_conversation_are_sent_by_one_client_after_its_think_time(load: Callable[..., Log]) -> None:
     what = ["--dataset", SAMPLES / "sharegpt.json", "--multi_turn", "--think_time", 0.3, "--num_requests", 6]
     log = load("--ttft 0.01 --gap 0", *what, "--num_clients", 3, "--api", "chat", "--warmup", 0)
-    assert len(metrics.succeeded(log)) == 6
+    assert len(samples.succeeded(log)) == 6
     pauses = []
     for client in range(3):
-        turns = sorted((r for r in metrics.succeeded(log) if r.client == client), key=lambda r: r.sent_ns)
+        turns = sorted((r for r in samples.succeeded(log) if r.client == client), key=lambda r: r.sent_ns)
         pauses += [b.sent_ns - (a.sent_ns + a.event_ns[-1]) for a, b in itertools.pairwise(turns)]
     assert len(pauses) == 3, "conversations of three, one and two requests, one a client"
     assert min(pauses) >= 0.3e9
@@ -263,7 +265,7 @@ def test_a_client_without_a_conversation_pauses_as_those_with_one_do(
     (tmp_path / "chats.json").write_text(json.dumps(entries))
     what = ["--dataset", tmp_path / "chats.json", "--multi_turn", "--think_time", 0.2, "--num_requests", 8]
     log = load("--ttft 0.01 --gap 0", *what, "--num_clients", 3, "--warmup", 0)
-    assert len(metrics.succeeded(log)) == 8
+    assert len(samples.succeeded(log)) == 8
     assert 2 <= sum(r.phase == "hold" for r in log.results) < 60
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from servebench.analysis import metrics
+from servebench.analysis import samples
 from servebench.log import store
 
 LOAD = ["--backend", "openai", "--model", "reference", "--num_clients", 3, "--num_requests", 12]
@@ -22,9 +22,9 @@ def test_https_is_measured_with_kernel_stamps(
     assert code == 0, err
     (path,) = (tmp_path / "results/openai").glob("*.json")
     log = store.load(path)
-    assert metrics.failed_share(log) == 0
+    assert samples.failed_share(log) == 0
     assert log.quality.unstamped_share == 0
-    assert all(list(r.event_tokens) == [1] * 8 for r in metrics.succeeded(log))
+    assert all(list(r.event_tokens) == [1] * 8 for r in samples.succeeded(log))
 
 
 AZURE = ["--backend", "aml", "--model", "m", "--deployment_name", "d", "--aml_api_key", "k", "--aml_api_url"]

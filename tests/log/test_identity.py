@@ -8,12 +8,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from conftest import run_config
 
 from servebench.log import identity
+from servebench.log.config import fields_of
 from servebench.log.schema import RunConfig, ServerConfig
 
 SERVER = ServerConfig(backend="vllm", model="org/m")
-RUN = RunConfig(num_clients=8)
+RUN = run_config(num_clients=8)
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +33,8 @@ def mark(server: ServerConfig = SERVER, run: RunConfig = RUN, **changes: Any) ->
 
 
 def with_(config: Any, **changes: Any) -> Any:
+    if isinstance(config, RunConfig):
+        return run_config(**(fields_of(config) | changes))
     return msgspec.structs.replace(config, **changes)
 
 
@@ -58,7 +62,13 @@ def test_defaults_are_left_out_so_that_a_new_option_voids_nothing() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"seed": 1}, {"num_clients": 9}, {"temperature": 0.0}, {"extra_body": {"top_k": 1}}, {"dataset_sha256": "b"}],
+    [
+        {"seed": 1},
+        {"num_clients": 9},
+        {"temperature": 0.0},
+        {"extra_body": {"top_k": 1}},
+        {"dataset": "d", "dataset_sha256": "b"},
+    ],
 )
 def test_the_load_counts(change: dict[str, Any]) -> None:
     assert mark() != mark(run=with_(RUN, **change))

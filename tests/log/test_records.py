@@ -10,14 +10,16 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from conftest import make_log, make_result
+from conftest import make_log, make_result, run_config
 
-from servebench.analysis import metrics, sla
+from servebench.analysis import deadlines, latency, throughput
 from servebench.errors import InputError, LogError
-from servebench.log import original, schema, store
-from servebench.log.schema import Log, RunConfig, ServerConfig
-from servebench.show import compare
+from servebench.log import identity, original, schema, store
+from servebench.log.config import Synthetic
+from servebench.log.schema import Log, ServerConfig
+from servebench.show import matching
 
+DATA = Path(__file__).parents[1] / "data/logs"
 LOG = make_log([make_result(0, 1.0, [0.5, 1.0]), make_result(1, 2.0, [], error="HTTP 500")], (1.0, 3.0))
 
 
@@ -32,7 +34,7 @@ def test_a_log_has_one_request_a_line(tmp_path: Path) -> None:
     store.save(LOG, tmp_path / "a.json")
     lines = (tmp_path / "a.json").read_text().splitlines()
     assert sum(line.startswith('{"id":') for line in lines) == 2
-    assert json.loads("\n".join(lines))["servebench_log"] == 1
+    assert json.loads("\n".join(lines))["servebench_log"] == schema.LOG_VERSION
 
 
 @pytest.mark.parametrize("text", ["", "no json", '{"servebench_log": 1}', '{"args": 3}', "[]"])
@@ -45,7 +47,7 @@ def test_what_is_no_log_is_refused_with_its_name(tmp_path: Path, text: str) -> N
 
 def test_a_newer_log_asks_for_a_newer_servebench(tmp_path: Path) -> None:
     path = tmp_path / "new.json"
-    path.write_bytes(msgspec.json.encode(msgspec.structs.replace(LOG, servebench_log=2)))
+    path.write_bytes(msgspec.json.encode(msgspec.structs.replace(LOG, servebench_log=schema.LOG_VERSION + 1)))
     with pytest.raises(LogError, match="newer"):
         store.load(path)
 
@@ -58,7 +60,7 @@ def test_a_line_cut_off_mid_write_is_left_out(tmp_path: Path) -> None:
 
 def test_names_are_those_of_the_original_suite() -> None:
     server = ServerConfig(backend="vllm", model="meta-llama/Llama-2-7b-hf")
-    run = RunConfig(num_clients=8)
+    run = run_config(num_clients=8)
     name = "meta-llama_Llama-2-7b-hf-tp1-bs768-replicas1-prompt2600-gen60-clients8"
     assert schema.log_name(server, run) == f"{name}.json"
     assert schema.log_name(server, run, "1a2b3c4d") == f"{name}-1a2b3c.json"
@@ -67,7 +69,7 @@ def test_names_are_those_of_the_original_suite() -> None:
 
 
 def test_a_long_name_of_a_model_or_a_dataset_fits_a_file_name() -> None:
-    server, run = ServerConfig(backend="vllm", model="m" * 250), RunConfig(dataset="/d/" + "d" * 240 + ".json")
+    server, run = ServerConfig(backend="vllm", model="m" * 250), run_config(dataset="/d/" + "d" * 240 + ".json")
     assert len(schema.log_name(server, run, "1a2b3c4d")) < 255
 
 
@@ -105,9 +107,9 @@ def test_a_log_of_the_original_suite_is_read(tmp_path: Path) -> None:
     path = tmp_path / "o.json"
     path.write_text(json.dumps(stored))
     log = store.load(path)
-    assert (log.server.backend, log.run.num_clients, log.quality.verdict) == ("fastgen", 2, "unknown")
-    assert [metrics.e2e_s(r) for r in log.results] == pytest.approx([1.5, 2.0])
-    assert metrics.ttft_s(log.results[0]) == pytest.approx(1.0)
+    assert (log.server.backend, log.run.load.num_clients, log.quality.verdict) == ("fastgen", 2, "unknown")
+    assert [latency.e2e_s(r) for r in log.results] == pytest.approx([1.5, 2.0])
+    assert latency.ttft_s(log.results[0]) == pytest.approx(1.0)
     assert log.window_ns == (100_500_000_000, 101_500_000_000)  # both were in flight
 
 
@@ -141,8 +143,8 @@ def test_throughput_of_the_originals_logs_is_that_of_its_closed_loop(clients: in
             responses.append(response(start_s, [took_s / 10] * 10))
             heapq.heappush(free, (start_s + took_s, client))
         log = original.decode(original_log(responses, num_clients=clients), "x.json")
-        rates.append(metrics.request_throughput(log))
-        tokens.append(metrics.output_token_throughput(log))
+        rates.append(throughput.request_throughput(log))
+        tokens.append(throughput.output_token_throughput(log))
     assert np.mean(rates) == pytest.approx(clients / 5.0, rel=0.02)
     assert np.mean(tokens) == pytest.approx(10 * clients / 5.0, rel=0.02)
 
@@ -153,16 +155,16 @@ def test_prompts_of_the_originals_logs_are_as_long_as_their_texts() -> None:
     responses = [response(0, [t, 0.1], "p" * n) for t, n in zip(ttft_s, (1000, 3000, 5000), strict=True)]
     log = original.decode(original_log(responses), "x.json")
     assert [r.prompt_tokens for r in log.results] == [867, 2600, 4333]
-    assert sla.meets_prompt(log).tolist() == [False, True, True]
+    assert deadlines.meets_prompt(log).tolist() == [False, True, True]
 
 
 def test_originals_with_other_prompts_are_not_compared() -> None:
     def of(*prompts: str) -> Log:
         return original.decode(original_log([response(0, [1.0, 0.1], prompt) for prompt in prompts]), "x.json")
 
-    assert len(compare.matched([of("one", "two")], [of("two", "one")])) == 1
+    assert len(matching.matched([of("one", "two")], [of("two", "one")])) == 1
     with pytest.raises(InputError, match="unlike prompts"):
-        compare.matched([of("one", "two")], [of("one", "three")])
+        matching.matched([of("one", "two")], [of("one", "three")])
 
 
 FIRST = {"client_num": 24, "prompt_length": 2600, "max_new_tokens": 60, "num_queries": 512, "vllm": False}
@@ -196,7 +198,11 @@ def test_logs_of_the_first_release_are_read(
     assert log.run.api == ("mii" if backend == "fastgen" else "completions")
     server = log.server
     assert (server.tp_size, server.max_ragged_batch_size, server.num_replicas) == sizes
-    assert (log.run.num_clients, log.run.mean_prompt_length, log.run.mean_max_new_tokens) == (24, 2600, 60)
+    assert (
+        log.run.load.num_clients,
+        log.run.requests.mean_prompt_length,
+        log.run.requests.mean_max_new_tokens,
+    ) == (24, 2600, 60)
     if "_c24" in file:  # by its name it is a point's
         assert [path.name for path, _ in store.load_folder(tmp_path)] == [file]
 
@@ -206,3 +212,16 @@ def test_an_original_log_that_does_not_say_its_load_is_refused_in_a_line(tmp_pat
     path.write_bytes(original_log([response(0, [1.0])], num_clients=None, mean_prompt_length=None))
     with pytest.raises(LogError, match="no number for num_clients, mean_prompt_length"):
         store.load(path)
+
+
+def test_a_log_of_version_1_is_read_as_one_of_today(tmp_path: Path) -> None:
+    """Its run is flat, its cooldown is called hold; what makes it a point is the same."""
+    log = store.load(DATA / "version1-rate10.json")
+    assert (log.servebench_log, log.run.load.kind, log.run.load.size) == (schema.LOG_VERSION, "rate", 10.0)
+    assert log.run.requests == Synthetic(mean_prompt_length=64, mean_max_new_tokens=16)
+    assert [r.phase for r in log.results] == ["warmup", "measured", "measured", "cooldown"]
+    again = identity.identity_of(log.server, log.run, log.identity["environment"])
+    assert identity.fingerprint(again) == log.fingerprint
+    assert store.load(DATA / "version1-rate10.json", requests=False).run == log.run
+    store.save(log, tmp_path / "a.json")
+    assert store.load(tmp_path / "a.json").run == log.run

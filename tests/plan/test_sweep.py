@@ -14,16 +14,19 @@ import pytest
 from conftest import ROOT, make_log
 from warm_python import python
 
-from servebench.campaign import measure
+from servebench.campaign import loop
 from servebench.log import identity, schema, store
 from servebench.plan import arguments, sweep
 
 
 @pytest.fixture
-def plan_of(tmp_path: Path):  # type: ignore[no-untyped-def]
-    def make(*words: str) -> sweep.Plan:
+def points_of(tmp_path: Path):  # type: ignore[no-untyped-def]
+    """The points that are known beforehand, of each server of the plan."""
+
+    def make(*words: str) -> list[list[sweep.Point]]:
         base = ["--backend", "openai", "--openai_api_url", "http://127.0.0.1:1/v1", "--model", "m"]
-        return sweep.make_plan(arguments.parse([*base, "--out_json_dir", str(tmp_path), *words]))
+        plan = sweep.make_plan(arguments.parse([*base, "--out_json_dir", str(tmp_path), *words]))
+        return [of_server.points for of_server in plan]
 
     return make
 
@@ -38,24 +41,24 @@ def test_every_combination_is_one_point() -> None:
     words = "--backend vllm --dry_run --tp_size 1 2 --num_replicas 1 4"
     words += " --mean_prompt_length 10 20 --mean_max_new_tokens 5 --num_clients 1 8"
     plan = sweep.make_plan(arguments.parse(words.split()))
-    assert [(s.tp_size, s.num_replicas) for s, _ in plan] == [(1, 1), (1, 4), (2, 1), (2, 4)]
-    assert [(p.run.mean_prompt_length, p.run.num_clients) for p in plan[0][1]] == [
+    assert [(p.server.tp_size, p.server.num_replicas) for p in plan] == [(1, 1), (1, 4), (2, 1), (2, 4)]
+    assert [(p.run.requests.mean_prompt_length, p.run.load.num_clients) for p in plan[0].points] == [
         (10, 1),
         (10, 8),
         (20, 1),
         (20, 8),
     ]
-    assert len({p.path for _, points in plan for p in points}) == 16
+    assert len({p.path for of_server in plan for p in of_server.points}) == 16
 
 
 def test_clients_of_each_replica_are_counted_for_each_server() -> None:
     words = "--backend vllm --dry_run --num_replicas 1 2 4 --mean_prompt_length 10 --mean_max_new_tokens 5"
     plan = sweep.make_plan(arguments.parse([*words.split(), "--clients_per_replica", "16", "3"]))
-    loads = {server.num_replicas: [point.run.num_clients for point in points] for server, points in plan}
+    loads = {p.server.num_replicas: [run.load.size for run in p.strategy.runs] for p in plan}
     assert loads == {1: [16, 3], 2: [32, 6], 4: [64, 12]}
-    assert [point.run.num_requests for point in plan[2][1]] == [4 * 64 + 32, 4 * 12 + 32]
+    assert [run.num_requests for run in plan[2].strategy.runs] == [4 * 64 + 32, 4 * 12 + 32]
     same = sweep.make_plan(arguments.parse([*words.split(), "--num_clients", "16", "32", "64"]))
-    assert {points[0].fingerprint for _, points in plan} <= {p.fingerprint for _, points in same for p in points}
+    assert {p.points[0].fingerprint for p in plan} <= {point.fingerprint for p in same for point in p.points}
 
 
 def test_the_figure_of_replicas_is_drawn_from_clients_per_replica(
@@ -71,14 +74,14 @@ def test_the_figure_of_replicas_is_drawn_from_clients_per_replica(
         code, out, err = benchmark(*where, *lengths, "--num_replicas", replicas, "--clients_per_replica", 3)
         assert code == 0, out + err
     logs = [store.load(path) for path in sorted((results / "openai").glob("*.json"))]
-    assert [(log.server.num_replicas, log.run.num_clients) for log in logs] == [(1, 3), (2, 6)]
+    assert [(log.server.num_replicas, log.run.load.num_clients) for log in logs] == [(1, 3), (2, 6)]
     script = [ROOT / "src/plot_repl_scale.py", "--log_dir", results, "--out_dir", results]
     drawn = python(*script, "--clients_per_replica", 3)
     assert drawn.returncode == 0 and len(list(results.glob("*clients_per_replica3*.png"))) == 1, drawn.stderr
 
 
-def test_rates_and_scenarios_are_swept_and_named(plan_of) -> None:  # type: ignore[no-untyped-def]
-    ((_, points),) = plan_of("--request_rate", "0.5", "20", "--scenario", "D(100,32)", "N(480,240)/(300,150)")
+def test_rates_and_scenarios_are_swept_and_named(points_of) -> None:  # type: ignore[no-untyped-def]
+    (points,) = points_of("--request_rate", "0.5", "20", "--scenario", "D(100,32)", "N(480,240)/(300,150)")
     names = [p.path.name.partition("-replicas1-")[2].rpartition("-")[0] for p in points]
     assert names == [
         "D_100_32-rate0.5",
@@ -88,102 +91,93 @@ def test_rates_and_scenarios_are_swept_and_named(plan_of) -> None:  # type: igno
     ]
     assert [p.run.num_requests for p in points] == [100, 600, 100, 600]  # 30 s, 100 at least
     assert [p.run.warmup for p in points] == [10, 60, 10, 60]  # a tenth
-    assert (points[2].run.mean_prompt_length, points[2].run.mean_max_new_tokens) == (480, 300)
+    assert (points[2].run.requests.mean_prompt_length, points[2].run.requests.mean_max_new_tokens) == (480, 300)
 
 
-def test_a_dataset_gives_its_name_and_content_to_the_point(plan_of, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_dataset_gives_its_name_and_content_to_the_point(points_of, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     file = tmp_path / "chats v1.jsonl"
     file.write_text('{"prompt": "a"}')
-    ((_, (point,)),) = plan_of("--dataset", str(file), "--num_clients", "2")
+    ((point,),) = points_of("--dataset", str(file), "--num_clients", "2")
     assert point.path.name.endswith(f"-replicas1-chats_v1-clients2-{point.fingerprint[:6]}.json")
     file.write_text('{"prompt": "b"}')
-    ((_, (other,)),) = plan_of("--dataset", str(file), "--num_clients", "2")
+    ((other,),) = points_of("--dataset", str(file), "--num_clients", "2")
     assert other.fingerprint != point.fingerprint
 
 
-def test_requests_grow_with_clients_as_in_the_original(plan_of) -> None:  # type: ignore[no-untyped-def]
-    ((_, points),) = plan_of("--num_clients", "1", "32")
+def test_requests_grow_with_clients_as_in_the_original(points_of) -> None:  # type: ignore[no-untyped-def]
+    (points,) = points_of("--num_clients", "1", "32")
     assert [p.run.num_requests for p in points] == [36, 160]
-    ((_, points),) = plan_of("--num_clients", "1", "--num_requests", "7")
+    (points,) = points_of("--num_clients", "1", "--num_requests", "7")
     assert points[0].run.num_requests == 7
 
 
-def test_runs_are_interleaved_over_the_points(plan_of) -> None:  # type: ignore[no-untyped-def]
-    ((_, points),) = plan_of("--num_clients", "1", "8", "--runs", "3")
-    runs = [(p.run.repetition, p.run.num_clients) for p in points]
+def test_runs_are_interleaved_over_the_points(points_of) -> None:  # type: ignore[no-untyped-def]
+    (points,) = points_of("--num_clients", "1", "8", "--runs", "3")
+    runs = [(p.run.repetition, p.run.load.num_clients) for p in points]
     assert runs == [(0, 1), (0, 8), (1, 1), (1, 8), (2, 1), (2, 8)]
     assert len({p.path for p in points}) == 6
     assert [p.fingerprint for p in points] == [p.fingerprint for p in points[:2]] * 3, (
         "a point's runs are one point"
     )
     done(points[0])
-    ((_, again),) = plan_of("--num_clients", "1", "8", "--runs", "2")
+    (again,) = points_of("--num_clients", "1", "8", "--runs", "2")
     assert [p.state for p in again] == ["done", "new", "new", "new"]
 
 
-def test_a_measured_point_is_not_measured_again(plan_of) -> None:  # type: ignore[no-untyped-def]
-    ((_, points),) = plan_of("--num_clients", "1", "2")
+def test_a_measured_point_is_not_measured_again(points_of) -> None:  # type: ignore[no-untyped-def]
+    (points,) = points_of("--num_clients", "1", "2")
     done(points[0])
-    ((_, again),) = plan_of("--num_clients", "1", "2")
+    (again,) = points_of("--num_clients", "1", "2")
     assert [p.state for p in again] == ["done", "new"]
-    ((_, again),) = plan_of("--num_clients", "1", "2", "--overwrite_results")
+    (again,) = points_of("--num_clients", "1", "2", "--overwrite_results")
     assert [p.state for p in again] == ["new", "new"]
 
 
-def test_a_failed_point_is_tried_again(plan_of) -> None:  # type: ignore[no-untyped-def]
-    ((_, (point,)),) = plan_of("--num_clients", "1")
+def test_a_failed_point_is_tried_again(points_of) -> None:  # type: ignore[no-untyped-def]
+    ((point,),) = points_of("--num_clients", "1")
     done(point, status="failed")
-    ((_, (point,)),) = plan_of("--num_clients", "1")
+    ((point,),) = points_of("--num_clients", "1")
     assert point.state == "failed" and point.pending
 
 
-def test_logs_of_unlike_settings_lie_side_by_side(plan_of, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_logs_of_unlike_settings_lie_side_by_side(points_of, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     ways: list[list[str]] = [[], ["--seed", "1"], ["--engine_args=--enforce-eager"], ["--model", "other/m"]]
     for way in ways:
-        ((_, (point,)),) = plan_of("--num_clients", "1", *way)
+        ((point,),) = points_of("--num_clients", "1", *way)
         assert point.state == "new"
         done(point)
     for way in ways:
-        ((_, (point,)),) = plan_of("--num_clients", "1", *way)
+        ((point,),) = points_of("--num_clients", "1", *way)
         assert point.state == "done"
     assert len(identity.by_point(log for _, log in store.load_folder(tmp_path))) == len(ways)
 
 
-def test_a_failed_log_never_replaces_one_that_is_not(plan_of) -> None:  # type: ignore[no-untyped-def]
-    ((_, (point,)),) = plan_of("--num_clients", "1")
+def test_a_failed_log_never_replaces_one_that_is_not(points_of) -> None:  # type: ignore[no-untyped-def]
+    ((point,),) = points_of("--num_clients", "1")
     done(point)
-    ((_, (point,)),) = plan_of("--num_clients", "1", "--overwrite_results")
+    ((point,),) = points_of("--num_clients", "1", "--overwrite_results")
     done(point, status="failed")
     assert store.load(point.path).status == "ok"
-    ((_, (point,)),) = plan_of("--num_clients", "1")
+    ((point,),) = points_of("--num_clients", "1")
     assert point.state == "done"
 
 
 def test_a_running_server_that_was_updated_is_another(  # type: ignore[no-untyped-def]
-    plan_of, monkeypatch: pytest.MonkeyPatch
+    points_of, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     marks = []
     for version in ("0.11.0", "0.11.0", "0.12.0"):
         monkeypatch.setattr(sweep, "_version_at", lambda *_, version=version: version)
-        ((_, (point,)),) = plan_of("--num_clients", "1")
+        ((point,),) = points_of("--num_clients", "1")
         marks.append(point.fingerprint)
     assert marks[0] == marks[1] != marks[2]
 
 
-def test_a_mean_prompt_length_says_nothing_beside_a_dataset(plan_of, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    (tmp_path / "a.jsonl").write_text('{"prompt": "a"}')
-    points = [
-        plan_of("--dataset", str(tmp_path / "a.jsonl"), "--num_clients", "1", "--seed", "0", *words)[0][1][0]
-        for words in ([], ["--mean_prompt_length", "100"])
-    ]
-    assert points[0].fingerprint == points[1].fingerprint and points[0].run == points[1].run
-
-
-def test_an_unreadable_log_is_measured_again(plan_of) -> None:  # type: ignore[no-untyped-def]
-    ((_, (point,)),) = plan_of("--num_clients", "1")
+def test_an_unreadable_log_is_measured_again(points_of) -> None:  # type: ignore[no-untyped-def]
+    ((point,),) = points_of("--num_clients", "1")
     point.path.parent.mkdir(parents=True)
     point.path.write_text("half a lo")
-    ((_, (point,)),) = plan_of("--num_clients", "1")
+    ((point,),) = points_of("--num_clients", "1")
     assert point.pending
 
 
@@ -192,7 +186,7 @@ def served(reference: Callable[..., str], tokenizer_dir: Path) -> list[object]:
     """The words that measure a quick server."""
     url = reference("--ttft", "0.002", "--gap", "0.001")
     where = ["--backend", "openai", "--openai_api_url", url, "--tokenizer", tokenizer_dir, "--model", "m"]
-    return [*where, "--mean_prompt_length", 8, "--mean_max_new_tokens", 4, "--num_workers", 1]
+    return [*where, "--mean_max_new_tokens", 4, "--num_workers", 1]
 
 
 def test_a_point_that_cannot_be_is_said_and_the_rest_goes_on(
@@ -205,7 +199,7 @@ def test_a_point_that_cannot_be_is_said_and_the_rest_goes_on(
     assert code == 1, err
     assert "warning: --dataset" in err and "has 40 requests that can be used, 64 are needed" in err
     assert "1 point measured, 1 failed" in out
-    logs = {log.run.num_clients: log for _, log in store.load_folder(results)}
+    logs = {log.run.load.num_clients: log for _, log in store.load_folder(results)}
     assert (logs[1].status, logs[8].status) == ("ok", "failed")
     code, _, err = benchmark(*words, "--num_clients", 8)
     assert code == 2 and err.count("\n") == 1, "no point is left to measure"
@@ -230,14 +224,16 @@ def test_overwriting_with_a_server_that_fails_keeps_what_was_good(
     assert "1 point measured, 1 failed" in out and file.read_bytes() == before
 
 
-def test_no_tokenizer_is_loaded_for_a_plan_that_is_done(plan_of, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
-    loaded: list[str] = []
-    monkeypatch.setattr(measure, "load_tokenizer_once", loaded.append)
-    words = ["--num_clients", "1", "2"]
-    for point in plan_of(*words)[0][1]:
+def test_a_plan_that_is_done_starts_nothing_and_loads_no_tokenizer(
+    points_of, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:  # type: ignore[no-untyped-def]
+    words = ["--num_clients", "1", "2", "--tokenizer", str(tmp_path)]
+    for point in points_of(*words)[0]:
         done(point)
+    monkeypatch.setattr(loop, "load_tokenizer_once", lambda _: pytest.fail("loaded"))
     base = ["--backend", "openai", "--openai_api_url", "http://127.0.0.1:1/v1", "--model", "m"]
-    assert not list(measure.measure_plan(plan_of(*words), arguments.parse(base))) and not loaded
+    assert loop.run(arguments.parse([*base, "--out_json_dir", str(tmp_path), *words])) == 0
+    assert "2 points measured, 0 failed" in capsys.readouterr().out
 
 
 def test_a_terminal_of_ascii_is_served(results: Path) -> None:

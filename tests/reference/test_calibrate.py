@@ -14,6 +14,7 @@ from servebench.analysis.quality import Evidence, judge
 from servebench.load.fleet import Outcome
 from servebench.log.schema import Quality, Result
 from servebench.reference import calibrate
+from servebench.reference.answers import RequestRecord
 
 
 def evidence(**changes: object) -> Evidence:
@@ -104,12 +105,8 @@ def test_events_that_the_server_merged_are_not_the_clients_fault() -> None:
 
 def test_errors_are_measured_minus_true() -> None:
     results = [make_result(i, 0.0, [0.051, 0.061, 0.073]) for i in range(3)]
-    truth = {
-        i: calibrate.Sent(
-            f"p-{i}", 1000, [1000 + 50_000_000, 1000 + 60_000_000, 1000 + 70_000_000], [1, 1, 1], 3, 0, 0
-        )
-        for i in range(3)
-    }
+    events_ns = [1000 + ms * 1_000_000 for ms in (50, 60, 70)]
+    truth = {i: RequestRecord(f"p-{i}", 1000, 3, 0, events_ns, [1, 1, 1], 0) for i in range(3)}
     row = calibrate.compare(1, 0.01, Outcome(results, (0, 1_000_000_000), Quality(verdict="ok"), None), truth)
     assert row.error_s("ttft_mean_s") == pytest.approx(0.001)
     assert row.error_s("itl_p99_s") == pytest.approx(0.012 - 0.010, abs=1e-4)

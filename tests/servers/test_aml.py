@@ -9,7 +9,7 @@ import psutil
 import pytest
 from conftest import errors
 
-from servebench.analysis import metrics
+from servebench.analysis import latency, samples
 from servebench.errors import InputError
 from servebench.load import retry
 from servebench.log import store
@@ -42,10 +42,10 @@ def azure(
 
 def test_scores_come_whole_and_are_counted_by_the_tokenizer(azure: Callable[..., Log]) -> None:
     log = azure("")
-    done = metrics.succeeded(log)
+    done = samples.succeeded(log)
     assert len(done) == 12 and log.run.api == "score" and not log.run.stream
     assert all(r.token_source == "tokenizer" and r.generated_tokens > 0 for r in done)
-    assert all(len(r.event_ns) == 1 and metrics.ttft_s(r) is None and metrics.e2e_s(r) > 0.03 for r in done)
+    assert all(len(r.event_ns) == 1 and latency.ttft_s(r) is None and latency.e2e_s(r) > 0.03 for r in done)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_scores_come_whole_and_are_counted_by_the_tokenizer(azure: Callable[...,
 def test_openai_compatible_endpoints_stream(azure: Callable[..., Log], path: str, api: str) -> None:
     log = azure("", path=path)
     assert log.run.api == api
-    assert all(len(r.event_ns) == 10 and r.generated_tokens == 10 for r in metrics.succeeded(log))
+    assert all(len(r.event_ns) == 10 and r.generated_tokens == 10 for r in samples.succeeded(log))
     assert not errors(log)
 
 
@@ -71,32 +71,32 @@ def test_refused_requests_are_failures_unless_retries_are_asked_for(
 @pytest.mark.parametrize("fault", ["status", "silent_close", "garbage"])
 def test_retries_are_counted_and_their_time_is_in_the_latency(azure: Callable[..., Log], fault: str) -> None:
     log = azure(f"--fault {fault} --fault_every 4", "--max_retries", 3)
-    again = [r for r in metrics.measured(log) if r.retries]
+    again = [r for r in samples.measured(log) if r.retries]
     assert not errors(log) and again
-    assert all(metrics.e2e_s(r) >= retry.FIRST_WAIT_S for r in again)
+    assert all(latency.e2e_s(r) >= retry.FIRST_WAIT_S for r in again)
 
 
 def test_retry_after_is_obeyed(azure: Callable[..., Log]) -> None:
     log = azure("--fault throttle --fault_every 9", "--max_retries", 1)
     again = [r for r in log.results if r.retries and r.error is None and r.finish_reason != "cancelled"]
-    assert again and all(metrics.e2e_s(r) >= 1 for r in again)
+    assert again and all(latency.e2e_s(r) >= 1 for r in again)
 
 
 def test_retries_end(azure: Callable[..., Log]) -> None:
     """A server that always refuses: every request fails after as many attempts as were asked for."""
     log = azure("--fault status", "--max_retries", 2, status=1, requests=4)
-    assert [r.retries for r in metrics.measured(log)] == [2] * 4
+    assert [r.retries for r in samples.measured(log)] == [2] * 4
     assert log.failure and "every request failed" in log.failure
 
 
 def test_a_wrong_key_fails_and_is_not_tried_again(azure: Callable[..., Log]) -> None:
     log = azure("--key another", "--max_retries", 3, status=1, requests=4)
-    assert all(r.error and r.error.startswith("HTTP 401") and not r.retries for r in metrics.measured(log))
+    assert all(r.error and r.error.startswith("HTTP 401") and not r.retries for r in samples.measured(log))
 
 
 def test_a_slow_answer_ends_with_the_request_timeout(azure: Callable[..., Log]) -> None:
     log = azure("--ttft 30", "--request_timeout", 0.3, "--warmup", 0, status=1, requests=3)
-    assert all(r.error and "--request_timeout" in r.error for r in metrics.measured(log))
+    assert all(r.error and "--request_timeout" in r.error for r in samples.measured(log))
 
 
 def test_all_that_is_missing_is_named_in_one_line() -> None:

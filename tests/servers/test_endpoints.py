@@ -16,11 +16,11 @@ import pytest
 from tokenizers import Tokenizer
 
 from servebench.errors import InputError
-from servebench.load.http import over
+from servebench.load.http import merge_headers
 from servebench.log import schema, store, urls
 from servebench.plan import arguments
-from servebench.servers import launch
-from servebench.servers.server import without_nulls
+from servebench.servers import http_call
+from servebench.servers.access import with_extra_body
 
 Benchmark = Callable[..., tuple[int, str, str]]
 Answer = tuple[int, Any]
@@ -195,7 +195,7 @@ def test_a_url_that_names_its_api_says_which_is_measured(
 
 def test_what_the_user_gives_replaces_ours_whatever_its_case() -> None:
     ours = {"Host": "a", "Accept": "b"}
-    assert over(ours, {"host": "c", "X": "d"}) == {"Accept": "b", "host": "c", "X": "d"}
+    assert merge_headers(ours, {"host": "c", "X": "d"}) == {"Accept": "b", "host": "c", "X": "d"}
 
 
 def test_headers_go_with_every_call_and_win(
@@ -250,7 +250,7 @@ def test_a_user_and_password_of_the_url_become_a_header(
 
 
 def test_null_takes_a_field_of_ours_away() -> None:
-    assert without_nulls({"top_p": 0.9, "n": 1}, {"top_p": None, "n": 2, "stop": None}) == {"n": 2, "stop": None}
+    assert with_extra_body({"top_p": 0.9, "n": 1}, {"top_p": None, "n": 2, "stop": None}) == {"n": 2, "stop": None}
 
 
 def test_a_field_can_be_left_out(serve: Callable[..., Fake], measure: Benchmark) -> None:
@@ -374,20 +374,20 @@ def test_no_header_follows_to_another_host(serve: Callable[..., Fake]) -> None:
     fake = serve(lambda call: (302, b"") if call.path == "/there" else None)
     fake.location = other.url.replace("127.0.0.1", "localhost") + "/v1/models"
     with pytest.raises(HTTPError):
-        launch.call(fake.url + "/there", {"Authorization": "Bearer x"}, 5)
+        http_call.call(fake.url + "/there", {"Authorization": "Bearer x"}, 5)
     assert not other.calls
     fake.location = fake.url + "/v1/models"
-    assert b"data" in launch.call(fake.url + "/there", {}, 5)
+    assert b"data" in http_call.call(fake.url + "/there", {}, 5)
 
 
 def test_what_is_waited_for_is_said(
     serve: Callable[..., Fake], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = threading.Event()
-    monkeypatch.setattr(launch, "SAID_AFTER_S", 0.01)
-    monkeypatch.setattr(launch, "say", lambda line: (said.set(), print(line)))
+    monkeypatch.setattr(http_call, "NOTICE_AFTER_S", 0.01)
+    monkeypatch.setattr(http_call, "notify", lambda line: (said.set(), print(line)))
 
-    launch.call(serve(lambda _: said.wait(30) and None).url + "/v1/models?key=sesame", {}, 60)
+    http_call.call(serve(lambda _: said.wait(30) and None).url + "/v1/models?key=sesame", {}, 60)
     out = capsys.readouterr().out
     assert "waiting for an answer from http" in out and "sesame" not in out
 

@@ -15,7 +15,7 @@ import pytest
 from conftest import errors, ours
 from real_engines import SMOLLM2, TINY, nothing_is_left, wait_for, workers
 
-from servebench.analysis import metrics
+from servebench.analysis import samples
 from servebench.log import store
 from servebench.log.schema import Log
 
@@ -43,14 +43,14 @@ def test_a_sweep_over_replicas(benchmark: Benchmark, results: Path) -> None:
     code, out, err = benchmark(*SIM, *LENGTHS, "--num_replicas", 1, 2, "--num_clients", 1, 4, "--num_requests", 12)
     assert code == 0, out + err
     measured = logs(results)
-    assert sorted((log.server.num_replicas, log.run.num_clients) for log in measured) == [
+    assert sorted((log.server.num_replicas, log.run.load.num_clients) for log in measured) == [
         (1, 1),
         (1, 4),
         (2, 1),
         (2, 4),
     ]
     for log in measured:
-        done = metrics.succeeded(log)
+        done = samples.succeeded(log)
         assert len(done) == 12
         assert all(r.generated_tokens == r.max_new_tokens == sum(r.event_tokens) for r in done)
         assert {r.finish_reason for r in done} == {"length"}
@@ -64,8 +64,8 @@ def test_two_ranks_and_whole_answers(benchmark: Benchmark, results: Path) -> Non
     assert code == 0, out + err
     (log,) = logs(results)
     assert log.server.tp_size == 2
-    assert all(len(r.event_ns) == 1 and r.generated_tokens == r.max_new_tokens for r in metrics.succeeded(log))
-    assert len(metrics.succeeded(log)) == 6
+    assert all(len(r.event_ns) == 1 and r.generated_tokens == r.max_new_tokens for r in samples.succeeded(log))
+    assert len(samples.succeeded(log)) == 6
 
 
 def test_prompts_are_as_long_as_mii_counts_them_and_text_is_real(benchmark: Benchmark, results: Path) -> None:
@@ -74,7 +74,7 @@ def test_prompts_are_as_long_as_mii_counts_them_and_text_is_real(benchmark: Benc
         "--backend", "fastgen", "--model", SMOLLM2, *load, "--num_clients", 1, "--num_requests", 3
     )
     assert code == 0, out + err
-    assert {r.prompt_tokens for r in metrics.succeeded(logs(results)[0])} == {24}
+    assert {r.prompt_tokens for r in samples.succeeded(logs(results)[0])} == {24}
 
 
 @pytest.mark.parametrize("after_s", [1, 9, 0], ids=["starting", "loading", "measuring"])
@@ -98,7 +98,7 @@ def test_the_death_of_a_replica_is_named(driver: Driver, results: Path) -> None:
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     (log,) = logs(results)
-    assert log.status == "failed" and metrics.succeeded(log), "what was measured before is kept"
+    assert log.status == "failed" and samples.succeeded(log), "what was measured before is kept"
     assert "replica" in log.server_facts.log_tail and "ended while it served" in out
 
 

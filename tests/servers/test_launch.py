@@ -14,9 +14,8 @@ from servebench.campaign import detached
 from servebench.errors import InputError
 from servebench.plan import arguments
 from servebench.plan.sweep import make_plan
-from servebench.servers import launch
-from servebench.servers.launch import launch_of
-from servebench.servers.server import headers_of
+from servebench.servers.access import headers_of
+from servebench.servers.launch import answers, launch_of
 
 
 @pytest.fixture(autouse=True)
@@ -33,9 +32,8 @@ def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def launched(backend: str, *words: object, replica: int = 0) -> tuple[list[str], dict[str, str]]:
-    settings = arguments.parse(["--backend", backend, *map(str, words)])
-    (config, _), *_ = make_plan(settings)
-    started = launch_of(config, settings, 8000, replica)
+    plan, *_ = make_plan(arguments.parse(["--backend", backend, *map(str, words)]))
+    started = launch_of(plan.server, plan.access, 8000, replica)
     return list(started.command), started.env
 
 
@@ -120,22 +118,21 @@ def test_the_key_of_vllm_is_in_its_environment_and_in_no_log() -> None:
     words = ["--engine_args", "--enforce-eager --api-key sesame"]
     command, env = launched("vllm", *words)
     assert "sesame" not in " ".join(command) and env["VLLM_API_KEY"] == "sesame" and "--enforce-eager" in command
-    (config, _), *_ = make_plan(arguments.parse(["--backend", "vllm", *words]))
-    assert config.engine_args == ("--enforce-eager", "--api-key", "***")
+    plan, *_ = make_plan(arguments.parse(["--backend", "vllm", *words]))
+    assert plan.server.engine_args == ("--enforce-eager", "--api-key", "***")
 
 
 def test_the_key_of_the_engine_opens_it_whatever_the_shell_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "of-another-service")
-    settings = arguments.parse(["--backend", "vllm", "--engine_args", "--api-key sesame"])
-    (config, _), *_ = make_plan(settings)
-    assert headers_of(config, settings, [])["Authorization"] == "Bearer sesame"
+    plan, *_ = make_plan(arguments.parse(["--backend", "vllm", "--engine_args", "--api-key sesame"]))
+    assert headers_of(plan.server, plan.access)["Authorization"] == "Bearer sesame"
 
 
 # Ready, and again.
 
 
-@pytest.mark.parametrize(("path", "answers"), [("/health", True), ("/v1/models", True), ("/other", False)])
-def test_a_server_is_there_when_it_is_healthy_or_lists_models(path: str, answers: bool) -> None:
+@pytest.mark.parametrize(("path", "there"), [("/health", True), ("/v1/models", True), ("/other", False)])
+def test_a_server_is_there_when_it_is_healthy_or_lists_models(path: str, there: bool) -> None:
     class Page(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200 if self.path == path else 404)
@@ -146,14 +143,14 @@ def test_a_server_is_there_when_it_is_healthy_or_lists_models(path: str, answers
 
     with HTTPServer(("127.0.0.1", 0), Page) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        assert launch.answers(f"http://127.0.0.1:{server.server_port}") is answers
+        assert answers(f"http://127.0.0.1:{server.server_port}") is there
         server.shutdown()
 
 
 def test_a_server_that_was_started_with_a_key_is_not_started_again_without(tmp_path: Path) -> None:
     words = ["--backend", "vllm", "--engine_args", "--api-key '***'"]
     me = psutil.Process()
-    known = detached.Standing("vllm", "m", 8000, me.pid, me.create_time(), "log", words)
+    known = detached.DetachedServer("vllm", "m", 8000, me.pid, me.create_time(), "log", words)
     (tmp_path / "servers.json").write_bytes(msgspec.json.encode([known]))
     with pytest.raises(InputError, match="was started with a key"):
         detached.run("restart", ["--out_json_dir", str(tmp_path)])

@@ -13,8 +13,8 @@ import pytest
 from conftest import ours
 from real_engines import LLAMACPP, VLLM, engines, logs, nothing_is_left, wait_for, workers
 
-from servebench.analysis import metrics
-from servebench.servers.launch import free_ports
+from servebench.analysis import samples
+from servebench.servers.ports import first_free_port
 
 Benchmark = Callable[..., tuple[int, str, str]]
 Driver = Callable[..., "subprocess.Popen[str]"]
@@ -90,13 +90,13 @@ def test_the_death_of_one_replica_of_two_fails_the_point(driver: Driver, results
     assert process.returncode == 1
     (log,) = logs(results).values()
     assert log.status == "failed" and "killed by SIGKILL" in (log.failure or "")
-    assert {r.server for r in metrics.measured(log)} == {0, 1}
+    assert {r.server for r in samples.measured(log)} == {0, 1}
 
 
 def test_a_replica_each_is_asked(benchmark: Benchmark, results: Path) -> None:
     code, _, err = benchmark(*LLAMACPP, "--num_replicas", 2, "--num_clients", 4, "--num_requests", 12)
     assert code == 0, err
-    asked = [r.server for r in metrics.succeeded(logs(results)[4])]
+    asked = [r.server for r in samples.succeeded(logs(results)[4])]
     assert min(asked.count(0), asked.count(1)) > 0
 
 
@@ -105,7 +105,7 @@ def test_a_router_stands_before_the_replicas(benchmark: Benchmark, results: Path
     code, out, err = benchmark(*VLLM, *load)
     assert code == 0, out + err
     log = logs(results)[4]
-    assert len(metrics.succeeded(log)) == 12 and len(log.server_facts.urls) == 1
+    assert len(samples.succeeded(log)) == 12 and len(log.server_facts.urls) == 1
     assert ["vllm-router" in command for command in log.server_facts.commands] == [False, False, True]
     asked = [Path(file).read_text().count("POST /v1/completions") for file in log.server_facts.log_files[:2]]
     assert min(asked) > 0, "each replica was asked"
@@ -126,24 +126,24 @@ def test_a_stale_server_on_the_port_is_not_measured(
     assert code == 2 and f"--port {port} is taken" in err
 
 
-def standing(results: Path, *words: object) -> tuple[int, str]:
+def detached(results: Path, *words: object) -> tuple[int, str]:
     command = [sys.executable, "-m", "servebench", "server", *map(str, words), "--out_json_dir", str(results)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     return done.returncode, done.stdout + done.stderr
 
 
 def test_a_server_can_outlive_benchmarks(benchmark: Benchmark, results: Path) -> None:
-    port = free_ports(1)
-    assert standing(results, "start", *LLAMACPP, "--port", port)[0] == 0
+    port = first_free_port(1)
+    assert detached(results, "start", *LLAMACPP, "--port", port)[0] == 0
     try:
-        assert standing(results, "start", *LLAMACPP, "--port", port)[0] == 2, "the port is taken"
+        assert detached(results, "start", *LLAMACPP, "--port", port)[0] == 2, "the port is taken"
         load = ["--client_only", "--port", port, "--num_clients", 1, "--num_requests", 2]
         assert benchmark(*LLAMACPP, *load)[0] == 0
         before = engines(results)[0].pid
-        assert f" {before} " in standing(results, "status")[1]
-        assert standing(results, "restart", "--port", port)[0] == 0
+        assert f" {before} " in detached(results, "status")[1]
+        assert detached(results, "restart", "--port", port)[0] == 0
         assert engines(results)[0].pid != before
     finally:
-        assert standing(results, "stop")[0] == 0
-    assert "no server runs" in standing(results, "status")[1]
-    assert standing(results, "stop")[0] == 2
+        assert detached(results, "stop")[0] == 0
+    assert "no server runs" in detached(results, "status")[1]
+    assert detached(results, "stop")[0] == 2

@@ -8,8 +8,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import msgspec
 import pytest
-from conftest import make_log, make_result
+from conftest import make_log, make_result, run_config
 
+from servebench.log.config import fields_of
 from servebench.servers.prefix_cache import Counters, hit_rate, read_counters
 from servebench.show import advice
 
@@ -67,5 +68,5 @@ def test_the_hit_rate_is_that_of_the_tokens_in_between() -> None:
 def test_hits_of_prompts_that_share_nothing_are_warned_about() -> None:
     log = msgspec.structs.replace(make_log([make_result(0, 0, [0.1])], (0, 1)), cache_hit_rate=0.4)
     assert any("prefix cache held 40.0%" in warning for warning in advice.of_point(log))
-    shared = msgspec.structs.replace(log, run=msgspec.structs.replace(log.run, shared_prefix=(512, 4)))
+    shared = msgspec.structs.replace(log, run=run_config(**(fields_of(log.run) | {"shared_prefix": (512, 4)})))
     assert not any("prefix cache" in warning for warning in advice.of_point(shared))

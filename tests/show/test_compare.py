@@ -15,7 +15,7 @@ from servebench.analysis import stats
 from servebench.errors import InputError
 from servebench.log import schema, store
 from servebench.log.schema import Log, RunConfig
-from servebench.show import compare
+from servebench.show import compare, matching
 from servebench.show.compare import Comparison
 
 
@@ -114,25 +114,25 @@ def test_a_point_that_is_not_stationary_gets_no_verdict() -> None:
 )
 def test_unlike_workloads_are_refused(other: Log, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        compare.matched([run(1.0)], [other])
+        matching.matched([run(1.0)], [other])
 
 
 def test_every_field_is_of_the_workload_or_of_the_conditions() -> None:
     """A new field of RunConfig has to be put into one of the two lists."""
-    listed = [*compare.WORKLOAD, *compare.CONDITIONS]
+    listed = [*matching.WORKLOAD, *matching.CONDITIONS]
     assert sorted(listed) == sorted(RunConfig.__struct_fields__)
 
 
 def test_how_it_was_asked_may_differ_and_is_said() -> None:
     vllm = [run(1.0, backend="vllm", api="completions", request_timeout=60.0)]
     fastgen = [run(0.5, backend="fastgen", api="mii", request_timeout=600.0)]
-    assert len(compare.matched(vllm, fastgen)) == 1
-    assert compare.notes(vllm, fastgen) == [
+    assert len(matching.matched(vllm, fastgen)) == 1
+    assert matching.notes(vllm, fastgen) == [
         "api: completions in A, mii in B",
         "request_timeout: 60.0 in A, 600.0 in B",
     ]
     with pytest.raises(InputError, match="chat template is False and True"):
-        compare.matched(vllm, [run(1.0, api="chat")])
+        matching.matched(vllm, [run(1.0, api="chat")])
 
 
 def test_vllm_is_compared_with_fastgen_on_the_command_line(tmp_path: Path) -> None:
@@ -146,9 +146,9 @@ def test_vllm_is_compared_with_fastgen_on_the_command_line(tmp_path: Path) -> No
 
 def test_two_settings_in_one_folder_are_named() -> None:
     with pytest.raises(InputError, match=r"unlike settings \(stream\) in one folder"):
-        compare.matched([run(1.0), run(1.0, stream=False)], [run(1.0)])
+        matching.matched([run(1.0), run(1.0, stream=False)], [run(1.0)])
     with pytest.raises(InputError, match=r"unlike settings \(num_requests\).* choose with --filter"):
-        compare.matched([run(1.0), run(1.0, num_requests=99)], [run(1.0)])
+        matching.matched([run(1.0), run(1.0, num_requests=99)], [run(1.0)])
 
 
 def test_filters_choose_among_settings_of_one_folder(tmp_path: Path) -> None:
@@ -219,10 +219,10 @@ def test_latencies_of_the_few_that_did_not_fail_do_not_win() -> None:
 
 def test_backends_are_matched_by_name_only_where_there_are_several() -> None:
     both = [run(1.0, backend="vllm"), run(2.0, backend="fastgen")]
-    assert [(a[0].server.backend, b[0].server.backend) for _, a, b in compare.matched(both[:1], both[1:])] == [
+    assert [(a[0].server.backend, b[0].server.backend) for _, a, b in matching.matched(both[:1], both[1:])] == [
         ("vllm", "fastgen")
     ]
-    assert [name.partition("/")[0] for name, _, _ in compare.matched(both, both)] == ["vllm", "fastgen"]
+    assert [name.partition("/")[0] for name, _, _ in matching.matched(both, both)] == ["vllm", "fastgen"]
 
 
 @pytest.fixture
@@ -272,7 +272,7 @@ def test_noise_does_not_fail_and_what_is_not_known_does(
     a: list[float], b: list[float], limit: str, said: str | None
 ) -> None:
     rows = compare.compare(runs(a), runs(b), [], paired=False)
-    judge = compare.parse_limit(limit, [row.metric for row in rows]).judge
+    judge = compare.parse_fail_if(limit, [row.metric for row in rows]).judge
     words = [found for row in rows if (found := judge(row))]
     assert (len(words), words[0].startswith(said)) == (1, True) if said else words == []
 

@@ -244,7 +244,7 @@ def test_what_searches_found_stands_on_the_page(logs: Path, capsys: pytest.Captu
 
 def test_a_dataset_has_no_prompt_length_in_the_table() -> None:
     log = point("vllm", 1, 1.0, dataset="chats.json", dataset_sha256="ab")
-    points = [readings(log), readings(point("vllm", 1, 1.0))]
+    points = [runs_of(log), runs_of(point("vllm", 1, 1.0))]
     assert '<td data-value="">-</td>' in table.table(points)
 
 
@@ -260,41 +260,41 @@ def test_what_is_offered_and_an_overload_are_told_apart() -> None:
     runs = []
     for scenario in ("", "D(2600,60)"):
         log = make_log([make_result(0, 0, [1.0])], (0, 10), request_rate=1.0, overloaded=True, scenario=scenario)
-        runs.append([table.Reading("x", log, spreadsheet.row([log]), [])])
+        runs.append([table.Run("x", log, spreadsheet.row([log]), [])])
     page = table.table(runs)
     assert "<button>scenario</button>" in page and "<button>dataset</button>" not in page
     assert page.count("ok, overloaded") == 2 and page.count("D(2600,60)") == 1
     assert "dataset" not in table.common(runs) and "prompt 2600" in table.common(runs)
 
 
-def readings(*logs: Log) -> list[table.Reading]:
-    return [report.reading(f"vllm/{i}.json", "vllm", log) for i, log in enumerate(logs)]
+def runs_of(*logs: Log) -> list[table.Run]:
+    return [report.run_of(f"vllm/{i}.json", "vllm", log) for i, log in enumerate(logs)]
 
 
 def test_what_is_not_stationary_has_no_interval_in_the_table() -> None:
     growing = [make_result(i, float(i), [0.5 + i, 1.0 + i]) for i in range(200)]
     drifting = [make_log(growing, (0.0, 200.0), num_clients=1, repetition=i) for i in range(3)]
     steady = [point("vllm", 1, 1.0, repetition=i) for i in range(3)]
-    assert "?" in table.table([readings(*drifting)]) and "±" not in table.table([readings(*drifting)])
-    assert "±" in table.table([readings(*steady)])
+    assert "?" in table.table([runs_of(*drifting)]) and "±" not in table.table([runs_of(*drifting)])
+    assert "±" in table.table([runs_of(*steady)])
 
 
 def test_doubts_have_a_column() -> None:
     limited = [point("vllm", 1, 1.0, repetition=i, verdict=v) for i, v in enumerate(("ok", "client-limited: x"))]
     at_once = make_log([make_result(i, i, [0.5] * 4) for i in range(20)], (0.0, 20.0), num_clients=2)
-    text = table.table([readings(*limited), readings(at_once)])
+    text = table.table([runs_of(*limited), runs_of(at_once)])
     assert "decides nothing" in text and ">1 of 2 runs client-limited<" in text and ">buffered<" in text
     assert "ok, but 1 of 2 runs client-limited" in text
 
 
 def test_the_first_answer_token_has_a_column_where_it_is_not_the_first() -> None:
     thinking = make_log([make_result(i, i, [0.1, 0.5, 0.9], first_answer_event=1) for i in range(20)], (0.0, 20.0))
-    assert "first answer token P50 (s)" in table.table([readings(thinking)])
-    assert "first answer token" not in table.table([readings(point("vllm", 1, 1.0))])
+    assert "first answer token P50 (s)" in table.table([runs_of(thinking)])
+    assert "first answer token" not in table.table([runs_of(point("vllm", 1, 1.0))])
 
 
 def test_points_of_one_load_are_told_apart_by_their_settings() -> None:
-    points = [readings(point("vllm", 1, 1.0)), readings(point("vllm", 1, 1.0, stream=False))]
+    points = [runs_of(point("vllm", 1, 1.0)), runs_of(point("vllm", 1, 1.0, stream=False))]
     text = table.table(points)
     assert "<button>stream</button>" in text and ">True</td>" in text and ">False</td>" in text
     assert "stream" not in table.table(points[:1])

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import run_config
 
-from servebench.load.sharding import Target, deal
+from servebench.load.sharding import Target, Workers, deal
 from servebench.log.schema import RunConfig
 from servebench.workload import Request, Workload
 from servebench.workload.arrivals import draw_schedule, trace_schedule
@@ -15,7 +16,7 @@ from servebench.workload.arrivals import draw_schedule, trace_schedule
 
 def run_at(rate: float = 1000.0, **changes: object) -> RunConfig:
     fields = {"request_rate": rate, "num_requests": 50_000, "warmup": 100} | changes
-    return RunConfig(**fields)  # type: ignore[arg-type]
+    return run_config(**fields)  # type: ignore[arg-type]
 
 
 def dispersion(times_s: np.ndarray, window_s: float) -> float:
@@ -67,7 +68,7 @@ def test_the_seed_decides_and_the_rate_only_scales() -> None:
 
 
 def test_a_trace_keeps_its_times_but_for_the_speed() -> None:
-    run = RunConfig(trace_speed=2.0, num_requests=3, warmup=1)
+    run = run_config(trace_speed=2.0, num_requests=3, warmup=1)
     schedule = trace_schedule(np.array([100.0, 101.0, 105.0, 106.0]), run)
     assert schedule.times_s[:4].tolist() == [0.0, 0.5, 2.5, 3.0]
     assert schedule.window_s == (0.5, 4.0)
@@ -75,37 +76,39 @@ def test_a_trace_keeps_its_times_but_for_the_speed() -> None:
 
 
 def test_a_warm_up_that_must_last_longer_goes_on_at_its_rate() -> None:
-    """Gaps as before, of the rate that a ramp begins with; counted requests begin where one of them would."""
+    """Gaps as before, of the rate that a ramp begins with; measured requests begin where one of them would."""
     schedule = draw_schedule(run_at(30.0, ramp_from=10.0, arrival="gamma", burstiness=0.5, num_requests=90))
-    assert schedule.bridge_s[0] == schedule.times_s[100]
-    assert schedule.bridge_span_s == pytest.approx(10.0)  # 100 at 10/s
-    assert schedule.opening_ns(0) == (0, round(schedule.bridge_s[0] * 1e9))
-    number, at_ns = schedule.opening_ns(round((schedule.bridge_s[7] + 2 * schedule.bridge_span_s) * 1e9) - 5)
-    assert number == 207 and at_ns / 1e9 == pytest.approx(schedule.bridge_s[7] + 20)
+    assert schedule.gap_filler_s[0] == schedule.times_s[100]
+    assert schedule.gap_filler_span_s == pytest.approx(10.0)  # 100 at 10/s
+    assert schedule.opening_ns(0) == (0, round(schedule.gap_filler_s[0] * 1e9))
+    number, at_ns = schedule.opening_ns(
+        round((schedule.gap_filler_s[7] + 2 * schedule.gap_filler_span_s) * 1e9) - 5
+    )
+    assert number == 207 and at_ns / 1e9 == pytest.approx(schedule.gap_filler_s[7] + 20)
 
 
-@pytest.mark.parametrize("arrival", ["poisson", "constant", "gamma"])
-def test_counted_requests_come_at_the_rate_that_was_asked_for(arrival: str) -> None:
-    schedule = draw_schedule(run_at(5.0, arrival=arrival, burstiness=0.3, num_requests=150))
+@pytest.mark.parametrize(("arrival", "burstiness"), [("poisson", 1.0), ("constant", 1.0), ("gamma", 0.3)])
+def test_measured_requests_come_at_the_rate_that_was_asked_for(arrival: str, burstiness: float) -> None:
+    schedule = draw_schedule(run_at(5.0, arrival=arrival, burstiness=burstiness, num_requests=150))
     assert schedule.times_s[250] - schedule.times_s[100] == pytest.approx(30)
-    assert schedule.turn_s == pytest.approx(30)
+    assert schedule.period_s == pytest.approx(30)
 
 
-def test_the_last_gaps_of_the_counted_requests_lead_the_window_in() -> None:
-    """Half of 30 s: the arrivals of the second half of the turn, and the one before it."""
+def test_the_last_gaps_of_the_measured_requests_lead_the_window_in() -> None:
+    """Half of 30 s: the arrivals of the second half of the period, and the one before it."""
     schedule = draw_schedule(run_at(5.0, num_requests=150))
-    number, lead_ns = schedule.led_in(15_000_000_000)
-    counted_s = schedule.times_s[100:250] - schedule.times_s[100]
-    assert number == 1 + np.sum(counted_s > 15)
-    assert 30 - lead_ns / 1e9 == pytest.approx(counted_s[-number])
-    assert schedule.led_in(0) == (0, 0)
-    assert schedule.led_in(75_000_000_000) == (300 + number, 60_000_000_000 + lead_ns), "longer than two turns"
-    assert draw_schedule(run_at(5.0, num_requests=150, ramp_from=1.0)).led_in(10**12) == (0, 0)
+    number, lead_ns = schedule.lead_in(15_000_000_000)
+    measured_s = schedule.times_s[100:250] - schedule.times_s[100]
+    assert number == 1 + np.sum(measured_s > 15)
+    assert 30 - lead_ns / 1e9 == pytest.approx(measured_s[-number])
+    assert schedule.lead_in(0) == (0, 0)
+    assert schedule.lead_in(75_000_000_000) == (300 + number, 60_000_000_000 + lead_ns), "longer than two periods"
+    assert draw_schedule(run_at(5.0, num_requests=150, ramp_from=1.0)).lead_in(10**12) == (0, 0)
 
 
 @pytest.mark.parametrize("requests", [2, 10, 100])
 @pytest.mark.parametrize("burstiness", [0.001, 0.1, 1.0])
-def test_bursts_among_the_counted_requests_do_not_stretch_the_warm_up(burstiness: float, requests: int) -> None:
+def test_bursts_among_the_measured_requests_do_not_stretch_the_warm_up(burstiness: float, requests: int) -> None:
     """Its mean gap is 1 s, with a deviation of 1 s / sqrt(burstiness): over 300 seeds 99 % of it."""
     spans = []
     for seed in range(300):
@@ -116,7 +119,7 @@ def test_bursts_among_the_counted_requests_do_not_stretch_the_warm_up(burstiness
     assert np.mean(spans) < 1 + 3 / (300 * burstiness) ** 0.5
 
 
-def test_a_ramp_begins_with_the_counted_requests() -> None:
+def test_a_ramp_begins_with_the_measured_requests() -> None:
     """From 1/s to 3/s, 60 requests take 2 x 60 / 4 s; a half of that time brings 1 x 15 + 15 x 15 / 30 = 22.5."""
     schedule = draw_schedule(run_at(3.0, ramp_from=1.0, arrival="poisson", num_requests=60))
     assert schedule.window_s[1] - schedule.window_s[0] == pytest.approx(30)
@@ -128,23 +131,23 @@ def test_all_workers_together_send_the_same_stream(workers: int, tmp_path: Path)
     schedule = draw_schedule(run)
     ask = [Request(str(i), 1, 1) for i in range(50)]
     target = Target(["http://127.0.0.1:1"], {}, lambda request: {"prompt": request.prompt}, lambda: None)
-    tasks = deal(run, Workload(ask, ask[:10], schedule), target, tmp_path, workers)
+    tasks = deal(run, Workload(ask, ask[:10], schedule), target, Workers(workers, tmp_path))
     paces = [task.pace for task in tasks if task.pace]
     assert len(paces) == workers
     opens_s = schedule.times_s[7]
     for name, times_s in {
         "warmup": schedule.times_s[:7],
-        "bridge": schedule.bridge_s,
-        "counted": schedule.times_s[7:57] - opens_s,
-        "hold": schedule.times_s[57:] - opens_s,
+        "gap_filler": schedule.gap_filler_s,
+        "measured": schedule.times_s[7:57] - opens_s,
+        "cooldown": schedule.times_s[57:] - opens_s,
     }.items():
         parts = [getattr(pace, name) for pace in paces]
         numbered = sorted((p.first + i * p.step, t) for p in parts for i, t in enumerate(p.at_ns))
         assert numbered == [(i, round(t * 1e9)) for i, t in enumerate(times_s.tolist())]
-    assert {pace.most_in_flight for pace in paces} == {6}
+    assert {pace.max_in_flight for pace in paces} == {6}
     when = {
         job.id: t
         for task, pace in zip(tasks, paces, strict=True)
-        for job, t in zip(task.counted, pace.counted.at_ns, strict=True)
+        for job, t in zip(task.measured, pace.measured.at_ns, strict=True)
     }
-    assert [when[i] for i in range(50)] == sorted(when.values()), "request i leaves at the i-th counted time"
+    assert [when[i] for i in range(50)] == sorted(when.values()), "request i leaves at the i-th measured time"

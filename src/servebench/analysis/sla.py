@@ -1,31 +1,36 @@
-"""Service level agreements: which requests came in time, and how many a second. `--sla` names them.
+"""Service level agreements: what a request has to keep to, and two ways to ask whether a load does.
 
-    --sla fastgen-4 mlperf-llama2-70b ttft=2,tpot=0.1
+    --sla fastgen-4 mlperf-llama2-70b ttft=2,tpot=0.1       requests/s that meet it: the goodput
+    --find_max ttft_p99<2s,tpot_p99<100ms                   do so many of the requests meet it? yes, no, not known
 
 fastgen-R: the prompt at 512 tokens/s or more, the generation at R tokens/s or more by FastGen's moving average.
 mlperf-MODEL[-interactive]: MLPerf's limits on TTFT and TPOT, here of each request (MLPerf's are of the p99).
-ttft=S,tpot=S,e2e=S: free limits, each may be left out; requests/s within them are the goodput.
+ttft=S,tpot=S,e2e=S: free limits in s, each may be left out.
 
-An SLA maps a log to one bool a successful request that counts, shape (n,). A failed request meets none. A message
-with k tokens meets k deadlines at its stamp.
+A percentile is below its limit when that share of the requests is: p99 < 2 s means that 99 % take less than 2 s.
+So --find_max judges a share, with Wilson's 95 % interval, over the requests of all runs of a load together. A
+failed request meets nothing, nor does one whose time is not known. An answer of one token has no time between
+tokens: it neither meets a limit of TPOT nor misses it. Goodput counts from when a request was sent; --find_max, in
+an open loop, from when it should have been.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import ceil, inf
+from typing import NamedTuple
 
 import numpy as np
 
-from servebench.analysis import metrics
-from servebench.analysis.metrics import once_a_log
+from servebench.analysis import deadlines, latency, samples
+from servebench.analysis.metrics import Values
+from servebench.analysis.stats import Z95, wilson_interval
+from servebench.analysis.trust import doubt
 from servebench.errors import InputError
 from servebench.log.schema import Log, Result
 
-EMA_SPAN = 16
-GENERATION_RATES = (1, 2, 3, 4, 6, 8)  # tokens/s, FastGen's generation SLAs
-PROMPT_RATE = 512.0  # prompt tokens/s, FastGen's prompt SLA
 # Limits of MLPerf Inference on (TTFT, TPOT), s.
 MLPERF = {
     "mlperf-llama2-70b": (2.0, 0.2),
@@ -38,152 +43,165 @@ MLPERF = {
     "mlperf-deepseek-r1": (2.0, 0.08),
     "mlperf-deepseek-r1-interactive": (1.5, 0.015),
 }
-Met = Callable[[Log], np.ndarray]
+MAX_RUNS = 3  # of a load that is near the limit; each has fresh requests
+FREE = re.compile(r"(ttft|tpot|e2e)=(\d*\.?\d+)")
+OF_SHARE = re.compile(r"(ttft|tpot|e2e)_p(\d+(?:\.\d+)?)<=?(\d+(?:\.\d+)?)(s|ms)")
+LATENCIES: dict[str, tuple[str, Callable[[Result], float | None]]] = {  # the metric, and its function
+    "ttft": ("ttft_s", latency.ttft_s),
+    "tpot": ("tpot_s", latency.tpot_s),
+    "e2e": ("e2e_latency_s", latency.e2e_s),
+}
 
 
-# Definitions.
+class Limit(NamedTuple):
+    """At least `share` of the requests have less than max_s of a latency: ttft, tpot or e2e."""
+
+    metric: str
+    share: float
+    max_s: float
+
+    def __str__(self) -> str:
+        return f"{self.metric}_p{self.share * 100:g}"
+
+    def latency_s(self, r: Result) -> float | None:
+        """Since it was sent: infinite where the request failed or is not known. None: it has no such time."""
+        if r.error is not None or not r.event_ns:
+            return inf
+        if self.metric == "tpot" and latency.shown_tokens(r) <= 1:
+            return None
+        _, of_request = LATENCIES[self.metric]
+        known = of_request(r)
+        return inf if known is None else known
+
+    def value_s(self, r: Result) -> float | None:
+        """Likewise, of TTFT and E2E latency since it should have been sent."""
+        since_sent = self.latency_s(r)
+        waited = 0.0 if self.metric == "tpot" else latency.schedule_wait_s(r)
+        return None if since_sent is None else since_sent + waited
+
+    def seen_s(self, runs: Sequence[Log]) -> float | None:
+        """The percentile over the requests of all these runs: below max_s just when `share` of them are."""
+        values = sorted(self.values_s(runs))
+        return values[max(0, ceil(self.share * len(values) - 1e-9) - 1)] if values else None
+
+    def values_s(self, runs: Sequence[Log]) -> list[float]:
+        """Of the requests of all these runs that have such a time."""
+        return [v for log in runs for r in samples.measured(log) if (v := self.value_s(r)) is not None]
 
 
-@once_a_log
-def meets_prompt(log: Log, tokens_per_s: float = PROMPT_RATE) -> np.ndarray:
-    """FastGen: the first token within prompt_tokens / rate."""
-    prompts = np.array([r.prompt_tokens for r in metrics.succeeded(log)])
-    return _column(log, metrics.ttft_s) <= prompts / tokens_per_s
-
-
-@once_a_log
-def largest_ema_s(log: Log, span: int) -> np.ndarray:
-    """The largest exponential moving average of the gaps after the first token, of each request. 0 without gaps.
-
-    alpha = 2 / (span + 1), with adjusted weights: they sum to 1 from the start.
-    """
-    requests = metrics.succeeded(log)
-    gap_s, owner = metrics.gaps(requests, of_tokens=True)
-    counts = np.bincount(owner, minlength=len(requests))
-    longest_first = np.argsort(-counts)
-    starts, lengths = (np.cumsum(counts) - counts)[longest_first], counts[longest_first]
-    sums, largest = np.zeros(len(requests)), np.zeros(len(requests))
-    keep, weight = 1 - 2 / (span + 1), 0.0
-    for i in range(max(counts, default=0)):
-        n = np.searchsorted(-lengths, -i)  # requests that have a gap of this number
-        weight = keep * weight + 1
-        sums[:n] = keep * sums[:n] + gap_s[starts[:n] + i]
-        largest[longest_first[:n]] = np.maximum(largest[longest_first[:n]], sums[:n] / weight)
-    return largest
-
-
-def meets_ema(log: Log, tokens_per_s: float, span: int = EMA_SPAN) -> np.ndarray:
-    """FastGen: the moving average of the gaps after the first token stays below 1 / rate at every token."""
-    return _told_apart(log) & (largest_ema_s(log, span) < 1 / tokens_per_s)
-
-
-@once_a_log
-def slowest_start_s(log: Log) -> np.ndarray:
-    """The largest mean of the first i gaps after the first token, over every i, of each request (0 without)."""
-    requests = metrics.succeeded(log)
-    gap_s, owner = metrics.gaps(requests, of_tokens=True)
-    counts = np.bincount(owner, minlength=len(requests))
-    start = np.cumsum(counts) - counts
-    sums = np.concatenate([[0.0], np.cumsum(gap_s)])
-    number = np.arange(1, len(gap_s) + 1) - start[owner]
-    slowest = np.zeros(len(requests))
-    np.maximum.at(slowest, owner, (sums[1:] - sums[start[owner]]) / number)
-    return slowest
-
-
-def meets_cumulative(log: Log, tokens_per_s: float) -> np.ndarray:
-    """FastGen: the first i gaps together take at most i / rate, for every i."""
-    return _told_apart(log) & (slowest_start_s(log) <= 1 / tokens_per_s)
-
-
-@once_a_log
-def _told_apart(log: Log) -> np.ndarray:
-    """Is it known of each request how fast its tokens came? Of several tokens in a single event it is not."""
-    known = [len(r.event_ns) > 1 or metrics.shown_tokens(r) <= 1 for r in metrics.succeeded(log)]
-    return np.array(known, dtype=bool)
-
-
-def meets_limits(
-    log: Log, ttft: float = float("inf"), tpot: float = float("inf"), e2e: float = float("inf")
-) -> np.ndarray:
-    """Goodput's SLA: TTFT, TPOT and E2E latency all within limits (s). What is not known is not within one."""
-    in_time = _column(log, metrics.e2e_s) <= e2e
-    if ttft < float("inf"):
-        in_time &= _column(log, metrics.ttft_s) <= ttft
-    if tpot < float("inf"):
-        only_token = np.array([metrics.shown_tokens(r) == 1 for r in metrics.succeeded(log)], dtype=bool)
-        in_time &= only_token | (_column(log, metrics.tpot_s) <= tpot)
-    return in_time
-
-
-def _column(log: Log, of_request: Callable[[Result], float | None]) -> np.ndarray:
-    """One value a successful request, nan where it has none. Shape (n,)."""
-    values = [of_request(r) for r in metrics.succeeded(log)]
-    return np.array([float("nan") if v is None else v for v in values])
-
-
-# What comes of them.
-
-
-def share_meeting(log: Log, met: Met) -> float:
-    """Share of the requests that count which succeeded and meet the SLA."""
-    counted = metrics.measured(log)
-    return float(met(log).sum()) / len(counted) if counted else 0.0
-
-
-def effective_throughput(log: Log, met: Met) -> float | None:
-    """Requests/s that succeed and meet the SLA: request throughput x the share of its requests that do."""
-    arrivals = metrics.request_throughput(log)
-    if arrivals is None:
-        return None
-    ok = 1 - metrics.failed_share(log)
-    return arrivals * share_meeting(log, met) / ok if ok else 0.0
-
-
-def fluidity_index(log: Log, ttft: float, tpot: float) -> float | None:
-    """Share of all token deadlines that were met; those of failed requests were not (Etalon, arXiv 2407.07000)."""
-    due = sum(r.max_new_tokens if r.error else metrics.shown_tokens(r) for r in metrics.measured(log))
-    met = sum(metrics.deadlines_met(r, ttft, tpot) for r in metrics.succeeded(log))
-    return met / due if due else None
-
-
-# Their names.
+# Requests/s within an SLA.
 
 
 @dataclass(frozen=True)
 class Sla:
-    """An SLA by the name that `--sla` gave it; `limits` are its TTFT and TPOT (s) where it has both."""
+    """An SLA by the name that `--sla` gave it; its limits, s, where it has any."""
 
     name: str
-    met: Met
-    limits: tuple[float, float] | None = None
-    of_tokens: bool = True  # it asks when tokens came, which answers that came whole do not tell
+    met: deadlines.Met
+    limits: tuple[Limit, ...] = ()
 
     def throughput(self, log: Log) -> float | None:
-        """Requests/s that succeed and meet it. None where the log cannot tell."""
-        return None if self.of_tokens and not log.run.stream else effective_throughput(log, self.met)
+        """Requests/s that succeed and meet it. None where the log cannot tell: answers that came whole."""
+        of_tokens = {limit.metric for limit in self.limits} != {"e2e"}
+        return None if of_tokens and not log.run.stream else deadlines.effective_throughput(log, self.met)
 
 
 def parse(name: str) -> Sla:
     """Raises InputError for what is no SLA."""
     fastgen = re.fullmatch(r"fastgen-(\d+(?:\.\d+)?)", name)
     if fastgen and float(fastgen[1]) > 0:
-        return _fastgen(name, float(fastgen[1]))
+        rate = float(fastgen[1])
+        return Sla(name, lambda log: deadlines.meets_prompt(log) & deadlines.meets_ema(log, rate))
     if name in MLPERF:
-        ttft, tpot = MLPERF[name]
-        return _limits(name, {"ttft": ttft, "tpot": tpot})
-    found = re.findall(r"(ttft|tpot|e2e)=(\d*\.?\d+)(?:,|$)", name)
-    limits = {key: float(value) for key, value in found}
-    if limits and ",".join(f"{key}={value}" for key, value in found) == name:
-        return _limits(name, limits)
+        return _within(name, dict(zip(("ttft", "tpot"), MLPERF[name], strict=True)))
+    parts = [FREE.fullmatch(part) for part in name.split(",")]
+    if all(parts):
+        return _within(name, {part[1]: float(part[2]) for part in parts if part})
     presets = "fastgen-1 ... fastgen-8, " + ", ".join(MLPERF)
     raise InputError(f"--sla {name!r} is no SLA; give ttft=S,tpot=S,e2e=S (any of them), or one of {presets}")
 
 
-def _fastgen(name: str, rate: float) -> Sla:
-    return Sla(name, lambda log: meets_prompt(log) & meets_ema(log, rate))
+def _within(name: str, limits_s: dict[str, float]) -> Sla:
+    """The SLA that every request is within these limits."""
+    limits = tuple(Limit(metric, 1, max_s) for metric, max_s in limits_s.items())
+
+    def met(log: Log) -> np.ndarray:
+        done = samples.succeeded(log)
+        return np.array([all((limit.latency_s(r) or 0) <= limit.max_s for limit in limits) for r in done], bool)
+
+    return Sla(name, met, limits)
 
 
-def _limits(name: str, limits: dict[str, float]) -> Sla:
-    both = (limits["ttft"], limits["tpot"]) if {"ttft", "tpot"} <= limits.keys() else None
-    return Sla(name, lambda log: meets_limits(log, **limits), both, of_tokens=limits.keys() != {"e2e"})
+def values(log: Log, slas: Sequence[Sla]) -> Values:
+    """What each SLA adds to the metrics of a run."""
+    found: Values = {}
+    for sla in slas:
+        found[f"effective_throughput[{sla.name}]_per_s"] = sla.throughput(log)
+        limits_s = {limit.metric: limit.max_s for limit in sla.limits}
+        if {"ttft", "tpot"} <= limits_s.keys():
+            index = deadlines.fluidity_index(log, limits_s["ttft"], limits_s["tpot"])
+            found[f"fluidity_index[{sla.name}]"] = index
+    return found
+
+
+# Does a load keep to its limits?
+
+
+def parse_limits(text: str) -> tuple[Limit, ...]:
+    """Raises InputError."""
+    found = [OF_SHARE.fullmatch(part.strip().replace(" ", "")) for part in text.split(",")]
+    limits = [
+        Limit(m[1], float(m[2]) / 100, float(m[3]) / (1000 if m[4] == "ms" else 1)) if m else None for m in found
+    ]
+    good = tuple(limit for limit in limits if limit and 0 < limit.share < 1 and limit.max_s > 0)
+    if len(good) < len(found):
+        raise InputError(f"--find_max {text!r} is no list of limits; write such as 'ttft_p99<2s,tpot_p99<100ms'")
+    return good
+
+
+def requests_needed(limits: Sequence[Limit]) -> int:
+    """Requests of which, when all meet the limits, the interval says so: z^2 q / (1 - q), 381 for a p99."""
+    strictest = max(limit.share for limit in limits)
+    return int(Z95**2 * strictest / (1 - strictest)) + 1
+
+
+def decide(runs: Sequence[Log], limits: Sequence[Limit]) -> bool | str | None:
+    """Does a load meet the limits? In words why that is not to be known; None: another run has to say.
+
+    One run is enough to say yes, since no stall makes a server faster; that the server is overloaded; or that
+    the load failed. Else all runs count together, two at least, MAX_RUNS at most. One whose client was the limit
+    decides nothing.
+    """
+    failures = [str(log.failure) for log in runs if log.status != "ok"]
+    if failures:
+        return failures[0]
+    metrics = [LATENCIES[limit.metric][0] for limit in limits]
+    doubts = [next(filter(None, (doubt(log, metric) for metric in metrics)), "") for log in runs]
+    good = [log for log, why in zip(runs, doubts, strict=True) if not why]
+    if any(log.quality.overloaded for log in good):
+        return False
+    last = len(runs) >= MAX_RUNS
+    verdict = _decide_together(good, limits, last) if good else None
+    if verdict is None and last:
+        return next(filter(None, doubts), "no answer has such a time")
+    return verdict
+
+
+def _decide_together(runs: Sequence[Log], limits: Sequence[Limit], last: bool) -> bool | None:
+    """Of runs that count. `last`: no more will come, so that what was seen decides. None: it is not known."""
+    found = [limit.values_s(runs) for limit in limits]
+    bounds = [
+        wilson_interval(sum(v < limit.max_s for v in values_s), len(values_s))
+        for limit, values_s in zip(limits, found, strict=True)
+    ]
+    if all(low >= limit.share for limit, (low, _) in zip(limits, bounds, strict=True)):
+        return True
+    missed = [any(high < limit.share for limit, (_, high) in zip(limits, bounds, strict=True))]
+    missed += [not _seen_within([log], limits) for log in runs]
+    if len(runs) > 1 and all(missed):
+        return False
+    return _seen_within(runs, limits) if last and all(found) else None
+
+
+def _seen_within(runs: Sequence[Log], limits: Sequence[Limit]) -> bool:
+    return all((limit.seen_s(runs) or 0.0) < limit.max_s for limit in limits)

@@ -10,24 +10,24 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from servebench.analysis import metrics, stats
+from servebench.analysis import cache, latency, samples, stats, throughput
 from servebench.analysis.stats import Interval
 from servebench.log.schema import Log
 
-BINS = 2 * stats.FEWEST  # of the window, so that a half of it can still be tested
+BINS = 2 * stats.MIN_FOR_BATCHES  # of the window, so that a half of it can still be tested
 
 
-@metrics.once_a_log
-def unsteady(log: Log) -> str | None:
+@cache.once_a_log
+def why_not_stationary(log: Log) -> str | None:
     """Why the point is not stationary; None if it is, or has too few requests (100) to tell."""
     if not log.window_ns:
         return None
-    return doubt(over_time(log), waiting_s(log))
+    return why_series_are_not(over_time(log), waiting_s(log))
 
 
-def doubt(series: dict[str, np.ndarray], waiting_s: np.ndarray) -> str | None:
+def why_series_are_not(series: dict[str, np.ndarray], waiting_s: np.ndarray) -> str | None:
     """Likewise of these series, and of the waiting times of requests in the order of sending. A warm-up is cut."""
-    if len(waiting_s) < stats.FEWEST:
+    if len(waiting_s) < stats.MIN_FOR_BATCHES:
         return None
     warm_up = {name: stats.settled_at(values) for name, values in series.items()}
     for name, share in warm_up.items():
@@ -38,34 +38,34 @@ def doubt(series: dict[str, np.ndarray], waiting_s: np.ndarray) -> str | None:
         if stats.drifts(values[int(rest * len(values)) :]):
             return f"{name} drift"
     effective = stats.effective_samples(waiting_s[int(rest * len(waiting_s)) :])
-    if effective < stats.FEWEST_EFFECTIVE:
+    if effective < stats.MIN_EFFECTIVE:
         return f"{len(waiting_s)} requests tell as much as {effective:.0f} independent ones"
     return None
 
 
-def not_stationary(runs: Sequence[Log]) -> bool:
-    """Of the runs of one point: are most of them not stationary?"""
-    return stats.most(sum(unsteady(log) is not None for log in runs), len(runs))
+def stationary(runs: Sequence[Log]) -> bool:
+    """Is a point stationary? It is not where most of its runs are not."""
+    return not stats.majority(sum(why_not_stationary(log) is not None for log in runs), len(runs))
 
 
 def interval(runs: Sequence[Log], of_log: Callable[[Log], float | None]) -> Interval | None:
     """The mean over the runs of a point, with its interval if they are stationary. None without a value."""
     values = [value for log in runs if (value := of_log(log)) is not None]
-    return stats.t_interval(values, not not_stationary(runs))
+    return stats.t_interval(values, stationary(runs))
 
 
 def warming_up(log: Log) -> float:
     """Share of the window by which it had settled (MSER-5)."""
-    if not log.window_ns or len(metrics.succeeded(log)) < stats.FEWEST:
+    if not log.window_ns or len(samples.succeeded(log)) < stats.MIN_FOR_BATCHES:
         return 0.0
     return max(stats.settled_at(values) for values in over_time(log).values())
 
 
-@metrics.once_a_log
+@cache.once_a_log
 def over_time(log: Log) -> dict[str, np.ndarray]:
     """What should not change over the window, in each of its bins. Shapes (BINS,)."""
     start, end = log.window_ns or (0, 1)
-    sent, ended = metrics.lifetimes_ns(log.results, (start, end))
+    sent, ended = throughput.lifetimes_ns(log.results, (start, end))
     edges = np.linspace(0, end - start, BINS + 1)  # not of the clock, whose ns float64 does not hold
     return {
         "requests in flight": in_flight(sent - start, ended - start, edges),
@@ -75,9 +75,9 @@ def over_time(log: Log) -> dict[str, np.ndarray]:
 
 def waiting_s(log: Log) -> np.ndarray:
     """TTFT, or E2E latency of answers that came whole, in the order of sending. Shape (n,)."""
-    done = sorted(metrics.succeeded(log), key=lambda r: r.sent_ns)
-    first = [metrics.ttft_s(r) for r in done]
-    return np.array([metrics.e2e_s(r) if t is None else t for r, t in zip(done, first, strict=True)])
+    done = sorted(samples.succeeded(log), key=lambda r: r.sent_ns)
+    first = [latency.ttft_s(r) for r in done]
+    return np.array([latency.e2e_s(r) if t is None else t for r, t in zip(done, first, strict=True)])
 
 
 def in_flight(sent: np.ndarray, ended: np.ndarray, edges: np.ndarray) -> np.ndarray:
@@ -94,13 +94,13 @@ def _time_since(times: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 def tokens_per_bin(log: Log) -> np.ndarray:
     """Tokens that arrived in each bin of the window, from requests of every phase. Shape (BINS,)."""
-    at, tokens = metrics.arrivals(log)
+    at, tokens = samples.arrivals(log)
     return np.histogram(at, _edges(log), weights=tokens)[0]
 
 
 def ends_per_bin(log: Log) -> np.ndarray:
     """Requests that completed in each bin of the window. Shape (BINS,)."""
-    return np.histogram([r.sent_ns + r.event_ns[-1] for r in metrics.ended_in_window(log)], _edges(log))[0]
+    return np.histogram([r.sent_ns + r.event_ns[-1] for r in throughput.ended_in_window(log)], _edges(log))[0]
 
 
 def _edges(log: Log) -> np.ndarray:

@@ -18,13 +18,21 @@ T95 = (
     *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
 )
 # Effective samples that a percentile needs before it means something (MLPerf LoadGen, 99 % confidence).
-FLOORS = {50: 11, 90: 64, 95: 130, 99: 662, 99.9: 6636}
+SAMPLES_NEEDED = {50: 11, 90: 64, 95: 130, 99: 662, 99.9: 6636}
 
 BATCHES = 20
-FEWEST = 5 * BATCHES  # values that batches can be made of
+MIN_FOR_BATCHES = 5 * BATCHES  # values that batches can be made of
 T99_TREND = 2.878  # two-sided 99 % point of Student's t with BATCHES - 2 degrees of freedom
 DRIFT = 0.1  # change over the series, as a share of its mean, below which a trend does not matter
-FEWEST_EFFECTIVE = 2.5 * BATCHES  # below it the batches themselves are correlated: 20 of them always seem some 20
+MIN_EFFECTIVE = 2.5 * BATCHES  # below it the batches themselves are correlated: 20 of them always seem some 20
+
+
+def percentile(values: np.ndarray, q: float) -> float | None:
+    return float(np.percentile(values, q)) if len(values) else None
+
+
+def mean(values: np.ndarray) -> float | None:
+    return float(values.mean()) if len(values) else None
 
 
 class Interval(NamedTuple):
@@ -44,7 +52,7 @@ class Interval(NamedTuple):
         return self.high - self.mean
 
 
-def most(some: int, of: int) -> bool:
+def majority(some: int, of: int) -> bool:
     """Are these more than half? What one run of several shows does not mark the point."""
     return 2 * some > of
 
@@ -102,15 +110,15 @@ def effective_samples(values: np.ndarray) -> float:
     Between 1 and the number of values. Too few values for batches are taken for independent.
     """
     means = batches(values)
-    spread = float(np.var(means, ddof=1)) if len(values) >= FEWEST else 0.0
+    spread = float(np.var(means, ddof=1)) if len(values) >= MIN_FOR_BATCHES else 0.0
     if not spread:
         return float(len(values))
     return float(np.clip(np.var(values, ddof=1) / spread * BATCHES, 1, len(values)))
 
 
-def carries(values: np.ndarray, q: float) -> bool:
+def enough_for_percentile(values: np.ndarray, q: float) -> bool:
     """Are these enough effective samples, in the order of sending, for this percentile?"""
-    return effective_samples(values) >= FLOORS[q]
+    return effective_samples(values) >= SAMPLES_NEEDED[q]
 
 
 def settled_at(values: np.ndarray) -> float:
@@ -132,7 +140,7 @@ def settled_at(values: np.ndarray) -> float:
 def drifts(values: np.ndarray) -> bool:
     """Is there a trend (slope test on batch means, 1 %) that changes the series by more than DRIFT of its mean?"""
     means = batches(values)
-    if len(values) < FEWEST or not means.any():
+    if len(values) < MIN_FOR_BATCHES or not means.any():
         return False
     at = np.arange(BATCHES) - (BATCHES - 1) / 2
     slope = (means * at).sum() / (at**2).sum()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from servebench.analysis import metrics, stats
+from servebench.analysis import samples, stats, throughput
 from servebench.analysis.stats import Interval
 from servebench.log.schema import Log
 
@@ -14,8 +14,8 @@ def relative_width(interval: Interval | None) -> float:
 
 def relative_widths(runs: list[Log]) -> tuple[float, float]:
     """Of request throughput and of mean E2E latency."""
-    rates = [rate for log in runs if (rate := metrics.request_throughput(log))]
-    latencies = [latency for log in runs if (latency := metrics.mean_e2e_s(log))]
+    rates = [rate for log in runs if (rate := throughput.request_throughput(log))]
+    latencies = [latency for log in runs if (latency := samples.mean_e2e_s(log))]
     return relative_width(stats.t_interval(rates)), relative_width(stats.t_interval(latencies))
 
 

@@ -13,15 +13,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from servebench.analysis import metrics, stats
-from servebench.analysis.metrics import once_a_log
+from servebench.analysis import metrics, samples, stats
+from servebench.analysis.cache import once_a_log
+from servebench.log.config import Dataset
 from servebench.log.schema import Log, Result
 
 FASTEST_S = 1e-4  # a token: no server generates faster for one request
 FEWEST_TOKENS = 4  # of an answer that tells whether its tokens came one by one
 CACHED_SHARE = 0.1  # of the prompt tokens, from which on a point is not what was asked for
-EVERY = ("",)
-OF_TOKENS = ("ttft", "tpot", "itl", "time_to_first", "interactivity", "fluidity", "effective_throughput")
 
 
 class Doubt(NamedTuple):
@@ -30,12 +29,15 @@ class Doubt(NamedTuple):
     kind: str
     mark: str  # beside a number
     words: str  # in a sentence
-    metrics: tuple[str, ...] = EVERY  # what their names begin with
+    of_tokens: bool = False  # it is about metrics that ask when tokens came, and no others
+
+    def about(self, metric: str) -> bool:
+        return not self.of_tokens or metrics.named(metric).of_tokens
 
 
 def doubt(log: Log, metric: str) -> str | None:
-    """Why this metric of the log decides nothing; None if it may. `metric` begins with ttft, tpot, itl, e2e..."""
-    return next((found.words for found in doubts(log) if metric.startswith(found.metrics)), None)
+    """Why this metric of the log decides nothing; None if it may. `metric` is a column, or what it begins with."""
+    return next((found.words for found in doubts(log) if found.about(metric)), None)
 
 
 def doubts(log: Log) -> Iterator[Doubt]:
@@ -45,7 +47,7 @@ def doubts(log: Log) -> Iterator[Doubt]:
     if log.quality.verdict.startswith("client-limited"):
         yield Doubt("client-limited", "client-limited", "the client was the limit")
     elif buffered(log):
-        yield Doubt("buffered", "buffered", "its tokens came all at once", OF_TOKENS)
+        yield Doubt("buffered", "buffered", "its tokens came all at once", of_tokens=True)
     cached = cached_share(log)
     if cached > CACHED_SHARE:
         yield Doubt("cached", f"{cached:.0%} cached", f"{cached:.0%} of its prompt tokens were in a cache")
@@ -53,9 +55,9 @@ def doubts(log: Log) -> Iterator[Doubt]:
 
 def of_point(runs: Sequence[Log], metric: str = "") -> Doubt | None:
     """The doubt about this metric ("": about any) that most runs of a point share: one run brands no point."""
-    about = [found for log in runs for found in doubts(log) if not metric or metric.startswith(found.metrics)]
+    about = [found for log in runs for found in doubts(log) if not metric or found.about(metric)]
     counts = Counter(found.kind for found in about)
-    return next((found for found in about if stats.most(counts[found.kind], len(runs))), None)
+    return next((found for found in about if stats.majority(counts[found.kind], len(runs))), None)
 
 
 def marks(runs: Sequence[Log]) -> list[str]:
@@ -64,10 +66,12 @@ def marks(runs: Sequence[Log]) -> list[str]:
     for log in runs:
         for one in doubts(log):
             found.setdefault(one.kind, []).append(one)
-    return [
-        same[0].mark if stats.most(len(same), len(runs)) else f"{len(same)} of {len(runs)} runs {same[0].mark}"
-        for same in found.values()
-    ]
+    return [in_runs(same[0].mark, len(same), len(runs)) for same in found.values()]
+
+
+def in_runs(words: str, some: int, of: int) -> str:
+    """Words about some runs of a point, which are about the point if these are most of its runs."""
+    return words if stats.majority(some, of) else f"{some} of {of} runs {words}"
 
 
 @once_a_log
@@ -80,7 +84,7 @@ def buffered(log: Log) -> bool:
     if not log.run.stream:
         return False
     pace_s = [
-        _pace_s(r) for r in metrics.succeeded(log) if len(r.event_ns) > 1 and sum(r.event_tokens) >= FEWEST_TOKENS
+        _pace_s(r) for r in samples.succeeded(log) if len(r.event_ns) > 1 and sum(r.event_tokens) >= FEWEST_TOKENS
     ]
     return bool(pace_s) and float(np.median(pace_s)) < FASTEST_S
 
@@ -97,9 +101,9 @@ def cached_share(log: Log) -> float:
     As the server tells of each answer, else by the engine's counters over all that was sent (where requests that
     it put aside and took up again count as found too, so not of an overload).
     """
-    run, done = log.run, metrics.succeeded(log)
+    run, done = log.run, samples.succeeded(log)
     asked = sum(r.prompt_tokens for r in done)
-    if run.shared_prefix or run.dataset or run.multi_turn or not asked:
+    if isinstance(run.requests, Dataset) or run.requests.shared_prefix or not asked:
         return 0.0
     told = sum(r.cached_tokens or 0 for r in done)
     counted = 0.0 if log.quality.overloaded else (log.cache_hit_rate or 0.0) * asked

@@ -22,25 +22,27 @@ from tabulate import tabulate
 
 from servebench.cli import commandline, keys
 from servebench.cli.signals import ends_on_signals
-from servebench.errors import InputError, ServerFailed
-from servebench.log.store import write_whole
+from servebench.errors import InputError
+from servebench.log.schema import ServerConfig
+from servebench.log.store import open_lock, write_whole
 from servebench.plan import arguments
-from servebench.plan.preflight import check_launch, check_model, check_results_folder
+from servebench.plan.preflight import check_model
 from servebench.plan.sweep import make_plan
-from servebench.servers.launch import launch_replicas, urls_of
+from servebench.servers.launch import Process, launch_replicas, request_urls
+from servebench.servers.preflight import check_launch
 from servebench.servers.process_group import end_session
 
 
-class Standing(msgspec.Struct, frozen=True):
-    """One replica, as servers.json keeps it. `created` tells its process from a later one of that number."""
+class DetachedServer(msgspec.Struct, frozen=True):
+    """One started process, as servers.json keeps it. `created` tells it from a later process with the same pid."""
 
     backend: str
     model: str
     port: int
     pid: int
-    created: float
+    created: float  # seconds since the epoch
     log_file: str
-    arguments: list[str]
+    arguments: list[str]  # of `start`, without keys
 
     def alive(self) -> bool:
         try:
@@ -50,76 +52,79 @@ class Standing(msgspec.Struct, frozen=True):
             return False
 
 
-def start(words: list[str]) -> int:
+def start(words: list[str]) -> None:
+    """Start the first server of this command line's plan, and keep it in servers.json."""
     settings = arguments.parse(words)
-    if settings.extra_headers:  # they may be secrets, and words are kept in servers.json
+    if settings.access.extra_headers:  # they may be secrets, and words are kept in servers.json
         raise InputError("--extra_headers go with requests; give them to run_benchmark.py")
-    if settings.dry_run:
+    if settings.execution.dry_run:
         raise InputError("start starts; to look at a plan give --dry_run to run_benchmark.py")
-    (config, _), *_ = make_plan(settings)
+    plan, *_ = make_plan(settings)
+    config, file = plan.server, settings.execution.out_json_dir / "servers.json"
     check_model(settings)
-    check_results_folder(settings.out_json_dir)
+    open_lock(file.parent).close()
     if config.urls:
         raise InputError(f"--backend {settings.backend} is attached to, never started")
-    check_launch(settings, config)
+    check_launch(config, plan.access)
     with ExitStack() as stack:
-        processes = launch_replicas(config, settings, settings.out_json_dir / config.backend, stack, outlive=True)
+        processes = launch_replicas(config, plan.access, settings.folder, stack, detach=True)
         stack.pop_all()
-    running = [
-        Standing(
-            config.backend, config.model, p.port, p.popen.pid, psutil.Process(p.popen.pid).create_time(),
-            str(p.log_file), keys.hide_in_words(words),
-        )
-        for p in processes
-    ]  # fmt: skip
-    file = settings.out_json_dir / "servers.json"
-    _write(file, [*_read(file), *running])
-    print(f"ready; measure it with --client_only --openai_api_url {' '.join(urls_of(config, processes))}")
-    return 0
+    started = [_record(process, config, keys.hide_in_words(words)) for process in processes]
+    _write(file, [*_running(file), *started])
+    print(f"ready; measure it with --client_only --openai_api_url {' '.join(request_urls(config, processes))}")
 
 
-def stop(file: Path, port: int | None) -> list[Standing]:
-    """Stop the server on this port, or all. Returns what was stopped."""
-    known = _read(file)
-    chosen = [server for server in known if port in (None, server.port)]
+def _record(process: Process, config: ServerConfig, words: list[str]) -> DetachedServer:
+    pid, log_file = process.popen.pid, str(process.log_file)
+    created = psutil.Process(pid).create_time()
+    return DetachedServer(config.backend, config.model, process.port, pid, created, log_file, words)
+
+
+def stop(file: Path, port: int | None, restart: bool = False) -> None:
+    """Stop the server on this port, or all that are in servers.json; and start them again if asked to."""
+    running = _running(file)
+    chosen = [server for server in running if port in (None, server.port)]
     if not chosen:
         raise InputError(f"no server{f' on port {port}' if port else ''} was started from {file.parent}/")
+    if restart:
+        _refuse_lost_keys(chosen)
     for server in chosen:
         end_session(server.pid)
         print(f"stopped {server.backend} on port {server.port}")
-    _write(file, [server for server in known if server not in chosen])
-    return chosen
+    _write(file, [server for server in running if server not in chosen])
+    for words in {tuple(server.arguments) for server in chosen} if restart else ():
+        start(list(words))
 
 
-def status(file: Path) -> int:
+def _refuse_lost_keys(servers: list[DetachedServer]) -> None:
+    """A server's key is not kept, so its arguments are not enough to start it again."""
+    for server in servers:
+        if any(keys.HIDDEN in word for word in server.arguments):
+            raise InputError(
+                f"the server on port {server.port} was started with a key, which is not kept; stop and start it"
+            )
+
+
+def status(file: Path) -> None:
+    """List the servers that run."""
     rows = [
         [s.backend, s.model, s.port, s.pid, f"{datetime.fromtimestamp(s.created):%Y-%m-%d %H:%M:%S}", s.log_file]
-        for s in _read(file)
+        for s in _running(file)
     ]
     print(tabulate(rows, ["backend", "model", "port", "pid", "since", "log"]) if rows else "no server runs")
-    return 0
 
 
-def _read(file: Path) -> list[Standing]:
-    """Those that still run."""
-    known = msgspec.json.decode(file.read_bytes(), type=list[Standing]) if file.exists() else []
+def _running(file: Path) -> list[DetachedServer]:
+    """The servers of servers.json that still run."""
+    known = msgspec.json.decode(file.read_bytes(), type=list[DetachedServer]) if file.exists() else []
     return [server for server in known if server.alive()]
 
 
-def _write(file: Path, servers: list[Standing]) -> None:
+def _write(file: Path, servers: list[DetachedServer]) -> None:
     write_whole(file, msgspec.json.format(msgspec.json.encode(servers)))
 
 
-def _refuse_lost_keys(file: Path, port: int | None, verb: str) -> None:
-    """A server's key is not kept, so its words are not enough to start it again."""
-    lost = [s for s in _read(file) if port in (None, s.port) and any(keys.HIDDEN in word for word in s.arguments)]
-    if lost and verb == "restart":
-        raise InputError(
-            f"the server on port {lost[0].port} was started with a key, which is not kept; stop and start it"
-        )
-
-
-def run(verb: str, words: list[str]) -> int:
+def run(verb: str, words: list[str]) -> None:
     if verb == "start":
         return start(words)
     parser = commandline.Parser(prog=f"servebench server {verb}")
@@ -127,25 +132,13 @@ def run(verb: str, words: list[str]) -> int:
     parser.add_argument("--out_json_dir", type=Path, default=Path("results"), metavar="DIR", help="[results]")
     given = parser.parse_args(words)
     file = given.out_json_dir / "servers.json"
-    if verb == "status":
-        return status(file)
-    _refuse_lost_keys(file, given.port, verb)
-    stopped = stop(file, given.port)
-    again = {tuple(server.arguments) for server in stopped} if verb == "restart" else set()
-    return max((start(list(words)) for words in again), default=0)
+    return status(file) if verb == "status" else stop(file, given.port, restart=verb == "restart")
 
 
-def main() -> int:
-    parser = commandline.Parser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def main() -> None:
+    parser = commandline.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("verb", choices=["start", "stop", "restart", "status"])
     keys.hide_own_keys()
     verb = parser.parse_args(sys.argv[1:2]).verb
-    try:
-        with ends_on_signals():
-            return run(verb, sys.argv[2:])
-    except ServerFailed as failure:
-        print(f"the server did not start: {failure}\n{failure.log_tail}", file=sys.stderr)
-        return 1
+    with ends_on_signals():
+        run(verb, sys.argv[2:])

@@ -4,85 +4,32 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from collections.abc import Callable
 from datetime import datetime, timezone
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 from tokenizers import Tokenizer
 
 from servebench import __version__
-from servebench.analysis import metrics
-from servebench.analysis.target_ci import why_stop
+from servebench.analysis import latency
 from servebench.errors import InputError, ServerFailed
 from servebench.load.fleet import default_workers, run_load
-from servebench.log.schema import Log, Quality, Result, RunConfig, ServerConfig, ServerFacts
-from servebench.plan.arguments import Settings
+from servebench.log.config import Clients
+from servebench.log.schema import Log, Quality, Result, RunConfig, ServerFacts
 from servebench.plan.preflight import asks_hub, check_lengths
-from servebench.plan.search import points_to_measure
-from servebench.plan.sweep import Plan, Point, runs_before
+from servebench.plan.settings import Settings
+from servebench.plan.sweep import Point
 from servebench.servers.prefix_cache import hit_rate
-from servebench.servers.probe import learnt
-from servebench.servers.server import Server, running_server
-from servebench.workload import build_workload, load_tokenizer
+from servebench.servers.server import Server
+from servebench.workload import build_workload
 from servebench.workload.model_files import model_context
 from servebench.workload.token_counts import with_token_counts
 
-ONE_BY_ONE: dict[str, Any] = {"num_clients": 1, "num_requests": 2, "warmup": 0, "probe_rate": 0.0}
-ONE_BY_ONE |= {"request_rate": None, "trace_speed": None, "max_concurrency": None, "multi_turn": False}
 AT_REST = 1.5  # ratio of two requests' latencies up to which the first had nothing to wait for
-load_tokenizer_once = cache(load_tokenizer)  # takes a second or two, which a plan that is done need not wait for
 RESTS, FRESH = 10, 10_000  # times that it is tried, and the first repetition, which no point has
-
-
-def measure_plan(plan: Plan, settings: Settings) -> Iterator[tuple[Point, Log]]:
-    """Yield every pending point with its log as soon as it ended, server by server."""
-    for config, points in plan:
-        wanted = points_to_measure(settings, points)
-        pending = (point for point in wanted if not enough(point, points, settings))  # asked when its turn comes
-        with closing(measure(config, pending, settings)) as measured:
-            for point, log in measured:
-                yield point, msgspec.structs.replace(log, stopped=enough(point, points, settings, log))
-
-
-def measure(
-    config: ServerConfig, pending: Iterator[Point], settings: Settings
-) -> Generator[tuple[Point, Log], None, None]:
-    """Yield each point with its log as soon as it ended. A server that died is started again for the rest."""
-    point, met = next(pending, None), False
-    tokenizer = load_tokenizer_once(settings.tokenizer) if point else None
-    while point and tokenizer:
-        try:
-            with running_server(config, settings, settings.out_json_dir / config.backend) as running:
-                server = learnt(running, point.run, tokenizer)
-                while point and server.alive():
-                    met = True
-                    log = measure_point(point, server, settings, tokenizer)
-                    yield point, log
-                    point = next(pending, None)
-                    if log.status != "ok" and not server.processes:
-                        break  # and ask whether it is still there
-                    if point and log.quality.overloaded:
-                        let_it_rest(server, log.run, point, settings, tokenizer)
-        except ServerFailed as failure:  # it does not start, so none of its points can be measured
-            yield from none_measured(point, pending, f"the server did not start: {failure}", failure.log_tail)
-            return
-        except InputError as gone:
-            if not met:
-                raise
-            yield from none_measured(point, pending, str(gone))
-            return
-
-
-def none_measured(
-    point: Point | None, pending: Iterator[Point], why: str, log_tail: str = ""
-) -> Iterator[tuple[Point, Log]]:
-    while point:
-        yield point, not_measured(point, why, log_tail)
-        point = next(pending, None)
 
 
 def let_it_rest(server: Server, run: RunConfig, point: Point, settings: Settings, tokenizer: Tokenizer) -> None:
@@ -92,20 +39,14 @@ def let_it_rest(server: Server, run: RunConfig, point: Point, settings: Settings
     """
     for attempt in range(RESTS):
         repetition = FRESH + attempt  # so that the next point finds none of these prompts in a cache
-        alone = msgspec.structs.replace(run, **ONE_BY_ONE, repetition=repetition)
+        alone = replace(
+            run, load=Clients(), num_requests=2, warmup=0, probe_rate=0.0, repetition=repetition
+        )  # a conversation's first requests will do
         workload = build_workload(alone, tokenizer, context_of(server, settings))
         outcome = run_load(alone, workload, server.target(alone), parts_of(point), 1)
-        took = [metrics.e2e_s(r) or 0.0 for r in outcome.results if r.phase == "measured" and not r.error]
+        took = [latency.e2e_s(r) or 0.0 for r in outcome.results if r.phase == "measured" and not r.error]
         if len(took) < 2 or took[0] <= AT_REST * took[1]:
             return
-
-
-def enough(point: Point, points: list[Point], settings: Settings, log: Log | None = None) -> str | None:
-    """Why the runs of this point's load before it (and this log of it) are enough for --target_ci; else None."""
-    if not settings.target_ci:
-        return None
-    runs = runs_before(point, points) + ([log] if log and log.status == "ok" else [])
-    return why_stop(runs, settings.target_ci, settings.min_runs, settings.max_runs)
 
 
 def measure_point(point: Point, server: Server, settings: Settings, tokenizer: Tokenizer) -> Log:
@@ -116,7 +57,7 @@ def measure_point(point: Point, server: Server, settings: Settings, tokenizer: T
         check_lengths(run, context)
         workload = build_workload(run, tokenizer, context)
         server.empty_cache()
-        workers = settings.num_workers or default_workers(run.num_clients, run.request_rate or 0.0)
+        workers = settings.execution.num_workers or default_workers(run.load)
         before = server.cache_counters()
         outcome = run_load(run, workload, server.target(run), parts_of(point), workers)
     except InputError as error:  # it cannot be as asked, which others may
@@ -124,7 +65,9 @@ def measure_point(point: Point, server: Server, settings: Settings, tokenizer: T
     except OSError as error:  # a full disk
         return not_measured(point, error.strerror or str(error))
     results = with_token_counts(outcome.results, tokenizer)
-    failure = outcome.failure or why_failed(run, results, outcome.quality, settings.max_failed_share, server.check)
+    failure = outcome.failure or why_failed(
+        run, results, outcome.quality, settings.execution.max_failed_share, server.check
+    )
     about = {
         "workload_sha256": workload.sha256,
         "workload_remark": workload.remark,

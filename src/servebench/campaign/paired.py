@@ -19,7 +19,7 @@ from servebench.cli import commandline, keys
 from servebench.cli.signals import ends_on_signals
 from servebench.errors import InputError
 from servebench.plan import arguments
-from servebench.servers.launch import end_with_parent
+from servebench.servers.process_group import end_with_parent
 
 DRIVER = Path(__file__).parents[3] / "run_benchmark.py"
 
@@ -47,22 +47,22 @@ def driven(command: list[str], env: dict[str, str]) -> int:
 def results_of(words: list[str]) -> Path:
     """Where the logs of these options go. Raises InputError or SystemExit for what cannot work."""
     settings = arguments.parse(words)
-    if settings.dry_run:
+    if settings.execution.dry_run:
         raise InputError("runs in turn have no plan of their own; give --dry_run to run_benchmark.py")
-    return settings.out_json_dir / settings.backend
+    return settings.folder
 
 
 def main() -> int:
     parser = commandline.Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("a", metavar='"OPTIONS OF A"')
-    parser.add_argument("b", metavar='"OPTIONS OF B"')
+    parser.add_argument("a", type=commandline.words_in_quotes, metavar='"OPTIONS OF A"')
+    parser.add_argument("b", type=commandline.words_in_quotes, metavar='"OPTIONS OF B"')
     parser.add_argument("--runs", type=commandline.COUNT, default=6, metavar="N", help="of each [6]")
     keys.hide_own_keys()
     args, common = parser.parse_known_args()
-    seed = [] if "--seed" in " ".join([args.a, args.b, *common]) else ["--seed", "0"]  # both are asked the same
-    a, b = ([*common, *seed, *arguments.split(own, "the options of A and B")] for own in (args.a, args.b))
+    seed = [] if "--seed" in " ".join([*args.a, *args.b, *common]) else ["--seed", "0"]  # both are asked the same
+    a, b = ([*common, *seed, *own] for own in (args.a, args.b))
     folders = [results_of(a), results_of(b)]
     if folders[0] == folders[1]:
         raise InputError(f"both would write to {folders[0]}; give one of them another --out_json_dir")

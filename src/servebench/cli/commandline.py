@@ -6,13 +6,17 @@ import argparse
 import codecs
 import io
 import os
+import re
+import shlex
 import sys
 from collections.abc import Callable
 from errno import EDQUOT, ENOSPC
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from servebench.errors import InputError
+import msgspec
+
+from servebench.errors import InputError, ServerFailed
 
 
 class Parser(argparse.ArgumentParser):
@@ -60,6 +64,48 @@ def folder(text: str) -> Path:
     return Path(text)
 
 
+def share(text: str, least: float = 0) -> float:
+    """An argparse type: `5%` or `0.05`, at most all of it."""
+    of_hundred, of_one = number(float, 100 * least, 100), number(float, least, 1)
+    return of_hundred(text[:-1]) / 100 if text.endswith("%") else of_one(text)
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """An argparse type: a JSON object."""
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except msgspec.MsgspecError as error:
+        raise argparse.ArgumentTypeError(f"it is not a JSON object: {error}") from error
+
+
+def header(text: str) -> tuple[str, str]:
+    """An argparse type: `NAME:VALUE`. What it says does not show the value, which may be a key."""
+    name, colon, value = (part.strip() for part in text.partition(":"))
+    if not (colon and re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII)):
+        raise argparse.ArgumentTypeError("one of them is not NAME:VALUE")
+    if not (value.isprintable() and all(ord(sign) < 256 for sign in value)):
+        raise argparse.ArgumentTypeError(f"the value of {name} has a sign that no header can carry")
+    if name.lower() in ("content-length", "transfer-encoding"):
+        raise argparse.ArgumentTypeError(f"{name} follows from the request; leave it out")
+    return name, value
+
+
+def tokens_and_groups(text: str) -> tuple[int, int]:
+    """An argparse type: `TOKENS:GROUPS`."""
+    tokens, colon, groups = text.partition(":")
+    if not (colon and tokens.isdecimal() and groups.isdecimal() and int(tokens) and int(groups)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not TOKENS:GROUPS, such as 512:4")
+    return int(tokens), int(groups)
+
+
+def words_in_quotes(text: str) -> tuple[str, ...]:
+    """An argparse type: words as a shell reads them."""
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}; quote it as in a shell") from error
+
+
 def plainly(error: UnicodeError) -> tuple[str, int]:
     """A handler of what a terminal cannot show: the plain sign that is meant, or a question mark."""
     assert isinstance(error, UnicodeEncodeError)
@@ -80,6 +126,9 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     except InputError as error:
         print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
         sys.exit(2)
+    except ServerFailed as failure:
+        print(f"the server did not start: {failure}\n{failure.log_tail}", file=sys.stderr)
+        sys.exit(1)
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still writes at its end
         sys.exit(1)

@@ -1,1 +1,1 @@
-"""What the plot scripts share: pages, curves, labels and themes."""
+"""What the plot scripts share: from logs to the curves of each figure, drawing them, and the page around them."""

@@ -1,11 +1,10 @@
-"""Labels of points that cover nothing: each goes to the free side of its point, or goes away where none is free.
+"""Labels of points that cover nothing: each goes to a free side of its point, or is hidden where no side is free.
 
 Crowded ends of curves are why: at saturation five client counts lie within a few pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import pairwise, product
 
 import numpy as np
@@ -13,17 +12,17 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.text import Annotation
 
-LABEL, WARNING = "label", "warning"  # a warning is moved, but never goes away
+LABEL, WARNING = "label", "warning"  # a warning is moved, but never hidden
 SIDES = [(1, 1), (-1, 1), (1, -1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1)]
-DISTANCES_PT = (4.0, 9.0, 24.0)  # from a point's middle to its label's nearest edge; the last for warnings
+DISTANCES_PT = {LABEL: (4.0, 9.0), WARNING: (4.0, 9.0, 24.0)}  # from a point to its label's nearest edge
 COVERED, TOUCHING = 1, 100  # cost of a piece of line or a marker below a label; of another label, or of the edge
-TOO_MUCH = 4  # a label that would cover so much goes away
+TOO_MUCH = 4  # a label that costs so much is hidden
 
 
 def add(ax: Axes, text: str, at: tuple[float, float], kind: str = LABEL, color: str | None = None) -> None:
     """Write beside a point; `place` finds the side when everything is drawn."""
-    look = {"ha": "center", "va": "center", "fontsize": 8, "gid": kind} | ({"color": color} if color else {})
-    ax.annotate(text, at, (0, 9), textcoords="offset points", **look)  # type: ignore[arg-type]
+    style = {"ha": "center", "va": "center", "fontsize": 8, "gid": kind} | ({"color": color} if color else {})
+    ax.annotate(text, at, (0, 9), textcoords="offset points", **style)  # type: ignore[arg-type]
 
 
 def of(ax: Axes) -> list[Annotation]:
@@ -35,37 +34,34 @@ def place(ax: Axes) -> None:
     """Move every label of the axes; warnings choose first, then the last point of a curve before the first."""
     drawn, placed = _drawn(ax), np.empty((0, 4))
     for label in sorted(reversed(of(ax)), key=lambda label: label.get_gid() != WARNING):
-        warning = label.get_gid() == WARNING
-        boxes = _boxes(ax, label, DISTANCES_PT if warning else DISTANCES_PT[:2])
+        boxes = _boxes(ax, label)
         costs = {
             offset: _cost(ax, box, drawn, placed) + number // len(SIDES)  # the nearer is the better
             for number, (offset, box) in enumerate(boxes.items())
         }
         best = min(costs, key=lambda offset: costs[offset])
-        if costs[best] >= TOO_MUCH and not warning:
+        if costs[best] >= TOO_MUCH and label.get_gid() != WARNING:
             label.set_visible(False)
         else:
             label.xyann = best
             placed = np.vstack([placed, boxes[best]])
 
 
-def _boxes(ax: Axes, label: Annotation, distances_pt: Iterable[float]) -> dict[tuple[float, float], np.ndarray]:
+def _boxes(ax: Axes, label: Annotation) -> dict[tuple[float, float], np.ndarray]:
     """Where a label could lie, the nearest first: its middle from its point in pt -> x0, y0, x1, y1 in pixels."""
     pixels, extent = ax.figure.dpi / 72, label.get_window_extent()
     point, half = ax.transData.transform(label.xy), np.array([extent.width, extent.height]) / 2
     boxes = {}
-    for far, (x, y) in product(distances_pt, SIDES):
-        gap = np.array([far, far * (0.6 if x else 1)])
-        offset = (x, y) * (half / pixels + gap)
-        middle = point + offset * pixels
-        boxes[float(offset[0]), float(offset[1])] = np.concatenate([middle - half, middle + half])
+    for far, (x, y) in product(DISTANCES_PT[str(label.get_gid())], SIDES):
+        offset = (x, y) * (half / pixels + np.array([far, far * (0.6 if x else 1)]))
+        boxes[float(offset[0]), float(offset[1])] = _around(point + offset * pixels, half)
     return boxes
 
 
-def _cost(ax: Axes, box: np.ndarray, drawn: np.ndarray, placed: np.ndarray) -> float:
+def _cost(ax: Axes, box: np.ndarray, drawn: np.ndarray, placed: np.ndarray) -> int:
     x0, y0, x1, y1 = ax.bbox.extents
-    outside = box[0] < x0 or box[1] < y0 or box[2] > x1 + 4 or box[3] > y1 + 4
-    return float(COVERED * _overlaps(box, drawn) + TOUCHING * (_overlaps(box, placed) + outside))
+    outside = bool(box[0] < x0 or box[1] < y0 or box[2] > x1 + 4 or box[3] > y1 + 4)
+    return COVERED * _overlaps(box, drawn) + TOUCHING * (_overlaps(box, placed) + outside)
 
 
 def _overlaps(box: np.ndarray, others: np.ndarray) -> int:
@@ -89,5 +85,6 @@ def _along(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.linspace(a, b, max(2, int(np.hypot(*(b - a)) / 4)))
 
 
-def _around(middles: np.ndarray, half: float) -> np.ndarray:
-    return np.hstack([middles - half, middles + half])
+def _around(middles: np.ndarray, half: float | np.ndarray) -> np.ndarray:
+    """Boxes with these middles. Shape (..., 4)."""
+    return np.concatenate([middles - half, middles + half], axis=-1)

@@ -1,15 +1,15 @@
-"""What an OpenAI-compatible answer says: its content events, their tokens and times, how it ended.
+"""The meaning of an answer: its content events, their tokens and times, and how it ended.
 
-A content event carries text, reasoning, a tool call or a refusal; role-only, empty, usage-only and `[DONE]`
-events do not count. Tokens whose event showed nothing (half a UTF-8 character) belong to the next content event,
-or at the end to the last. Reasoning that no event shows was generated, but came in no event.
+A content event carries text, reasoning, a tool call or a refusal; role-only, empty, usage-only and `[DONE]` events
+do not count. Tokens of an event without text (half a UTF-8 character) belong to the next content event, or at the
+end to the last. Reasoning that is hidden was generated, but came in no event.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from servebench.cli.keys import hide_in_url
 from servebench.errors import HttpError
@@ -20,16 +20,17 @@ from servebench.load.chunks import (
     REASONING,
     UNREADABLE,
     Chunk,
-    Stop,
+    EndOfAnswer,
     Usage,
-    complaint,
     decode_chunk,
-    refuse_complaint,
-    second_look,
-    shown,
+    decode_tolerantly,
+    excerpt,
+    raise_server_error,
+    server_error,
     tolerant_json,
 )
 from servebench.load.http import Answer
+from servebench.load.protocol import Form
 
 if TYPE_CHECKING:
     from servebench.load.http2 import Http2Answer
@@ -38,26 +39,24 @@ FAILED = ("abort", "aborted", "error", "failed", "cancelled", "canceled")  # fin
 EMPTY = "empty answer: no text and no tokens"
 CUT = "the stream ended without finish_reason, [DONE] and final usage: something on the way cut it off"
 
-# How an answer comes: streamed, as one object, as Azure ML's score, as gRPC messages of DeepSpeed-MII (streamed
-# or as one).
-Form = Literal["events", "object", "score", "mii", "mii_whole"]
-STREAMED: tuple[Form, ...] = ("events", "mii")
-Event = tuple[int, str, int | None, int]  # index of its piece; text; tokens so far, if the server says; what it is
+Event = tuple[
+    int, str, int | None, int
+]  # index of its segment; text; tokens so far, if the server says; what it is
 
 
 class Reading(NamedTuple):
-    """An answer's meaning; lists are one entry a content event."""
+    """What an answer means; lists have one entry for each content event."""
 
-    piece: list[int]
+    segments: list[int]  # index of the segment that each event came with
     texts: list[str]
     tokens: list[int]
     token_source: str
     usage: Usage | None
     finish_reason: str | None
     error: str | None
-    generated: int = 0  # tokens, those that came in no event too
-    first_answer_event: int | None = None  # index of the first that is not reasoning
-    told: bool = False  # the server itself says `error`, which explains whatever broke after it
+    generated: int = 0  # tokens, with those that came in no event
+    first_answer_event: int | None = None  # index of the first event that is not reasoning
+    from_server: bool = False  # `error` is the server's own, and explains whatever broke after it
 
 
 def read(answer: Answer | Http2Answer, form: Form) -> Reading:
@@ -70,57 +69,53 @@ def read(answer: Answer | Http2Answer, form: Form) -> Reading:
     except HttpError as error:
         broken = str(error)
     if not isinstance(answer, Answer):
-        reading = _replied(answer.body)
+        reading = _read_mii(answer.body)
     elif answer.status and answer.status != 200:
-        return _failed(_refusal(answer), told=True)
-    elif streamed:
-        begun = sse.split(answer.body[:first])
-        payloads = [*begun, *skimmed, *sse.split(answer.body[first:])]
-        reading = _meaning(payloads, answer.complete) if payloads else _no_stream(answer)
+        return _failed(_http_error(answer), from_server=True)
+    elif streamed and (payloads := [*sse.split(answer.body[:first]), *skimmed, *sse.split(answer.body[first:])]):
+        reading = _read_chunks(payloads, answer.complete)
+    elif not (whole := answer.whole()):
+        reading = _failed(EMPTY)
     else:
-        reading = _one(answer, form)
-    return reading._replace(error=broken) if broken and not reading.told else reading
+        reading = _no_stream(answer, whole) if streamed else _read_whole(answer, whole, form)
+    return reading._replace(error=broken) if broken and not reading.from_server else reading
 
 
-def _failed(error: str, told: bool = False) -> Reading:
-    return Reading([], [], [], "none", None, None, error, told=told)
+def _failed(error: str, from_server: bool = False) -> Reading:
+    return Reading([], [], [], "none", None, None, error, from_server=from_server)
 
 
-def _refusal(answer: Answer) -> str:
-    where, moved = f" for {answer.asked}" if answer.asked else "", answer.headers.get(b"location")
-    said = f"moved to {_address(moved)}; give that URL. " if moved and 300 <= answer.status < 400 else ""
-    return f"HTTP {answer.status}{where}: {said}{shown(answer.whole())}".rstrip(" .:")
+def _http_error(answer: Answer) -> str:
+    path, moved = f" for {answer.path}" if answer.path else "", answer.headers.get(b"location")
+    hint = f"moved to {_address(moved)}; give that URL. " if moved and 300 <= answer.status < 400 else ""
+    return f"HTTP {answer.status}{path}: {hint}{excerpt(answer.whole())}".rstrip(" .:")
 
 
 def _address(location: bytes) -> str:
     """Without its user and its query, which may hold secrets."""
-    return hide_in_url(shown(location.partition(b"?")[0]))
+    return hide_in_url(excerpt(location.partition(b"?")[0]))
 
 
-# Answers that came as one, and what is neither that nor a stream.
+# Answers that came whole, and those that are neither whole nor a stream.
 
 
-def _one(answer: Answer, form: Form) -> Reading:
-    whole = answer.whole()
-    if not whole:
-        return _failed(EMPTY)
+def _read_whole(answer: Answer, whole: bytes, form: Form) -> Reading:
     try:
         value = tolerant_json(whole)
     except UNREADABLE:
         return _failed(f"not the JSON that was asked for; it is {_what_came(answer, whole)}")
     payload = (whole, answer.body[-1][1])
-    return _scored(value, payload) if form == "score" else _meaning([payload], answer.complete, streamed=False)
+    if form == "score":
+        return _read_score(value, payload)
+    return _read_chunks([payload], answer.complete, streamed=False)
 
 
-def _no_stream(answer: Answer) -> Reading:
+def _no_stream(answer: Answer, whole: bytes) -> Reading:
     """A body without any event."""
-    whole = answer.whole()
-    if not whole:
-        return _failed(EMPTY)
     try:
-        refuse_complaint(Chunk(), whole)
-    except Stop as stop:
-        return _failed(str(stop.error), told=True)
+        raise_server_error(Chunk(), whole)
+    except EndOfAnswer as end:
+        return _failed(str(end.error), from_server=True)
     return _failed(f"not the stream that was asked for; it is {_what_came(answer, whole)}")
 
 
@@ -139,135 +134,148 @@ def _what_came(answer: Answer, whole: bytes) -> str:
         hint = " (a stream; leave out --no_stream)"
     elif b'"choices"' in whole:
         hint = " (a whole answer; give --no_stream)"
-    return f"{kind or 'bytes without Content-Type'}{hint}: {shown(whole)}"
+    return f"{kind or 'bytes without Content-Type'}{hint}: {excerpt(whole)}"
 
 
-def _scored(value: Any, payload: tuple[bytes, int]) -> Reading:
+def _read_score(value: Any, payload: tuple[bytes, int]) -> Reading:
     """Azure ML's scoring format: the text, or a list of it, or objects with it under "0" or "output"."""
     for _ in range(3):
         value = value[0] if isinstance(value, list) and value else value
         value = value.get("0", value.get("output", value)) if isinstance(value, dict) else value
     if isinstance(value, str):
-        return _counted([(payload[1], value, None, ANSWER if value else NOTHING)], None, None, None)
-    return _failed(f"not a score: {shown(payload[0])}")
+        return _with_tokens([(payload[1], value, None, ANSWER if value else NOTHING)], None, None, None)
+    return _failed(f"not a score: {excerpt(payload[0])}")
 
 
 # Chunks.
 
 
 @dataclass
-class Heard:
-    """What the chunks of an answer said so far. `ended`: in a way that is an end."""
+class Content:
+    """What the chunks of an answer brought so far. `ended`: in a way that is an end."""
 
     ended: bool
     events: list[Event] = field(default_factory=list)
     usage: Usage | None = None
-    finish: str | None = None
+    finish_reason: str | None = None
 
 
-def _meaning(payloads: list[tuple[bytes, int]], complete: bool, streamed: bool = True) -> Reading:
-    heard, error, told = Heard(ended=not (streamed and complete)), None, False
+def _read_chunks(payloads: list[tuple[bytes, int]], complete: bool, streamed: bool = True) -> Reading:
+    content, error, from_server = Content(ended=not (streamed and complete)), None, False
     try:
-        _hear(payloads, heard)
-    except Stop as stop:  # not kept: with its traceback it would hold this frame, and no collector runs
-        error, told, heard.ended = stop.error, stop.told, True
-    if heard.finish and heard.finish.lower() in FAILED:
-        error, told = error or f"the server ended the answer with finish_reason {heard.finish}", True
-    error = error if told or complete else None  # else it was cut off inside a chunk
-    reading = _counted(heard.events, heard.usage, heard.finish, error, told)
-    if not (reading.piece or told or error):
-        return reading._replace(error=f"{reading.error}; it begins with: {shown(payloads[0][0])}")
-    return reading if reading.error or heard.ended or heard.finish else reading._replace(error=CUT)
+        _add_chunks(payloads, content)
+    except EndOfAnswer as end:  # not kept: its traceback would hold this frame, and no collector runs
+        error, from_server, content.ended = end.error, end.from_server, True
+    if content.finish_reason and content.finish_reason.lower() in FAILED:
+        error = error or f"the server ended the answer with finish_reason {content.finish_reason}"
+        from_server = True
+    error = error if from_server or complete else None  # else it was cut off inside a chunk
+    reading = _with_tokens(content.events, content.usage, content.finish_reason, error, from_server)
+    if not (reading.segments or from_server or error):
+        return reading._replace(error=f"{reading.error}; it begins with: {excerpt(payloads[0][0])}")
+    ended = content.ended or content.finish_reason
+    return reading if reading.error or ended else reading._replace(error=CUT)
 
 
-def _hear(payloads: list[tuple[bytes, int]], heard: Heard) -> None:
-    """Raises Stop."""
-    add, ids = heard.events.append, 0
-    for data, piece in payloads:
+def _add_chunks(payloads: list[tuple[bytes, int]], content: Content) -> None:
+    """Raises EndOfAnswer."""
+    add, ids = content.events.append, 0
+    for data, segment in payloads:
         try:
             chunk = decode_chunk(data)
         except UNREADABLE as problem:
-            chunk = second_look(data, problem)
+            chunk = decode_tolerantly(data, problem)
         choices, so_far = chunk.choices, None
         if not choices or chunk.error:
-            refuse_complaint(chunk, data)
-            choices, heard.ended = choices or [], heard.ended or chunk.usage is not None
+            raise_server_error(chunk, data)
+            choices, content.ended = choices or [], content.ended or chunk.usage is not None
         if chunk.usage:
-            heard.usage = chunk.usage
+            content.usage = chunk.usage
             so_far = chunk.usage.completion_tokens
         for choice in choices:
             if choice.finish_reason:
-                heard.finish = choice.finish_reason
+                content.finish_reason = choice.finish_reason
                 if choice.error:
-                    raise complaint(choice.error)
+                    raise server_error(choice.error)
             if choice.token_ids:
                 ids += len(choice.token_ids)
             text, kind = choice.text, ANSWER
             if not text:
-                text, kind = choice.said()
-            add((piece, text, so_far or ids or None, kind))
+                text, kind = choice.content()
+            add((segment, text, so_far or ids or None, kind))
 
 
-def _replied(body: list[tuple[bytes, int]]) -> Reading:
+def _read_mii(body: list[tuple[bytes, int]]) -> Reading:
     """DeepSpeed-MII's replies. A reply that is not the last is a token; the last has no text, or all of it.
 
-    They are counted here, since MII's own count starts anew when it has thrown a request out of a full cache.
+    They are counted here, since MII's own count starts again when it has thrown a request out of a full cache.
     """
     events: list[Event] = []
     prompt_tokens = tokens = 0
-    finish = error = None
-    for message, piece in mii.messages(body):
+    finish_reason = error = None
+    for message, segment in mii.messages(body):
         try:
             reply = mii.decode(message)
         except ValueError as problem:
             error = str(problem)
             break
-        finish, prompt_tokens = reply.finish_reason, prompt_tokens or reply.prompt_tokens
-        tokens += 1 if finish is None else reply.generated_tokens if reply.text else 0
-        events.append((piece, reply.text, tokens, ANSWER if reply.text else NOTHING))
-    return _counted(events, Usage(prompt_tokens, tokens), finish, error)
+        finish_reason, prompt_tokens = reply.finish_reason, prompt_tokens or reply.prompt_tokens
+        tokens += 1 if finish_reason is None else reply.generated_tokens if reply.text else 0
+        events.append((segment, reply.text, tokens, ANSWER if reply.text else NOTHING))
+    return _with_tokens(events, Usage(prompt_tokens, tokens), finish_reason, error)
 
 
 # Tokens.
 
 
-def _counted(
-    events: list[Event], usage: Usage | None, finish: str | None, error: str | None, told: bool = False
+def _with_tokens(
+    events: list[Event],
+    usage: Usage | None,
+    finish_reason: str | None,
+    error: str | None,
+    from_server: bool = False,
 ) -> Reading:
     content = [event for event in events if event[3]]
-    if not content:  # an answer of tokens that have no text: what brought tokens stands for content
+    if not content:  # an answer of tokens without text: what brought tokens stands for content
         steps = pairwise([(0, "", 0, NOTHING), *events])
         content = [now for before, now in steps if (now[2] or 0) > (before[2] or 0)]
     tokens, hidden, source = _tokens(content, events[-1][2] if events else None, usage)
-    error = error or (None if content else _empty(usage))
-    first_answer = next((i for i, event in enumerate(content) if event[3] != REASONING), None)
-    at, texts = [event[0] for event in content], [event[1] for event in content]
-    generated = sum(tokens) + hidden
-    return Reading(at, texts, tokens, source, usage, finish, error, generated, first_answer, told)
+    return Reading(
+        segments=[event[0] for event in content],
+        texts=[event[1] for event in content],
+        tokens=tokens,
+        token_source=source,
+        usage=usage,
+        finish_reason=finish_reason,
+        error=error or (None if content else _empty(usage)),
+        generated=sum(tokens) + hidden,
+        first_answer_event=next((i for i, event in enumerate(content) if event[3] != REASONING), None),
+        from_server=from_server,
+    )
 
 
 def _empty(usage: Usage | None) -> str:
     if not usage or not usage.completion_tokens:
         return EMPTY
-    count, reasoning = usage.completion_tokens, usage.reasoned()
+    count, reasoning = usage.completion_tokens, usage.reasoning()
     of_them = f", {reasoning} of them reasoning that is not shown" if reasoning else ""
     return f"empty answer: the server counts {count} tokens{of_them}, but sent no text; is --api right?"
 
 
 def _tokens(content: list[Event], last_count: int | None, usage: Usage | None) -> tuple[list[int], int, str]:
-    """Tokens of each content event, those that came in none, and where the counts come from."""
+    """Tokens of each content event, those that came in no event, and where the counts come from."""
     if not content:
         return [], 0, "none"
     total = usage.completion_tokens if usage else last_count
     if not total:
         return [1] * len(content), 0, "events"
-    reasoning, left_out = (usage.reasoned() or 0, usage.left_out()) if usage else (0, 0)
-    total += left_out
+    reasoning, uncounted = (usage.reasoning() or 0, usage.uncounted_reasoning()) if usage else (0, 0)
+    total += uncounted
     thoughts = sum(event[3] >= REASONING for event in content) if reasoning else 0
     hidden = 0 if thoughts else min(reasoning, max(0, total - len(content)))
     total -= hidden
     so_far = [tokens for _, _, tokens, _ in content if tokens is not None]
-    if len(so_far) == len(content) and not (thoughts and left_out):
+    if len(so_far) == len(content) and not (thoughts and uncounted):
         if so_far[0] > hidden:  # the first count includes it
             so_far = [tokens - hidden for tokens in so_far]
         so_far = list(accumulate([*so_far[:-1], max(total, so_far[-1])], max, initial=0))
@@ -279,7 +287,7 @@ def _tokens(content: list[Event], last_count: int | None, usage: Usage | None) -
 
 
 def _spread(content: list[Event], total: int, reasoning: int) -> list[int]:
-    """Split the total over what was said, its reasoning apart where the server counts that."""
+    """Split the total over the text; where the server counts reasoning, split that apart from the rest."""
     thoughts = [len(text) for _, text, _, kind in content if kind == REASONING]
     rest = [len(text) for _, text, _, kind in content if kind != REASONING]
     if not (thoughts and rest and 0 < reasoning < total):
@@ -289,7 +297,7 @@ def _spread(content: list[Event], total: int, reasoning: int) -> list[int]:
 
 
 def _shares(total: int, weights: list[int]) -> list[int]:
-    """Split total into whole numbers as the weights go, but where there are enough each gets one at least."""
+    """Split total into whole numbers in proportion to weights; where there are enough, each gets at least one."""
     if total == len(weights):
         return [1] * total
     parts = _at_least_one(total, weights if any(weights) else [1] * len(weights))
@@ -299,7 +307,7 @@ def _shares(total: int, weights: list[int]) -> list[int]:
 
 
 def _at_least_one(total: int, weights: list[int]) -> list[float]:
-    """The parts before they are rounded: who would get less than one gets one, and the others share the rest."""
+    """Parts that are not rounded yet: whoever would get less than one gets one, the others share the rest."""
     least, small = float(total > len(weights)), -1.0  # weights up to `small` get the least
     while True:
         left = [weight for weight in weights if weight > small]

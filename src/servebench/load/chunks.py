@@ -1,6 +1,7 @@
-"""What one chunk of an OpenAI-compatible answer says, as strictly as it must be and as tolerantly as it may.
+"""One chunk of an OpenAI-compatible answer: its text, usage and errors.
 
-Nearly every chunk is decoded by its types alone. What fails that, or has no choices, gets a second look.
+Nearly every chunk is decoded by its types alone. One that fails that, or has no choices, is looked at again with
+more tolerance.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from typing import Annotated, Any
 
 import msgspec
 
-NOTHING, ANSWER, REASONING, BOTH = range(4)  # what an event carries
-THINKING = ("thinking", "reasoning")  # types of parts that are reasoning
-MARKS = ("type", "id", "index")  # of parts and tool calls; they are no tokens
-COMPLAINTS = ("error", "errors", "error_code", "error_message", "error_msg", "message", "msg", "detail")
+NOTHING, ANSWER, REASONING, BOTH = range(4)  # what the text of an event is
+REASONING_PARTS = ("thinking", "reasoning")  # types of parts
+NOT_TEXT = ("type", "id", "index")  # fields of parts and tool calls that are not made of tokens
+ERROR_FIELDS = ("error", "errors", "error_code", "error_message", "error_msg", "message", "msg", "detail")
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -24,7 +25,7 @@ class Delta(msgspec.Struct, gc=False):
     reasoning: Any = None  # vLLM, OpenRouter
     refusal: Any = None
     tool_calls: Any = None
-    function_call: Any = None  # what tool_calls were at first
+    function_call: Any = None  # the older form of tool_calls
 
 
 class Choice(msgspec.Struct, gc=False):
@@ -33,10 +34,10 @@ class Choice(msgspec.Struct, gc=False):
     message: Delta | None = None
     finish_reason: str | None = None
     token_ids: list[int] | None = None
-    error: Any = None  # OpenRouter's place for it
+    error: Any = None  # where OpenRouter puts it
 
-    def said(self) -> tuple[str, int]:
-        """What a chat says in it, and what that is; a tool call counts also where it has no text yet."""
+    def content(self) -> tuple[str, int]:
+        """The text of a chat, and what it is. A tool call is content also where it has no text yet."""
         delta = self.delta or self.message
         if delta is None:
             return "", NOTHING
@@ -54,13 +55,13 @@ class Choice(msgspec.Struct, gc=False):
 
 
 def _is_thinking(part: Any) -> bool:
-    return isinstance(part, dict) and part.get("type") in THINKING
+    return isinstance(part, dict) and part.get("type") in REASONING_PARTS
 
 
 def _text_of(part: Any) -> str:
-    """Everything that a part or a tool call says, one after the other."""
+    """All the text of a part or a tool call."""
     if isinstance(part, dict):
-        part = [value for name, value in part.items() if name not in MARKS]
+        part = [value for name, value in part.items() if name not in NOT_TEXT]
     if isinstance(part, list):
         return "".join(map(_text_of, part))
     return "" if part is None else str(part)
@@ -78,17 +79,17 @@ class Usage(msgspec.Struct, gc=False):
     prompt_tokens: Count = 0
     completion_tokens: Count = 0
     total_tokens: int = 0
-    reasoning_tokens: Count | None = None  # SGLang's place for them
+    reasoning_tokens: Count | None = None  # where SGLang puts them
     prompt_tokens_details: PromptDetails | None = None
     completion_tokens_details: CompletionDetails | None = None
 
-    def reasoned(self) -> int | None:
+    def reasoning(self) -> int | None:
         details = self.completion_tokens_details
         return self.reasoning_tokens if details is None else details.reasoning_tokens
 
-    def left_out(self) -> int:
+    def uncounted_reasoning(self) -> int:
         """Reasoning tokens that completion_tokens does not include (xAI's, Gemini's)."""
-        reasoning = self.reasoned() or 0
+        reasoning = self.reasoning() or 0
         apart = self.total_tokens == self.prompt_tokens + self.completion_tokens + reasoning
         return reasoning if apart or reasoning > self.completion_tokens else 0
 
@@ -104,38 +105,38 @@ decode_leniently = msgspec.json.Decoder(Chunk, strict=False).decode
 UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
-class Stop(Exception):
-    """Nothing is to be read after this chunk: `[DONE]`, or what is wrong (told by the server itself, or ours)."""
+class EndOfAnswer(Exception):
+    """Nothing is read after this chunk: it is `[DONE]`, or has an error (the server's own words, or ours)."""
 
-    def __init__(self, error: str | None = None, told: bool = False) -> None:
-        self.error, self.told = error, told
+    def __init__(self, error: str | None = None, from_server: bool = False) -> None:
+        self.error, self.from_server = error, from_server
 
 
-def second_look(data: bytes, problem: Exception) -> Chunk:
-    """A chunk that is not quite what it should be. Raises Stop at `[DONE]`, and where it cannot be understood.
+def decode_tolerantly(data: bytes, problem: Exception) -> Chunk:
+    """A chunk that is not quite what it should be. Raises EndOfAnswer at `[DONE]`, and where it makes no sense.
 
-    Counts may be written as texts or fractions; a usage that counts nothing does not void the answer.
+    Counts may be written as texts or fractions. An invalid usage is ignored.
     """
     if data.strip() == b"[DONE]":
-        raise Stop
+        raise EndOfAnswer
     try:
         value = tolerant_json(data) or {}
         try:
-            return _leniently(value)
+            return _convert(value)
         except msgspec.ValidationError:
             if not (isinstance(value, dict) and "usage" in value):
                 raise
-            return _leniently({name: part for name, part in value.items() if name != "usage"})
+            return _convert({name: part for name, part in value.items() if name != "usage"})
     except UNREADABLE:
-        raise Stop(f"not a completion chunk: {problem}: {shown(data)}") from None
+        raise EndOfAnswer(f"not a completion chunk: {problem}: {excerpt(data)}") from None
 
 
-def _leniently(value: Any) -> Chunk:
+def _convert(value: Any) -> Chunk:
     return decode_leniently(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
 
 
 def tolerant_json(data: bytes) -> Any:
-    """JSON that may hold half UTF-8 characters, lone surrogates, NaN; its nulls are left out. Else UNREADABLE."""
+    """JSON without its nulls. It may hold half UTF-8 characters, lone surrogates, NaN. Raises UNREADABLE."""
     text = data.decode(errors="replace")
     return json.loads(text, strict=False, parse_constant=lambda _: None, object_pairs_hook=_without_nulls)
 
@@ -145,29 +146,28 @@ def _without_nulls(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return {name: lists.get(name, value) for name, value in pairs if value is not None}
 
 
-def refuse_complaint(chunk: Chunk, data: bytes) -> None:
-    """Raises Stop if this chunk, without choices or with an error, says that something went wrong."""
-    said = chunk.error
-    if not said and not chunk.usage and chunk.choices is None:
-        value = object_of(data)
-        said = value if complains(value) else None
-    if said:
-        raise complaint(said)
+def raise_server_error(chunk: Chunk, data: bytes) -> None:
+    """Raises EndOfAnswer if this chunk, without choices or with an error, says that something went wrong."""
+    error = chunk.error
+    if not error and not chunk.usage and chunk.choices is None:
+        value = json_object(data)
+        error = value if is_error(value) else None
+    if error:
+        raise server_error(error)
 
 
-def complains(value: dict[str, Any]) -> bool:
-    """Does this object, no chunk of an answer, say that something went wrong? (A message may be another API's.)"""
-    answers = "choices" in value or isinstance(value.get("message"), dict)
-    return not answers and any(value.get(name) for name in COMPLAINTS)
+def is_error(value: dict[str, Any]) -> bool:
+    """Does this object say that something went wrong?"""
+    is_answer = "choices" in value or isinstance(value.get("message"), dict)  # `message` of another API
+    return not is_answer and any(value.get(name) for name in ERROR_FIELDS)
 
 
-def complaint(said: Any) -> Stop:
-    """The server's own words."""
-    return Stop(f"error inside the answer: {shown(msgspec.json.encode(said))}", told=True)
+def server_error(error: Any) -> EndOfAnswer:
+    return EndOfAnswer(f"error inside the answer: {excerpt(msgspec.json.encode(error))}", from_server=True)
 
 
-def object_of(data: bytes) -> dict[str, Any]:
-    """The JSON object that data is, without what is null in it; empty where it is none."""
+def json_object(data: bytes) -> dict[str, Any]:
+    """A JSON object without its nulls; empty where data is something else."""
     try:
         value = tolerant_json(data)
     except UNREADABLE:
@@ -175,7 +175,7 @@ def object_of(data: bytes) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def shown(data: bytes) -> str:
-    """Its first bytes, on one line, harmless to a terminal."""
+def excerpt(data: bytes) -> str:
+    """The first bytes, on one line, harmless to a terminal."""
     text = " ".join(data[:300].decode(errors="replace").split())
     return "".join(c if c.isprintable() else "\ufffd" for c in text)

@@ -1,63 +1,81 @@
-"""One closed-loop client: a connection, and the request that is in flight on it."""
+"""One client: a connection, and the request that is in flight on it."""
 
 from __future__ import annotations
 
 import select
+from collections.abc import Callable
+from enum import Enum
 from time import time_ns
-from typing import TYPE_CHECKING
 
 from servebench.errors import HttpError
 from servebench.load import retry
 from servebench.load.exchange import Exchange
-from servebench.load.http import Answer
-from servebench.load.read_loop import stream
+from servebench.load.protocol import Job, Task
+from servebench.load.read_loop import Poller
 from servebench.load.route import Route
-from servebench.load.wire import Connection, Piece, State, open_connection
+from servebench.load.wire import Connection, Segment, open_connection
 from servebench.log.schema import Phase
-
-if TYPE_CHECKING:
-    from servebench.load.http2 import Http2Answer
-    from servebench.load.protocol import Job
-    from servebench.load.worker import Worker
 
 PAUSE_NS = 100_000_000  # after a failure, so that a dead server does not eat all requests in an instant
 NEXT_ADDRESS_S = 3.0  # for a connect, while there are other addresses to try
+MAX_RESENDS = 3  # of a request that did not reach the server
+
+
+class State(Enum):
+    """What a client's connection is doing."""
+
+    CLOSED = "closed"
+    CONNECTING = "connecting"
+    HANDSHAKING = "handshaking"
+    IDLE = "idle"
+    SENDING = "sending"
+    RECEIVING = "receiving"
+
 
 RECEIVING = State.RECEIVING  # asked for at every event; an attribute of an Enum is slow to look up
 
 
 class Client:
-    """Sends its next request when the last one ended. Driven by the worker's event loop through `on_ready`."""
+    """Sends one request after the other, and says how each of them ended. The event loop calls `on_ready`."""
 
-    def __init__(self, number: int, server: int, route: Route, worker: Worker):
-        self.number, self.server, self.endpoint, self.worker = number, server, route.endpoint, worker
-        self.route = route
+    def __init__(
+        self, number: int, route: Route, task: Task, poller: Poller, on_end: Callable[[Client, Exchange], None]
+    ) -> None:
+        self.number, self.server = number, route.server
+        self.route, self.task, self.poller, self.on_end = route, task, poller, on_end
+        self.pause_until_ns = 0
+
         self.state = State.CLOSED
         self.connection: Connection | None = None
+        self.address = 0  # of the endpoint's addresses: the one that was tried last
+        self.untried_addresses = 0
+        self.connect_begin_ns = 0
+        self.connect_ns = 0  # how long it took
+        self.reused = False  # has the connection brought an answer before?
+        self.acked_before = 0  # bytes that the server had confirmed before this request
+
         self.http = route.http()
-        self.job: Job | None = None
-        self.phase: Phase = "warmup"
-        self.answer: Answer | Http2Answer = self.http.answer()
-        self.due_ns = self.late_ns = self.sent_ns = self.connect_ns = self.started_ns = self.pause_until_ns = 0
-        self.attempt_ns = self.first_sent_ns = self.retry_at_ns = 0
-        self.resent = self.retries = self.acked_before = 0
-        self.at = self.untried = 0  # the address that was tried last, and how many may be tried yet
-        self.connection_used = False
+        self.exchange: Exchange | None = None  # the request in flight
+        self.answer = self.http.answer()
+        self.attempt_ns = 0  # when this attempt began
+        self.retry_at_ns = 0  # when the next one begins, if it waits for that
 
     # Connecting, always before a request is sent and outside of its latency.
 
     def open(self) -> None:
-        self.untried = len(self.endpoint.addresses)
+        self.untried_addresses = len(self.route.endpoint.addresses)
         self._connect()
 
     def _connect(self) -> None:
-        self.at, self.untried = self.route.at, self.untried - 1
-        self.started_ns = time_ns()
+        route = self.route
+        self.address, self.untried_addresses = route.address, self.untried_addresses - 1
+        self.connect_begin_ns = time_ns()
         self.state = State.CONNECTING
         try:
-            self.connection, self.http = open_connection(self.endpoint, self.at, self.route.tls), self.route.http()
-            self.answer = self.http.answer()
-            self.worker.watch(self.connection, select.EPOLLOUT, self.on_ready)
+            self.connection, http = open_connection(route.endpoint, self.address, route.tls), route.http()
+            if http is not self.http:
+                self.http, self.answer = http, http.answer()
+            self.poller.watch(self.connection, select.EPOLLOUT, self.on_ready)
             self._go_on_connecting()
         except OSError as error:
             self._cannot_connect(error)
@@ -67,117 +85,133 @@ class Client:
         if self.state is State.CONNECTING and self.connection.connect():
             self.state = State.HANDSHAKING
         if self.state is State.HANDSHAKING and self.connection.handshake():
-            self.connect_ns, self.connection_used = time_ns() - self.started_ns, False
+            self.connect_ns, self.reused = time_ns() - self.connect_begin_ns, False
             self.state = State.IDLE
-            self._pay()
-            if self.job:
-                self.send()
+            self._send_control()
+            if self.exchange:
+                self._send()
         if self.state in (State.HANDSHAKING, State.IDLE, State.RECEIVING):
             writing = self.state is State.HANDSHAKING and bool(self.connection.outgoing)
-            self.worker.watch(self.connection, select.EPOLLIN | (select.EPOLLOUT if writing else 0), self.on_ready)
+            self._watch(writing)
 
     def _cannot_connect(self, error: OSError) -> None:
         self.close()
-        self.route.refused(self.at)
-        if self.untried:
+        self.route.refused(self.address)
+        if self.untried_addresses:
             self._connect()
             return
         self.pause_until_ns = time_ns() + PAUSE_NS
-        if self.job:
-            self.sent_ns = time_ns()
-            self._end(f"cannot connect to {self.endpoint.netloc}: {error.strerror or error}")
+        if self.exchange:
+            self._set_sent()
+            self._end(f"cannot connect to {self.route.endpoint.netloc}: {error.strerror or error}")
 
-    def keep_time(self, now_ns: int, limit_s: float) -> None:
-        """Try again when it is time; end an attempt, or a connect of no request, longer than limit_s."""
+    def check_timeouts(self, now_ns: int) -> None:
+        """Retry when it is time; end an attempt, or a connect without a request, that takes too long."""
+        limit_s = self.task.request_timeout_s
         if self.retry_at_ns:
             if now_ns >= self.retry_at_ns:
                 self.retry_at_ns, self.attempt_ns = 0, now_ns
                 self.open()
-        elif self.job and now_ns - self.attempt_ns > limit_s * 1e9:
+        elif self.exchange and now_ns - self.attempt_ns > limit_s * 1e9:
             self.give_up(f"no end within {limit_s:g} s (--request_timeout)")
         elif self.state in (State.CONNECTING, State.HANDSHAKING):
-            limit_s = min(limit_s, NEXT_ADDRESS_S) if self.untried else limit_s
-            if now_ns - self.started_ns > limit_s * 1e9:
+            limit_s = min(limit_s, NEXT_ADDRESS_S) if self.untried_addresses else limit_s
+            if now_ns - self.connect_begin_ns > limit_s * 1e9:
                 self._cannot_connect(TimeoutError(0, f"no connection within {limit_s:g} s"))
 
     def close(self) -> None:
         if self.connection:
-            self.worker.forget(self.connection)
+            self.poller.forget(self.connection)
             self.connection.close()
         self.connection, self.state = None, State.CLOSED
 
-    # Requests.
+    def _watch(self, writing: bool = False) -> None:
+        assert self.connection
+        mask = select.EPOLLIN | select.EPOLLOUT if writing else select.EPOLLIN
+        self.poller.watch(self.connection, mask, self.on_ready)
+
+    # Sending.
 
     def start(self, job: Job, phase: Phase, due_ns: int) -> None:
         """Send this request, which is due since due_ns, as soon as there is a connection."""
-        self.job, self.phase, self.due_ns = job, phase, due_ns
-        self.resent = self.retries = self.first_sent_ns = 0
-        self.sent_ns = self.attempt_ns = time_ns()  # until it really is: what is stopped before counts from here
         self.answer = self.http.answer()
+        self.attempt_ns = now_ns = time_ns()
+        self.exchange = Exchange(job, phase, self.number, self.server, self.answer, now_ns, due_ns)
         if self.state is State.IDLE:
-            self.send()
+            self._send()
         elif self.state is State.CLOSED:
             self.open()
 
-    def send(self) -> None:
-        assert self.job and self.connection
-        self.acked_before = self.connection.bytes_acked() or 0 if self.connection_used else 0
-        self.connection.put(self.http.request(f"{self.worker.tag}-{self.job.id}", self.job.body))
+    def _send(self) -> None:
+        assert self.exchange and self.connection
+        job = self.exchange.job
+        self.acked_before = self.connection.bytes_acked() or 0 if self.reused else 0
+        self.connection.queue(self.http.request(f"{self.task.tag}-{job.id}", job.body))
         self.state = State.SENDING
-        self._go_on_sending()
+        self._flush()
 
-    def _go_on_sending(self) -> None:
+    def _send_control(self) -> None:
+        """Send what the protocol itself has to say: HTTP/2's settings, pings, more of a long request."""
+        control = self.http.control_bytes()
+        if self.connection and (control or self.connection.outgoing):
+            self.connection.queue(control)
+            self._flush()
+
+    def _flush(self) -> None:
         assert self.connection
-        self.sent_ns = time_ns()
+        if self.state is State.SENDING:
+            self._set_sent()
         try:
             done = self.connection.flush()
         except OSError as error:
             self.lost(error)
             return
-        if done and not self.http.waiting:
-            self.state = State.RECEIVING
-            reconnect_ns = 0 if self.connection_used else self.connect_ns
-            if not self.retries:
-                self.late_ns = max(0, self.sent_ns - self.due_ns - reconnect_ns)
-        self.worker.watch(self.connection, select.EPOLLIN | (0 if done else select.EPOLLOUT), self.on_ready)
+        if done and self.state is State.SENDING and not self.http.waiting:
+            self._sent()
+        self._watch(writing=not done)
 
-    def on_ready(self, floor_ns: int) -> None:
-        """The event loop found this client's socket ready; nothing had arrived before floor_ns."""
+    def _set_sent(self) -> None:
+        if self.exchange and not self.exchange.retries:
+            self.exchange.sent_ns = time_ns()
+
+    def _sent(self) -> None:
+        self.state = State.RECEIVING
+        exchange = self.exchange
+        if exchange and not exchange.retries:
+            reconnect_ns = 0 if self.reused else self.connect_ns
+            exchange.late_ns = max(0, exchange.sent_ns - exchange.due_ns - reconnect_ns)
+
+    # What the event loop calls.
+
+    def on_ready(self, earliest_ns: int) -> None:
+        """The socket is ready; nothing had arrived before earliest_ns."""
         if self.state is RECEIVING:
             if self.connection and self.connection.outgoing:
-                self._pay()
-            self._receive(floor_ns)
+                self._send_control()
+            self._read(earliest_ns)
         else:
-            self._go_on(floor_ns)
+            self._go_on(earliest_ns)
 
-    def _read_on(self, connection: Connection) -> None:
-        """Read the rest of the answer in the fast way, unless this read may have left something unread."""
-        self.worker.watch(connection, select.EPOLLIN, self.on_ready)
-        if not connection.behind_ns:
-            self.worker.streams[connection.sock.fileno()] = stream(self, connection)
-
-    def _go_on(self, floor_ns: int) -> None:
-        """The rest of what a ready socket can mean: connecting, sending, a close by the server."""
-        assert self.connection
+    def _go_on(self, earliest_ns: int) -> None:
+        """What else a ready socket can mean: to connect, to send, or that the server closed."""
         if self.state in (State.CONNECTING, State.HANDSHAKING):
             try:
                 self._go_on_connecting()
             except OSError as error:
                 self._cannot_connect(error)
-            return
-        if self.state is State.SENDING:
-            self._go_on_sending()
+        elif self.state is State.SENDING:
+            self._flush()
             if self.state is State.SENDING:
-                self._receive(floor_ns)
+                self._read(earliest_ns)
         elif self.state is State.IDLE:
-            self._look_while_idle(floor_ns)
+            self._read_while_idle(earliest_ns)
 
-    def _look_while_idle(self, floor_ns: int) -> None:
-        """The server closed, or sent what nobody asked for; or TLS has something of its own to say (a ticket)."""
+    def _read_while_idle(self, earliest_ns: int) -> None:
+        """The server closed, or sent what nobody asked for; or TLS or HTTP/2 has something to say (a ticket)."""
         assert self.connection
         try:
-            if self.http.idle(self.connection.read(floor_ns).data):
-                self._pay()
+            if self.http.on_idle_data(self.connection.read(earliest_ns).data):
+                self._send_control()
                 return
         except BlockingIOError:
             return
@@ -185,56 +219,41 @@ class Client:
             pass
         self.close()
 
-    def _receive(self, floor_ns: int) -> None:
-        """Read a piece of the answer."""
+    def _read(self, earliest_ns: int) -> None:
+        """Read a segment of the answer."""
         assert self.connection
         try:
-            piece = self.connection.read(floor_ns)
+            segment = self.connection.read(earliest_ns)
         except BlockingIOError:
             return
         except OSError as error:
             self.lost(error)
             return
-        self.take(piece)
+        self.receive(segment)
 
-    def take(self, piece: Piece) -> None:
-        if piece.data:
-            self.worker.note_lag(piece)
+    def receive(self, segment: Segment) -> None:
+        if segment.data:
+            self.poller.record_lag(segment)
         try:
-            if not piece.data:
+            if not segment.data:
                 self._closed_by_server()
-            elif self.answer.add(piece):
+            elif self.answer.add(segment):
                 self._end(None, keep=self.state is RECEIVING)  # else it came before the whole request was sent
             elif self.answer.chunked and self.state is RECEIVING and type(self.connection) is Connection:
-                self._read_on(self.connection)
+                self._stream(self.connection)
             else:
-                self._pay()
+                self._send_control()
         except HttpError as error:
             self._end(str(error), keep=False)
 
-    def _pay(self) -> None:
-        """Send what the protocol owes the server: HTTP/2's settings, pings, more of a long request."""
-        owed = self.http.owed()
-        if self.connection and (owed or self.connection.outgoing):
-            self.connection.put(owed)
-            if self.state is State.SENDING:
-                self._go_on_sending()
-            else:
-                self._flush()
-
-    def _flush(self) -> None:
-        assert self.connection
-        try:
-            done = self.connection.flush()
-        except OSError as error:
-            self.lost(error)
-            return
-        self.worker.watch(self.connection, select.EPOLLIN | (0 if done else select.EPOLLOUT), self.on_ready)
+    def _stream(self, connection: Connection) -> None:
+        """Have the rest of the answer read the fast way, unless this read may have left something unread."""
+        self._watch()
+        if not connection.unread_since_ns:
+            self.poller.add_stream(connection, self.answer.segments, self)
 
     def _closed_by_server(self) -> None:
-        if self.state is State.IDLE:
-            self.close()
-        elif self.answer.pieces:
+        if self.answer.segments:
             complete = self.answer.end_of_stream()
             self._end(None if complete else "the server closed the connection inside the answer", keep=False)
         else:
@@ -244,60 +263,58 @@ class Client:
         """The connection broke. A request that provably never reached the server is sent again."""
         assert self.connection
         acked = self.connection.bytes_acked()
-        reused = self.connection_used and not self.answer.pieces
-        if reused:
+        unanswered = self.reused and not self.answer.segments
+        if unanswered:
             self.route.reuse = False
-        if self.job and reused and acked is not None and acked == self.acked_before and self.resent < 3:
-            self.resent += 1
+        exchange = self.exchange
+        if not exchange:
+            self.close()
+        elif unanswered and acked is not None and acked == self.acked_before and exchange.resent < MAX_RESENDS:
+            exchange.resent += 1
             self.close()
             self.open()
-        elif self.job:
-            self._end(error.strerror or str(error), keep=False)
         else:
-            self.close()
+            self._end(error.strerror or str(error), keep=False)
 
-    def _end(self, error: str | None, keep: bool = True) -> None:
-        """Hand the exchange over, keep the connection if that may be, and ask for the next request."""
-        may_retry = self.retries < self.worker.task.max_retries and error != "cancelled"
-        if may_retry and retry.worth_it(error, self.answer.status):
-            self._try_again_later()
-            return
-        job, self.job = self.job, None
-        assert job
-        if self.connection and not (keep and self.answer.keep_alive() and self._may_be_reused()):
-            self.close()
-        elif self.connection:
-            self.state, self.connection_used = State.IDLE, True
-            self.worker.watch(self.connection, select.EPOLLIN, self.on_ready)
-        if error:
-            self.pause_until_ns = time_ns() + PAUSE_NS
-        self.worker.ended(self, self._exchange(job, error))
-
-    def _try_again_later(self) -> None:
-        self.first_sent_ns = self.first_sent_ns or self.sent_ns
-        self.retry_at_ns = time_ns() + round(retry.wait_s(self.retries, self.answer.headers) * 1e9)
-        self.retries += 1
-        self.answer.release()
-        self.answer = self.http.answer()
-        self.close()
-
-    def _may_be_reused(self) -> bool:
-        """Where that is not known yet, leave the connection to a probe that finds it out."""
-        if self.route.reuse is None and self.connection:
-            self.worker.probe(self.route, self.connection)
-            self.connection, self.state = None, State.CLOSED
-        return bool(self.route.reuse)
-
-    def _exchange(self, job: Job, error: str | None) -> Exchange:
-        sent_ns = self.first_sent_ns or self.sent_ns
-        times = (self.late_ns, sent_ns, time_ns(), self.connect_ns)
-        return Exchange(
-            job, self.phase, self.number, self.server, *times, self.resent, self.retries, self.answer, error
-        )
+    # The end of a request.
 
     def give_up(self, error: str) -> None:
         """End the request in flight, if there is one, and close."""
         self.retry_at_ns = 0
-        if self.job:
+        if self.exchange:
             self._end(error, keep=False)
         self.close()
+
+    def _end(self, error: str | None, keep: bool = True) -> None:
+        """Hand the exchange over, keep the connection if that may be, and ask for the next request."""
+        exchange = self.exchange
+        assert exchange
+        may_retry = exchange.retries < self.task.max_retries and error != "cancelled"
+        if may_retry and retry.worth_it(error, self.answer.status):
+            self._retry_later(exchange)
+            return
+        self.exchange = None
+        if self.connection and not (keep and self.answer.keep_alive() and self._may_reuse()):
+            self.close()
+        elif self.connection:
+            self.state, self.reused = State.IDLE, True
+            self._watch()
+        exchange.ended_ns, exchange.connect_ns = time_ns(), self.connect_ns
+        exchange.answer, exchange.error = self.answer, error
+        if error:
+            self.pause_until_ns = time_ns() + PAUSE_NS
+        self.on_end(self, exchange)
+
+    def _retry_later(self, exchange: Exchange) -> None:
+        self.retry_at_ns = time_ns() + round(retry.wait_s(exchange.retries, self.answer.headers) * 1e9)
+        exchange.retries += 1
+        self.answer.release()
+        self.answer = self.http.answer()
+        self.close()
+
+    def _may_reuse(self) -> bool:
+        """Where that is not known yet, the connection is watched to find it out."""
+        if self.route.reuse is None and self.connection:
+            self.route.try_reuse(self.connection, self.poller)
+            self.connection, self.state = None, State.CLOSED
+        return bool(self.route.reuse)

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 
-from servebench.load.client import Client
+from servebench.load.client import Client, State
 from servebench.load.exchange import Exchange
-from servebench.load.protocol import MEASURE, WARM_UP, WARMED, Job
-from servebench.load.route import Route
-from servebench.load.wire import State
+from servebench.load.protocol import MEASURE, PHASE, WARM_UP, WARMED, Job, Task
 from servebench.log.schema import Phase
-
-if TYPE_CHECKING:
-    from servebench.load.worker import Worker
 
 CONNECTS_AT_ONCE = 32
 STARTS_AT_ONCE = 16  # requests sent in one pass of the loop, or an eighth of its reads: tokens come first
@@ -22,16 +16,19 @@ HOUSEKEEPING_S = 0.02
 
 
 class ClosedLoop:
-    """Decides which client sends what, and when. Driven by the worker's loop."""
+    """Decides which client sends what, and when. The worker's event loop calls it."""
 
-    def __init__(self, worker: Worker, routes: list[Route]) -> None:
-        self.worker, self.task = worker, worker.task
-        self.clients = [Client(number, server, routes[server], worker) for number, server in self.task.clients]
+    spin_ns = 0  # it never waits without sleep
+
+    def __init__(self, task: Task, shared: memoryview, new_client: Callable[[int, int], Client]) -> None:
+        self.task, self.shared, self.counters = task, shared, task.counters(shared, task.number)
+        self.clients = [new_client(number, server) for number, server in task.clients]
         self.waiting = dict.fromkeys(self.clients)  # for a connection, a pause to end, the warm-up to begin
-        self.counted = deque(self.task.counted)
-        self.turns: dict[int, deque[Job]] = {client.number: deque() for client in self.clients}
-        self.warmed_of = dict.fromkeys(self.turns, 0)
         self.starts: deque[tuple[Client, int]] = deque()  # clients to send their next request, due since then (ns)
+        self.fillers = task.fillers()
+        self.measured = deque(task.measured)  # jobs that no client has taken yet
+        self.conversation_of: dict[int, deque[Job]] = {client.number: deque() for client in self.clients}
+        self.ended_of = dict.fromkeys(self.conversation_of, 0)  # requests by client
 
     def wait_s(self) -> float:
         """How long the loop may wait for its sockets."""
@@ -41,12 +38,12 @@ class ClosedLoop:
         """Send what is due, after a pass of so many reads."""
         if self.starts:
             for _ in range(min(len(self.starts), max(STARTS_AT_ONCE, reads // 8))):
-                self._deal(*self.starts.popleft())
+                self._start(*self.starts.popleft())
 
-    def keep_house(self, now_ns: int, phase: int) -> None:
-        """Connect a few, deal to those who wait."""
+    def do_housekeeping(self, now_ns: int) -> None:
+        """Connect a few clients; from the warm-up on, let those go on whose pause is over."""
         rested = [c for c in self.waiting if now_ns >= c.pause_until_ns]
-        if phase >= WARM_UP:
+        if self.shared[PHASE] >= WARM_UP:
             for client in rested:
                 del self.waiting[client]
                 self.starts.append((client, now_ns))
@@ -59,38 +56,37 @@ class ClosedLoop:
         """Requests that should have left: none, since all wait for their clients."""
         return iter(())
 
-    def ended(self, client: Client, exchange: Exchange) -> int:
-        """Let a client go on whose request ended. Returns how late the request was, ns."""
-        self.warmed_of[client.number] += 1
-        if self.warmed_of[client.number] == self.task.warmup:
-            self.worker.add(WARMED, 1)
-        turns = self.turns[client.number]
-        spare = exchange.phase != "measured"
-        think_ns = turns[0].think_ns if turns else exchange.job.think_ns if spare else 0
+    def on_end(self, client: Client, exchange: Exchange) -> None:
+        """Let a client go on whose request ended."""
+        self.ended_of[client.number] += 1
+        if self.ended_of[client.number] == self.task.warmup:
+            self.counters[WARMED] += 1
+        conversation = self.conversation_of[client.number]
+        filler = exchange.phase != "measured"
+        think_ns = conversation[0].think_ns if conversation else exchange.job.think_ns if filler else 0
         if exchange.error:
             self.waiting[client] = None
         elif think_ns:
-            client.pause_until_ns = exchange.answer.pieces.stamp_ns[-1] + think_ns
+            client.pause_until_ns = exchange.answer.segments.stamp_ns[-1] + think_ns
             self.waiting[client] = None
         else:
-            self.starts.append((client, exchange.answer.pieces.stamp_ns[-1]))
-        return exchange.late_ns
+            self.starts.append((client, exchange.answer.segments.stamp_ns[-1]))
 
-    def _deal(self, client: Client, due_ns: int) -> None:
-        """The next request: a counted one while there are any and counting has begun, else a spare one."""
+    def _start(self, client: Client, due_ns: int) -> None:
+        """Send the next request: while we measure a measured one, if any is left, else a filler."""
         phase: Phase = "warmup"
-        turns = self.turns[client.number]
-        if self.worker.phase() == MEASURE:
-            phase = "measured" if turns or self.counted else "hold"
+        conversation = self.conversation_of[client.number]
+        if self.shared[PHASE] == MEASURE:
+            phase = "measured" if conversation or self.measured else "cooldown"
         if phase == "measured":
-            job = turns.popleft() if turns else self._next_conversation(turns)
+            job = conversation.popleft() if conversation else self._next_conversation(conversation)
         else:
-            job = self.worker.spare_job()
+            job = next(self.fillers)
         client.start(job, phase, due_ns)
 
-    def _next_conversation(self, turns: deque[Job]) -> Job:
-        """Its first request; those that follow are this client's too."""
-        job = self.counted.popleft()
-        while self.counted and self.counted[0].conversation == job.conversation:
-            turns.append(self.counted.popleft())
+    def _next_conversation(self, conversation: deque[Job]) -> Job:
+        """Its first request; this client also sends those that follow."""
+        job = self.measured.popleft()
+        while self.measured and self.measured[0].conversation == job.conversation:
+            conversation.append(self.measured.popleft())
         return job

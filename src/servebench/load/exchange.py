@@ -1,45 +1,49 @@
-"""A request that ended, as it went over the wire, and what the log keeps of it."""
+"""A request and its answer as they go over the wire, and what the log keeps of them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from servebench.load import answers
 from servebench.load.http import Answer
-from servebench.load.protocol import Job
+from servebench.load.protocol import STREAMED, Form, Job
 from servebench.log.schema import Phase, Result
 
 if TYPE_CHECKING:
     from servebench.load.http2 import Http2Answer
 
 
-class Exchange(NamedTuple):
-    """A request that ended, as it went over the wire."""
+@dataclass(slots=True, eq=False)
+class Exchange:
+    """One request and its answer; of several attempts the last answer, timed from the first attempt."""
 
     job: Job
     phase: Phase
     client: int
     server: int
-    late_ns: int
-    sent_ns: int
-    ended_ns: int  # of a request without a whole answer: when it was given up
-    connect_ns: int
-    resent: int
-    retries: int
     answer: Answer | Http2Answer
-    error: str | None
+    sent_ns: int  # just before its last byte was handed to the kernel; before that, when it was started
+    due_ns: int = 0  # when it should have left
+    late_ns: int = 0  # from due to sent
+    ended_ns: int = 0  # of a request without a whole answer: when it was given up
+    connect_ns: int = 0
+    resent: int = 0
+    retries: int = 0
+    error: str | None = None
 
 
-def to_result(exchange: Exchange, form: answers.Form, cancelled: bool = False) -> Result:
+def to_result(exchange: Exchange, form: Form, cancelled: bool = False) -> Result:
     """A finished exchange as the log keeps it."""
     job, sent_ns = exchange.job, exchange.sent_ns
     reading = answers.read(exchange.answer, form)
-    stamps, floors, at = exchange.answer.pieces.stamp_ns, exchange.answer.pieces.floor_ns, reading.piece
-    merged = [(i, floors[p] - sent_ns) for i, p in enumerate(at[:-1]) if at[i + 1] == p]
+    segments, at = exchange.answer.segments, reading.segments
+    stamps, earliest = segments.stamp_ns, segments.earliest_ns
+    merged = [(i, max(0, earliest[s] - sent_ns)) for i, s in enumerate(at[:-1]) if at[i + 1] == s]
     usage = reading.usage
     details = usage.prompt_tokens_details if usage else None
     error = exchange.error or (None if cancelled else reading.error)
-    if reading.told and not cancelled:
+    if reading.from_server and not cancelled:
         error = reading.error
     prompt_tokens = (usage.prompt_tokens if usage else 0) or job.prompt_tokens
     return Result(
@@ -52,14 +56,14 @@ def to_result(exchange: Exchange, form: answers.Form, cancelled: bool = False) -
         max_new_tokens=job.max_new_tokens,
         generated_tokens=reading.generated,
         token_source=reading.token_source,
-        reasoning_tokens=usage.reasoned() if usage else None,
+        reasoning_tokens=usage.reasoning() if usage else None,
         cached_tokens=details.cached_tokens if details else None,
         scheduled_ns=job.scheduled_ns,
         sent_ns=sent_ns,
-        event_ns=[stamps[p] - sent_ns for p in at],
+        event_ns=[stamps[s] - sent_ns for s in at],
         event_tokens=reading.tokens,
-        merged=[(i, max(0, floor)) for i, floor in merged],
-        streamed=form in answers.STREAMED,
+        merged=merged,
+        streamed=form in STREAMED,
         first_answer_event=reading.first_answer_event,
         texts=reading.texts if reading.token_source == "events" else [],
         finish_reason="cancelled" if cancelled else reading.finish_reason,

@@ -1,4 +1,4 @@
-"""The parent of the load processes: starts them, steers them through the phases, gathers what they wrote."""
+"""The parent of the load processes: starts them, leads them through the phases, collects what they wrote."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -22,19 +22,20 @@ from servebench.analysis.quality import Evidence, growing, judge
 from servebench.errors import PointFailed
 from servebench.load import protocol
 from servebench.load.protocol import Report, Task
-from servebench.load.sharding import Target, deal, roomy_workers
-from servebench.log.schema import Quality, Result, RunConfig
+from servebench.load.sharding import Target, Workers, deal, roomy_workers
+from servebench.log.config import Clients, Load, Rate, RunConfig, Trace
+from servebench.log.schema import Quality, Result
 from servebench.log.store import read_parts
 from servebench.workload import Schedule, Workload
-from servebench.workload.arrivals import BRIDGE
+from servebench.workload.arrivals import GAP_FILLER
 
 TICK_S, QUICK_TICK_S = 0.05, 0.01  # while measuring, and before
 CONNECT_S = 30.0  # after which clients that have no connection are left to fail request by request
 END_S = 60.0  # for a worker to write down what it has
-LEAD_NS = 50_000_000  # from telling the workers of an open loop to its first arrival
+START_DELAY_NS = 50_000_000  # from telling the workers of an open loop to its first arrival
 UNKNOWN = Quality(verdict="unknown: the disk is full, so what the client noted of itself is lost")
-NEARLY_ALL = 0.9  # of an open loop's first requests
-WATCHED = 40  # arrivals before which an open loop is not stopped early
+NEARLY_ALL = 0.9  # of the requests of an open loop's warm-up
+MIN_ARRIVALS = 40  # before which an open loop is not stopped early
 
 
 @dataclass(frozen=True)
@@ -49,48 +50,207 @@ class Outcome:
     probes: list[Result] = field(default_factory=list)
 
 
-def default_workers(num_clients: int, request_rate: float = 0.0) -> int:
+def default_workers(load: Load) -> int:
     """As many as have room, no more than there is work for."""
-    work = max(num_clients, math.ceil(request_rate))
+    work = 1 if isinstance(load, Trace) else math.ceil(load.size)
     return max(1, min(work, roomy_workers(), max(4, -(-work // 128))))
+
+
+def _most_workers(load: Load, servers: int) -> int:
+    """That have something to do: a client of each server, or an arrival of the gap filler."""
+    if isinstance(load, Clients):
+        return max(1, load.num_clients // servers)
+    return min(load.max_concurrency or GAP_FILLER, GAP_FILLER)
 
 
 def run_load(run: RunConfig, workload: Workload, target: Target, folder: Path, workers: int) -> Outcome:
     """Put the load on the target. `folder` holds the part files while it runs; it is removed at the end."""
-    of_clients = max(1, run.num_clients // len(target.urls))  # each has a client of every server
-    most = min(run.max_concurrency or BRIDGE, BRIDGE) if workload.schedule else of_clients
-    workers = min(workers, most, len(workload.spare))
-    probing = bool(workload.probes)
-    with _part_folder(folder, (workers + probing) * protocol.slots(len(target.urls))) as shared:
-        failure, window, notes = _steer(run, workload, target, folder, workers, shared)
-        results, probes = _results(folder, range(workers)), _results(folder, range(workers, workers + probing))
-        asked = 0 if workload.schedule else run.num_clients
+    workers = min(workers, _most_workers(run.load, len(target.urls)), len(workload.filler))
+    everyone = workers + bool(workload.probes)
+    with _part_folder(folder, everyone * protocol.slots(len(target.urls))) as shared:
+        fleet = Fleet(run, target.check, shared, everyone)
+        window, failure = _measure(fleet, workload, target, Workers(workers, folder))
+        results, probes = _results(folder, range(workers)), _results(folder, range(workers, everyone))
+        asked = run.load.num_clients if isinstance(run.load, Clients) else 0
         quality = Quality(asked_concurrency=asked)
         if window and not failure:
-            evidence = _evidence(folder, workers, notes)
+            evidence = _evidence(folder, workers, fleet.host)
             quality = judge(results, window, asked, evidence) if evidence else UNKNOWN
     return Outcome(results, window, quality, failure, workers, probes)
 
 
-def _results(folder: Path, workers: range) -> list[Result]:
-    return sorted(read_parts([folder / f"part-{n}.jsonl" for n in workers]), key=lambda r: r.sent_ns)
-
-
-@contextmanager
-def _part_folder(folder: Path, slots: int) -> Iterator[np.ndarray]:
-    """The folder, for as long as it is needed. In it a file that all workers map: phase and counters, as int64."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+def _measure(
+    fleet: Fleet, workload: Workload, target: Target, workers: Workers
+) -> tuple[tuple[int, int] | None, str | None]:
+    """Start the workers and lead them from connecting to the end. Returns (window, failure)."""
+    window, failure = None, None
     try:
-        (folder / "control").write_bytes(bytes(8 * (protocol.FIRST_WORKER + slots)))
-        yield np.memmap(folder / "control", dtype=np.int64, mode="r+")
+        with _shared_fds(workers.count if workload.schedule and workers.count > 1 else 0) as (lock_fd, wake_fds):
+            tasks = deal(fleet.run, workload, target, replace(workers, lock_fd=lock_fd, wake_fds=wake_fds))
+            fleet.start(tasks)
+        clients = sum(len(task.clients) for task in tasks)
+        fleet.wait("connecting", protocol.CONNECTED, clients, timeout_s=CONNECT_S)
+        load, schedule = fleet.run.load, workload.schedule
+        window = _lead_open(fleet, schedule) if schedule else _lead_closed(fleet, load.size)
+    except PointFailed as problem:
+        failure = str(problem)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        fleet.stop()
+    return window, failure or next((_death(process) for process in fleet.processes if process.returncode), None)
+
+
+def _lead_closed(fleet: Fleet, clients: float) -> tuple[int, int]:
+    """Through warm-up and measurement. Returns the window: all clients active. Raises PointFailed."""
+    fleet.shared[protocol.START_NS] = time.time_ns()  # of the probes, if there are any
+    fleet.shared[protocol.PHASE] = protocol.WARM_UP
+    fleet.wait("warming up", protocol.WARMED, int(clients) if fleet.run.warmup else 0)
+    fleet.host.begin()
+    begin = time.time_ns()
+    fleet.shared[protocol.PHASE] = protocol.MEASURE
+    fleet.wait("measuring", protocol.DONE, fleet.run.num_requests, tick_s=TICK_S, each_tick=fleet.host.sample)
+    return begin, time.time_ns()
+
+
+def _lead_open(fleet: Fleet, schedule: Schedule) -> tuple[int, int]:
+    """Through the schedule. Returns its window. Raises PointFailed."""
+    run, (first_s, last_s) = fleet.run, schedule.window_s
+    stops = isinstance(run.load, Rate) and run.load.stop_when_overloaded
+    start = time.time_ns() + START_DELAY_NS
+    fleet.shared[protocol.PHASE] = protocol.WARM_UP
+    if schedule.warmup:
+        fleet.shared[protocol.START_NS] = start
+        fleet.wait("warming up", protocol.WARMED, schedule.warmup, each_tick=_long_enough(fleet, schedule.warmup))
+        answer_ns = time.time_ns() - start - round(schedule.times_s[schedule.warmup - 1] * 1e9)
+        begin = _open_window(fleet, schedule, start, time.time_ns() + START_DELAY_NS, answer_ns)
+    else:
+        begin = _open_window(fleet, schedule, start, start)
+        fleet.shared[protocol.START_NS] = start
+    fleet.wait("warming up", protocol.DONE, 1, timeout_s=(begin - time.time_ns()) / 1e9)
+    fleet.host.begin()
+    fleet.shared[protocol.PHASE] = protocol.MEASURE
+    in_flight: list[int] = []
+
+    def overloaded() -> bool:
+        fleet.host.sample()
+        in_flight.append(fleet.total(protocol.IN_FLIGHT))
+        passed_s = first_s + (time.time_ns() - begin) / 1e9
+        arrived = int(np.searchsorted(schedule.times_s, passed_s)) - schedule.warmup
+        return stops and arrived > MIN_ARRIVALS and growing(np.array(in_flight), arrived, 2)
+
+    fleet.wait("measuring", protocol.DONE, run.num_requests, tick_s=TICK_S, each_tick=overloaded)
+    end = begin + round((last_s - first_s) * 1e9)
+    if fleet.total(protocol.DONE) >= run.num_requests:  # else it was stopped early
+        fleet.wait("measuring", protocol.DONE, run.num_requests + 1, timeout_s=(end - time.time_ns()) / 1e9)
+    return begin, min(end, time.time_ns())
+
+
+def _open_window(fleet: Fleet, schedule: Schedule, start: int, not_before: int, answer_ns: int = 0) -> int:
+    """Have the window begin behind a lead-in as long as an answer takes. Returns when it begins."""
+    gap_filler_arrivals, after_ns = schedule.opening_ns(not_before - start)
+    lead_in_arrivals, lead_in_ns = schedule.lead_in(answer_ns)
+    begin = start + after_ns + lead_in_ns
+    fleet.shared[protocol.GAP_FILLER_ARRIVALS] = gap_filler_arrivals
+    fleet.shared[protocol.LEAD_IN_ARRIVALS] = lead_in_arrivals
+    fleet.shared[protocol.LEAD_IN_NS] = lead_in_ns
+    fleet.shared[protocol.WINDOW_NS] = begin  # last: the workers look for it
+    return begin
+
+
+def _long_enough(fleet: Fleet, requests: int) -> Callable[[], bool]:
+    """Has an open loop warmed up for long enough, although not all requests of its warm-up have ended?
+
+    After twice the time in which nine tenths of them had: one may hang.
+    """
+    begin_s, nearly_all_s = time.monotonic(), math.inf
+
+    def long_enough() -> bool:
+        nonlocal nearly_all_s
+        passed_s = time.monotonic() - begin_s
+        if fleet.total(protocol.WARMED) >= NEARLY_ALL * requests:
+            nearly_all_s = min(nearly_all_s, passed_s)
+        return passed_s > 2 * nearly_all_s
+
+    return long_enough
+
+
+class Fleet:
+    """The load processes of one point while they run: their counters, their health, and the host under them."""
+
+    def __init__(self, run: RunConfig, check: Callable[[], None], shared: np.ndarray, processes: int) -> None:
+        self.run, self.check, self.shared = run, check, shared
+        self.blocks = shared[protocol.FIRST_BLOCK :].reshape(processes, -1)
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.host = Host()
+
+    def start(self, tasks: list[Task]) -> None:
+        """Start a process for each task and tell it; with a large task, wait until it has begun to read."""
+        self.processes.extend(map(_spawn, tasks))
+        for process, task in zip(self.processes, tasks, strict=True):
+            assert process.stdin
+            with suppress(BrokenPipeError):  # it died at once; `wait` will say so
+                process.stdin.write(msgspec.msgpack.encode(task))
+                process.stdin.close()
+
+    def total(self, counter: int) -> int:
+        """The counter, summed over all processes."""
+        return int(self.blocks[:, counter].sum())
+
+    def wait(
+        self,
+        what: str,
+        counter: int,
+        goal: int,
+        timeout_s: float = math.inf,
+        tick_s: float = QUICK_TICK_S,
+        each_tick: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Wait until the total of the counter reaches goal, or each_tick says so. Raises PointFailed."""
+        end = time.monotonic() + timeout_s
+        label = f"  {self.run.load.kind} {self.run.load.size:g}, {what}"
+        with tqdm(total=goal, desc=label, unit="req", leave=False, disable=None, position=1) as bar:
+            while (done := self.total(counter)) < goal and time.monotonic() < end:
+                self._refuse_the_dead()
+                if each_tick():
+                    break
+                bar.n = done
+                failed, events = self.total(protocol.FAILED), self.total(protocol.EVENTS)
+                bar.set_postfix(failed=failed, events=events, refresh=True)
+                time.sleep(tick_s)
+
+    def _refuse_the_dead(self) -> None:
+        self.check()
+        for process in self.processes:
+            if process.poll() is not None:
+                raise PointFailed(_death(process))
+
+    def stop(self) -> None:
+        """End all processes, and wait until they have written down what they have."""
+        self.shared[protocol.PHASE] = protocol.STOP
+        for process in self.processes:
+            if process.stdin and not process.stdin.closed:
+                process.kill()  # we were interrupted before it knew what to do
+            try:
+                process.wait(END_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self.host.finish()
+
+
+def _spawn(task: Task) -> subprocess.Popen[bytes]:
+    # It is told whose child it is, lest it takes another for its parent; the folder is for readers of `ps`.
+    command = [sys.executable, "-m", "servebench.load.worker", str(os.getpid()), task.folder]
+    fds = [fd for fd in (task.lock_fd, *task.wake_fds) if fd >= 0]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=fds)
+
+
+def _death(process: subprocess.Popen[bytes]) -> str:
+    return f"a load process ended with status {process.returncode}; its error is above"
 
 
 @contextmanager
-def _common_fds(workers: int) -> Iterator[tuple[int, list[int]]]:
-    """A file to lock, and an eventfd a worker to wake it by: what an open loop's workers decide together with."""
+def _shared_fds(workers: int) -> Iterator[tuple[int, list[int]]]:
+    """What workers of an open loop need to decide together: a file to lock, for each an eventfd to wake it."""
     fds = [os.memfd_create("lock"), *(os.eventfd(0, os.EFD_NONBLOCK) for _ in range(workers))]
     try:
         yield fds[0], fds[1:]
@@ -99,115 +259,11 @@ def _common_fds(workers: int) -> Iterator[tuple[int, list[int]]]:
             os.close(fd)
 
 
-def _steer(
-    run: RunConfig, workload: Workload, target: Target, folder: Path, workers: int, shared: np.ndarray
-) -> tuple[str | None, tuple[int, int] | None, HostNotes]:
-    """Start the workers, lead them from connecting to the end. Returns (failure, window, notes)."""
-    window: tuple[int, int] | None = None
-    failure = None
-    notes = HostNotes()
-    processes: list[subprocess.Popen[bytes]] = []
-    try:
-        with _common_fds(workers if workload.schedule and workers > 1 else 0) as (lock_fd, wake_fds):
-            tasks = deal(run, workload, target, folder, workers, lock_fd, wake_fds)
-            processes.extend(map(_spawn, tasks))
-        for process, task in zip(processes, tasks, strict=True):
-            _tell(process, task)
-        watch = Watch(run, processes, shared, target.check)
-        watch.until("connecting", protocol.CONNECTED, sum(len(t.clients) for t in tasks), timeout_s=CONNECT_S)
-        if workload.schedule:
-            window = _lead_open(run, workload.schedule, watch, shared, notes)
-        else:
-            window = _lead_closed(run, watch, shared, notes)
-    except PointFailed as problem:
-        failure = str(problem)
-    finally:
-        shared[protocol.PHASE] = protocol.STOP
-        _reap(processes)
-    notes.finish()
-    dead = [process.returncode for process in processes if process.returncode]
-    if dead and not failure:
-        failure = f"a load process ended with status {dead[0]}; its error is above"
-    return failure, window, notes
-
-
-def _lead_closed(run: RunConfig, watch: Watch, shared: np.ndarray, notes: HostNotes) -> tuple[int, int]:
-    """Through warm-up and measurement. Returns the window: all clients active. Raises PointFailed."""
-    shared[protocol.START] = time.time_ns()  # of the probes, if there are any
-    shared[protocol.PHASE] = protocol.WARM_UP
-    watch.until("warming up", protocol.WARMED, run.num_clients if run.warmup else 0)
-    notes.begin()
-    start = time.time_ns()
-    shared[protocol.PHASE] = protocol.MEASURE
-    watch.until("measuring", protocol.DONE, run.num_requests, tick_s=TICK_S, each_tick=notes.sample)
-    return start, time.time_ns()
-
-
-def _lead_open(
-    run: RunConfig, schedule: Schedule, watch: Watch, shared: np.ndarray, notes: HostNotes
-) -> tuple[int, int]:
-    """Through the schedule. Returns the window, which is the schedule's. Raises PointFailed."""
-    first_s, last_s = schedule.window_s
-    start = time.time_ns() + LEAD_NS
-    shared[protocol.PHASE] = protocol.WARM_UP
-    if schedule.warmup:
-        shared[protocol.START] = start
-        watch.until("warming up", protocol.WARMED, schedule.warmup, each_tick=LongEnough(watch, schedule.warmup))
-        took_ns = time.time_ns() - start - round(schedule.times_s[schedule.warmup - 1] * 1e9)
-        opens = _open(schedule, shared, start, time.time_ns() + LEAD_NS, took_ns)
-    else:
-        opens = _open(schedule, shared, start, start)
-        shared[protocol.START] = start
-    watch.until("warming up", protocol.DONE, 1, timeout_s=(opens - time.time_ns()) / 1e9)
-    notes.begin()
-    shared[protocol.PHASE] = protocol.MEASURE
-    outstanding: list[int] = []
-
-    def each_tick() -> bool:
-        notes.sample()
-        outstanding.append(watch.now(protocol.IN_FLIGHT))
-        passed_s = first_s + (time.time_ns() - opens) / 1e9
-        arrived = int(np.searchsorted(schedule.times_s, passed_s)) - schedule.warmup
-        return run.stop_when_overloaded and arrived > WATCHED and growing(np.array(outstanding), arrived, 2)
-
-    watch.until("measuring", protocol.DONE, run.num_requests, tick_s=TICK_S, each_tick=each_tick)
-    closes = opens + round((last_s - first_s) * 1e9)
-    if watch.now(protocol.DONE) >= run.num_requests:  # else it was stopped early
-        watch.until("measuring", protocol.DONE, run.num_requests + 1, timeout_s=(closes - time.time_ns()) / 1e9)
-    return opens, min(closes, time.time_ns())
-
-
-def _open(schedule: Schedule, shared: np.ndarray, start: int, not_before: int, answer_ns: int = 0) -> int:
-    """Have the window led in for as long as an answer takes, from the next arrival on. Returns when it begins."""
-    shared[protocol.BRIDGED], after_ns = schedule.opening_ns(not_before - start)
-    shared[protocol.LED_IN], lead_ns = schedule.led_in(answer_ns)
-    shared[protocol.LEAD_NS] = lead_ns
-    shared[protocol.OPENS] = opens = start + after_ns + lead_ns
-    return opens
-
-
-class LongEnough:
-    """Has an open loop warmed up for long enough, although not all of its first requests have ended?
-
-    After twice the time in which nine tenths of them had: one may hang.
-    """
-
-    def __init__(self, watch: Watch, requests: int) -> None:
-        self.watch, self.most = watch, NEARLY_ALL * requests
-        self.begun_s, self.most_ended_s = time.monotonic(), float("inf")
-
-    def __call__(self) -> bool:
-        passed_s = time.monotonic() - self.begun_s
-        if self.watch.now(protocol.WARMED) >= self.most:
-            self.most_ended_s = min(self.most_ended_s, passed_s)
-        return passed_s > 2 * self.most_ended_s
-
-
-class HostNotes:
+class Host:
     """Clock and CPU of this host during the measured phase."""
 
     def __init__(self) -> None:
-        self.offsets_ns: list[int] = []
+        self.offsets_ns: list[int] = []  # REALTIME minus MONOTONIC
         self.cpu_share: float | None = None
         self.last_s = 0.0
 
@@ -216,7 +272,7 @@ class HostNotes:
         self.sample()
 
     def sample(self) -> None:
-        """REALTIME against MONOTONIC, at most once a second: a step of the clock would move every stamp."""
+        """Compare the clocks, at most once a second: a step of REALTIME would move every stamp."""
         if len(self.offsets_ns) < 2 or time.monotonic() - self.last_s > 1:
             self.last_s = time.monotonic()
             self.offsets_ns.append(time.time_ns() - time.monotonic_ns())
@@ -227,82 +283,30 @@ class HostNotes:
             self.cpu_share = psutil.cpu_percent() / 100
 
 
-class Watch:
-    """Waits for the workers' counters, shows them, and notices who is dead."""
-
-    def __init__(
-        self,
-        run: RunConfig,
-        processes: list[subprocess.Popen[bytes]],
-        shared: np.ndarray,
-        check: Callable[[], None],
-    ) -> None:
-        self.run, self.processes, self.check = run, processes, check
-        self.blocks = shared[protocol.FIRST_WORKER :].reshape(len(processes), -1)
-
-    def until(
-        self,
-        what: str,
-        counter: int,
-        goal: int,
-        timeout_s: float = float("inf"),
-        tick_s: float = QUICK_TICK_S,
-        each_tick: Callable[[], object] = lambda: None,
-    ) -> None:
-        """Wait until the counter, summed over workers, reaches goal, or each_tick says so. Raises PointFailed."""
-        end = time.monotonic() + timeout_s
-        label = f"  {' '.join(self.run.load)}, {what}"
-        with tqdm(total=goal, desc=label, unit="req", leave=False, disable=None, position=1) as bar:
-            while (done := self.now(counter)) < goal and time.monotonic() < end:
-                self._refuse_the_dead()
-                if each_tick():
-                    break
-                bar.n = done
-                failed, events = self.now(protocol.FAILED), self.now(protocol.EVENTS)
-                bar.set_postfix(failed=failed, events=events, refresh=True)
-                time.sleep(tick_s)
-
-    def now(self, counter: int) -> int:
-        return int(self.blocks[:, counter].sum())
-
-    def _refuse_the_dead(self) -> None:
-        self.check()
-        for process in self.processes:
-            if process.poll() is not None:
-                raise PointFailed(f"a load process ended with status {process.returncode}; its error is above")
+# What the workers wrote.
 
 
-def _spawn(task: Task) -> subprocess.Popen[bytes]:
-    # Whose child it is, lest it takes another for its parent; the folder is for readers of `ps`.
-    command = [sys.executable, "-m", "servebench.load.worker", str(os.getpid()), task.folder]
-    fds = [fd for fd in (task.lock_fd, *task.wake_fds) if fd >= 0]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=fds)
+@contextmanager
+def _part_folder(folder: Path, slots: int) -> Iterator[np.ndarray]:
+    """The folder while it is needed, with the file that all workers map: phase and counters, as int64."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        (folder / "control").write_bytes(bytes(8 * (protocol.FIRST_BLOCK + slots)))
+        yield np.memmap(folder / "control", dtype=np.int64, mode="r+")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _tell(process: subprocess.Popen[bytes], task: Task) -> None:
-    """Waits until the process has begun to read, where the task is large."""
-    assert process.stdin
-    with suppress(BrokenPipeError):  # it died at once; the watch will say so
-        process.stdin.write(msgspec.msgpack.encode(task))
-        process.stdin.close()
+def _results(folder: Path, workers: range) -> list[Result]:
+    return sorted(read_parts([folder / f"part-{n}.jsonl" for n in workers]), key=lambda r: r.sent_ns)
 
 
-def _reap(processes: list[subprocess.Popen[bytes]]) -> None:
-    for process in processes:
-        if process.stdin and not process.stdin.closed:
-            process.kill()  # we were interrupted before it knew what to do
-        try:
-            process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _evidence(folder: Path, workers: int, notes: HostNotes) -> Evidence | None:
+def _evidence(folder: Path, workers: int, host: Host) -> Evidence | None:
     """What the load processes noted of themselves; None where a full disk had no room for it."""
     try:
-        notes_of = [(folder / f"report-{n}.json").read_bytes() for n in range(workers)]
-        reports = [msgspec.json.decode(data, type=Report) for data in notes_of]
+        notes = [(folder / f"report-{n}.json").read_bytes() for n in range(workers)]
+        reports = [msgspec.json.decode(data, type=Report) for data in notes]
     except (OSError, msgspec.DecodeError):
         return None
     return Evidence(
@@ -312,6 +316,6 @@ def _evidence(folder: Path, workers: int, notes: HostNotes) -> Evidence | None:
         unstamped_reads=sum(r.unstamped_reads for r in reports),
         worker_cpu_s=[r.cpu_s for r in reports],
         worker_cpu_share=[round(r.cpu_s / r.wall_s, 4) for r in reports],
-        host_cpu_share=notes.cpu_share,
-        clock_step_s=float(np.ptp(notes.offsets_ns)) / 1e9,
+        host_cpu_share=host.cpu_share,
+        clock_step_s=float(np.ptp(host.offsets_ns)) / 1e9,
     )

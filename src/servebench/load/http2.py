@@ -1,7 +1,7 @@
 """HTTP/2 as gRPC uses it, by the h2 library, over the same stamped sockets: one connection a client.
 
-Windows are opened as wide as they go, so that no flow control of ours holds a server back. As with HTTP/1.1,
-framing waits: pieces of whole DATA frames are kept as they came until something else arrives with them.
+Windows are opened as wide as they go, so that our flow control never holds a server back. As with HTTP/1.1,
+framing waits: segments of whole DATA frames are kept as they came until something else arrives with them.
 """
 
 from __future__ import annotations
@@ -10,27 +10,19 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from urllib.parse import unquote
 
+from h2 import events
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
-from h2.events import (
-    ConnectionTerminated,
-    DataReceived,
-    Event,
-    ResponseReceived,
-    StreamEnded,
-    StreamReset,
-    TrailersReceived,
-)
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 
 from servebench.errors import HttpError
-from servebench.load.wire import Endpoint, Piece, Pieces
+from servebench.load.wire import Endpoint, Segment, Segments
 
-WIDEST_WINDOW = 2**31 - 1
+MAX_WINDOW = 2**31 - 1
 FRAME_HEAD, DATA_FRAME, END_STREAM = 9, 0, 1  # RFC 9113: length (3 bytes), type, flags, stream (4)
-MOST_DIGITS = 10**8  # of a grpc-timeout
+TIMEOUT_LIMIT = 10**8  # of the number in a grpc-timeout
 STATUS = {
     "1": "CANCELLED",
     "2": "UNKNOWN",
@@ -44,7 +36,7 @@ STATUS = {
 
 
 class Http2:
-    """One connection. `waiting`: a part of the request still waits until the server has room for it."""
+    """What one connection sends and receives."""
 
     def __init__(self, endpoint: Endpoint, headers: dict[str, str], timeout_s: float) -> None:
         given = {name.lower(): value for name, value in headers.items()}
@@ -61,25 +53,26 @@ class Http2:
         self.h2 = H2Connection(H2Configuration(client_side=True))
         self.h2.local_settings = Settings(
             client=True,
-            initial_values={SettingCodes.ENABLE_PUSH: 0, SettingCodes.INITIAL_WINDOW_SIZE: WIDEST_WINDOW},
+            initial_values={SettingCodes.ENABLE_PUSH: 0, SettingCodes.INITIAL_WINDOW_SIZE: MAX_WINDOW},
         )
         self.h2.initiate_connection()
-        self.h2.increment_flow_control_window(WIDEST_WINDOW - 65535)
+        self.h2.increment_flow_control_window(MAX_WINDOW - 65535)
         self.stream, self.unsent = 0, memoryview(b"")
         self.going_away = False
 
     @property
     def waiting(self) -> bool:
+        """Does a part of the request wait until the server has room for it?"""
         return bool(self.unsent)
 
     def request(self, request_id: str, body: bytes) -> bytes:
-        """The bytes of a request, as far as the server has room for them now; `owed` brings the rest."""
+        """The bytes of a request, as far as the server has room for them now; control_bytes has the rest."""
         self.stream, self.unsent = self.h2.get_next_available_stream_id(), memoryview(body)
         self.h2.send_headers(self.stream, [*self.headers, ("x-request-id", request_id)])
-        return self.owed()
+        return self.control_bytes()
 
-    def owed(self) -> bytes:
-        """What is to be sent now: the greeting, answers to settings and pings, more of a long request."""
+    def control_bytes(self) -> bytes:
+        """What to send now: the preface, answers to settings and pings, more of a long request."""
         while self.unsent:
             room = min(self.h2.local_flow_control_window(self.stream), self.h2.max_outbound_frame_size)
             if room <= 0:
@@ -91,73 +84,73 @@ class Http2:
     def answer(self) -> Http2Answer:
         return Http2Answer(self)
 
-    def idle(self, data: bytes) -> bool:
-        """Bytes that came while no request was in flight: is the connection still good?"""
+    def on_idle_data(self, data: bytes) -> bool:
+        """Bytes that came while no request was in flight: can the connection still be used?"""
         try:
             self.receive(data)
         except HttpError:
             return False
         return not self.going_away
 
-    def receive(self, data: bytes) -> list[Event]:
+    def receive(self, data: bytes) -> list[events.Event]:
         """What these bytes mean. Raises HttpError."""
         if data.startswith(b"HTTP/1."):  # h2 would take it for the head of a frame of 5 MB and wait
             raise HttpError("not an HTTP/2 answer: the server speaks HTTP/1.1")
         try:
-            events = self.h2.receive_data(data)
+            received = self.h2.receive_data(data)
         except ProtocolError as error:
             raise HttpError(f"not an HTTP/2 answer: {error}") from error
-        self.going_away |= any(isinstance(event, ConnectionTerminated) for event in events)
-        return events
+        self.going_away |= any(isinstance(event, events.ConnectionTerminated) for event in received)
+        return received
 
 
 class Http2Answer:
     """One answer, as `http.Answer`. Where its trailers say that the call failed, framing raises HttpError."""
 
-    chunked = False  # HTTP/1.1's; its fast way of reading is not for us
-    headers: Mapping[bytes, bytes] = MappingProxyType({})  # none that matter here
+    chunked = False  # that is HTTP/1.1: the fast way of reading is not for these answers
+    headers: Mapping[bytes, bytes] = MappingProxyType({})  # none that matters here
 
     def __init__(self, http: Http2) -> None:
         self.http = http
-        self.pieces = Pieces()
+        self.segments = Segments()
         self.body: list[tuple[bytes, int]] = []
         self.complete, self.status = False, 0
-        self._framed = 0  # pieces that h2 has seen
-        self._aligned = True  # so far every piece was of whole frames
+        self._framed = 0  # segments that h2 has seen
+        self._aligned = True  # so far every segment was made of whole frames
 
-    def add(self, piece: Piece) -> bool:
-        """Keep a piece; True when the answer is complete with it. Raises HttpError."""
-        self.pieces.add(piece)
-        kind = frames(piece.data) if self._aligned else "broken"
+    def add(self, segment: Segment) -> bool:
+        """Keep a segment; True when the answer is complete with it. Raises HttpError."""
+        self.segments.add(segment)
+        kind = frame_kind(segment.data) if self._aligned else "broken"
         self._aligned = kind != "broken"
         if kind != "data":
             self.frame()
         return self.complete
 
     def frame(self) -> None:
-        """Give h2 what it has not seen; note with which piece each part of the body came. Raises HttpError."""
-        for at in range(self._framed, len(self.pieces)):
+        """Give h2 what it has not seen; note with which segment each part of the body came. Raises HttpError."""
+        for at in range(self._framed, len(self.segments)):
             self._framed = at + 1
-            for event in self.http.receive(self.pieces.data[at]):
+            for event in self.http.receive(self.segments.data[at]):
                 self._note(event, at)
 
-    def _note(self, event: Event, at: int) -> None:
+    def _note(self, event: events.Event, at: int) -> None:
         if getattr(event, "stream_id", 0) != self.http.stream:
             return
-        if isinstance(event, ResponseReceived):
+        if isinstance(event, events.ResponseReceived):
             headers = _texts(event.headers)
             self.status = int(headers.get(":status", "0"))
             if self.status != 200:
                 raise HttpError(f"HTTP {self.status}: no answer to a gRPC call")
             self._refuse_failure(headers)
-        elif isinstance(event, DataReceived):
+        elif isinstance(event, events.DataReceived):
             self.body.append((event.data, at))
             self.http.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-        elif isinstance(event, TrailersReceived):
+        elif isinstance(event, events.TrailersReceived):
             self._refuse_failure(_texts(event.headers))
-        elif isinstance(event, StreamEnded):
+        elif isinstance(event, events.StreamEnded):
             self.complete = True
-        elif isinstance(event, StreamReset):
+        elif isinstance(event, events.StreamReset):
             raise HttpError(f"the server reset the stream: {reset_name(event.error_code)}")
 
     def _refuse_failure(self, headers: dict[str, str]) -> None:
@@ -182,8 +175,8 @@ def _texts(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
 
 
-def frames(data: bytes) -> str:
-    """What whole frames these bytes are: "data" (none a stream's last), "other", or "broken" (not whole)."""
+def frame_kind(data: bytes) -> str:
+    """The kind of these frames: "data" (none ends a stream), "other", or "broken" (they are not whole)."""
     position, plain = 0, True
     while position + FRAME_HEAD <= len(data):
         plain = plain and data[position + 3] == DATA_FRAME and not data[position + 4] & END_STREAM
@@ -194,9 +187,9 @@ def frames(data: bytes) -> str:
 
 
 def grpc_timeout(seconds: float) -> str:
-    """The deadline as gRPC writes it: at most eight digits and a unit."""
+    """A deadline as gRPC writes it: at most eight digits and a unit."""
     ms = max(1, round(seconds * 1000))
-    return f"{ms}m" if ms < MOST_DIGITS else f"{min(round(seconds), MOST_DIGITS - 1)}S"
+    return f"{ms}m" if ms < TIMEOUT_LIMIT else f"{min(round(seconds), TIMEOUT_LIMIT - 1)}S"
 
 
 def reset_name(code: int) -> str:

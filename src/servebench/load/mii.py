@@ -1,6 +1,6 @@
-"""DeepSpeed-MII's gRPC messages, without MII: what a request and its replies are on the wire.
+"""The gRPC messages of DeepSpeed-MII, without MII: a request and its replies on the wire.
 
-    POST /modelresponse.ModelResponse/GeneratorReplyStream   one MultiStringRequest, a MultiGenerationReply a token
+    POST /modelresponse.ModelResponse/GeneratorReplyStream   a MultiStringRequest; a MultiGenerationReply per token
     POST /modelresponse.ModelResponse/GeneratorReply         the same, with one reply
 
 A gRPC message is a byte (0: not compressed), its length (4 bytes) and the protobuf message.
@@ -17,8 +17,8 @@ from servebench.errors import InputError
 SERVICE = "/modelresponse.ModelResponse/"
 HEAD = 5
 
-# Fields by message: name, number, type; "*" marks a repeated one. A protobuf map is a list of (key, value)
-# messages, and a oneof is no more on the wire than a choice of fields.
+# Fields by message: name, number, type; "*" marks a repeated one. On the wire a protobuf map is a list of
+# (key, value) messages, and a oneof a choice of fields.
 MESSAGES = {
     "Value": [("svalue", 1, "string"), ("ivalue", 2, "int64"), ("fvalue", 3, "float"), ("bvalue", 4, "bool")],
     "Keyword": [("key", 1, "string"), ("value", 2, "Value")],
@@ -35,7 +35,7 @@ VALUE_FIELDS = {bool: "bvalue", int: "ivalue", float: "fvalue", str: "svalue"}
 
 
 class Reply(NamedTuple):
-    """One reply: new text, or all of it where it is the only one. Tokens are counted from the start."""
+    """One reply: new text, or the whole text where it is the only reply. Tokens count from the start."""
 
     text: str
     prompt_tokens: int
@@ -45,8 +45,12 @@ class Reply(NamedTuple):
 
 @cache
 def classes() -> dict[str, Any]:
-    """Message classes from the table. proto2, since MII must be sent a False that proto3 would leave out."""
-    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory  # a tenth of the driver's start
+    """Message classes from the table. In proto2, since proto3 would leave out a False that MII must be sent."""
+    from google.protobuf import (
+        descriptor_pb2,
+        descriptor_pool,
+        message_factory,
+    )  # slow: a tenth of the driver's start
 
     file = descriptor_pb2.FileDescriptorProto(name="mii.proto", package="modelresponse", syntax="proto2")
     of = descriptor_pb2.FieldDescriptorProto
@@ -68,7 +72,7 @@ def classes() -> dict[str, Any]:
 
 
 def encode(body: dict[str, Any]) -> bytes:
-    """A request: `prompt`, and every other entry a keyword of MII's generate. Raises InputError."""
+    """A request: `prompt`, and keywords of MII's generate. Raises InputError for a value that MII cannot take."""
     request = classes()["MultiStringRequest"](request=[body["prompt"]])
     for name, value in body.items():
         if name == "prompt":
@@ -83,7 +87,7 @@ def encode(body: dict[str, Any]) -> bytes:
 
 
 def decode(message: bytes) -> Reply:
-    """Raises ValueError when it is no reply to one prompt."""
+    """Raises ValueError when it is not a reply to one prompt."""
     from google.protobuf.message import DecodeError
 
     try:
@@ -98,10 +102,10 @@ def decode(message: bytes) -> Reply:
 
 
 def messages(parts: list[tuple[bytes, int]]) -> Iterator[tuple[bytes, int]]:
-    """(message, index of the piece in which it became whole) of a body. One that was cut off is left out."""
+    """(message, index of the segment in which it became whole) of a body, without a last one that was cut off."""
     held = b""
-    for data, piece in parts:
+    for data, segment in parts:
         held += data
         while len(held) >= HEAD and len(held) >= (end := HEAD + int.from_bytes(held[1:HEAD], "big")):
-            yield held[HEAD:end], piece
+            yield held[HEAD:end], segment
             held = held[end:]

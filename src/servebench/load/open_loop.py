@@ -1,8 +1,8 @@
 """The open loop: requests leave at times that were set beforehand, whether the last ones were answered or not.
 
-Connections are a pool that grows as it must. Where requests in flight are limited, more of them wait, and their
-wait is in the log: each has the time that it was scheduled for and the time that it was sent. Which arrival is
-whose was dealt out beforehand; when it may leave, and to which server, ledger.py says for all processes alike.
+Connections are a pool that grows as it must. Where requests in flight are limited, further requests wait. Their
+wait is in the log: each has the time that it was scheduled for and the time that it was sent. Who sends which
+arrival was settled beforehand; when it may leave, and to which server, ledger.py decides for all processes alike.
 """
 
 from __future__ import annotations
@@ -12,45 +12,30 @@ import os
 import resource
 import select
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import count
 from time import time_ns
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
-from servebench.load.client import Client
+from servebench.load import protocol
+from servebench.load.client import Client, State
 from servebench.load.closed_loop import CONNECTS_AT_ONCE, HOUSEKEEPING_S
 from servebench.load.exchange import Exchange
 from servebench.load.http import Answer
 from servebench.load.ledger import Ledger
-from servebench.load.protocol import (
-    BRIDGED,
-    IN_FLIGHT,
-    LEAD_NS,
-    LED_IN,
-    OPENS,
-    SPARE_CONNECTIONS,
-    START,
-    WARMED,
-    Job,
-    Pace,
-    Part,
-)
-from servebench.load.route import Route
-from servebench.load.wire import State
+from servebench.load.protocol import Arrivals, Job, Pace, Task
+from servebench.load.read_loop import Poller
 from servebench.log.schema import Phase
 
-if TYPE_CHECKING:
-    from servebench.load.worker import Worker
-
-OTHER_FILES = 64
+OTHER_FILES = 64  # open files that are no connections
 PR_SET_TIMERSLACK = 29
 
 
 def wake_up_sharply() -> None:
-    """Linux ends waits up to 50 us late, to save wake-ups; not those of this process from here on."""
+    """Linux ends waits up to 50 us late, to save wake-ups; from here on not those of this process."""
     with suppress(AttributeError, OSError):
         ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1)
 
@@ -63,130 +48,152 @@ class Arrival(NamedTuple):
 
 
 class OpenLoop:
-    """Decides what is sent when, and over which connection. Driven by the worker's loop."""
+    """Decides what is sent when, and over which connection. The worker's event loop calls it."""
 
-    def __init__(self, worker: Worker, routes: list[Route], pace: Pace) -> None:
-        self.worker, self.routes, self.pace, self.task = worker, routes, pace, worker.task
-        self.clients = [Client(number, server, routes[server], worker) for number, server in self.task.clients]
-        self.free: list[list[Client]] = [[c for c in self.clients if c.server == s] for s in range(len(routes))]
-        self.busy = [0] * len(routes)  # requests in flight by server, of this worker
-        self.ledger = Ledger(worker.shared, self.task, pace.most_in_flight)
+    def __init__(
+        self, task: Task, pace: Pace, shared: memoryview, poller: Poller, new_client: Callable[[int, int], Client]
+    ) -> None:
+        self.task, self.pace, self.shared, self.poller, self.new_client = task, pace, shared, poller, new_client
+        self.counters = task.counters(shared, task.number)
+        self.ledger = Ledger(shared, task, pace.max_in_flight)
         if self.ledger.wake_fd >= 0:
-            worker.epoll.register(self.ledger.wake_fd, select.EPOLLIN)
-            worker.watched[self.ledger.wake_fd] = self._woken
+            poller.epoll.register(self.ledger.wake_fd, select.EPOLLIN)
+            poller.watched[self.ledger.wake_fd] = self._on_wake
+
+        servers = range(len(task.urls))
+        self.clients = [new_client(number, server) for number, server in task.clients]
+        self.free: list[list[Client]] = [[c for c in self.clients if c.server == s] for s in servers]
+        self.busy = [0 for _ in servers]  # requests in flight by server, of this worker
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self.most = min(files - OTHER_FILES, pace.most_in_flight or files)
-        self.waiting: deque[Arrival] = deque()
-        self.start_ns = 0  # what arrivals count from
-        self.opened = False
-        self.opens_ns = self.lead_ns = 0  # the window and what leads it in, after the start
-        self.bridged = self.led_in = 0  # arrivals before the window, of all workers
-        self.first: set[int] = set()  # warm-up requests whose ends open the window
+        self.max_clients = min(files - OTHER_FILES, pace.max_in_flight or files)
+
+        self.start_ns = 0  # what arrivals count from; 0 until the parent sets it
+        self.window_known = False  # has the parent said when the window opens?
+        self.window_ns = 0  # when it opens, after the start
+        self.lead_in_from_ns = 0  # when its lead-in begins, after the start
+        self.gap_filler_arrivals = self.lead_in_arrivals = 0  # of all workers
+        self.warming_up: set[int] = set()  # ids of the requests whose ends open the window
+        self.fillers = task.fillers()
         self.arrivals = self._arrivals()
         self.next = next(self.arrivals, None)
+        self.due: deque[Arrival] = deque()  # those that wait for a place
+        self.spin_ns = 0  # spent in waits without sleep
         wake_up_sharply()
+
+    # Which arrivals there are.
 
     def _arrivals(self) -> Iterator[Arrival]:
         """This worker's arrivals in order; those of the end come again and again."""
-        pace, spare_job = self.pace, self.worker.spare_job
+        pace, fillers = self.pace, self.fillers
         for number, at_ns in _once(pace.warmup):
-            job = spare_job()
-            self.first.add(job.id)
+            job = next(fillers)
+            self.warming_up.add(job.id)
             yield Arrival(number, at_ns, "warmup", job)
         before = pace.warmup.total
-        for number, at_ns in _again(pace.bridge):
-            if self.opened and at_ns >= self.lead_ns:
+        for number, at_ns in _again(pace.gap_filler):
+            if self.window_known and at_ns >= self.lead_in_from_ns:
                 break
-            yield Arrival(before + number, at_ns, "warmup", spare_job())
-        before += self.bridged + self.led_in
-        for turn in range(-(-self.led_in // max(1, pace.counted.total)), 0, -1):
-            for number, at_ns in _once(pace.counted):
-                ahead = turn * pace.counted.total - number
-                if ahead <= self.led_in:
-                    led_ns = self.opens_ns - turn * pace.turn_ns + at_ns
-                    yield Arrival(before - ahead, led_ns, "warmup", spare_job())
-        for (number, at_ns), job in zip(_once(pace.counted), self.task.counted, strict=True):
-            yield Arrival(before + number, self.opens_ns + at_ns, "measured", job)
-        before += pace.counted.total
-        for number, at_ns in _again(pace.hold):
-            yield Arrival(before + number, self.opens_ns + at_ns, pace.phase or "hold", spare_job())
+            yield Arrival(before + number, at_ns, "warmup", next(fillers))
+        before += self.gap_filler_arrivals + self.lead_in_arrivals
+        for number, at_ns in self._lead_in():
+            yield Arrival(before + number, self.window_ns + at_ns, "warmup", next(fillers))
+        for (number, at_ns), job in zip(_once(pace.measured), self.task.measured, strict=True):
+            yield Arrival(before + number, self.window_ns + at_ns, "measured", job)
+        before += pace.measured.total
+        for number, at_ns in _again(pace.cooldown):
+            yield Arrival(before + number, self.window_ns + at_ns, pace.phase or "cooldown", next(fillers))
 
-    def _woken(self, floor_ns: int) -> None:
+    def _lead_in(self) -> Iterator[tuple[int, int]]:
+        """The last measured arrivals, as if they came before the first too, once or in several periods.
+
+        Numbers and times count from the first measured arrival, so both are negative.
+        """
+        measured = self.pace.measured
+        for period in range(-(-self.lead_in_arrivals // max(1, measured.total)), 0, -1):
+            for number, at_ns in _once(measured):
+                ahead = period * measured.total - number
+                if ahead <= self.lead_in_arrivals:
+                    yield -ahead, at_ns - period * self.pace.period_ns
+
+    def _look_for_window(self) -> None:
+        """See whether the parent opened the window; then drop an arrival of the gap filler that is too late."""
+        window = self.shared[protocol.WINDOW_NS : protocol.LEAD_IN_NS + 1]
+        opens_ns, self.gap_filler_arrivals, self.lead_in_arrivals, lead_in_ns = window
+        self.window_known = bool(opens_ns)
+        if self.window_known:
+            self.window_ns = opens_ns - self.start_ns
+            self.lead_in_from_ns = self.window_ns - lead_in_ns
+            if self.next and self.next.at_ns >= self.lead_in_from_ns:
+                self.next = next(self.arrivals, None)
+
+    # What the event loop calls.
+
+    def _on_wake(self, earliest_ns: int) -> None:
         """Another worker left a place, which start_due will find."""
         os.eventfd_read(self.ledger.wake_fd)
 
-    def _look_for_the_opening(self) -> None:
-        """The parent says when counted requests begin; an arrival of the bridge behind that does not leave."""
-        shared = self.worker.shared
-        self.opened = bool(shared[OPENS])
-        if self.opened:
-            self.bridged, self.led_in = shared[BRIDGED], shared[LED_IN]
-            self.opens_ns = shared[OPENS] - self.start_ns
-            self.lead_ns = self.opens_ns - shared[LEAD_NS]
-            if self.next and self.next.at_ns >= self.lead_ns:
-                self.next = next(self.arrivals, None)
-
     def wait_s(self) -> float:
-        """Waits until the next arrival or a ready socket: epoll counts in ms, a select on it in us."""
-        self.start_ns = self.start_ns or self.worker.shared[START]
+        """Wait until the next arrival or a ready socket: epoll counts in ms, a select on it in us."""
+        self.start_ns = self.start_ns or self.shared[protocol.START_NS]
         if not (self.start_ns and self.next):
             return HOUSEKEEPING_S
-        begun_ns, due_ns = time_ns(), self.start_ns + self.next.at_ns
-        if (sleep_ns := due_ns - self.pace.awake_ns - begun_ns) > 0:
-            select.select([self.worker.epoll], (), (), min(sleep_ns / 1e9, HOUSEKEEPING_S))
+        begin_ns, due_ns = time_ns(), self.start_ns + self.next.at_ns
+        if (sleep_ns := due_ns - self.pace.spin_ns - begin_ns) > 0:
+            select.select([self.poller.epoll], (), (), min(sleep_ns / 1e9, HOUSEKEEPING_S))
             return 0
-        while time_ns() < due_ns and not self.worker.epoll.poll(0, 1):
+        while time_ns() < due_ns and not self.poller.epoll.poll(0, 1):
             pass
-        self.worker.awake_ns += time_ns() - begun_ns
+        self.spin_ns += time_ns() - begin_ns
         return 0
 
     def start_due(self, reads: int) -> None:
         """Send what is due, and what waited for a place."""
         if not self.start_ns:
             return
-        if not self.opened and self.pace.bridge.total:
-            self._look_for_the_opening()
+        if not self.window_known and self.pace.gap_filler.total:
+            self._look_for_window()
         now_ns = time_ns()
         while self.next and self.start_ns + self.next.at_ns <= now_ns:
-            self.waiting.append(self.next)
+            self.due.append(self.next)
             self.next = next(self.arrivals, None)
-        while self.waiting:
-            number = self.waiting[0].number
+        while self.due:
+            number = self.due[0].number
             self.ledger.wait(number)  # before the look: whoever leaves a place after it wakes us
-            if not self.ledger.has_place(number) or sum(self.busy) >= self.most:
+            if not self.ledger.has_place(number) or sum(self.busy) >= self.max_clients:
                 return
-            self._send(self.waiting.popleft())
+            self._send(self.due.popleft())
             self.ledger.wait(None)
 
     def _send(self, arrival: Arrival) -> None:
-        scheduled_ns, server = self.start_ns + arrival.at_ns, self.ledger.take(arrival.number)
-        due_ns = max(scheduled_ns, self.ledger.place_since_ns(arrival.number))
+        job, server = self._scheduled(arrival), self.ledger.take(arrival.number)
+        due_ns = max(self.start_ns + arrival.at_ns, self.ledger.place_since_ns(arrival.number))
         self.busy[server] += 1
-        job = msgspec.structs.replace(arrival.job, scheduled_ns=scheduled_ns)
-        self._take(server).start(job, arrival.phase, due_ns)
+        self._take_client(server).start(job, arrival.phase, due_ns)
 
-    def _take(self, server: int) -> Client:
+    def _scheduled(self, arrival: Arrival) -> Job:
+        return msgspec.structs.replace(arrival.job, scheduled_ns=self.start_ns + arrival.at_ns)
+
+    def _take_client(self, server: int) -> Client:
         """A free client, if possible one that is connected."""
         free = self.free[server]
         for i in range(len(free) - 1, -1, -1):
             if free[i].state is State.IDLE:
                 return free.pop(i)
-        return free.pop() if free else self._add(server)
+        return free.pop() if free else self._add_client(server)
 
-    def _add(self, server: int) -> Client:
-        number = self.task.number + self.task.client_step * len(self.clients)
-        client = Client(number, server, self.routes[server], self.worker)
+    def _add_client(self, server: int) -> Client:
+        client = self.new_client(self.task.number + self.task.client_step * len(self.clients), server)
         self.clients.append(client)
         return client
 
-    def keep_house(self, now_ns: int, phase: int) -> None:
+    def do_housekeeping(self, now_ns: int) -> None:
         """Keep connections open for the requests to come, and say how many are in flight."""
-        self.worker.count(IN_FLIGHT, sum(self.busy) + len(self.waiting))
+        self.counters[protocol.IN_FLIGHT] = sum(self.busy) + len(self.due)
         connecting = sum(c.state in (State.CONNECTING, State.HANDSHAKING) for c in self.clients)
         for server, free in enumerate(self.free):
-            room = max(0, self.most - sum(self.busy))
-            wanted = min(max(SPARE_CONNECTIONS, self.busy[server] // 8), room)
-            free += [self._add(server) for _ in range(wanted - len(free))]
+            room = max(0, self.max_clients - sum(self.busy))
+            wanted = min(max(protocol.SPARE_CONNECTIONS, self.busy[server] // 8), room)
+            free += [self._add_client(server) for _ in range(wanted - len(free))]
             for client in free[-wanted:] if wanted else ():
                 rested = client.state is State.CLOSED and now_ns >= client.pause_until_ns
                 if rested and connecting < CONNECTS_AT_ONCE:
@@ -194,33 +201,33 @@ class OpenLoop:
                     client.open()
 
     def never_sent(self) -> Iterator[Exchange]:
-        """Counted requests that still wait, when the point is stopped."""
-        for arrival in self.waiting:
+        """Measured requests that still wait when the point is stopped."""
+        for arrival in self.due:
             if arrival.phase == "measured":
-                at_ns = self.start_ns + arrival.at_ns
-                job = msgspec.structs.replace(arrival.job, scheduled_ns=at_ns)
-                times = (0, at_ns, time_ns(), 0)
-                number = self.clients[0].number
-                yield Exchange(job, arrival.phase, number, 0, *times, 0, 0, Answer(), "cancelled")
+                job, at_ns = self._scheduled(arrival), self.start_ns + arrival.at_ns
+                exchange = Exchange(job, "measured", self.clients[0].number, 0, Answer(), at_ns)
+                exchange.ended_ns, exchange.error = time_ns(), "cancelled"
+                yield exchange
 
-    def ended(self, client: Client, exchange: Exchange) -> int:
-        """Free a client whose request ended. Returns how late the request was, ns, its wait for a place apart."""
+    def on_end(self, client: Client, exchange: Exchange) -> None:
+        """Free a client whose request ended. Its wait for a place is no lateness."""
         self.busy[client.server] -= 1
         self.free[client.server].append(client)
-        self.ledger.free(client.server, exchange.answer.pieces.stamp_ns[-1] if not exchange.error else time_ns())
-        if exchange.job.id in self.first:
-            self.first.remove(exchange.job.id)
-            self.worker.add(WARMED, 1)
-        return exchange.sent_ns - client.due_ns
+        stamps = exchange.answer.segments.stamp_ns
+        self.ledger.free(client.server, stamps[-1] if not exchange.error else time_ns())
+        if exchange.job.id in self.warming_up:
+            self.warming_up.remove(exchange.job.id)
+            self.counters[protocol.WARMED] += 1
+        exchange.late_ns = exchange.sent_ns - exchange.due_ns
 
 
-def _once(part: Part) -> Iterator[tuple[int, int]]:
-    """Its arrivals: (number in the part, time)."""
-    return zip(count(part.first, part.step), part.at_ns, strict=False)
+def _once(arrivals: Arrivals) -> Iterator[tuple[int, int]]:
+    """(number among them, time) of each."""
+    return zip(count(arrivals.first, arrivals.step), arrivals.at_ns, strict=False)
 
 
-def _again(part: Part) -> Iterator[tuple[int, int]]:
-    """Its arrivals, again and again."""
-    for again in count() if part.at_ns else ():
-        for number, at_ns in _once(part):
-            yield number + again * part.total, at_ns + again * part.span_ns
+def _again(arrivals: Arrivals) -> Iterator[tuple[int, int]]:
+    """The same, again and again."""
+    for again in count() if arrivals.at_ns else ():
+        for number, at_ns in _once(arrivals):
+            yield number + again * arrivals.total, at_ns + again * arrivals.span_ns

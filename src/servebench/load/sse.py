@@ -1,7 +1,8 @@
-"""Server-sent events out of stamped pieces (WHATWG HTML, section 9.2.6), after the answer is complete.
+"""Server-sent events out of stamped segments (WHATWG HTML, section 9.2.6), after the answer is complete.
 
-Some servers break the rules, and what they mean is clear: no empty line between events, JSON without a field name,
-an error under a name of its own (`error: {...}`, `event: error`). An error is given as others write it in data.
+Some servers break the rules in ways whose meaning is clear: no empty line between events, JSON without a field
+name, errors in other fields (`error: {...}`, `event: error`). Such errors are given as `{"error": ...}`, as in
+data.
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ from itertools import accumulate
 
 import msgspec
 
-from servebench.load.chunks import complains, object_of
+from servebench.load.chunks import UNREADABLE, is_error, json_object
 
-Part = tuple[bytes, int]  # bytes, and the index of the piece that they came with
+Part = tuple[bytes, int]  # bytes, and the index of the segment in which they became whole
 
 
-def plain(texts: list[bytes]) -> list[bytes]:
-    """The data of each piece up to the first that is not just one HTTP chunk with one event of one `data: ` line.
+def plain_events(texts: list[bytes]) -> list[bytes]:
+    """The data of each segment, as long as it is just one HTTP chunk with one event of one `data: ` line.
 
-    Nearly every piece is that, and the general way, the parser's and then `split`, takes three times as long.
+    Nearly every segment is that. The general way, to parse it and then `split`, takes three times as long.
     """
     found = []
     for text in texts:
@@ -32,10 +33,10 @@ def plain(texts: list[bytes]) -> list[bytes]:
 
 
 def split(parts: list[Part]) -> list[Part]:
-    """(data, index of the piece in which the event became whole) of every event that has data.
+    """(data, index of the segment in which the event became whole) of every event that has data.
 
-    An event is whole with the empty line after it. A last event without one is given too: some servers
-    close right after `data: [DONE]`.
+    An event is whole with the empty line after it. A last event without one counts too: some servers close right
+    after `data: [DONE]`.
     """
     events: list[Part] = []
     for i, (data, at) in enumerate(parts):
@@ -46,7 +47,7 @@ def split(parts: list[Part]) -> list[Part]:
 
 
 def _split(parts: list[Part]) -> Iterator[Part]:
-    texts = _with_plain_newlines([text for text, _ in parts])
+    texts = _with_unix_newlines([text for text, _ in parts])
     ends = list(accumulate(map(len, texts)))
     position, i = 0, 0
     for event in b"".join(texts).split(b"\n\n"):
@@ -62,10 +63,10 @@ def _split(parts: list[Part]) -> Iterator[Part]:
 
 
 def _data_of(event: bytes) -> list[tuple[bytes, int]]:
-    """(data, bytes up to where it is whole) of an event of any form; several where empty lines are missing."""
+    """(data, bytes up to where it is whole) of an event in any form; several where empty lines are missing."""
     whole = len(event) + 2
-    if event.lstrip()[:1] == b"{":  # no field: of bare JSON only an error is taken, since no event is written so
-        return [(event, whole)] if complains(object_of(event)) else []
+    if event.lstrip()[:1] == b"{":  # JSON without a field name: only errors come like that
+        return [(event, whole)] if is_error(json_object(event)) else []
     data, errors, named, end = [], [], False, 0
     for line in event.split(b"\n"):
         end += len(line) + 1
@@ -89,23 +90,23 @@ def _stands_alone(value: bytes) -> bool:
 
 
 def _error(words: bytes) -> bytes:
-    """As others say it in data."""
+    """The error as others write it in data."""
     try:
-        said = bool(msgspec.json.decode(words))
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        said = False
-    return b'{"error": %b}' % (words if said else msgspec.json.encode(words.decode(errors="replace") or "?"))
+        is_json = bool(msgspec.json.decode(words))
+    except UNREADABLE:
+        is_json = False
+    return b'{"error": %b}' % (words if is_json else msgspec.json.encode(words.decode(errors="replace") or "?"))
 
 
-def _with_plain_newlines(texts: list[bytes]) -> list[bytes]:
-    """CRLF and CR as LF, also where a CRLF is split over two pieces: the event ends with the CR then."""
+def _with_unix_newlines(texts: list[bytes]) -> list[bytes]:
+    """CRLF and CR as LF. Where a CRLF is split over two segments, the line ends with the CR."""
     if texts:
         texts = [texts[0].removeprefix(b"\xef\xbb\xbf"), *texts[1:]]
     if not any(b"\r" in text for text in texts):
         return texts
-    given, after_cr = [], False
+    converted, after_cr = [], False
     for text in texts:
         rest = text.removeprefix(b"\n") if after_cr else text
         after_cr = text.endswith(b"\r") if text else after_cr
-        given.append(rest.replace(b"\r\n", b"\n").replace(b"\r", b"\n"))
-    return given
+        converted.append(rest.replace(b"\r\n", b"\n").replace(b"\r", b"\n"))
+    return converted

@@ -1,8 +1,8 @@
 """Non-blocking connections whose bytes come with the kernel's receive time.
 
-SO_TIMESTAMPNS makes `recvmsg` return, beside the bytes, when the kernel received the newest segment of them
-(CLOCK_REALTIME). A reader that wakes up late reads the same time. Where the kernel gives no stamp, the time is
-the reader's own and `Piece.stamped` says so.
+SO_TIMESTAMPNS makes `recvmsg` return the bytes together with the time when the kernel received the newest of them
+(CLOCK_REALTIME). A reader that wakes up late reads the same time. Where the kernel gives no stamp, the reader
+takes the time itself, and `Segment.stamped` says so.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import struct
 from array import array
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import Enum
 from time import time_ns
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -27,48 +26,37 @@ CONTROL_SIZE = socket.CMSG_SPACE(16)
 unpack_timespec = struct.Struct("@qq").unpack
 
 
-class Piece(NamedTuple):
-    """Bytes of one read. `floor_ns`: they arrived after this; `stamp_ns`: the newest of them arrived then."""
+class Segment(NamedTuple):
+    """The bytes of one read. The newest of them arrived at `stamp_ns`, all of them after `earliest_ns`."""
 
     data: bytes
     stamp_ns: int
-    floor_ns: int
+    earliest_ns: int
     stamped: bool
 
 
-class Pieces:
-    """The pieces of one answer in columns, since an object for each would cost memory, and time with it.
+class Segments:
+    """The segments of one answer as columns: an object for each would cost memory and time.
 
-    `stamp_ns` and `floor_ns` hold int64, one of each a piece.
+    `data`, `stamp_ns` and `earliest_ns` (int64) have one entry for each segment.
     """
 
     def __init__(self) -> None:
         self.data: list[bytes] = []
-        self.stamp_ns, self.floor_ns = array("q"), array("q")
+        self.stamp_ns, self.earliest_ns = array("q"), array("q")
 
-    def add(self, piece: Piece) -> None:
-        self.data.append(piece.data)
-        self.stamp_ns.append(piece.stamp_ns)
-        self.floor_ns.append(piece.floor_ns)
+    def add(self, segment: Segment) -> None:
+        self.data.append(segment.data)
+        self.stamp_ns.append(segment.stamp_ns)
+        self.earliest_ns.append(segment.earliest_ns)
 
     def __len__(self) -> int:
         return len(self.data)
 
 
-class State(Enum):
-    """What a connection is about."""
-
-    CLOSED = "closed"
-    CONNECTING = "connecting"
-    HANDSHAKING = "handshaking"
-    IDLE = "idle"
-    SENDING = "sending"
-    RECEIVING = "receiving"
-
-
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a server listens, looked up once. Of several addresses of a name it may listen on one only."""
+    """Where a server listens, looked up once. A name may have several addresses, and the server listen on one."""
 
     addresses: tuple[tuple[int, tuple[object, ...]], ...]  # (family, address) of each
     host: str  # for the Host header and TLS
@@ -89,28 +77,28 @@ class Endpoint:
 
 
 def stamped_dummy() -> socket.socket:
-    """A socket to hold open: while one exists the kernel keeps stamping on, so that no first stamp is missed."""
+    """A socket to hold open: while it exists the kernel keeps stamping, so that no first stamp is missed."""
     dummy = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     ask_for_stamps(dummy)
     return dummy
 
 
 def ask_for_stamps(sock: socket.socket) -> None:
-    with suppress(OSError):  # not Linux: every piece will say that it is not stamped
+    with suppress(OSError):  # not Linux: every segment will say that it is not stamped
         sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
 
 
-def read_stamped(sock: socket.socket, floor_ns: int) -> Piece:
+def read_stamped(sock: socket.socket, earliest_ns: int) -> Segment:
     """Raises BlockingIOError when nothing is there; empty data is the end of the stream."""
     data, control, _, _ = sock.recvmsg(READ_SIZE, CONTROL_SIZE)
     if control:
         seconds, ns = unpack_timespec(control[0][2])
-        return Piece(data, seconds * 1_000_000_000 + ns, floor_ns, True)
-    return Piece(data, time_ns(), floor_ns, False)
+        return Segment(data, seconds * 1_000_000_000 + ns, earliest_ns, True)
+    return Segment(data, time_ns(), earliest_ns, False)
 
 
 class Connection:
-    """Plain TCP. `connect`, `handshake` and `flush` return True when done, False to be called again when ready."""
+    """Plain TCP. `connect`, `handshake`, `flush` return True when done, else are to be called again when ready."""
 
     def __init__(self, endpoint: Endpoint, at: int) -> None:
         family, self.address = endpoint.addresses[at]
@@ -119,7 +107,8 @@ class Connection:
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         ask_for_stamps(self.sock)
         self.outgoing = memoryview(b"")
-        self.behind_ns = 0  # the floor of a read that may have left something unread; it is the next read's too
+        # earliest_ns of a read that may have left something unread: that is earliest_ns of the next read too.
+        self.unread_since_ns = 0
 
     def connect(self) -> bool:
         """Raises OSError when the server refuses."""
@@ -133,12 +122,12 @@ class Connection:
     def handshake(self) -> bool:
         return True
 
-    def put(self, data: bytes) -> None:
-        """To be sent after what was put before."""
+    def queue(self, data: bytes) -> None:
+        """Queue this behind what is queued already; `flush` sends it."""
         self.outgoing = memoryview(bytes(self.outgoing) + data if self.outgoing else data)
 
     def flush(self) -> bool:
-        """Hand what was put to the kernel."""
+        """Hand what is queued to the kernel."""
         try:
             sent = self.sock.send(self.outgoing)
         except BlockingIOError:
@@ -146,13 +135,13 @@ class Connection:
         self.outgoing = self.outgoing[sent:]
         return not self.outgoing
 
-    def read(self, floor_ns: int) -> Piece:
-        piece = read_stamped(self.sock, self.behind_ns or floor_ns)
-        self.behind_ns = piece.floor_ns if len(piece.data) == READ_SIZE else 0
-        return piece
+    def read(self, earliest_ns: int) -> Segment:
+        segment = read_stamped(self.sock, self.unread_since_ns or earliest_ns)
+        self.unread_since_ns = segment.earliest_ns if len(segment.data) == READ_SIZE else 0
+        return segment
 
     def bytes_acked(self) -> int | None:
-        """How many bytes the server's kernel has confirmed; None where this kernel does not tell."""
+        """How many bytes the server's kernel has confirmed; None where this kernel does not say."""
         try:
             info = self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
         except (AttributeError, OSError):
@@ -165,7 +154,7 @@ class Connection:
 
 
 class TlsConnection(Connection):
-    """TLS over the same sockets: what is stamped is the ciphertext, before it is deciphered."""
+    """TLS over the same sockets. The ciphertext is stamped, before it is decrypted."""
 
     def __init__(self, endpoint: Endpoint, at: int, context: ssl.SSLContext) -> None:
         super().__init__(endpoint, at)
@@ -173,7 +162,7 @@ class TlsConnection(Connection):
         self.tls = context.wrap_bio(self.arriving, self.leaving, server_hostname=endpoint.host)
 
     def handshake(self) -> bool:
-        """Raises ssl.SSLError, an OSError, when the server's certificate is not to be trusted, or it went away."""
+        """Raises OSError when the server went away, and ssl.SSLError when its certificate is refused."""
         with suppress(BlockingIOError):
             cipher = self.sock.recv(READ_SIZE)
             if not cipher:
@@ -184,15 +173,15 @@ class TlsConnection(Connection):
             done = True
         except ssl.SSLWantReadError:
             done = False
-        super().put(self.leaving.read())
+        super().queue(self.leaving.read())
         return self.flush() and done
 
-    def put(self, data: bytes) -> None:
+    def queue(self, data: bytes) -> None:
         self.tls.write(data)
-        super().put(self.leaving.read())
+        super().queue(self.leaving.read())
 
-    def read(self, floor_ns: int) -> Piece:
-        cipher = super().read(floor_ns)
+    def read(self, earliest_ns: int) -> Segment:
+        cipher = super().read(earliest_ns)
         if not cipher.data:
             return cipher
         self.arriving.write(cipher.data)
@@ -201,13 +190,13 @@ class TlsConnection(Connection):
             while block := self.tls.read(READ_SIZE):
                 plain += block
         except ssl.SSLZeroReturnError:
-            pass  # the server said goodbye; empty data, if there is none, says so
+            pass  # the server closed TLS; if nothing came before, empty data says so
         except ssl.SSLWantReadError:
-            if not plain:  # half a record, or one of the protocol's own
+            if not plain:  # half a record, or a record of the protocol itself
                 raise BlockingIOError from None
         return cipher._replace(data=bytes(plain))
 
 
 def open_connection(endpoint: Endpoint, at: int, context: ssl.SSLContext | None) -> Connection:
-    """To one of the endpoint's addresses."""
+    """A connection to address number `at` of the endpoint."""
     return TlsConnection(endpoint, at, context) if endpoint.tls and context else Connection(endpoint, at)

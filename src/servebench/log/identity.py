@@ -1,7 +1,7 @@
 """What makes a point this point and no other: equal identities mean that measuring again would measure the same.
 
 It is kept in the log, so that two logs can be asked what they differ in; its hash tells logs of one name apart.
-Fields at their default are left out, so that a new option voids nothing: no default of a config may ever change.
+Fields at their default are left out, so that a new option voids nothing: no default in config.py may ever change.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import Any
 import msgspec
 
 from servebench.cli.keys import is_key
-from servebench.log.schema import Log, RunConfig, ServerConfig, model_label
+from servebench.log.config import RunConfig, ServerConfig, set_fields
+from servebench.log.schema import Log, model_label
 from servebench.log.urls import ENDPOINTS, endpoint
 
 MEASURES = 1  # raise it when a version of this program measures something else under the same settings
@@ -34,11 +35,11 @@ CONTAINER = re.compile(r"[0-9a-f]{12}").fullmatch  # a name that a container was
 
 def identity_of(server: ServerConfig, run: RunConfig, environment: dict[str, Any]) -> dict[str, Any]:
     """Of a point; all its runs have the same."""
-    of_server = _set(server) | {"model": content_of(server.model)}
+    of_server = set_fields(server) | {"model": content_of(server.model)}
     if server.urls:
         of_server["urls"] = [_where(url, run.api) for url in server.urls]
     drawn = {"seed"} if "seed" in environment else set()  # for this time alone, and not asked for
-    of_run = {name: value for name, value in _set(run).items() if name not in OF_NO_POINT | drawn}
+    of_run = {name: value for name, value in set_fields(run).items() if name not in OF_NO_POINT | drawn}
     return {"measures": MEASURES, "server": of_server, "run": of_run, "environment": environment}
 
 
@@ -80,13 +81,6 @@ def _ends_of(file: Path, size: int) -> bytes:
         head = data.read(SAMPLE)
         data.seek(size - SAMPLE)
         return head + data.read()
-
-
-def _set(config: msgspec.Struct) -> dict[str, Any]:
-    """The fields of a config that are not at their default."""
-    fields = msgspec.structs.fields(config)
-    usual = {f.name: f.default if f.default_factory is msgspec.NODEFAULT else f.default_factory() for f in fields}
-    return {name: value for name, value in msgspec.structs.asdict(config).items() if value != usual[name]}
 
 
 def _of_headers(headers: Iterable[tuple[str, str]]) -> list[str]:

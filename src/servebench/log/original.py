@@ -2,7 +2,7 @@
 
 What such a log cannot tell is said, not guessed: it holds no phases (every request counts), no kernel stamps (the
 client's own clock, quality "unknown") and no token counts of prompts: the mean that was asked for, in proportion
-to the length of each text. Throughput is clients / mean latency (metrics.request_throughput says why).
+to the length of each text. Throughput is clients / mean latency (throughput.request_throughput says why).
 
 The first release named its settings otherwise (client_num, prompt_length, max_new_tokens, vllm) and left model and
 sizes to the name of the deployment, such as llama2-70b-tp4-b768_repl2.
@@ -16,8 +16,11 @@ from itertools import accumulate
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
-from servebench.log.schema import Log, Quality, Result, RunConfig, ServerConfig, ServerFacts
+from servebench.log.config import Clients, RunConfig, ServerConfig, Synthetic
+from servebench.log.result import Result
+from servebench.log.schema import Log, Quality, ServerFacts
 
 
 class Response(msgspec.Struct):
@@ -65,12 +68,14 @@ def decode(data: bytes, file_name: str) -> Log:
         raise msgspec.ValidationError(f"its args have no number for {', '.join(missing)}")
     if args.get("backend") != "aml":  # it only names what the other settings say
         args.pop("deployment_name", None)
+    args["max_prompt_length"] = max(args.get("max_prompt_length", 0), args["mean_prompt_length"], 4000)
     args |= {"api": "mii"} if args.get("backend") == "fastgen" else {}
-    asked = {"num_requests": len(details), "stream": any(r.token_gen_time for r in details)}
+    asked = {"num_requests": max(1, len(details)), "stream": any(r.token_gen_time for r in details)}
     server = _known(ServerConfig, {"backend": "unknown", "model": "unknown"} | args)
-    run = _known(RunConfig, args | asked)
+    load, requests = _known(Clients, args), _known(Synthetic, args)
+    run = replace(_known(RunConfig, args | asked), load=load, requests=requests)
     mean_length = sum(len(r.prompt) for r in details) / max(1, len(details))
-    results = [_result(i, response, run, mean_length) for i, response in enumerate(details)]
+    results = [_result(i, response, requests, mean_length) for i, response in enumerate(details)]
     return Log(
         status="ok" if results else "failed",
         failure=None if results else "it has no requests",
@@ -80,8 +85,8 @@ def decode(data: bytes, file_name: str) -> Log:
         run=run,
         server_facts=ServerFacts(urls=[], engine=f"{server.backend} ({release})"),
         client={"source": SOURCE, "workload_sha256": _sha256(details)},
-        window_ns=_all_active(results, run.num_clients),
-        quality=Quality(asked_concurrency=run.num_clients),
+        window_ns=_all_active(results, load.num_clients),
+        quality=Quality(asked_concurrency=load.num_clients),
         results=results,
     )
 
@@ -111,17 +116,17 @@ def _known(kind: type[Any], args: dict[str, Any]) -> Any:
     return msgspec.convert({k: v for k, v in args.items() if k in fields and v is not None}, kind)
 
 
-def _result(index: int, response: Response, run: RunConfig, mean_length: float) -> Result:
+def _result(index: int, response: Response, asked: Synthetic, mean_length: float) -> Result:
     streamed = bool(response.token_gen_time)
     gaps = response.token_gen_time if streamed else [response.end_time - response.start_time]
     whole = response.generated_tokens
-    tokens = len(gaps) if streamed else len(whole) if isinstance(whole, list) else run.mean_max_new_tokens
+    tokens = len(gaps) if streamed else len(whole) if isinstance(whole, list) else asked.mean_max_new_tokens
     return Result(
         id=index,
         phase="measured",
         client=0,
-        prompt_tokens=round(run.mean_prompt_length * (len(response.prompt) / mean_length if mean_length else 1)),
-        max_new_tokens=run.mean_max_new_tokens,
+        prompt_tokens=round(asked.mean_prompt_length * (len(response.prompt) / mean_length if mean_length else 1)),
+        max_new_tokens=asked.mean_max_new_tokens,
         generated_tokens=tokens,
         token_source="original log: one token a callback, prompts by the length of their text",
         sent_ns=round(response.start_time * 1e9),

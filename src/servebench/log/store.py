@@ -19,7 +19,14 @@ import msgspec
 
 from servebench.errors import InputError, LogError
 from servebench.log import original
-from servebench.log.schema import LOG_VERSION, Log, Result
+from servebench.log.result import Result
+from servebench.log.schema import LOG_VERSION, Log
+from servebench.log.version1 import upgraded
+
+# In the name of a point's log; that of the original suite's first release ends in _c8_p2600_g60.
+POINT = re.compile(r"-(clients|rate|trace)\d|_c\d+_p\d+_g\d+").search
+OF_NO_POINTS = ("superseded", "searches")  # folders beside the logs
+VERSION_1 = re.compile(rb'"servebench_log": *1\b').search
 
 
 class LogHead(msgspec.Struct):
@@ -35,19 +42,23 @@ def sole_writer(folder: Path) -> Iterator[None]:
 
     The kernel frees the lock with its process, however that ends; what a killed one left half done is removed.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("ab+", buffering=0)
-    except OSError as error:
-        why = f"cannot be written to ({error.strerror}); give another"
-        raise InputError(f"--out_json_dir: {folder} {why}") from error
-    with lock:
+    with open_lock(folder) as lock:
         if _locked(lock, folder):
             for leftover in folder.glob("*.parts"):
                 shutil.rmtree(leftover, ignore_errors=True)
             for leftover in folder.glob("*.tmp[0-9]*"):
                 leftover.unlink(missing_ok=True)
         yield
+
+
+def open_lock(folder: Path) -> FileIO:
+    """The lock file of a results folder, both made if need be. Raises InputError if that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return (folder / ".lock").open("ab+", buffering=0)
+    except OSError as error:
+        why = f"cannot be written to ({error.strerror}); give another"
+        raise InputError(f"--out_json_dir: {folder} {why}") from error
 
 
 def _locked(lock: FileIO, folder: Path) -> bool:
@@ -77,6 +88,11 @@ def state_of(path: Path, fingerprint: str) -> Literal["new", "done", "failed"]:
     except (OSError, msgspec.MsgspecError):
         return "failed"
     return "done" if head.status == "ok" and head.fingerprint == fingerprint else "failed"
+
+
+def known(path: Path, fingerprint: str, requests: bool) -> Log | None:
+    """The log of a point that was measured before under the same settings, with its requests if asked for."""
+    return load(path, requests) if state_of(path, fingerprint) == "done" else None
 
 
 def put(log: Log, path: Path) -> bool:
@@ -118,16 +134,16 @@ def load(path: Path, requests: bool = True) -> Log:
 
     `requests=False` leaves the requests out: what a log is of can be known without decoding its token times.
     """
-
     try:
         data = path.read_bytes()
         if b'"servebench_log"' not in data[:4096]:
             return original.decode(data, path.name)
+        data = upgraded(data) if VERSION_1(data[:4096]) else data
         head, found, _ = data.partition(b'\n  "results": [')
         log = msgspec.json.decode(data if requests or not found else head + found + b"]}", type=Log)
     except OSError as error:
         raise LogError(f"{path}: cannot be read: {error.strerror}") from error
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, ValueError) as error:
         raise LogError(f"{path}: not a benchmark log: {error}") from error
     if log.servebench_log > LOG_VERSION:
         raise LogError(f"{path}: log version {log.servebench_log} is newer than this ServeBench; update it")
@@ -145,12 +161,6 @@ def read_parts(paths: list[Path]) -> Iterator[Result]:
     for path in paths:
         if path.exists():
             yield from (decode(line) for line in path.read_bytes().splitlines(True) if line.endswith(b"\n"))
-
-
-# In the name of a point's log; that of the original suite's first release ends in _c8_p2600_g60.
-POINT = re.compile(r"-(clients|rate|trace)\d|_c\d+_p\d+_g\d+").search
-
-OF_NO_POINTS = ("superseded", "searches")  # folders beside the logs
 
 
 def load_folder(folder: Path) -> Iterator[tuple[Path, Log]]:

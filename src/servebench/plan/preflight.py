@@ -2,46 +2,42 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 
-from servebench.cli.keys import hide_in_words
 from servebench.errors import InputError
-from servebench.log.schema import RunConfig, ServerConfig, log_name
-from servebench.plan.arguments import Settings, attached_urls
-from servebench.plan.sweep import Plan, Point
+from servebench.log.config import Dataset, RunConfig, Scenario, ServerConfig, Synthetic
+from servebench.log.lengths import HIGHEST, Lengths
+from servebench.log.schema import log_name
+from servebench.plan.settings import Settings
+from servebench.plan.sweep import Point, ServerPlan
 from servebench.servers.backends import BACKENDS
-from servebench.servers.backends.contract import Launch
-from servebench.servers.launch import is_free, launch_of, router, say
-from servebench.workload import replay
-from servebench.workload.datasets import read
-from servebench.workload.lengths import HIGHEST, Lengths, lengths_of
+from servebench.servers.preflight import check_launch
+from servebench.workload import datasets
 from servebench.workload.model_files import expanded, model_context
 
-HIGHEST_PORT = 65535
 OFF, DRAWS = 0.02, 100_000  # share of a mean that cutting may take unsaid, and draws that tell it
 
 
-def preflight(settings: Settings, plan: Plan) -> None:
+def preflight(settings: Settings, plan: list[ServerPlan]) -> None:
     check_model(settings)
     context = check_loads(settings, plan)
-    for server, points in plan:
-        check_body(server, points[0])
-        if any(point.pending for point in points) and not server.urls:
-            check_launch(settings, server)
+    for of_server in plan:
+        points = of_server.points
+        check_body(of_server.server, points[0])
+        if any(point.pending for point in points) and settings.starts:
+            check_launch(of_server.server, of_server.access)
     for line in dict.fromkeys([*remarks(plan, context), *older(plan)]):
         print(f"note: {line}")
 
 
-def check_loads(settings: Settings, plan: Plan) -> int | None:
+def check_loads(settings: Settings, plan: list[ServerPlan]) -> int | None:
     """What is to be asked exists and fits the model. Returns the model's context."""
-    context = model_context(settings.model, asks_hub(settings) and not settings.dry_run)
-    check_runs([point.run for _, points in plan for point in points], context)
+    context = model_context(settings.model, asks_hub(settings) and not settings.execution.dry_run)
+    check_runs([run for of_server in plan for run in of_server.strategy.runs], context)
     return context
 
 
@@ -56,9 +52,9 @@ def check_model(settings: Settings) -> None:
     model = settings.model
     path = expanded("--model", model)
     looks_local = model.startswith((".", "/", "~")) or model.count("/") > 1 or path.suffix == ".gguf"
-    if attached_urls(settings) and settings.tokenizer != model:
+    if settings.access.urls and settings.tokenizer != model:
         return  # a name that the server has, whatever it looks like
-    if looks_local and not path.exists() and attached_urls(settings):
+    if looks_local and not path.exists() and settings.access.urls:
         raise InputError(
             f"--model {model}: there is no such directory or file here, to measure prompts with; if the server "
             "knows the model by this name, give --tokenizer too"
@@ -75,8 +71,7 @@ def check_model(settings: Settings) -> None:
 
 def asks_hub(settings: Settings) -> bool:
     """May the hub be asked about the model? What an attached server calls it may mean nothing there."""
-    starts = bool(BACKENDS[settings.backend].launch) and not settings.client_only
-    return starts or settings.tokenizer == settings.model
+    return settings.starts or settings.tokenizer == settings.model
 
 
 def check_runs(runs: list[RunConfig], context: int | None) -> None:
@@ -91,8 +86,8 @@ def check_runs(runs: list[RunConfig], context: int | None) -> None:
 def _impossible(run: RunConfig, context: int | None) -> str | None:
     try:
         check_lengths(run, context)
-        if run.dataset:  # entries beyond the context are only known by the tokenizer later
-            replay.checked(run)
+        if isinstance(run.requests, Dataset):  # the tokenizer says later which entries exceed the context
+            datasets.contents_for(run, run.requests)
     except InputError as error:
         return str(error)
     return None
@@ -100,37 +95,41 @@ def _impossible(run: RunConfig, context: int | None) -> str | None:
 
 def check_lengths(run: RunConfig, context: int | None) -> None:
     """The mean prompt and the mean generation must fit the context; draws beyond it are cut by the workload."""
-    if context and not run.dataset and run.mean_prompt_length + run.mean_max_new_tokens > context:
+    requests = run.requests
+    if isinstance(requests, Dataset) or not context:
+        return
+    prompt, answer = requests.mean_prompt_length, requests.mean_max_new_tokens
+    if prompt + answer > context:
         raise InputError(
-            f"prompts of {run.mean_prompt_length} and generations of {run.mean_max_new_tokens} tokens exceed "
+            f"prompts of {prompt} and generations of {answer} tokens exceed "
             f"the {context} tokens of the model's context; ask for at most {context} together"
         )
 
 
-def remarks(plan: Plan, context: int | None) -> Iterator[str]:
+def remarks(plan: list[ServerPlan], context: int | None) -> Iterator[str]:
     """What is not quite as asked for: lengths that are cut, parts of a dataset that ask nothing."""
-    for server, points in plan:
+    for server, runs in ((of_server.server, of_server.strategy.runs) for of_server in plan):
         if not context and BACKENDS[server.backend].launch and not BACKENDS[server.backend].lists_models:
             yield f"the context of {server.model} is not known; only --max_prompt_length keeps prompts within it"
-        for run in (point.run for point in points):
-            if not run.dataset:
-                yield from cut_lengths(run, context)
-            elif left_out := read(run.dataset, run.multi_turn, run.trace_format).remark:
-                yield f"--dataset {run.dataset}: left out {left_out}"
+        for run in runs:
+            if not isinstance(run.requests, Dataset):
+                yield from cut_lengths(run.requests, context)
+            elif left_out := datasets.read(run.requests).remark:
+                yield f"--dataset {run.requests.dataset}: left out {left_out}"
 
 
-def older(plan: Plan) -> Iterator[str]:
+def older(plan: list[ServerPlan]) -> Iterator[str]:
     """Logs of a version that did not write all that makes a point, so that it is not known what they are of."""
-    pending = [point for _, points in plan for point in points if point.pending]
+    pending = [point for of_server in plan for point in of_server.points if point.pending]
     old = [point for point in pending if point.path.with_name(log_name(point.server, point.run)).exists()]
     if old:
         yield f"{len(old)} points have logs of an older version, which stay; they are measured anew"
 
 
-def cut_lengths(run: RunConfig, context: int | None) -> Iterator[str]:
+def cut_lengths(requests: Synthetic | Scenario, context: int | None) -> Iterator[str]:
     """Means that are missed by more than OFF, since lengths are cut to what is allowed."""
-    prompts, answers = lengths_of(run)
-    most = min(run.max_prompt_length, context - answers.mean if context else run.max_prompt_length)
+    prompts, answers = requests.lengths
+    most = min(requests.max_prompt_length, context - answers.mean if context else requests.max_prompt_length)
     for what, lengths, bound in (("prompts", prompts, most), ("generations", answers, HIGHEST * answers.mean)):
         achieved = mean_within(lengths, bound)
         if abs(achieved / lengths.mean - 1) > OFF:
@@ -144,43 +143,3 @@ def cut_lengths(run: RunConfig, context: int | None) -> Iterator[str]:
 def mean_within(lengths: Lengths, most: int) -> float:
     """What is left of a mean where lengths are cut to 1 .. most."""
     return float(np.mean(lengths.draw(DRAWS, most, np.random.default_rng(0))))
-
-
-def check_results_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".probe{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise InputError(
-            f"--out_json_dir {folder}: cannot be written to ({error.strerror}); give another"
-        ) from error
-
-
-def check_launch(settings: Settings, server: ServerConfig) -> None:
-    """The engine is installed, knows the model, and its ports are free."""
-    backend = BACKENDS[server.backend]
-    launches, each = backend.launches(server)
-    if settings.port:
-        check_ports(settings.port, launches * each + server.router)
-    for replica in range(launches if backend.launch else 0):
-        check_program(launch_of(server, settings, settings.port or 0, replica))
-    if server.router:
-        check_program(router([], 0))
-
-
-def check_program(launch: Launch) -> None:
-    if not os.access(launch.command[0], os.X_OK):
-        raise InputError(f"{launch.command[0]} cannot be run; install the engine again")
-    if hide_in_words(launch.command) != list(launch.command):
-        say("the engine takes the key of --engine_args from its command line alone, which everybody here can read")
-
-
-def check_ports(first: int, n: int) -> None:
-    if first + n - 1 > HIGHEST_PORT:
-        raise InputError(f"--port {first} and {n - 1} behind it are more than there are; give a lower one")
-    taken = [port for port in range(first, first + n) if not is_free(port)]
-    if taken:
-        which = f"port {taken[0]} of --port {first} to {first + n - 1}" if n > 1 else f"--port {first}"
-        raise InputError(f"{which} is taken; give another or leave it out")

@@ -1,9 +1,9 @@
-"""Settings -> the ordered plan: which servers, which points on each, what is measured already."""
+"""Settings -> the plan: servers in order, each with the strategy that says which run comes next on it."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
@@ -11,26 +11,35 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
-from servebench.cli import keys
+from servebench.analysis.sla import parse_limits, requests_needed
 from servebench.errors import InputError
 from servebench.load.chunks import UNREADABLE
-from servebench.log import store
+from servebench.log.config import Clients, Dataset, Load, Rate, RunConfig, ServerConfig
 from servebench.log.identity import environment_of, fingerprint, identity_of
-from servebench.log.schema import Log, RunConfig, ServerConfig, log_name
+from servebench.log.schema import log_name
 from servebench.log.store import state_of
 from servebench.log.urls import beside
 from servebench.plan import defaults
-from servebench.plan.arguments import Settings, attached_urls, clients_of
+from servebench.plan.options import ClientsPerReplica, FindMax, FindPeak, TargetCi
+from servebench.plan.settings import Settings
+from servebench.plan.strategies import FindMax as MaxSearch
+from servebench.plan.strategies import FindPeak as PeakSearch
+from servebench.plan.strategies import Grid, UntilCi, Verdict
+from servebench.servers.access import Access, headers_of
 from servebench.servers.backends import BACKENDS
-from servebench.servers.launch import call
-from servebench.servers.server import headers_of
-from servebench.workload.lengths import parse_scenario
+from servebench.servers.http_call import call
+
+NO_LIMIT, PROBES = 10**6, 4  # requests at once
+TEMPLATE, OF_DATASETS = 256, 4096  # tokens of a chat's template, and of an answer in a dataset; generous
+VERSION_S = 3.0  # that a running server has to say which version it is
+OF_LOAD = {"num_clients", "request_rate", "num_requests", "warmup"}  # of a run's identity
 
 
 @dataclass(frozen=True)
 class Point:
-    """One load on one server, and the log it becomes. `state`: new, done or failed."""
+    """One run on one server, and the log it becomes. `state`: new, done or failed."""
 
     server: ServerConfig
     run: RunConfig
@@ -44,49 +53,75 @@ class Point:
         return self.state != "done"
 
 
+@dataclass(frozen=True)
+class ServerPlan:
+    """What is measured on one server. `points` are known beforehand; of a search they are where it begins."""
+
+    server: ServerConfig
+    strategy: Grid
+    access: Access
+    environment: dict[str, Any]
+    settings: Settings
+
+    def point(self, run: RunConfig) -> Point:
+        identity = identity_of(self.server, run, self.environment)
+        mark = fingerprint(identity)
+        path = self.settings.folder / log_name(self.server, run, mark)
+        state = "new" if self.settings.execution.overwrite_results else state_of(path, mark)
+        return Point(self.server, run, path, identity, mark, state)
+
+    @property
+    def points(self) -> list[Point]:
+        return [self.point(run) for run in self.strategy.runs]
+
+    def verdict_path(self, verdict: Verdict) -> Path:
+        """Where the answer of a search is kept, beside the logs."""
+        point = self.point(verdict.run)
+        run = {name: value for name, value in point.identity["run"].items() if name not in OF_LOAD}
+        mark = fingerprint(point.identity | {"run": run, "searched": verdict.searched})
+        stem = log_name(self.server, structs.replace(verdict.run, load=Clients())).partition("-clients1")[0]
+        return self.settings.folder / "searches" / f"{stem}-{mark[:6]}.json"
+
+
+def make_plan(settings: Settings) -> list[ServerPlan]:
+    """Servers in the order of tp_size, batch size and replicas.
+
+    Raises InputError when the engine is not installed, except for a plan that is only looked at.
+    """
+    fresh = settings.seed is None and not settings.starts
+    settings = replace(settings, seed=secrets.randbelow(2**31) if fresh else settings.seed or 0)
+    environment = environment_of(
+        _engine(settings), settings.starts, settings.tokenizer, settings.access.extra_headers
+    )
+    if fresh:  # a server that runs already may have the prompts of the last benchmark in its prefix cache
+        environment["seed"] = "fresh"
+    return [
+        ServerPlan(server, _strategy(settings, server), access_of(settings, server), environment, settings)
+        for server in settings.servers
+    ]
+
+
+def num_pending(plan: list[ServerPlan]) -> int:
+    return sum(point.pending for of_server in plan for point in of_server.points)
+
+
+def _engine(settings: Settings) -> str:
+    backend, server = BACKENDS[settings.backend], settings.servers[0]
+    if not settings.starts:
+        headers = headers_of(server, settings.access)
+        return f"attached {_version_at(settings.access.urls[0], headers) if backend.lists_models else ''}".strip()
+    try:
+        return backend.version()
+    except InputError:
+        if settings.execution.dry_run:
+            return "not installed"
+        raise
+
+
 class Version(msgspec.Struct):
     """The page /version of a server."""
 
     version: str
-
-
-VERSION_S = 3.0  # that a running server has to say which version it is
-# Fields of a RunConfig that are not simply the option of that name.
-SWEPT = {"mean_prompt_length", "mean_max_new_tokens", "scenario", "num_clients", "request_rate", "trace_speed"}
-SWEPT |= {"num_requests", "warmup", "max_prompt_length", "repetition", "stop_when_overloaded"}
-Plan = list[tuple[ServerConfig, list[Point]]]
-
-
-def make_plan(settings: Settings) -> Plan:
-    """Servers in the order of tp_size, batch size and replicas; points in that of lengths and clients, run by run.
-
-    Raises InputError when the engine is not installed, except for a plan that is only looked at.
-    """
-    fresh = settings.seed is None and bool(attached_urls(settings))
-    settings = replace(settings, seed=secrets.randbelow(2**31) if fresh else settings.seed or 0)
-    servers = _servers(settings)
-    engine, launched = _engine(settings, servers[0]), not servers[0].urls
-    around = environment_of(engine, launched, settings.tokenizer, settings.extra_headers)
-    if fresh:  # a server that runs already may have the prompts of the last benchmark in its prefix cache
-        around["seed"] = "fresh"
-    runs_on = ((server, _runs(settings, server)) for server in servers)
-    return [(server, [make_point(settings, server, run, around) for run in runs]) for server, runs in runs_on]
-
-
-def num_pending(plan: Plan) -> int:
-    return sum(point.pending for _, points in plan for point in points)
-
-
-def _engine(settings: Settings, server: ServerConfig) -> str:
-    if server.urls:
-        url, headers = attached_urls(settings)[0], headers_of(server, settings, attached_urls(settings))
-        return f"attached {_version_at(url, headers) if BACKENDS[server.backend].lists_models else ''}".strip()
-    try:
-        return BACKENDS[settings.backend].version()
-    except InputError:
-        if settings.dry_run:
-            return "not installed"
-        raise
 
 
 def _version_at(url: str, headers: Mapping[str, str]) -> str:
@@ -96,88 +131,73 @@ def _version_at(url: str, headers: Mapping[str, str]) -> str:
     return ""
 
 
-def _servers(settings: Settings) -> list[ServerConfig]:
-    urls = tuple(keys.hide_in_url(url) for url in attached_urls(settings))
-    sizes = product(settings.tp_size, settings.max_ragged_batch_size, settings.num_replicas)
-    return [
-        ServerConfig(
-            backend=settings.backend,
-            model=settings.model,
-            tp_size=tp_size,
-            max_ragged_batch_size=batch,
-            num_replicas=replicas,
-            fp6=settings.fp6,
-            engine_args=tuple(keys.hide_in_words(settings.engine_args)),
-            urls=urls,
-            deployment_name=settings.deployment_name or "",
-            gpus=settings.gpus,
-            router=settings.router,
-        )
-        for tp_size, batch, replicas in sizes
+# Runs.
+
+
+def _strategy(settings: Settings, server: ServerConfig) -> Grid:
+    asked, loads = settings.strategy, list(_loads(settings, server))
+    if isinstance(asked, FindMax | FindPeak):
+        sizes, lowest = [load.size for load in loads], min(loads, key=lambda load: load.size)
+        runs = [sized(settings, _with(settings, requests), lowest) for requests in settings.requests]
+        if isinstance(asked, FindPeak):
+            return PeakSearch(runs, sizes, lambda run, load: sized(settings, run, load), asked.find_peak)
+        limits = parse_limits(asked.find_max)
+        needed = requests_needed(limits)
+        return MaxSearch(runs, sizes, lambda run, load: sized(settings, run, load, needed), limits, asked.find_max)
+    repetitions = range(asked.max_runs if isinstance(asked, TargetCi) else asked.runs)
+    runs = [
+        structs.replace(sized(settings, _with(settings, requests), load), repetition=repetition)
+        for repetition, requests, load in product(repetitions, settings.requests, loads)
     ]
+    return UntilCi(runs, asked) if isinstance(asked, TargetCi) else Grid(runs)
 
 
-def _runs(settings: Settings, server: ServerConfig) -> list[RunConfig]:
-    same = {name: getattr(settings, name) for name in RunConfig.__struct_fields__ if name not in SWEPT}
-    same["extra_body"] = keys.hide_in_fields(settings.extra_body)
-    runs = range(settings.max_runs if settings.target_ci else settings.runs)
-    return [
-        RunConfig(**lengths, **load, max_prompt_length=settings.max_prompt_length, repetition=repetition, **same)
-        for repetition, lengths, load in product(runs, _lengths(settings), _loads(settings, server))
-    ]
+def _with(settings: Settings, requests: Any) -> RunConfig:
+    assert settings.seed is not None
+    return structs.replace(settings.common, requests=requests, seed=settings.seed)
 
 
-def _lengths(settings: Settings) -> list[dict[str, Any]]:
-    """Scenarios, or every mean prompt length with every mean generation; a dataset has lengths of its own."""
-    if settings.dataset:  # answers that it does not have are as long as was asked for
-        return [{"mean_max_new_tokens": settings.mean_max_new_tokens[0]}]
-    if settings.scenario:
-        return [scenario_lengths(scenario) for scenario in settings.scenario]
-    means = product(settings.mean_prompt_length, settings.mean_max_new_tokens)
-    return [{"mean_prompt_length": prompt, "mean_max_new_tokens": answer} for prompt, answer in means]
+def _loads(settings: Settings, server: ServerConfig) -> Iterator[Load]:
+    for load in settings.loads:
+        if isinstance(load, ClientsPerReplica):
+            load = Clients(num_clients=load.clients_per_replica * server.num_replicas)
+        yield load
 
 
-def _loads(settings: Settings, server: ServerConfig) -> list[dict[str, Any]]:
-    """Clients, request rates, or speeds of a trace: one of them is swept. A search begins with the least."""
-    rates: Sequence[float] = settings.request_rate
-    clients: Sequence[int] = clients_of(settings, server.num_replicas)
-    if settings.find_max or settings.find_peak:
-        rates, clients = sorted(rates)[:1], sorted(clients)[:1]
-    if rates:
-        return [rate_load(settings, rate) for rate in rates]
-    if settings.trace_speed:
-        return [rate_load(settings, None) | {"trace_speed": speed} for speed in settings.trace_speed]
-    return [clients_load(settings, number) for number in clients]
+def sized(settings: Settings, run: RunConfig, load: Load, at_least: int = 0) -> RunConfig:
+    """The run under this load, with as many requests and as long a warm-up as it takes, if not asked otherwise."""
+    if isinstance(load, Clients):
+        requests = defaults.num_requests(load.num_clients)
+    else:
+        requests = defaults.num_arrivals(load.request_rate if isinstance(load, Rate) else 0.0)
+    requests = settings.num_requests or max(requests, at_least)
+    warmup = defaults.WARMUP if isinstance(load, Clients) else -(-requests // 10)
+    warmup = warmup if settings.warmup is None else settings.warmup
+    return structs.replace(run, load=load, num_requests=requests, warmup=warmup)
 
 
-def scenario_lengths(scenario: str) -> dict[str, Any]:
-    """A scenario, and its means for the name of the log."""
-    prompt, generated = parse_scenario(scenario)
-    return {"scenario": scenario, "mean_prompt_length": prompt.mean, "mean_max_new_tokens": generated.mean}
+# What a server has to have room for.
 
 
-def clients_load(settings: Settings, clients: int) -> dict[str, Any]:
-    requests = settings.num_requests or defaults.num_requests(clients)
-    return {"num_clients": clients, "num_requests": requests, "warmup": _warmup(settings, defaults.WARMUP)}
+def access_of(settings: Settings, server: ServerConfig) -> Access:
+    """What starting or calling this server takes, keys included."""
+    at_once, longest = requests_at_once(settings, server), longest_request_tokens(settings)
+    return replace(settings.access, requests_at_once=at_once, request_tokens=longest)
 
 
-def rate_load(settings: Settings, rate: float | None) -> dict[str, Any]:
-    requests = settings.num_requests or defaults.num_arrivals(rate or 0.0)
-    return {"request_rate": rate, "num_requests": requests, "warmup": _warmup(settings, -(-requests // 10))}
+def requests_at_once(settings: Settings, server: ServerConfig) -> int:
+    """The most requests that the plan has in flight on a server, as far as it can be known beforehand."""
+    loads = list(_loads(settings, server))
+    if isinstance(settings.strategy, FindMax | FindPeak) or not isinstance(loads[0], Clients):
+        return getattr(loads[0], "max_concurrency", None) or NO_LIMIT
+    clients = max(load.num_clients for load in loads if isinstance(load, Clients))
+    return clients + (PROBES if settings.common.probe_rate else 0)
 
 
-def _warmup(settings: Settings, default: int) -> int:
-    return default if settings.warmup is None else settings.warmup
-
-
-def make_point(settings: Settings, server: ServerConfig, run: RunConfig, environment: dict[str, Any]) -> Point:
-    identity = identity_of(server, run, environment)
-    mark = fingerprint(identity)
-    path = settings.out_json_dir / server.backend / log_name(server, run, mark)
-    return Point(server, run, path, identity, mark, "new" if settings.overwrite_results else state_of(path, mark))
-
-
-def runs_before(point: Point, points: list[Point]) -> list[Log]:
-    """The logs of earlier runs of the point's load, of those that succeeded under these settings."""
-    same = (p for p in points if p.fingerprint == point.fingerprint and p.run.repetition < point.run.repetition)
-    return [store.load(p.path) for p in same if state_of(p.path, p.fingerprint) == "done"]
+def longest_request_tokens(settings: Settings) -> int:
+    """Tokens of the longest request that the plan may send: prompt, answer and chat template together."""
+    template = TEMPLATE if settings.common.api == "chat" else 0
+    longest = settings.requests[0].max_prompt_length
+    lengths = [requests.lengths for requests in settings.requests if not isinstance(requests, Dataset)]
+    tokens = [min(prompts.most, longest) + answers.most for prompts, answers in lengths]
+    return template + max(tokens, default=longest + OF_DATASETS)

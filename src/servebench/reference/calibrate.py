@@ -14,30 +14,42 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
+import matplotlib.pyplot as plt
 import msgspec
 import numpy as np
+from matplotlib.axes import Axes
 from tabulate import tabulate
 from tqdm import tqdm
 
-from servebench.analysis import metrics
+from servebench.analysis import latency
 from servebench.cli.commandline import COUNT, Parser
 from servebench.cli.signals import ends_on_signals
+from servebench.figures import theme
 from servebench.load.fleet import Outcome, default_workers, run_load
 from servebench.load.sharding import Target
+from servebench.log.config import Clients, Synthetic
 from servebench.log.schema import Quality, Result, RunConfig
 from servebench.plan import defaults
+from servebench.reference.answers import RequestRecord
 from servebench.workload import Request, Workload
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 NUM_CLIENTS = (1, 16, 64, 256, 500, 1000)
 TTFT_S, GAP_S, TOKENS = 0.05, 0.01, 100
 TOLERANCE = 0.01
-STATISTICS = ("ttft_mean_s", "ttft_p50_s", "ttft_p99_s", "itl_mean_s", "itl_p50_s", "itl_p99_s")
+STATISTICS = {  # from latency.timing_statistics: what a table or a figure calls it
+    f"{metric}_{which}_s": f"{metric.upper()} {which}"
+    for metric in ("ttft", "itl")
+    for which in ("mean", "p50", "p99")
+}
+DRAWN = {  # of these statistics the curve's colour and marker
+    "ttft_mean_s": ("#0072B2", "o"),
+    "ttft_p99_s": ("#56B4E9", "s"),
+    "itl_p50_s": ("#009E73", "^"),
+    "itl_p99_s": ("#D55E00", "D"),
+}
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,23 +67,13 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     def error_s(self, statistic: str) -> float:
         return self.measured[statistic] - self.true[statistic]
 
+    def relative_error(self, statistic: str) -> float:
+        return abs(self.error_s(statistic)) / self.true[statistic]
+
     @property
     def error(self) -> float:
         """The largest relative error of all statistics."""
-        return max(abs(self.error_s(name)) / self.true[name] for name in STATISTICS)
-
-
-class Sent(NamedTuple):
-    """The server's record of a request: its X-Request-Id, the kernel stamp of its arrival; of its events the time
-    before each was sent (ns) and the tokens in it."""
-
-    request_id: str
-    arrived_ns: int
-    events_ns: list[int]
-    event_tokens: list[int]
-    tokens: int
-    reasoning_tokens: int
-    first_answer_event: int | None
+        return max(map(self.relative_error, STATISTICS))
 
 
 def main() -> int:
@@ -80,13 +82,16 @@ def main() -> int:
     with ends_on_signals():
         rows = []
         for clients in tqdm(sorted(args.num_clients), desc="loads", disable=None):
-            rows.append(calibrate_point(clients, GAP_S, args.num_requests, args.num_workers))
+            rows.append(calibrate_point(clients, args.num_requests, args.num_workers))
     print(table(rows))
     print(conclusion(rows))
     folder = args.out_json_dir / "calibration"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "calibration.json").write_bytes(msgspec.json.format(msgspec.json.encode(rows)))
-    draw_figure(rows, folder / "calibration.png")
+    with theme.style("light"):
+        figure, ax = plt.subplots()
+        draw(ax, rows)
+        figure.savefig(folder / "calibration.png")
     print(f"numbers and figure are in {folder}/")
     return 0
 
@@ -102,41 +107,44 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def calibrate_point(
-    clients: int, gap_s: float = GAP_S, requests: int | None = None, workers: int | None = None
-) -> Calibration:
+def calibrate_point(clients: int, requests: int | None = None, workers: int | None = None) -> Calibration:
     """Put this load on a reference server and hold the client against its record."""
     run = RunConfig(
-        mean_prompt_length=8,
-        mean_max_new_tokens=TOKENS,
-        num_clients=clients,
+        load=Clients(num_clients=clients),
+        requests=Synthetic(mean_prompt_length=8, mean_max_new_tokens=TOKENS),
         num_requests=requests or defaults.num_requests(clients),
     )
-    ask = Request("word " * 8, 8, TOKENS)
-    workload = Workload([ask] * run.num_requests, [ask] * (4 * clients))
-    with tempfile.TemporaryDirectory() as folder, reference_server(Path(folder), gap_s) as (url, records):
+    request = Request("word " * 8, 8, TOKENS)
+    workload = Workload([request] * run.num_requests, [request] * (4 * clients))
+    with tempfile.TemporaryDirectory() as folder, reference_server(Path(folder), GAP_S) as (url, records):
         target = Target([f"{url}/v1/completions"], {}, completion_body, lambda: None)
-        outcome = run_load(run, workload, target, Path(folder) / "parts", workers or default_workers(clients))
-        truth = {int(sent.request_id.rpartition("-")[2]): sent for sent in records()}
-    return compare(clients, gap_s, outcome, truth)
+        outcome = run_load(run, workload, target, Path(folder) / "parts", workers or default_workers(run.load))
+        truth = {int(record.request_id.rpartition("-")[2]): record for record in records()}
+    return compare(clients, GAP_S, outcome, truth)
 
 
-def completion_body(ask: Request) -> bytes:
-    return msgspec.json.encode({"prompt": ask.prompt, "max_tokens": ask.max_new_tokens, "stream": True})
+def completion_body(request: Request) -> bytes:
+    return msgspec.json.encode({"prompt": request.prompt, "max_tokens": request.max_new_tokens, "stream": True})
 
 
 @contextmanager
-def reference_server(folder: Path, gap_s: float, *more: str) -> Iterator[tuple[str, Callable[[], list[Sent]]]]:
-    """Yields its URL, and a function that ends it and gives its record. Of its options the last word counts."""
+def reference_server(
+    folder: Path, gap_s: float, *more: str
+) -> Iterator[tuple[str, Callable[[], list[RequestRecord]]]]:
+    """Start one; yields its URL, and a function that ends it and returns its records, which go to `folder`.
+
+    `more` are further options. One that is already given here is replaced.
+    """
     options = ["--port", "0", "--ttft", TTFT_S, "--gap", gap_s, "--record", folder / "truth", *more]
     command = [sys.executable, "-m", "servebench", "reference-server", *map(str, options)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout
 
-    def records() -> list[Sent]:
+    def records() -> list[RequestRecord]:
         process.terminate()
         process.wait(60)
-        return [Sent(*row) for path in folder.glob("truth.*") for row in msgspec.json.decode(path.read_bytes())]
+        files = [path.read_bytes() for path in folder.glob("truth.*")]
+        return [record for file in files for record in msgspec.json.decode(file, type=list[RequestRecord])]
 
     try:
         yield process.stdout.readline().strip(), records
@@ -146,90 +154,75 @@ def reference_server(folder: Path, gap_s: float, *more: str) -> Iterator[tuple[s
         process.stdout.close()
 
 
-def compare(clients: int, gap_s: float, outcome: Outcome, truth: dict[int, Sent]) -> Calibration:
+def compare(clients: int, gap_s: float, outcome: Outcome, truth: dict[int, RequestRecord]) -> Calibration:
     """The same requests, as the client and as the server saw them."""
-    counted = [r for r in outcome.results if r.phase == "measured"]
-    done = [r for r in counted if r.error is None]
+    measured = [r for r in outcome.results if r.phase == "measured"]
+    done = [r for r in measured if r.error is None]
     start, end = outcome.window_ns or (0, 1)
-    in_window = sum(int(np.sum((start < at) & (at <= end))) for at in map(_arrivals, outcome.results))
+    in_window = sum(int(np.sum((start < at) & (at <= end))) for at in map(_events_ns, outcome.results))
+    sent_ns = [[t - record.arrived_ns for t in record.events_ns] for record in (truth[r.id] for r in done)]
     return Calibration(
         num_clients=clients,
         gap_s=gap_s,
-        requests=len(counted),
-        failed=len(counted) - len(done),
+        requests=len(measured),
+        failed=len(measured) - len(done),
         events_per_s=in_window / ((end - start) / 1e9),
-        true=metrics.timing_statistics(
-            [[t - sent.arrived_ns for t in sent.events_ns] for sent in (truth[r.id] for r in done)]
-        ),
-        measured=metrics.timing_statistics([r.event_ns for r in done]),
+        true=latency.timing_statistics(sent_ns),
+        measured=latency.timing_statistics([r.event_ns for r in done]),
         quality=outcome.quality,
     )
 
 
-def _arrivals(r: Result) -> np.ndarray:
+def _events_ns(r: Result) -> np.ndarray:
+    """When its events arrived, by the clock. Shape (events,)."""
     return np.array(r.event_ns, dtype=np.int64) + r.sent_ns
 
 
 def table(rows: list[Calibration]) -> str:
     """True -> measured in ms, a row a load."""
-    header = ["clients", "events/s", *(f"{_title(name)} (ms)" for name in STATISTICS)]
+    header = ["clients", "events/s", *(f"{words} (ms)" for words in STATISTICS.values())]
     header += ["largest error", "merged", "us CPU/event", "concurrency", "failed", "client"]
     return tabulate([_row(row) for row in rows], header, disable_numparse=True, stralign="right")
 
 
 def _row(row: Calibration) -> list[str]:
-    pairs = [f"{row.true[name] * 1e3:.3f} -> {row.measured[name] * 1e3:.3f}" for name in STATISTICS]
     quality = row.quality
     achieved = quality.achieved_concurrency / quality.asked_concurrency if quality.asked_concurrency else 0
-    cpu = "-" if quality.cpu_per_event_s is None else f"{quality.cpu_per_event_s * 1e6:.1f}"
-    end = [f"{row.error:.2%}", f"{quality.merged_share:.2%}", cpu, f"{achieved:.1%}"]
-    verdict = quality.verdict.partition(":")[0]
-    return [str(row.num_clients), f"{row.events_per_s:.0f}", *pairs, *end, f"{row.failed}/{row.requests}", verdict]
+    return [
+        str(row.num_clients),
+        f"{row.events_per_s:.0f}",
+        *(f"{row.true[name] * 1e3:.3f} -> {row.measured[name] * 1e3:.3f}" for name in STATISTICS),
+        f"{row.error:.2%}",
+        f"{quality.merged_share:.2%}",
+        "-" if quality.cpu_per_event_s is None else f"{quality.cpu_per_event_s * 1e6:.1f}",
+        f"{achieved:.1%}",
+        f"{row.failed}/{row.requests}",
+        quality.verdict.partition(":")[0],
+    ]
 
 
 def conclusion(rows: list[Calibration]) -> str:
     """The largest load up to which every load was measured within the tolerance."""
-    good = []
-    for row in rows:
-        if row.error > TOLERANCE or row.failed or row.quality.verdict != "ok":
-            break
-        good.append(row)
+    good = list(takewhile(_is_exact, rows))
     if not good:
         return f"no load here was measured with an error below {TOLERANCE:.0%}; free a core and calibrate again"
-    most, more = good[-1], "" if len(good) < len(rows) else " or more (no larger one was tried)"
-    load = f"{most.num_clients} clients, {most.events_per_s:.0f} events/s"
+    largest, more = good[-1], "" if len(good) < len(rows) else " or more (no larger one was tried)"
+    load = f"{largest.num_clients} clients, {largest.events_per_s:.0f} events/s"
     return f"this machine measures {load}{more} with an error below {TOLERANCE:.0%}"
 
 
-def draw_figure(rows: list[Calibration], path: Path) -> None:
-    import matplotlib.pyplot as plt  # takes a second, which no other start of the driver should wait for
-
-    from servebench.figures import theme
-
-    with theme.style("light"):
-        figure, ax = plt.subplots()
-        draw(ax, rows)
-        figure.savefig(path)
-        plt.close(figure)
-
-
-def _title(statistic: str) -> str:
-    """`itl_p99_s` -> `ITL p99`."""
-    metric, which, _ = statistic.split("_")
-    return f"{metric.upper()} {which}"
+def _is_exact(row: Calibration) -> bool:
+    return row.error <= TOLERANCE and not row.failed and row.quality.verdict == "ok"
 
 
 def draw(ax: Axes, rows: list[Calibration]) -> None:
     """Relative error of each statistic against clients; hollow where the client itself says it is the limit."""
-    clients = [row.num_clients for row in rows]
-    looks = {"ttft_mean_s": ("#0072B2", "o"), "ttft_p99_s": ("#56B4E9", "s"), "itl_p50_s": ("#009E73", "^")}
-    looks["itl_p99_s"] = ("#D55E00", "D")
-    for name, (color, marker) in looks.items():
-        errors = [max(abs(row.error_s(name)) / row.true[name] * 100, 1e-4) for row in rows]
-        ax.plot(clients, errors, color=color, marker=marker, label=_title(name))
-        bad = [(c, e) for c, e, row in zip(clients, errors, rows, strict=True) if row.quality.verdict != "ok"]
-        if bad:
-            ax.plot(*zip(*bad, strict=True), marker, color=color, markerfacecolor="white", zorder=3)
+    clients = np.array([row.num_clients for row in rows])
+    limited = np.array([row.quality.verdict != "ok" for row in rows])
+    for name, (color, marker) in DRAWN.items():
+        errors = np.array([max(row.relative_error(name) * 100, 1e-4) for row in rows])
+        ax.plot(clients, errors, color=color, marker=marker, label=STATISTICS[name])
+        ax.plot(clients[limited], errors[limited], marker, color=color, markerfacecolor="white", zorder=3)
     ax.axhline(TOLERANCE * 100, color="#999999", linestyle=":", label="tolerance")
     ax.set(xscale="log", yscale="log", xlabel="Clients", ylabel="Error of the measured value (%)")
     ax.set_title(f"Client against the reference server: TTFT {TTFT_S * 1e3:g} ms, gap {rows[0].gap_s * 1e3:g} ms")

@@ -1,1 +1,1 @@
-"""A server's life: launch or attach, ready, watch, stop."""
+"""The servers under test: launched or attached to, called, and stopped. One file an engine in backends/."""

@@ -1,4 +1,4 @@
-"""What an engine's own counters say of its prefix cache, read from /metrics before and after a point."""
+"""Hit rate of an engine's prefix cache, by its own counters in /metrics before and after a point."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from servebench.log.urls import beside
-from servebench.servers.launch import call
+from servebench.servers.http_call import call
 
 
 class Counters(NamedTuple):
-    """Prompt tokens that were found in the cache, and that were looked for, since the servers started."""
+    """Prompt tokens found in the cache, and prompt tokens looked up, since the servers started."""
 
     hits: float
     queries: float
 
 
 def read_counters(urls: Sequence[str], names: tuple[str, str], headers: Mapping[str, str]) -> Counters | None:
-    """Summed over servers; None where one has no such counters."""
+    """The counters of these names, summed over servers; None if one cannot be read or no server has them."""
     pages = []
     for url in urls:
         with suppress(OSError):
@@ -29,13 +29,13 @@ def read_counters(urls: Sequence[str], names: tuple[str, str], headers: Mapping[
 
 
 def _values(page: str, name: str) -> list[float]:
-    """Of a counter in Prometheus' text format, whatever its labels."""
+    """All values of a counter in Prometheus' text format, whatever their labels."""
     found = re.findall(rf"^{re.escape(name)}(?:{{[^}}]*}})?\s+([-+.\deE]+)", page, re.MULTILINE)
     return [float(value) for value in found]
 
 
 def hit_rate(before: Counters | None, after: Counters | None) -> float | None:
-    """Share of the prompt tokens in between that were found in the cache."""
+    """Share (0..1) of the prompt tokens between two readings that were found in the cache; None if unknown."""
     if not before or not after or after.queries <= before.queries:
         return None
     return (after.hits - before.hits) / (after.queries - before.queries)

@@ -1,5 +1,5 @@
-"""What one short request tells of a server before the load, where the API is chat: how many tokens its template
-adds to a prompt, and by which name it wants the length of an answer."""
+"""One short request before the load, where the API is chat, to learn what prompts and bodies must respect:
+how many tokens the chat template adds to a prompt, and by which name the server wants the length of an answer."""
 
 from __future__ import annotations
 
@@ -11,56 +11,56 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from servebench.log.schema import RunConfig
-from servebench.servers.launch import say, tried
+from servebench.servers.http_call import notify, try_call
 from servebench.servers.server import Server
-from servebench.workload import Request as Ask
-from servebench.workload.synthetic import PROBE_PROMPT
-from servebench.workload.tokens import exact_texts, plain_words
+from servebench.workload import Request
+from servebench.workload.requests import PROBE_PROMPT
+from servebench.workload.texts import exact_texts, plain_words
 
 REFUSED = (400, 422)
-WAYS = {  # to leave out a field that a server does not know
-    "ignore_eos": "--respect_eos",
-    "stream_options": """--extra_body '{"stream_options": null}'""",
-    "temperature": """--extra_body '{"temperature": null}'""",
-    "top_p": """--extra_body '{"top_p": null}'""",
-}
+FIELDS = ("ignore_eos", "stream_options", "temperature", "top_p")  # that a server may not know
 
 
-def learnt(server: Server, run: RunConfig, tokenizer: Tokenizer) -> Server:
-    """The server, and what it told. Whatever goes wrong here is left to the load, which counts and shows it."""
+def probed(server: Server, run: RunConfig, tokenizer: Tokenizer) -> Server:
+    """The server with what a probe told. Whatever goes wrong is left to the load, which counts and shows it."""
     if run.api != "chat":
         return server
     tokens = max(PROBE_PROMPT, plain_words(tokenizer).special + 1)
-    ask = Ask(exact_texts(tokenizer, [tokens], np.random.default_rng())[0], tokens, 1)
-    status, said = _answer(server, run, ask)
-    if status in REFUSED and "max_completion_tokens" in said:
+    request = Request(exact_texts(tokenizer, [tokens], np.random.default_rng())[0], tokens, 1)
+    status, answer = _ask(server, run, request)
+    if status in REFUSED and "max_completion_tokens" in answer:
         server = replace(server, length_field="max_completion_tokens")
         server = _noted(server, "it wants max_completion_tokens in place of max_tokens, so that is sent")
-        status, said = _answer(server, run, ask)
-    for field, way in WAYS.items():
-        if status in REFUSED and re.search(
-            rf'\b{field}\b(?!\\?"\s*:)', said
-        ):  # and does not just repeat the request
-            say(f"{server.facts.urls[0]} refuses the field {field}; leave it out with {way}")
-    template = _prompt_tokens(said) - tokens
+        status, answer = _ask(server, run, request)
+    if status in REFUSED:
+        _advise(server, answer)
+    template = _prompt_tokens(answer) - tokens
     if template <= 0:
         return server
     server = replace(server, template_tokens=template)
     return _noted(server, f"its chat template adds {template} tokens, which prompts leave free in its context")
 
 
+def _ask(server: Server, run: RunConfig, request: Request) -> tuple[int, str]:
+    """Send the request as the load does. Returns (HTTP status, answer); status 0 if no answer came."""
+    target = server.target(run)
+    return try_call(target.urls[0], target.headers, run.request_timeout, target.body(request))
+
+
 def _noted(server: Server, fact: str) -> Server:
-    say(f"{server.facts.urls[0]}: {fact}")
+    notify(f"{server.facts.urls[0]}: {fact}")
     return replace(server, facts=msgspec.structs.replace(server.facts, learnt=[*server.facts.learnt, fact]))
 
 
-def _answer(server: Server, run: RunConfig, ask: Ask) -> tuple[int, str]:
-    """(HTTP status, answer) of one request as the load sends it; status 0 where no answer came."""
-    target = server.target(run)
-    return tried(target.urls[0], target.headers, run.request_timeout, target.body(ask))
+def _advise(server: Server, answer: str) -> None:
+    """Name the options that leave out the fields which the server refuses."""
+    for field in FIELDS:
+        option = "--respect_eos" if field == "ignore_eos" else f"""--extra_body '{{"{field}": null}}'"""
+        if re.search(rf'\b{field}\b(?!\\?"\s*:)', answer):  # an answer that repeats the request has a colon there
+            notify(f"{server.facts.urls[0]} refuses the field {field}; leave it out with {option}")
 
 
-def _prompt_tokens(said: str) -> int:
-    """By the usage of an answer, streamed or whole; 0 where it has none."""
-    counts = re.findall(r'"prompt_tokens"\s*:\s*(\d+)', said)
+def _prompt_tokens(answer: str) -> int:
+    """By the usage of an answer, streamed or whole; 0 if it has none."""
+    counts = re.findall(r'"prompt_tokens"\s*:\s*(\d+)', answer)
     return int(counts[-1]) if counts else 0

@@ -1,7 +1,8 @@
-"""The processes of a session: what a server and all that it started live in, and are ended as."""
+"""Processes that end together: a server with all that it started, and a child with its parent (Linux)."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
@@ -9,11 +10,12 @@ from contextlib import suppress
 
 import psutil
 
-STOP_S = 15.0  # from SIGTERM to SIGKILL
+SIGTERM_S, SIGKILL_S = 15.0, 5.0  # how long to wait for a session's end after each signal
+PR_SET_PDEATHSIG = 1
 
 
-def session(leader: int) -> list[psutil.Process]:
-    """Every living process of this process's session, also those whose parent is gone."""
+def session_processes(leader: int) -> list[psutil.Process]:
+    """The living processes of the session with this leader's pid, orphans included."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, ProcessLookupError, PermissionError):
@@ -23,13 +25,19 @@ def session(leader: int) -> list[psutil.Process]:
 
 
 def end_session(leader: int) -> None:
-    """End a whole session: politely, then not."""
-    for number, wait_s in ((signal.SIGTERM, STOP_S), (signal.SIGKILL, 5.0)):
+    """End every process of a session: ask with SIGTERM, then kill."""
+    for number, wait_s in ((signal.SIGTERM, SIGTERM_S), (signal.SIGKILL, SIGKILL_S)):
         with suppress(ProcessLookupError):
             os.killpg(leader, number)
         end = time.monotonic() + wait_s
-        while session(leader) and time.monotonic() < end:
+        while session_processes(leader) and time.monotonic() < end:
             time.sleep(0.05)
-    for left in session(leader):  # those who left the group
+    for process in session_processes(leader):  # those that left the leader's process group
         with suppress(psutil.Error):
-            left.kill()
+            process.kill()
+
+
+def end_with_parent() -> None:
+    """Call in the child: it gets SIGTERM when its parent ends, even by SIGKILL."""
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))

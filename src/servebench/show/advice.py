@@ -8,8 +8,9 @@ from itertools import groupby
 
 import msgspec
 
-from servebench.analysis import metrics, stationarity, stats, trust
+from servebench.analysis import latency, samples, stationarity, stats, throughput, trust
 from servebench.log import identity
+from servebench.log.config import Clients
 from servebench.log.schema import Log, Result
 
 LATE_TOKENS_SHARE = 0.02
@@ -46,7 +47,7 @@ def _server(log: Log) -> Iterator[str]:
 
 
 def _requests(log: Log) -> Iterator[str]:
-    counted, done = metrics.measured(log), metrics.succeeded(log)
+    counted, done = samples.measured(log), samples.succeeded(log)
     if len(done) < len(counted):
         first = next((r.error for r in counted if r.error), "nothing")
         yield f"{len(counted) - len(done)} of {len(counted)} requests failed, the first with: {first}"
@@ -59,7 +60,7 @@ def _requests(log: Log) -> Iterator[str]:
 
 
 def _answers(log: Log) -> Iterator[str]:
-    done = metrics.succeeded(log)
+    done = samples.succeeded(log)
     short = sum(r.generated_tokens < r.max_new_tokens for r in done)
     if short > LATE_TOKENS_SHARE * len(done) and not log.run.respect_eos:
         yield f"{short} of {len(done)} answers are shorter than asked for; engines did unlike work"
@@ -90,7 +91,7 @@ def _unlike_prompts(log: Log, done: list[Result]) -> str:
 
 def _cache(log: Log) -> Iterator[str]:
     """Prompts that share nothing should not be found in a cache."""
-    done = metrics.succeeded(log)
+    done = samples.succeeded(log)
     cached, share = sum(r.cached_tokens or 0 for r in done), trust.cached_share(log)
     if share > CACHED_SHARE:
         decides = "; such times meet no limit and are not compared" if share > trust.CACHED_SHARE else ""
@@ -103,44 +104,44 @@ def _cache(log: Log) -> Iterator[str]:
 
 
 def _window(log: Log) -> Iterator[str]:
-    latency, length = metrics.mean(metrics.each(log, metrics.e2e_s)), metrics.window_s(log)
-    if log.run.open_loop and not log.run.warmup and latency and length and latency > LITTLE * length:
-        yield f"--warmup 0: in the first {latency:.3g} s of the window hardly any request could end; more --warmup"
-    reason, warm_up = stationarity.unsteady(log), stationarity.warming_up(log)
+    mean_s, length = samples.mean_e2e_s(log), throughput.window_s(log)
+    if log.run.open_loop and not log.run.warmup and mean_s and length and mean_s > LITTLE * length:
+        yield f"--warmup 0: in the first {mean_s:.3g} s of the window hardly any request could end; more --warmup"
+    reason, warm_up = stationarity.why_not_stationary(log), stationarity.warming_up(log)
     if reason:
         yield f"not stationary ({reason}): more --num_requests, or a lower load"
     elif warm_up > WARM_UP_SHARE:
         yield f"the first {warm_up:.0%} of the window were still warming up; more --warmup"
-    ratio = metrics.littles_law_ratio(log)
-    if ratio and abs(ratio - 1) > LITTLE and len(metrics.succeeded(log)) >= stats.FEWEST:
+    ratio = throughput.littles_law_ratio(log)
+    if ratio and abs(ratio - 1) > LITTLE and len(samples.succeeded(log)) >= stats.MIN_FOR_BATCHES:
         yield f"throughput x latency is {ratio:.2f} of the requests in flight (Little's law); more --num_requests"
 
 
 def of_sweep(logs: list[Log]) -> list[str]:
     """Warnings that take several points: where requests of more clients wait in the server's queue."""
     measured = [log for log in logs if log.status == "ok" and log.run.stream and not log.run.open_loop]
-    ordered = sorted(measured, key=lambda log: (_without_clients(log), log.run.num_clients))
+    ordered = sorted(measured, key=lambda log: (_without_clients(log), log.run.load.size))
     return [words for _, group in groupby(ordered, _without_clients) for words in _queueing(list(group))]
 
 
 def _without_clients(log: Log) -> bytes:
     """What the points of one curve have in common."""
-    run = msgspec.structs.replace(log.run, num_clients=1, num_requests=1, warmup=0, seed=0)
+    run = msgspec.structs.replace(log.run, load=Clients(), num_requests=1, warmup=0, seed=0)
     return identity.point_key(log.server, run)
 
 
 def _queueing(curve: list[Log]) -> Iterator[str]:
     """Does TTFT grow with the load while the time between tokens stays?"""
     least, most = curve[0], curve[-1]
-    grown = [_growth(least, most, of_request) for of_request in (metrics.ttft_s, metrics.tpot_s)]
-    if least.run.num_clients < most.run.num_clients and grown[0] > QUEUE and grown[1] < PACE:
+    grown = [_growth(least, most, of_request) for of_request in (latency.ttft_s, latency.tpot_s)]
+    if least.run.load.size < most.run.load.size and grown[0] > QUEUE and grown[1] < PACE:
         yield (
-            f"{most.server.backend}, {least.run.num_clients} to {most.run.num_clients} clients: "
+            f"{most.server.backend}, {least.run.load.size} to {most.run.load.size} clients: "
             f"the median TTFT grows {grown[0]:.1f}-fold, TPOT {grown[1]:.1f}-fold: requests wait in the server; "
             "raise --max_ragged_batch_size or --num_replicas"
         )
 
 
 def _growth(least: Log, most: Log, of_request: Callable[[Result], float | None]) -> float:
-    before, after = (metrics.percentile(metrics.each(log, of_request), 50) for log in (least, most))
+    before, after = (stats.percentile(samples.each(log, of_request), 50) for log in (least, most))
     return after / before if before and after else 1.0

@@ -25,39 +25,22 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from msgspec.structs import asdict, replace
 from tabulate import tabulate
 
-from servebench.analysis import columns, metrics, selection, stationarity, stats, trust
-from servebench.analysis.sla import Sla, parse
+from servebench.analysis import filters, metrics, samples, sla, stationarity, stats, trust
+from servebench.analysis.metrics import OfRequests, Values
+from servebench.analysis.sla import Sla
 from servebench.analysis.stats import Interval
 from servebench.cli import commandline
 from servebench.errors import InputError
-from servebench.log import identity, schema, store
+from servebench.log import store
 from servebench.log.schema import Log
+from servebench.show.matching import Runs, left_out, matched, notes
 
-METRICS = (*columns.HEADLINES, "itl_p99_s")
-ANSWER = "time_to_first_answer_token_p50_s"  # shown where answers begin with reasoning
-FEWEST_PAIRS = 6  # for a verdict at 5 %: of five even the signs alone could not say it
+METRICS = (*metrics.HEADLINES, "itl_p99_s")
+MIN_PAIRS = 6  # for a verdict at 5 %: of five even the signs alone could not say it
 FAILED_SHARE = 0.01  # of the requests, above which the latencies of those that are left are not compared
-LATENCIES = ("ttft", "tpot", "itl", "e2e", "time_to_first", "interactivity")
-# What was asked of the servers, and when: it has to be alike.
-WORKLOAD = (
-    *("mean_prompt_length", "prompt_length_var", "max_prompt_length", "mean_max_new_tokens", "max_new_tokens_var"),
-    *("num_clients", "num_requests", "warmup", "temperature", "top_p", "respect_eos", "extra_body", "seed"),
-    *("request_rate", "trace_speed", "arrival", "burstiness", "ramp_from", "max_concurrency"),
-    *("length_distribution", "scenario", "prompt_text", "shared_prefix", "dataset_sha256", "trace_format"),
-    *("multi_turn", "think_time", "probe_rate"),
-)
-# How it was asked, and what the client did when it went wrong: it may differ. (The template of a chat is part of
-# the prompt: see _asked.)
-CONDITIONS = (
-    *("api", "stream", "request_timeout", "max_retries", "stop_when_overloaded", "repetition"),
-    "dataset",  # its path; dataset_sha256 says what is in it
-)
 OPERATORS = {">": operator.gt, "<": operator.lt, ">=": operator.ge, "<=": operator.le}
-UNITS = r"(_per_s|_s)?"
-Runs = list[Log]
 
 
 @dataclass(frozen=True)
@@ -65,12 +48,12 @@ class Comparison:
     """One metric of one point. `a`, `b`: means over runs; interval and evidence where the data have any."""
 
     point: str
-    metric: str
+    metric: str  # a column of summary.csv
     a: float | None
     b: float | None
-    interval: Interval | None
-    evidence: str
-    settled: bool
+    interval: Interval | None  # of B/A
+    evidence: str  # what the interval comes from: runs, pairs or batches
+    stationary: bool
     doubt: str | None = None  # why it decides nothing
 
     @property
@@ -89,108 +72,15 @@ class Comparison:
             return "not known"
         if self.doubt:
             return self.doubt
-        if not self.settled:
+        if not self.stationary:
             return "not stationary"
         if not self.interval:
             return "no interval: more --runs" if self.a != self.b else "not distinguishable"
-        if self.evidence == "pairs" and self.interval.runs < FEWEST_PAIRS:
-            return f"takes {FEWEST_PAIRS} pairs"
+        if self.evidence == "pairs" and self.interval.runs < MIN_PAIRS:
+            return f"takes {MIN_PAIRS} pairs"
         if self.interval.low <= 1 <= self.interval.high:
             return "not distinguishable"
-        return "better" if (self.interval.low > 1) == columns.more_is_better(self.metric) else "worse"
-
-
-# What is compared with what.
-
-
-def matched(a: Runs, b: Runs) -> list[tuple[str, Runs, Runs]]:
-    """(point, its runs in A, its runs in B) of the points that both have. Raises InputError for unlike ones."""
-    several = len({log.server.backend for log in a}) > 1 or len({log.server.backend for log in b}) > 1
-    of_a, of_b = _by_name(a, several), _by_name(b, several)
-    common = [name for name in of_a if name in of_b]
-    if not common:
-        first, second = next(iter(of_a)), next(iter(of_b))
-        raise InputError(f"no point is in both; the first has {first!r}, the second {second!r}")
-    for name in common:
-        _refuse_unlike(name, of_a[name], of_b[name])
-    return [(name, of_a[name], of_b[name]) for name in common]
-
-
-def _by_name(logs: Runs, with_backend: bool) -> dict[str, Runs]:
-    found: dict[str, Runs] = {}
-    for runs in identity.by_point(logs):
-        name = _name(runs[0], with_backend)
-        if name in found:
-            what = ", ".join(_unlike(found[name][0], runs[0]) or selection.differing([found[name][0], runs[0]]))
-            raise InputError(f"{name}: runs of unlike settings ({what}) in one folder; choose with --filter")
-        found[name] = runs
-    return found
-
-
-def _unlike(a: Log, b: Log) -> list[str]:
-    """The fields of server and run that are not the same in both."""
-    of_a, of_b = (asdict(log.server) | asdict(log.run) for log in (a, b))
-    return [name for name in of_a if of_a[name] != of_b[name] and name != "repetition"]
-
-
-def _name(log: Log, with_backend: bool) -> str:
-    """What two points have in common that are to be compared: the name of the log, but for what may differ."""
-    name = schema.log_name(log.server, replace(log.run, repetition=0)).removesuffix(".json")
-    return f"{log.server.backend}/{name}" if with_backend else name
-
-
-def _asked(log: Log) -> dict[str, Any]:
-    return {name: getattr(log.run, name) for name in WORKLOAD} | {"chat template": log.run.api == "chat"}
-
-
-def _refuse_unlike(name: str, a: Runs, b: Runs) -> None:
-    ours, theirs = _asked(a[0]), _asked(b[0])
-    for field in ours:
-        if ours[field] != theirs[field]:
-            what = f"{field} is {ours[field]} and {theirs[field]}"
-            how = "with one --seed, which a running server is else given anew" if field == "seed" else "alike"
-            raise InputError(f"{name}: unlike workloads, {what}; measure both {how}")
-    hashes = [{log.run.repetition: log.client.get("workload_sha256") for log in runs} for runs in (a, b)]
-    for run in hashes[0].keys() & hashes[1].keys():
-        if hashes[0][run] != hashes[1][run]:
-            alike = "measure both with one --tokenizer and --seed"
-            raise InputError(f"{name}: unlike prompts in run {run + 1}; {alike}")
-    if not hashes[0].keys() & hashes[1].keys():
-        raise InputError(f"{name}: no run has the same prompts in both; measure both with the same --runs")
-
-
-def notes(a: Runs, b: Runs) -> list[str]:
-    """What a reader has to know beside the table: what else differs, and whose times are not the engine's."""
-    told = []
-    for field in (name for name in CONDITIONS if name != "repetition"):
-        values = [sorted({str(getattr(log.run, field)) for log in runs}) for runs in (a, b)]
-        if values[0] != values[1]:
-            told.append(f"{field}: {', '.join(values[0])} in A, {', '.join(values[1])} in B")
-    stand_in = "is the stand-in of FastGen (fastgen-cpu), which says nothing about DeepSpeed-FastGen"
-    sides = {"A": a, "B": b}
-    return told + [f"{side} {stand_in}" for side, runs in sides.items() if any(map(trust.stand_in, runs))]
-
-
-def left_out(a: Runs, b: Runs) -> list[str]:
-    """Points that are not compared, and why: they failed on one side, or are in one folder alone."""
-    several = any(len({log.server.backend for log in runs}) > 1 for runs in (a, b))
-    states: list[dict[str, bool]] = [{}, {}]  # of each side: name of a point -> has it a run that was measured
-    for state, runs in zip(states, (a, b), strict=True):
-        for log in runs:
-            name = _name(log, several)
-            state[name] = state.get(name, False) or log.status == "ok"
-    told = []
-    for name in dict.fromkeys([*states[0], *states[1]]):
-        ours, theirs = (state.get(name) for state in states)
-        failed = [side for side, state in (("A", ours), ("B", theirs)) if state is False]
-        if failed:
-            told.append(f"{name} failed in {' and '.join(failed)}")
-        elif None in (ours, theirs):
-            told.append(f"{name} is in {'A' if theirs is None else 'B'} alone")
-    return told
-
-
-# The comparison.
+        return "better" if (self.interval.low > 1) == (metrics.named(self.metric).better == "more") else "worse"
 
 
 def compare(a: Runs, b: Runs, slas: Sequence[Sla], paired: bool) -> list[Comparison]:
@@ -199,25 +89,25 @@ def compare(a: Runs, b: Runs, slas: Sequence[Sla], paired: bool) -> list[Compari
 
 
 def _point(name: str, a: Runs, b: Runs, slas: Sequence[Sla], paired: bool) -> list[Comparison]:
+    evidence = "pairs" if paired else "batches" if min(len(a), len(b)) == 1 else "runs"
     if paired:
         shared = {log.run.repetition for log in a} & {log.run.repetition for log in b}
         a, b = ([log for log in runs if log.run.repetition in shared] for runs in (a, b))
-    kind, ratio = ("pairs", stats.ratio_of_pairs) if paired else ("runs", stats.ratio_of_means)
-    if not paired and min(len(a), len(b)) == 1:
-        kind, a, b = "batches", a[:1], b[:1]
-    settled = not stationarity.not_stationary(a) and not stationarity.not_stationary(b)
-    of_a, of_b = ([columns.values(log, slas) for log in runs] for runs in (a, b))
-    batches = _of_batches(a[0], b[0]) if kind == "batches" else {}
-    means_a, means_b = columns.intervals(of_a, settled), columns.intervals(of_b, settled)
+    elif evidence == "batches":
+        a, b = a[:1], b[:1]
+    stationary = stationarity.stationary(a) and stationarity.stationary(b)
+    of_a, of_b = ([metrics.values(log) | sla.values(log, slas) for log in runs] for runs in (a, b))
+    means_a, means_b = (metrics.intervals(runs, stationary) for runs in (of_a, of_b))
+    ratios = _of_batches(a[0], b[0]) if evidence == "batches" else _of_runs(of_a, of_b, paired)
     return [
         Comparison(
             point=name,
             metric=metric,
             a=means_a[metric].mean if metric in means_a else None,
             b=means_b[metric].mean if metric in means_b else None,
-            interval=batches.get(metric) if kind == "batches" else _of_runs(ratio, metric, of_a, of_b),
-            evidence=kind,
-            settled=settled,
+            interval=ratios.get(metric),
+            evidence=evidence,
+            stationary=stationary,
             doubt=_doubt(a, b, metric),
         )
         for metric in of_a[0]
@@ -226,41 +116,37 @@ def _point(name: str, a: Runs, b: Runs, slas: Sequence[Sla], paired: bool) -> li
 
 def _doubt(a: Runs, b: Runs, metric: str) -> str | None:
     """Why this metric of A or of B decides nothing: where some failed, latencies are those of the others."""
+    of_requests = isinstance(metrics.named(metric), OfRequests)
     for side, runs in (("A", a), ("B", b)):
         if found := trust.of_point(runs, metric):
             return f"{side}: {found.mark}"
-        failed = max(map(metrics.failed_share, runs))
-        if failed > FAILED_SHARE and metric.startswith(LATENCIES):
+        failed = max(map(samples.failed_share, runs))
+        if failed > FAILED_SHARE and of_requests:
             return f"{side}: {failed:.0%} failed"
-        if any(log.quality.overloaded for log in runs) and metric.startswith(LATENCIES):
+        if any(log.quality.overloaded for log in runs) and of_requests:
             return f"{side}: overloaded"
     return None
 
 
-def _of_runs(
-    ratio: Callable[[Sequence[float], Sequence[float]], Interval | None],
-    metric: str,
-    a: list[columns.Values],
-    b: list[columns.Values],
-) -> Interval | None:
-    """From one value a run; nothing when a run has none."""
-    known = [[v for run in runs if (v := run[metric]) is not None] for runs in (a, b)]
-    return ratio(*known) if (len(known[0]), len(known[1])) == (len(a), len(b)) else None
+def _of_runs(a: list[Values], b: list[Values], paired: bool) -> dict[str, Interval | None]:
+    """B/A from one value a run, of metrics that every run has."""
+    ratio = stats.ratio_of_pairs if paired else stats.ratio_of_means
+    found = {name: [[v for run in runs if (v := run[name]) is not None] for runs in (a, b)] for name in a[0]}
+    return {name: ratio(*known) for name, known in found.items() if [*map(len, known)] == [len(a), len(b)]}
 
 
 def _of_batches(a: Log, b: Log) -> dict[str, Interval | None]:
-    of_a, of_b = columns.batch_values(a), columns.batch_values(b)
-    return {
-        metric: stats.ratio_of_means(of_a[metric].tolist(), of_b[metric].tolist())
-        for metric in of_a.keys() & of_b.keys()
-    }
+    """B/A from the batches of single runs."""
+    of_a, of_b = metrics.batch_values(a), metrics.batch_values(b)
+    common = of_a.keys() & of_b.keys()
+    return {name: stats.ratio_of_means(of_a[name].tolist(), of_b[name].tolist()) for name in common}
 
 
 # Limits for CI.
 
 
 @dataclass(frozen=True)
-class Limit:
+class FailIf:
     """`ttft_p99 > 1.05`: the ratio B/A that is a failure."""
 
     text: str
@@ -270,28 +156,34 @@ class Limit:
 
     def judge(self, row: Comparison) -> str | None:
         """failed, or cannot tell, and why. None where it passes, and for rows of other metrics."""
-        if not re.fullmatch(re.escape(self.metric) + UNITS, row.metric):
+        if not _is_column(self.metric, row.metric):
             return None
         where = f"{self.text}: {row.point} is at {'not known' if row.ratio is None else f'{row.ratio:.3f}'}"
-        beyond = row.ratio is None or self.holds(row.ratio, self.bound)
-        told = row.interval if row.settled and not row.doubt else None
-        if told is None:
+        interval = row.interval if row.stationary and not row.doubt else None
+        if interval is None:
             words = f"{where} ({row.verdict})"
-            certain = row.ratio == 1 and row.a == row.b and not row.doubt  # as 0 of 0 failed
-            return f"failed: {words}" if beyond or row.doubt else None if certain else f"cannot tell: {words}"
-        ends = [self.holds(end, self.bound) for end in (told.low, told.high)]
-        span = f"{where}, {told.low:.3f} .. {told.high:.3f} ({row.verdict})"
-        return f"failed: {span}" if all(ends) else f"cannot tell: {span}" if any(ends) else None
+            if row.doubt or row.ratio is None or self.holds(row.ratio, self.bound):
+                return f"failed: {words}"
+            certain = row.ratio == 1 and row.a == row.b  # as 0 of 0 failed
+            return None if certain else f"cannot tell: {words}"
+        ends = [self.holds(end, self.bound) for end in (interval.low, interval.high)]
+        words = f"{where}, {interval.low:.3f} .. {interval.high:.3f} ({row.verdict})"
+        return f"failed: {words}" if all(ends) else f"cannot tell: {words}" if any(ends) else None
 
 
-def parse_limit(text: str, names: Sequence[str]) -> Limit:
-    """Raises InputError for what is no limit, or of no metric."""
+def parse_fail_if(text: str, columns: Sequence[str]) -> FailIf:
+    """Raises InputError for another form, or another metric than these."""
     found = re.fullmatch(r"\s*(\S+)\s*(>=|<=|>|<)\s*(\d*\.?\d+)\s*", text)
     if not found:
         raise InputError(f"--fail_if {text!r} is no limit; write METRIC > RATIO, as in 'ttft_p99 > 1.05'")
-    if not any(re.fullmatch(re.escape(found[1]) + UNITS, name) for name in names):
-        raise InputError(f"--fail_if {text!r}: no metric has this name; there are {', '.join(names)}")
-    return Limit(text, found[1], OPERATORS[found[2]], float(found[3]))
+    if not any(_is_column(found[1], column) for column in columns):
+        raise InputError(f"--fail_if {text!r}: no metric has this name; there are {', '.join(columns)}")
+    return FailIf(text, found[1], OPERATORS[found[2]], float(found[3]))
+
+
+def _is_column(name: str, column: str) -> bool:
+    """The unit may be left out."""
+    return column in (name, *(name + unit for unit in metrics.UNITS))
 
 
 # What is shown.
@@ -316,7 +208,7 @@ def _cells(row: Comparison) -> list[str]:
 
 def load(folder: Path, wanted: Sequence[tuple[str, Any]] = ()) -> Runs:
     """The logs of a folder that a filter lets through, failed ones too. Raises InputError if none was measured."""
-    logs = [log for _, log in store.load_folder(folder) if selection.passes(log, wanted)]
+    logs = [log for _, log in store.load_folder(folder) if filters.passes(log, wanted)]
     if not measured(logs):
         correct = "correct --filter" if wanted else "give a folder that run_benchmark.py wrote to"
         raise InputError(f"no measured points in {folder}; {correct}")
@@ -339,21 +231,20 @@ def main() -> int:
     add("--metric", nargs="+", metavar="NAME", help=of_metric)
     bound = "end with status 1 if B/A is so anywhere"
     add("--fail_if", nargs="+", default=[], metavar='"NAME > RATIO"', help=bound)
-    selection.add_filter(parser, "--filter")
-    selection.add_filter(parser, "--filter_a", "logs of A")
-    selection.add_filter(parser, "--filter_b", "logs of B")
+    filters.add_filter(parser, "--filter")
+    filters.add_filter(parser, "--filter_a", "logs of A")
+    filters.add_filter(parser, "--filter_b", "logs of B")
     args = parser.parse_args()
     all_a, all_b = load(args.a, args.filter + args.filter_a), load(args.b, args.filter + args.filter_b)
     a, b = measured(all_a), measured(all_b)
-    rows = compare(a, b, [parse(name) for name in args.sla], args.paired)
+    rows = compare(a, b, [sla.parse(name) for name in args.sla], args.paired)
     names = list(dict.fromkeys(row.metric for row in rows))
-    limits = [parse_limit(text, names) for text in args.fail_if]
-    thinks = [ANSWER] if any(row.metric == ANSWER and _thinks(row, rows) for row in rows) else []
-    shown = args.metric or [*METRICS, *thinks, *(name for name in names if "[" in name)]
-    if unknown := [name for name in shown if name not in names]:
+    limits = [parse_fail_if(text, names) for text in args.fail_if]
+    wanted = args.metric or [*METRICS, *_first_answer(rows), *(name for name in names if "[" in name)]
+    if unknown := [name for name in wanted if name not in names]:
         raise InputError(f"--metric {unknown[0]}: no metric has this name; there are {', '.join(names)}")
     print(f"A {args.a}, B {args.b}")
-    print(table([row for row in rows if row.metric in shown]))
+    print(table([row for row in rows if row.metric in wanted]))
     print("sees: the smallest difference that would have been told apart; one verdict in 20 is wrong by chance")
     unmatched = left_out(all_a, all_b)
     for note in [*notes(a, b), *unmatched]:
@@ -364,7 +255,8 @@ def main() -> int:
     return int(any(verdict.startswith("failed") for verdict in judged))
 
 
-def _thinks(row: Comparison, rows: list[Comparison]) -> bool:
-    """Does the time to the first answer token differ from TTFT?"""
-    (ttft,) = [other for other in rows if (other.point, other.metric) == (row.point, "ttft_p50_s")]
-    return (row.a, row.b) != (ttft.a, ttft.b)
+def _first_answer(rows: list[Comparison]) -> list[str]:
+    """The time to the first answer token, where it differs from TTFT."""
+    names = (metrics.FIRST_ANSWER, "ttft_p50_s")
+    answer, first = ([(row.a, row.b) for row in rows if row.metric == name] for name in names)
+    return [] if answer == first else [metrics.FIRST_ANSWER]

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from servebench.analysis import columns, metrics, stationarity, stats, trust
-from servebench.analysis.sla import Sla, parse
+from servebench.analysis import metrics, samples, sla, stationarity, stats, throughput, trust
+from servebench.analysis.sla import Sla
 from servebench.cli import commandline
 from servebench.errors import InputError
 from servebench.log import identity, store
+from servebench.log.config import fields_of
 from servebench.log.schema import Log
 
 OF_SERVER = ("backend", "model", "tp_size", "num_replicas", "max_ragged_batch_size")
@@ -25,59 +26,78 @@ Cell = str | int | float | None
 
 def row(runs: list[Log], slas: Sequence[Sla] = ()) -> dict[str, Cell]:
     """A point by column name: sums of counts and means of metrics over its runs, those that failed left out."""
-    server, run = runs[0].server, runs[0].run
     good = [log for log in runs if log.status == "ok"] or runs[:1]
-    counted = [r for log in good for r in metrics.measured(log)]
-    doubts = (
-        [why for log in good if (why := stationarity.unsteady(log))] if stationarity.not_stationary(good) else []
-    )
-    cells: dict[str, Cell] = {name: getattr(server, name) for name in OF_SERVER}
-    cells |= {
-        "mean_prompt_length": None if run.dataset else run.mean_prompt_length,
-        "mean_max_new_tokens": run.mean_max_new_tokens,
-        "num_clients": None if run.open_loop else run.num_clients,
-        "request_rate_per_s": run.request_rate,
-        "trace_speed": run.trace_speed,
-        "scenario": run.scenario or None,
-        "dataset": run.dataset or None,
+    return _asked(runs[0]) | _counted(good) | _metrics(good, slas) | _trusted(good) | _origin(runs[0])
+
+
+def _asked(log: Log) -> dict[str, Cell]:
+    run, asked = log.run, fields_of(log.run)
+    return {name: getattr(log.server, name) for name in OF_SERVER} | {
+        "mean_prompt_length": run.requests.mean_prompt_length,
+        "mean_max_new_tokens": run.requests.mean_max_new_tokens,
+        "num_clients": asked.get("num_clients"),
+        "request_rate_per_s": asked.get("request_rate"),
+        "trace_speed": asked.get("trace_speed"),
+        "scenario": asked.get("scenario"),
+        "dataset": asked.get("dataset"),
         "probe_rate_per_s": run.probe_rate or None,
         "api": run.api,
         "stream": int(run.stream),
         "temperature": run.temperature,
-        "engine_args": " ".join(server.engine_args) or None,
-        "status": good[0].status,
-        "runs": len(good),
-        "requests": len(counted),
-        "failed": len(counted) - sum(len(metrics.succeeded(log)) for log in good),
-        "retries": sum(r.retries for r in counted),
-        "window_s": sum(metrics.window_s(log) or 0 for log in good),
-        "effective_samples": round(sum(stats.effective_samples(stationarity.waiting_s(log)) for log in good)),
-        "not_stationary": doubts[0] if doubts else None,
+        "engine_args": " ".join(log.server.engine_args) or None,
     }
-    per_run = [columns.values(log, slas) for log in good]
-    known = columns.intervals(per_run, stationary=not doubts)
-    cells |= {name: known[name].mean if name in known else None for name in per_run[0]}
-    for name in columns.HEADLINES:
-        told = known[name] if name in known and known[name].known else None
-        cells |= {f"{name}_low": told and told.low, f"{name}_high": told and told.high}
-    return cells | {
-        "client": client([log.quality.verdict for log in good]),
-        "decides_nothing": ", ".join(trust.marks(good)) or None,
-        "cached_share": max(map(trust.cached_share, good)) or None,
-        "overloaded": int(any(log.quality.overloaded for log in good)),
-        "engine": runs[0].server_facts.engine,
-        "stand_in": int(trust.stand_in(runs[0])),
-        "started_at": runs[0].started_at,
-        "log": f"{server.backend}/{runs[0].file_name}",
+
+
+def _counted(runs: list[Log]) -> dict[str, Cell]:
+    requests = [r for log in runs for r in samples.measured(log)]
+    reasons = [why for log in runs if (why := stationarity.why_not_stationary(log))]
+    return {
+        "status": runs[0].status,
+        "runs": len(runs),
+        "requests": len(requests),
+        "failed": len(requests) - sum(len(samples.succeeded(log)) for log in runs),
+        "retries": sum(r.retries for r in requests),
+        "window_s": sum(throughput.window_s(log) or 0 for log in runs),
+        "effective_samples": round(sum(stats.effective_samples(stationarity.waiting_s(log)) for log in runs)),
+        "not_stationary": None if stationarity.stationary(runs) else reasons[0],
+    }
+
+
+def _metrics(runs: list[Log], slas: Sequence[Sla]) -> dict[str, Cell]:
+    per_run = [metrics.values(log) | sla.values(log, slas) for log in runs]
+    known = metrics.intervals(per_run, stationarity.stationary(runs))
+    cells: dict[str, Cell] = {name: known[name].mean if name in known else None for name in per_run[0]}
+    for name in metrics.HEADLINES:
+        interval = known[name] if name in known and known[name].known else None
+        cells |= {f"{name}_low": interval and interval.low, f"{name}_high": interval and interval.high}
+    return cells
+
+
+def _trusted(runs: list[Log]) -> dict[str, Cell]:
+    return {
+        "client": client([log.quality.verdict for log in runs]),
+        "decides_nothing": ", ".join(trust.marks(runs)) or None,
+        "cached_share": max(map(trust.cached_share, runs)) or None,
+        "overloaded": int(any(log.quality.overloaded for log in runs)),
+    }
+
+
+def _origin(log: Log) -> dict[str, Cell]:
+    return {
+        "engine": log.server_facts.engine,
+        "stand_in": int(trust.stand_in(log)),
+        "started_at": log.started_at,
+        "log": f"{log.server.backend}/{log.file_name}",
     }
 
 
 def client(verdicts: Sequence[str]) -> str:
     """What the client says of the runs of a point: what most of them say, and how many say otherwise."""
     bad = [verdict for verdict in verdicts if verdict != "ok"]
-    if not bad or stats.most(len(bad), len(verdicts)):
-        return bad[0] if bad else "ok"
-    return f"ok, but {len(bad)} of {len(verdicts)} runs {bad[0]}"
+    if not bad:
+        return "ok"
+    words = trust.in_runs(bad[0], len(bad), len(verdicts))
+    return words if words == bad[0] else f"ok, but {words}"
 
 
 def write(folder: Path, slas: Sequence[Sla] = ()) -> tuple[Path, int]:
@@ -104,5 +124,5 @@ def main() -> None:
         "--sla", nargs="+", default=[], metavar="SLA", help="as in servebench summary: columns more"
     )
     args = parser.parse_args()
-    file, points = write(args.folder, [parse(name) for name in args.sla])
+    file, points = write(args.folder, [sla.parse(name) for name in args.sla])
     print(f"{file}: {points} point{'s' * (points != 1)}")

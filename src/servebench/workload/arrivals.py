@@ -1,15 +1,14 @@
-"""When requests should leave, for the open loop: absolute times, drawn beforehand from the seed.
+"""When requests should leave in an open loop: absolute times, drawn beforehand from the seed.
 
-All times are drawn at once and dealt to the load processes afterwards, so that the stream does not depend on how
-many there are. The same seed gives the same pattern at every rate, only faster or slower. It is stretched so that
-the counted requests come at the asked rate exactly: 150 Poisson arrivals would miss it by 8 %, as a deviation.
+All times are drawn at once and dealt to the load processes afterwards, so the number of processes does not matter.
+The same seed gives the same pattern at every rate, only faster or slower. It is stretched so that the measured
+requests come at exactly the asked rate: 150 Poisson arrivals would miss it by a standard deviation of 8 %.
 
 How long a warm-up must last is known only when the server has answered: the window opens once the first requests
-have ended, so that as many requests end in it as arrive. Until then arrivals of a bridge go on at the warm-up's
-rate, and then, for as long as an answer took, the gaps of the counted requests, backwards and again and again.
-What ends in the window are then the arrivals of one whole turn, and a server that keeps up shows the rate that was
-offered. All these arrivals are part of the warm-up; the counted requests and the gaps between them are the same
-whenever the window opens.
+have ended, so that as many requests end in it as arrive. Until then a gap filler sends on at the warm-up's rate.
+Behind it comes a lead-in, for as long as an answer took: the last gaps of the measured requests. So one whole
+period of arrivals ends in the window, and a server that keeps up shows the rate that was offered. Both belong to
+the warm-up; the measured requests and the gaps between them are the same whenever the window opens.
 """
 
 from __future__ import annotations
@@ -18,109 +17,111 @@ from typing import NamedTuple
 
 import numpy as np
 
-from servebench.log.schema import RunConfig
+from servebench.log.config import Rate, RunConfig, Trace
 
-LEAST_HOLD = 100  # arrivals after the counted ones; they are repeated for as long as a counted one is under way
-BRIDGE = 100  # arrivals between warm-up and counted ones, likewise repeated
-STREAM = 1  # of the seed's random numbers: others draw lengths and texts
-LEAST_GAP = 1e-6  # of a mean of 1; bursty gaps are so small that none would be left to stretch
+MIN_COOLDOWN = 100  # arrivals after the measured ones; they repeat for as long as a measured request is under way
+GAP_FILLER = 100  # arrivals between warm-up and measured ones; they repeat too
+STREAM = 1  # of the seed's random numbers; requests, probes and traces have others
+MIN_GAP = 1e-6  # of a mean of 1: the smallest bursty gaps would be 0, and could not be stretched
 
 
 class Schedule(NamedTuple):
-    """Arrival times in s after the start: the first `warmup` are not counted, nor those after `counted` more.
+    """Arrival times in s after the start: `warmup` of them, then the `measured` ones, then those of the cooldown.
 
-    The bridge begins with the time of the first counted one, which then leaves later, and so do those behind it.
+    The gap filler begins at the time of the first measured arrival, which then leaves later, as do all behind it.
     """
 
     times_s: np.ndarray
     warmup: int
-    counted: int
-    bridge_s: np.ndarray
-    bridge_span_s: float  # after which the bridge begins again
-    turn_s: float = 0.0  # from the first counted arrival to the first behind them, where a window may be led in
+    measured: int
+    gap_filler_s: np.ndarray
+    gap_filler_span_s: float  # after this time the gap filler begins again
+    period_s: float = 0.0  # first measured arrival to the first of the cooldown; 0: there can be no lead-in
 
     def opening_ns(self, after_ns: int) -> tuple[int, int]:
-        """The first arrival of the bridge at or behind this time: (its number, its time), ns after the start."""
-        bridge, span = np.rint(self.bridge_s * 1e9).astype(np.int64), round(self.bridge_span_s * 1e9)
-        again, rest = divmod(max(0, after_ns - int(bridge[0])), span)
-        place = int(np.searchsorted(bridge - bridge[0], rest))
-        again, place = (again + 1, 0) if place == len(bridge) else (again, place)
-        return again * len(bridge) + place, int(bridge[place]) + again * span
+        """The gap filler's first arrival at or after this time: (its number, its time), ns after the start."""
+        filler_ns, span = np.rint(self.gap_filler_s * 1e9).astype(np.int64), round(self.gap_filler_span_s * 1e9)
+        rounds, rest = divmod(max(0, after_ns - int(filler_ns[0])), span)
+        place = int(np.searchsorted(filler_ns - filler_ns[0], rest))
+        if place == len(filler_ns):
+            rounds, place = rounds + 1, 0
+        return rounds * len(filler_ns) + place, int(filler_ns[place]) + rounds * span
 
-    def led_in(self, for_ns: int) -> tuple[int, int]:
-        """(arrivals, their time in ns): whole turns and the last of one, which lead the window in that long."""
-        if not (for_ns and self.turn_s):
+    def lead_in(self, for_ns: int) -> tuple[int, int]:
+        """(arrivals, their duration in ns): the end of a period, then whole ones, for at least `for_ns`."""
+        if not (for_ns and self.period_s):
             return 0, 0
-        turns, rest_s = divmod(for_ns / 1e9, self.turn_s)
-        counted_s = self.times_s[self.warmup : self.warmup + self.counted] - self.times_s[self.warmup]
-        first = max(0, int(np.searchsorted(counted_s, self.turn_s - rest_s, side="right")) - 1)
-        arrivals = int(turns) * self.counted + self.counted - first
-        return arrivals, round(((turns + 1) * self.turn_s - counted_s[first]) * 1e9)
+        periods, rest_s = divmod(for_ns / 1e9, self.period_s)
+        measured_s = self.times_s[self.warmup : self.warmup + self.measured] - self.times_s[self.warmup]
+        first = max(0, int(np.searchsorted(measured_s, self.period_s - rest_s, side="right")) - 1)
+        arrivals = int(periods) * self.measured + self.measured - first
+        return arrivals, round(((periods + 1) * self.period_s - measured_s[first]) * 1e9)
 
     @property
     def window_s(self) -> tuple[float, float]:
-        """First counted arrival to the first behind them: so many requests, so many gaps."""
-        return float(self.times_s[self.warmup]), float(self.times_s[self.warmup + self.counted])
+        """First measured arrival to the first of the cooldown: as many gaps as measured requests."""
+        return float(self.times_s[self.warmup]), float(self.times_s[self.warmup + self.measured])
 
     @property
-    def hold_span_s(self) -> float:
-        """After which the arrivals behind the counted ones begin again."""
-        hold = self.times_s[self.warmup + self.counted - 1 :]
-        return float(hold[-1] - hold[0])
+    def cooldown_span_s(self) -> float:
+        """After this time the arrivals of the cooldown begin again."""
+        cooldown = self.times_s[self.warmup + self.measured - 1 :]
+        return float(cooldown[-1] - cooldown[0])
 
 
 def draw_schedule(run: RunConfig) -> Schedule:
-    """Arrivals at run.request_rate."""
-    assert run.request_rate
-    n = run.warmup + run.num_requests + max(LEAST_HOLD, run.num_requests)
+    """The arrivals of a run whose load is a Rate."""
+    load, end = run.load, run.warmup + run.num_requests
+    assert isinstance(load, Rate)
     rng = np.random.default_rng([run.seed, run.repetition, STREAM])
-    gaps, behind = _gaps(run, n, rng), run.warmup + run.num_requests
-    gaps[run.warmup + 1 : behind + 1] *= run.num_requests / gaps[run.warmup + 1 : behind + 1].sum()
+    gaps = _gaps(load, end + max(MIN_COOLDOWN, run.num_requests), rng)
+    gaps[run.warmup + 1 : end + 1] *= run.num_requests / gaps[run.warmup + 1 : end + 1].sum()
     unit = np.cumsum(gaps)
-    times_s, gaps = _at_rate(unit - unit[0], run), _gaps(run, BRIDGE, rng)
-    turn_s = 0.0 if run.ramp_from else float(times_s[behind] - times_s[run.warmup])
-    return _bridged(times_s, run, gaps / gaps.mean() / (run.ramp_from or run.request_rate), turn_s)
-
-
-def _bridged(times_s: np.ndarray, run: RunConfig, gaps_s: np.ndarray, turn_s: float = 0.0) -> Schedule:
-    bridge_s = times_s[run.warmup] + np.cumsum(gaps_s) - gaps_s
-    return Schedule(times_s, run.warmup, run.num_requests, bridge_s, float(gaps_s.sum()), turn_s)
-
-
-def _gaps(run: RunConfig, n: int, rng: np.random.Generator) -> np.ndarray:
-    """n gaps of mean 1. Shape (n,)."""
-    if run.arrival == "constant":
-        return np.ones(n)
-    shape = run.burstiness if run.arrival == "gamma" else 1.0
-    return np.maximum(rng.gamma(shape, 1 / shape, n), LEAST_GAP)
-
-
-def _at_rate(unit: np.ndarray, run: RunConfig) -> np.ndarray:
-    """Times of a stream of rate 1 -> times at the rate, which may grow over the counted requests.
-
-    While the rate grows from a to b within T s, a t + (b - a) t^2 / 2T requests are expected in the first t s; the
-    stream of rate 1 tells how many are due, and this solves for when.
-    """
-    assert run.request_rate
-    if run.ramp_from is None:
-        return unit / run.request_rate
-    a, b, counted = run.ramp_from, run.request_rate, run.num_requests
-    ramp_s = 2 * counted / (a + b)
-    begin = unit[run.warmup]
-    due = unit - begin  # since the ramp began
-    bend = (b - a) / (2 * ramp_s)
-    inside = (np.sqrt(a * a + 4 * bend * np.clip(due, 0, counted)) - a) / (2 * bend)
-    before, after = (begin + np.minimum(due, 0)) / a, np.maximum(due - counted, 0) / b
-    return np.asarray(before + inside + after)
+    times_s = _at_rate(load, unit - unit[0], run.warmup, run.num_requests)
+    filler_gaps = _gaps(load, GAP_FILLER, rng)
+    filler_gaps_s = filler_gaps / filler_gaps.mean() / (load.ramp_from or load.request_rate)
+    period_s = 0.0 if load.ramp_from else float(times_s[end] - times_s[run.warmup])
+    return _with_gap_filler(times_s, run, filler_gaps_s, period_s)
 
 
 def trace_schedule(times_s: np.ndarray, run: RunConfig) -> Schedule:
-    """A trace's own times, run.trace_speed times as fast; behind its end, and in the bridge, its mean gap goes on.
+    """A trace's own times, at the speed of a run whose load is a Trace. Gap filler and cooldown have its mean gap.
 
-    The first run.warmup times are the warm-up's, so counted requests leave as they did, one after the other.
+    The first run.warmup times are the warm-up's, so that the measured requests leave as they did.
     """
-    assert run.trace_speed
-    times = (times_s - times_s[0]) / run.trace_speed
+    assert isinstance(run.load, Trace)
+    times = (times_s - times_s[0]) / run.load.trace_speed
     gap = max(1e-6, float(times[-1]) / max(1, len(times) - 1))
-    hold = times[-1] + gap * np.arange(1, LEAST_HOLD + 1)
-    return _bridged(np.concatenate([times, hold]), run, np.full(BRIDGE, gap))
+    cooldown = times[-1] + gap * np.arange(1, MIN_COOLDOWN + 1)
+    return _with_gap_filler(np.concatenate([times, cooldown]), run, np.full(GAP_FILLER, gap))
+
+
+def _with_gap_filler(times_s: np.ndarray, run: RunConfig, gaps_s: np.ndarray, period_s: float = 0.0) -> Schedule:
+    filler_s = times_s[run.warmup] + np.cumsum(gaps_s) - gaps_s
+    return Schedule(times_s, run.warmup, run.num_requests, filler_s, float(gaps_s.sum()), period_s)
+
+
+def _gaps(load: Rate, n: int, rng: np.random.Generator) -> np.ndarray:
+    """n gaps of mean 1. Shape (n,)."""
+    if load.arrival == "constant":
+        return np.ones(n)
+    shape = load.burstiness if load.arrival == "gamma" else 1.0
+    return np.maximum(rng.gamma(shape, 1 / shape, n), MIN_GAP)
+
+
+def _at_rate(load: Rate, unit: np.ndarray, warmup: int, measured: int) -> np.ndarray:
+    """Turns arrival times at rate 1 into times at the load's rate, which may grow over the measured requests.
+
+    While the rate grows from a to b within T s, a t + (b - a) t^2 / 2T requests are expected in the first t s. The
+    times at rate 1 say how many are due, and this solves for t.
+    """
+    if load.ramp_from is None:
+        return unit / load.request_rate
+    a, b = load.ramp_from, load.request_rate
+    ramp_s = 2 * measured / (a + b)
+    begin = unit[warmup]
+    due = unit - begin  # since the ramp began
+    bend = (b - a) / (2 * ramp_s)
+    inside = (np.sqrt(a * a + 4 * bend * np.clip(due, 0, measured)) - a) / (2 * bend)
+    before, after = (begin + np.minimum(due, 0)) / a, np.maximum(due - measured, 0) / b
+    return np.asarray(before + inside + after)

@@ -1,4 +1,4 @@
-"""A run's numbers, seed and dataset -> its requests and when they leave; nothing else decides about them."""
+"""Builds the workload of a run: its requests and when they leave. Nothing else decides about them."""
 
 from __future__ import annotations
 
@@ -7,60 +7,77 @@ from dataclasses import replace
 import numpy as np
 from tokenizers import Tokenizer
 
-from servebench.log.schema import RunConfig
-from servebench.workload import replay
+from servebench.log.config import Clients, Dataset, Rate, RunConfig, Scenario, Synthetic
+from servebench.log.lengths import HIGHEST
 from servebench.workload.arrivals import draw_schedule, trace_schedule
-from servebench.workload.prompt_cache import kept
-from servebench.workload.requests import Request, Workload
-from servebench.workload.synthetic import made_up, of_lengths, probes, shared_prefixes
+from servebench.workload.datasets import dataset_requests
+from servebench.workload.prompt_cache import cached
+from servebench.workload.requests import Recipe, Request, Workload, probes, requests_of_lengths
+from servebench.workload.texts import plain_words
 
-REQUESTS, PROBES = 2, 3  # streams of the seed's random numbers; arrivals have the first
+REQUESTS, PROBES = 2, 3  # streams of the seed's random numbers; arrivals have 1, traces 4
+MEAN_OF_DATASET = 2600  # in the seed, for the mean prompt that a dataset does not have
 
 
 def build_workload(run: RunConfig, tokenizer: Tokenizer, context: int | None) -> Workload:
     """The same for every engine, server and machine.
 
-    `context` is the most tokens that the model takes, prompt and generation together. Raises InputError.
+    `context` is the most tokens that the model takes, prompt and answer together. Raises InputError.
     """
-    rng, times_s, remark = _stream(run, REQUESTS), None, ""
-    if run.dataset:
-        counted, times_s, remark = replay.requests(run, tokenizer, context, rng)
-        spare = _like(counted, run, tokenizer, context, rng)
-    else:
-        counted, spare = kept(run, tokenizer, context, lambda: _made_up(run, tokenizer, context, rng))
-    schedule = draw_schedule(run) if run.request_rate else None
-    if times_s is not None and run.trace_speed:
+    recipe = Recipe(run, tokenizer, context, _random_numbers(run, REQUESTS))
+    times_s, remark = None, ""
+    match run.requests:
+        case Dataset() as dataset:
+            measured, times_s, remark = dataset_requests(recipe, dataset)
+            filler = _similar(recipe, measured)
+        case synthetic:
+            prompt_tokens = run.num_requests * synthetic.mean_prompt_length
+            measured, filler = cached(recipe, prompt_tokens, lambda: _make(recipe, synthetic))
+    schedule = draw_schedule(run) if isinstance(run.load, Rate) else None
+    if times_s is not None:
         schedule = trace_schedule(times_s, run)
-        counted, spare = counted[run.warmup :], [*counted[: run.warmup], *spare]
-    beside = probes(tokenizer, _stream(run, PROBES)) if run.probe_rate else ()
-    return Workload(counted, spare, schedule, beside, remark)
+        measured, filler = measured[run.warmup :], [*measured[: run.warmup], *filler]
+    short = probes(tokenizer, _random_numbers(run, PROBES)) if run.probe_rate else ()
+    return Workload(measured, filler, schedule, short, remark)
 
 
-def _stream(run: RunConfig, which: int) -> np.random.Generator:
-    """Every point of a sweep and every repetition has requests of its own, so that none is in a cache already."""
-    load = run.request_rate or run.trace_speed or 0.0
-    point = [run.mean_prompt_length, run.mean_max_new_tokens, run.num_clients, round(load * 1e6)]
-    return np.random.default_rng([run.seed, run.repetition, which, *point])
+def _random_numbers(run: RunConfig, stream: int) -> np.random.Generator:
+    """Other ones for every point of a sweep and every repetition, so that no cache holds the prompts already."""
+    load, requests = run.load, run.requests
+    clients, size = (load.num_clients, 0.0) if isinstance(load, Clients) else (1, load.size)
+    prompt = MEAN_OF_DATASET if isinstance(requests, Dataset) else requests.mean_prompt_length
+    point = [prompt, requests.mean_max_new_tokens, clients, round(size * 1e6)]
+    return np.random.default_rng([run.seed, run.repetition, stream, *point])
 
 
-def _made_up(
-    run: RunConfig, tokenizer: Tokenizer, context: int | None, rng: np.random.Generator
-) -> list[list[Request]]:
-    """Counted and spare requests: what the former begin with has been asked for in the warm-up."""
-    prefixes = shared_prefixes(run, tokenizer, rng)
-    return [made_up(run, tokenizer, context, rng, n, prefixes) for n in (run.num_requests, _spares(run))]
+def _make(recipe: Recipe, synthetic: Synthetic | Scenario) -> list[list[Request]]:
+    """[measured, filler]. Both have the same prefixes, so the warm-up brings them into the server's cache."""
+    run, rng, prefixes = recipe.run, recipe.rng, _draw_prefixes(recipe, synthetic)
+    of_prompts, of_answers = synthetic.lengths
+    made = []
+    for n in (run.num_requests, _filler_count(run)):
+        answers = of_answers.draw(n, HIGHEST * of_answers.mean, rng)
+        prompts = of_prompts.draw(n, synthetic.max_prompt_length, rng)
+        openings = [prefixes[i] for i in rng.integers(len(prefixes), size=n)] if prefixes else []
+        made.append(requests_of_lengths(recipe, np.column_stack([prompts, answers]), openings))
+    return made
 
 
-def _spares(run: RunConfig) -> int:
-    """How many requests there are to keep the server under load, in turn."""
-    return run.warmup + max(64, run.num_requests // 4) if run.open_loop else run.num_clients * (run.warmup + 3)
+def _draw_prefixes(recipe: Recipe, synthetic: Synthetic | Scenario) -> list[list[str]]:
+    """The words that the prompts of each group begin with; none without --shared_prefix."""
+    tokens, groups = synthetic.shared_prefix or (0, 0)
+    words = plain_words(recipe.tokenizer)
+    return [words.draw(tokens - words.special, recipe.rng) for _ in range(groups)]
 
 
-def _like(
-    counted: list[Request], run: RunConfig, tokenizer: Tokenizer, context: int | None, rng: np.random.Generator
-) -> list[Request]:
-    """Spare requests, made up with the lengths and pauses of the dataset: its texts are kept for counting."""
-    like = rng.integers(len(counted), size=_spares(run))
-    lengths = np.array([[r.prompt_tokens, r.max_new_tokens] for r in counted])
-    made = of_lengths(run, tokenizer, context, rng, lengths[like])
-    return [replace(spare, think_s=counted[i].think_s) for spare, i in zip(made, like.tolist(), strict=True)]
+def _similar(recipe: Recipe, measured: list[Request]) -> list[Request]:
+    """Synthetic filler with the lengths and pauses of a dataset, whose own texts are only sent to be measured."""
+    templates = [measured[i] for i in recipe.rng.integers(len(measured), size=_filler_count(recipe.run))]
+    filler = requests_of_lengths(recipe, np.array([[r.prompt_tokens, r.max_new_tokens] for r in templates]))
+    return [replace(made, think_s=like.think_s) for made, like in zip(filler, templates, strict=True)]
+
+
+def _filler_count(run: RunConfig) -> int:
+    if isinstance(run.load, Clients):
+        return run.load.num_clients * (run.warmup + 3)
+    return run.warmup + max(64, run.num_requests // 4)

@@ -1,14 +1,14 @@
-"""Entries of datasets, as the tools that wrote them have them -> rows: what is asked, how long, and when.
+"""Entries of datasets, in the formats of the tools that wrote them -> rows: what is asked, how long, and when.
 
-Texts stand under `prompt` or as a chat under `conversations` or `messages`; a trace has lengths in tokens alone,
-under names of its own. What a trace does not say of itself, the unit of its times and the tokens of a block that
-a hash stands for, is known by its format: by keys that no other has, by len(hash_ids) against the prompt's
-length, or from --trace_format.
+A text is under `prompt`, a chat under `conversations` or `messages`. A trace has only lengths in tokens, and each
+tool has its own names for them. The unit of its times and the tokens that a hash stands for depend on its format,
+which --trace_format gives, or which shows in its keys and in len(hash_ids) compared with the prompt's length.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from itertools import dropwhile, zip_longest
 from typing import Any, NamedTuple
@@ -30,47 +30,44 @@ ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assi
 ROLES |= {"system": "system", "developer": "developer", "bing": "assistant", "bard": "assistant"}
 
 WITHOUT_TEXT = "without text"
-FAILED = "without tokens of prompt or answer"
+WITHOUT_TOKENS = "without tokens of prompt or answer"
 
 
 class Row(NamedTuple):
     """One request of a dataset. None: the dataset does not say."""
 
-    messages: tuple[dict[str, str], ...] = ()  # what was said up to here; none in a trace
+    messages: tuple[dict[str, str], ...] = ()  # the chat up to this request; empty in a trace
     answer: str = ""
     prompt_tokens: int | None = None
     max_new_tokens: int | None = None
-    at_s: float | None = None  # since whenever
-    blocks: tuple[int, ...] = ()  # hashes of the prompt's blocks: equal ones are equal prefixes
-    block: int = 0  # tokens that one of them stands for
+    at_s: float | None = None  # since any time; in units of the file until its format is known
+    hashes: tuple[int, ...] = ()  # of the prompt's blocks: prompts whose hashes begin alike begin alike
+    block_tokens: int = 0  # tokens that one hash stands for
 
     @property
     def text(self) -> str:
-        """The chat as a plain prompt: a single message as it is, several with who said them."""
+        """The chat as a plain prompt: a single message as it is, several with their roles."""
         if len(self.messages) == 1:
             return self.messages[0]["content"]
         return "\n\n".join(f"{m['role']}: {m['content']}" for m in self.messages)
 
 
 class Trace(NamedTuple):
-    """What a format of traces means by its numbers."""
+    """What the numbers in a format of traces mean."""
 
     unit_s: float  # of its times
-    block: int = 0  # tokens that one hash stands for, where it has hashes
+    block_tokens: int = 0  # tokens that one hash stands for, if it has hashes
 
 
 TRACES = {"mooncake": Trace(1e-3, 512), "bailian": Trace(1.0, 16), "guidellm": Trace(1.0)}
 TRACES |= {"azure": Trace(1.0), "burstgpt": Trace(1.0)}  # Azure's times are dates
-BLOCKS = [2**i for i in range(3, 14)]  # tokens a hash, of traces cut otherwise than their format's own
-HASHES = 1 << 64  # no hash is as long; those of Python are negative too
-CLEAR = 0.5  # share of a trace's rows that a block size must fit
+BLOCK_SIZES = [2**i for i in range(3, 14)]  # tried where the format's own size does not fit
+HASH_RANGE = 1 << 64  # no tool's hash is longer; Python's may be negative
+MIN_FITTING = 0.5  # share of a trace's rows that a block size must fit
 
 
 def rows_of(entry: Any) -> tuple[list[Row], str]:
-    """(requests of one entry, or none and why it asks nothing). Raises ValueError in words for what is no request.
-
-    A trace's times are in units of its own here.
-    """
+    """(requests of one entry, why if there are none). Raises ValueError with the reason if it is no request."""
     if not isinstance(entry, dict):
         raise ValueError(f"it is no object with keys, but {type(entry).__name__}")
     if isinstance(entry.get("body"), dict):  # a batch file of OpenAI's
@@ -78,26 +75,29 @@ def rows_of(entry: Any) -> tuple[list[Row], str]:
     key = next((key for key in (*CHATS, *TEXTS) if key in entry), None)
     if key:
         tokens = _tokens(entry, ANSWER_TOKENS)
-        return ([], FAILED) if tokens == 0 else (list(_asked(key, entry[key], tokens)), WITHOUT_TEXT)
-    row = _traced(entry)
-    return [row] if row.prompt_tokens and row.max_new_tokens else [], FAILED
+        if tokens == 0:
+            return [], WITHOUT_TOKENS
+        return list(_answered(_messages(key, entry[key]), tokens)), WITHOUT_TEXT
+    row = _trace_row(entry)
+    return [row] if row.prompt_tokens and row.max_new_tokens else [], WITHOUT_TOKENS
 
 
-def _asked(key: str, text: Any, tokens: int | None) -> Iterator[Row]:
-    """The requests of a text or of a chat."""
+def _messages(key: str, text: Any) -> list[dict[str, str]]:
+    """A text or a chat as messages with role and content."""
     if isinstance(text, str) and key in TEXTS:
         text = [{"role": "user", "content": text}]
     if not text:
-        return
+        return []
     if not isinstance(text, list) or not all(isinstance(message, dict) for message in text):
         raise ValueError(f"its {key} is {_kind(text)}; give a text, or a list of messages with role and content")
     messages = [_message(message) for message in text]
     if key != "messages":  # chats that people saved may begin in the middle
         messages = list(dropwhile(lambda m: m["role"] == "assistant", messages))
-    yield from _turns(messages, tokens)
+    return messages
 
 
 def _kind(value: Any) -> str:
+    """What is there instead of a text or a chat."""
     if isinstance(value, list) and all(isinstance(v, int) for v in value):
         return "a list of token ids"
     if isinstance(value, list) and all(isinstance(v, str) for v in value):
@@ -114,11 +114,11 @@ def _message(message: dict[str, Any]) -> dict[str, str]:
     role = ROLES.get(str(who).lower())
     if role is None:
         raise ValueError(f"a message is from {who!r}; those of {', '.join(ROLES)} are sent")
-    return {"role": role, "content": _joined(content)}
+    return {"role": role, "content": _content(content)}
 
 
-def _joined(content: Any) -> str:
-    """A message's text, which may come in parts."""
+def _content(content: Any) -> str:
+    """A message's text; one that comes in parts is joined."""
     if isinstance(content, str) or content is None:
         return content or ""
     parts = content if isinstance(content, list) else [content]
@@ -129,95 +129,89 @@ def _joined(content: Any) -> str:
     return "\n".join(part["text"] for part in parts)
 
 
-def _turns(messages: list[dict[str, str]], tokens: int | None) -> Iterator[Row]:
-    """A request for every answer in a chat, and for what is not answered in it. A blank message ends it."""
-    for i, (message, behind) in enumerate(zip_longest(messages, messages[1:])):
+def _answered(messages: list[dict[str, str]], tokens: int | None) -> Iterator[Row]:
+    """A request for every answer in a chat, and for a last message without one. A blank message ends the chat."""
+    for i, (message, following) in enumerate(zip_longest(messages, messages[1:])):
         if message["role"] in ("user", "assistant") and not message["content"].strip():
             return
         if message["role"] != "user":
             continue
-        reply = behind["content"] if behind and behind["role"] == "assistant" else ""
-        if reply.strip() or not behind:
-            yield Row(tuple(messages[: i + 1]), reply, max_new_tokens=tokens)
+        answer = following["content"] if following and following["role"] == "assistant" else ""
+        if answer.strip() or not following:
+            yield Row(tuple(messages[: i + 1]), answer, max_new_tokens=tokens)
 
 
-def _traced(entry: dict[str, Any]) -> Row:
+def _trace_row(entry: dict[str, Any]) -> Row:
     prompt, answer = _tokens(entry, PROMPT_TOKENS), _tokens(entry, ANSWER_TOKENS)
     if prompt is None or answer is None:
         raise ValueError(f"neither a text nor both lengths are in it, its keys are {', '.join(map(str, entry))}")
-    time = _first(entry, TIMES)
+    _, time = _first(entry, TIMES)
     if time is None and entry.get("delay") is not None:
         raise ValueError(
             "it comes a delay after its session's last answer, which is not replayed; give timestamps"
         )
-    blocks = tuple(int(block) % HASHES for block in entry.get("hash_ids") or ())
-    return Row((), "", prompt, answer, None if time is None else _number(time), blocks)
+    hashes = tuple(int(number) % HASH_RANGE for number in entry.get("hash_ids") or ())
+    return Row((), "", prompt, answer, None if time is None else _time(time), hashes)
 
 
 def _tokens(entry: dict[str, Any], names: Sequence[str]) -> int | None:
-    name = next((name for name in names if entry.get(name) not in (None, "")), None)
-    if name is None:
+    name, value = _first(entry, names)
+    if value is None:
         return None
     try:
-        tokens = int(float(entry[name]))
+        tokens = int(float(value))
     except (TypeError, ValueError):
         tokens = -1
     if tokens < 0:
-        raise ValueError(f"its {name} is {entry[name]!r}, which is no number of tokens")
+        raise ValueError(f"its {name} is {value!r}, which is no number of tokens")
     return tokens
 
 
-def _first(entry: dict[str, Any], names: Sequence[str]) -> Any:
-    """What stands under the first of these names that says something."""
-    return next((entry[name] for name in names if entry.get(name) not in (None, "")), None)
+def _first(entry: dict[str, Any], names: Sequence[str]) -> tuple[str, Any]:
+    """The first of these keys that is in the entry and not blank, and its value; else ("", None)."""
+    return next(((name, entry[name]) for name in names if entry.get(name) not in (None, "")), ("", None))
 
 
 def _is_date(time: Any) -> bool:
     return isinstance(time, str) and not time.replace(".", "", 1).isdecimal()
 
 
-def _number(time: Any) -> float:
-    """A time in units of its own, or a date in s."""
-    if _is_date(time):
-        date = datetime.fromisoformat(_microseconds(time.replace("Z", "+00:00")))
-        return (
-            date if date.tzinfo else date.replace(tzinfo=timezone.utc)
-        ).timestamp()  # no summer time between two
-    return float(time)
+def _time(time: Any) -> float:
+    """A number in the dataset's own unit, or a date in s. A date without a time zone is UTC: no summer time."""
+    if not _is_date(time):
+        return float(time)
+    # Azure's 2023 trace writes seven digits of a second (Python 3.10 reads six), that of 2024 a time zone.
+    six_digits = re.sub(r"\.(\d*)", lambda m: f".{m[1][:6]:0<6}", time, count=1)
+    date = datetime.fromisoformat(six_digits.replace("Z", "+00:00"))
+    return (date if date.tzinfo else date.replace(tzinfo=timezone.utc)).timestamp()
 
 
-def _microseconds(time: str) -> str:
-    """Azure's 2023 trace writes seven digits of a second (Python 3.10 reads six), that of 2024 a time zone."""
-    whole, dot, rest = time.partition(".")
-    if not dot:
-        return time
-    digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
-    return f"{whole}.{digits[:6]:0<6}{rest[len(digits) :]}"
+def trace_format(name: str, first: dict[str, Any], rows: Sequence[Row]) -> tuple[str, float, int]:
+    """(name of a trace's format, s of a unit of its times, tokens of a block). "auto" asks for what the rows show.
+
+    The name is "" if it could be several. The size of blocks is another than the format's if only that fits.
+    """
+    fitting = _fitting_blocks(rows)
+    if name == "auto":
+        name = _recognised(first, rows, fitting)
+    trace = TRACES.get(name, Trace(unit_s=1.0))
+    block = trace.block_tokens if trace.block_tokens in fitting or not fitting else fitting[0]
+    return name, trace.unit_s, block
 
 
-def format_of(entry: dict[str, Any], rows: Sequence[Row]) -> str:
-    """The name of a trace's format, by its first entry and all of its rows; "" when it could be several."""
-    if {"chat_id", "turn"} <= entry.keys():
+def _recognised(first: dict[str, Any], rows: Sequence[Row], fitting: list[int]) -> str:
+    if {"chat_id", "turn"} <= first.keys():
         return "bailian"
-    if "Request tokens" in entry:
+    if "Request tokens" in first:
         return "burstgpt"
-    if _is_date(_first(entry, TIMES)):
+    if _is_date(_first(first, TIMES)[1]):
         return "azure"
     whole = all(float(row.at_s or 0).is_integer() for row in rows)
-    return "mooncake" if whole and TRACES["mooncake"].block in fitting_blocks(rows) else ""
+    return "mooncake" if whole and TRACES["mooncake"].block_tokens in fitting else ""
 
 
-def fitting_blocks(rows: Iterable[Row]) -> list[int]:
-    """Block sizes by which prompts of these lengths have these numbers of hashes, the best first."""
-    hashed = [(row.prompt_tokens or 0, len(row.blocks)) for row in rows if row.blocks]
-    fits = {block: sum(-(-tokens // block) == n for tokens, n in hashed) for block in BLOCKS}
-    return sorted((b for b in BLOCKS if fits[b] > CLEAR * len(hashed)), key=lambda b: -fits[b])
-
-
-def in_seconds(rows: Sequence[Row], trace: Trace) -> list[Row]:
-    """The rows with times in s and the size of their blocks. Raises ValueError when that is not to be known."""
-    fitting = fitting_blocks(rows)
-    block = trace.block if trace.block in fitting or not fitting else fitting[0]
-    if not block and any(row.blocks for row in rows):
-        raise ValueError("len(hash_ids) goes with no size of blocks; say whose trace it is with --trace_format")
-    return [row._replace(at_s=None if row.at_s is None else row.at_s * trace.unit_s, block=block) for row in rows]
+def _fitting_blocks(rows: Sequence[Row]) -> list[int]:
+    """Block sizes that explain how many hashes prompts of these lengths have, the best first."""
+    hashed = [(row.prompt_tokens or 0, len(row.hashes)) for row in rows if row.hashes]
+    fitting = {size: sum(-(-tokens // size) == n for tokens, n in hashed) for size in BLOCK_SIZES}
+    return sorted((b for b in BLOCK_SIZES if fitting[b] > MIN_FITTING * len(hashed)), key=lambda b: -fitting[b])

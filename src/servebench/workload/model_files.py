@@ -1,6 +1,6 @@
-"""Files that come with a model: in its directory, in the Hugging Face hub's cache, or on the hub.
+"""A model's configuration and tokenizer: in its directory, in the Hugging Face hub's cache, or on the hub.
 
-The cache is asked first, so that a model whose files are there needs no network; $HF_HOME, $HF_HUB_CACHE,
+The cache is tried first, so that a model whose files are there needs no network. $HF_HOME, $HF_HUB_CACHE,
 $HF_HUB_OFFLINE and $HF_TOKEN mean what they mean to every program that uses the hub.
 """
 
@@ -14,23 +14,25 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from tokenizers import Tokenizer
 
 from servebench.errors import InputError
 
-# Names for the most tokens of prompt and generation together, of which a model may have several.
-CONTEXT = (
+# Keys for the most tokens of prompt and generation together. A model may have several.
+CONTEXT_KEYS = (
     *("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_length", "max_seq_len"),
     *("seq_length", "seq_len", "n_ctx", "model_max_length"),
 )
-INNER = ("text_config", "llm_config", "language_config")  # where a model of several kinds says it of its text
-UNSAID = {"falcon": 2048, "RefinedWeb": 2048, "RefinedWebModel": 2048}  # by model_type: what its code has instead
+TEXT_CONFIGS = ("text_config", "llm_config", "language_config")  # where a multimodal model keeps these keys
+DEFAULT_CONTEXTS = {"falcon": 2048, "RefinedWeb": 2048, "RefinedWebModel": 2048}  # of the code, by model_type
 
+OTHER_TOKENIZERS = ("tokenizer.model", "*.tiktoken", "tekken.json", "*.spm", "vocab.json")
 
-unreachable: list[Exception] = []  # why the hub was not; with its retries that takes long enough once
+unreachable: list[Exception] = []  # why the hub cannot be reached: its retries take too long to fail twice
 
 
 def expanded(option: str, text: str) -> Path:
-    """A path with ~ as the home. Raises InputError where this user has none."""
+    """A path with ~ expanded. Raises InputError if this user has no home."""
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
@@ -46,7 +48,7 @@ def hub_file(name: str, file: str) -> Path:
         return found
     if unreachable:
         raise unreachable[0]
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of every retry
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it warns of every retry
     try:
         return Path(hf_hub_download(name, file, etag_timeout=5))
     except errors.LocalEntryNotFoundError as error:
@@ -55,10 +57,10 @@ def hub_file(name: str, file: str) -> Path:
 
 
 def cached_file(name: str, file: str) -> Path | None:
-    """A file of a model in the hub's cache."""
+    """A file of a model in the hub's cache; None if it is not there."""
     from huggingface_hub import try_to_load_from_cache
 
-    with suppress(ValueError, OSError):  # no name that the hub could have
+    with suppress(ValueError, OSError):  # the name cannot be one of the hub
         found = try_to_load_from_cache(name, file)
         return Path(found) if isinstance(found, str) else None
     return None
@@ -66,35 +68,27 @@ def cached_file(name: str, file: str) -> Path | None:
 
 @lru_cache
 def model_context(model: str, from_hub: bool) -> int | None:
-    """Most tokens, prompt and generation together, that a model takes; None when that is not to be known."""
+    """Most tokens, prompt and generation together, that a model takes; None when unknown."""
     config = _config(model, from_hub)
-    for part in (config, *(config.get(name) for name in INNER)):
+    for part in (config, *(config.get(name) for name in TEXT_CONFIGS)):
         if isinstance(part, dict) and (context := _context(part)):
             return context
-    return UNSAID.get(str(config.get("model_type")))
+    return DEFAULT_CONTEXTS.get(str(config.get("model_type")))
 
 
 def _config(model: str, from_hub: bool) -> dict[str, Any]:
-    path: Path | None = expanded("--model", model) / "config.json"
-    assert path
-    if not path.is_file():
-        path = None if path.parent.exists() else _hub_config(model, from_hub)
-    with suppress(msgspec.MsgspecError, OSError):
-        config = msgspec.json.decode(path.read_bytes()) if path else None
-        return config if isinstance(config, dict) else {}
+    """What config.json holds; empty if it cannot be read: the engine says better what is wrong with a model."""
+    folder, find = expanded("--model", model), hub_file if from_hub else cached_file
+    with suppress(Exception):  # the hub's library raises many kinds
+        path = folder / "config.json" if folder.exists() else find(model, "config.json")
+        if path and isinstance(config := msgspec.json.decode(path.read_bytes()), dict):
+            return config
     return {}
 
 
-def _hub_config(model: str, from_hub: bool) -> Path | None:
-    try:
-        return hub_file(model, "config.json") if from_hub else cached_file(model, "config.json")
-    except Exception:  # of many kinds; whether the model can be had at all is for the engine to say
-        return None
-
-
 def _context(config: dict[str, Any]) -> int | None:
-    """The least that it says, stretched as far as its position embeddings are by an engine."""
-    lengths = [n for name in CONTEXT if type(n := config.get(name)) is int and n > 0]  # true is no int here
+    """The smallest context that a config names, stretched as far as an engine stretches position embeddings."""
+    lengths = [n for n in map(config.get, CONTEXT_KEYS) if type(n) is int and n > 0]  # isinstance takes True too
     if not lengths:
         return None
     scaling = config.get("rope_scaling") or {}
@@ -105,3 +99,68 @@ def _context(config: dict[str, Any]) -> int | None:
     if kind == "yarn" and scaling.get("original_max_position_embeddings"):
         return int(scaling["original_max_position_embeddings"] * factor)
     return min(lengths)
+
+
+def load_tokenizer(name: str) -> Tokenizer:
+    """From a directory with tokenizer.json, such a file, or the Hugging Face hub. Raises InputError.
+
+    Switches off truncation and padding, which some files still have from training: they falsify every count.
+    """
+    path = expanded("--tokenizer", name)
+    if not path.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise InputError(f"--tokenizer {name}: there is no such directory or file; give one, or a Hugging Face id")
+    folder = path.parent if path.suffix == ".gguf" else path
+    file = path if path.is_file() and folder == path else folder / "tokenizer.json"
+    try:
+        tokenizer = Tokenizer.from_file(str(file)) if file.is_file() else _from_elsewhere(name, path)
+    except InputError:
+        raise
+    except Exception as error:  # the library raises bare Exceptions
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise InputError(f"--tokenizer {name}: cannot be loaded ({reason}); give a directory or file") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _from_elsewhere(name: str, path: Path) -> Tokenizer:
+    """From the hub, or converted from other files, where no tokenizer.json is at hand."""
+    from huggingface_hub import errors
+
+    try:
+        if not path.exists():
+            return Tokenizer.from_file(str(hub_file(name, "tokenizer.json")))
+    except errors.LocalEntryNotFoundError as error:
+        raise InputError(
+            f"--tokenizer {name}: neither a path nor in the hub's cache, and the hub cannot be reached; "
+            "give the directory of the model, or connect"
+        ) from error
+    except errors.RepositoryNotFoundError as error:  # also the hub's answer for gated models
+        key = "with the key in $HF_TOKEN" if os.environ.get("HF_TOKEN") else "without $HF_TOKEN"
+        raise InputError(
+            f"--tokenizer {name}: the hub has no such model, or does not give it away {key}; correct the name, "
+            "or accept the model's licence on its page and set $HF_TOKEN"
+        ) from error
+    except errors.EntryNotFoundError:
+        pass
+    return _converted(name, path)
+
+
+def _converted(name: str, path: Path) -> Tokenizer:
+    """From SentencePiece's or tiktoken's file, by transformers if that is installed."""
+    if path.suffix == ".gguf":
+        raise InputError(
+            f"--tokenizer {name}: no tokenizer.json is beside it; give the folder that it was made of"
+        )
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        others = [file.name for pattern in OTHER_TOKENIZERS for file in sorted(path.glob(pattern))]
+        there = f", only {others[0]}" if others else ""
+        raise InputError(
+            f"--tokenizer {name}: no tokenizer.json in it{there}; name another that counts alike, or make one "
+            'with transformers: python -c "from transformers import AutoTokenizer as A; '
+            f"A.from_pretrained('{name}').save_pretrained('tokenizer')\" and give --tokenizer tokenizer"
+        ) from error
+    tokenizer: Tokenizer = AutoTokenizer.from_pretrained(name).backend_tokenizer
+    return tokenizer

@@ -1,4 +1,4 @@
-"""Made-up requests that take a while, kept on disk for the next time that the same are asked for."""
+"""A cache on disk for synthetic requests that take long to make."""
 
 from __future__ import annotations
 
@@ -9,47 +9,49 @@ from contextlib import suppress
 from pathlib import Path
 
 import msgspec
-from tokenizers import Tokenizer
 
-from servebench.log.schema import RunConfig
+from servebench.log import lengths
 from servebench.log.store import write_whole
-from servebench.workload.lengths import lengths_of
-from servebench.workload.requests import Request
+from servebench.workload.requests import Recipe, Request
 
-WORTH = 5_000_000  # prompt tokens from which on they are kept; making so many takes half a second
-MOST_BYTES = 1 << 30  # of all that is kept; the oldest make room
-Requests = list[list[Request]]  # counted and spare ones
+MIN_PROMPT_TOKENS = 5_000_000  # to make fewer takes less than half a second
+MAX_BYTES = 1 << 30  # of the whole cache; the oldest files make room
+Requests = list[list[Request]]  # measured and filler
 
 
-def kept(run: RunConfig, tokenizer: Tokenizer, context: int | None, make: Callable[[], Requests]) -> Requests:
-    """What make() gives, from disk if it was kept. A cache that cannot be read or written does not matter."""
+def cached(recipe: Recipe, prompt_tokens: int, make: Callable[[], Requests]) -> Requests:
+    """What make() returns, or returned the last time; made anew each time if it has few prompt tokens.
+
+    A cache that cannot be read or written does no harm.
+    """
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    if run.num_requests * lengths_of(run)[0].mean < WORTH or not os.path.isabs(cache):  # a ~ without a home
+    if prompt_tokens < MIN_PROMPT_TOKENS or not os.path.isabs(cache):  # ~ stays ~ for a user without a home
         return make()
-    path = Path(cache) / "servebench" / f"{_key(run, tokenizer, context)}.msgpack"
+    path = Path(cache) / "servebench" / f"{_key(recipe)}.msgpack"
     with suppress(OSError, msgspec.MsgspecError):
         found: Requests = msgspec.msgpack.decode(path.read_bytes(), type=Requests)
         path.touch()
         return found
     requests = make()
     with suppress(OSError):
-        _keep(path, msgspec.msgpack.encode(requests))
+        write_whole(path, msgspec.msgpack.encode(requests))
+        _make_room(path.parent)
     return requests
 
 
-def _key(run: RunConfig, tokenizer: Tokenizer, context: int | None) -> str:
-    """All that decides about requests, the code that makes them too."""
-    digest = hashlib.sha256(msgspec.json.encode([run, context]))
-    digest.update(tokenizer.to_str().encode())
-    for file in sorted(Path(__file__).parent.glob("*.*")):
+def _key(recipe: Recipe) -> str:
+    """Hash of all that decides about the requests, including the code that makes them."""
+    digest = hashlib.sha256(msgspec.json.encode([recipe.run, recipe.context]))
+    digest.update(recipe.tokenizer.to_str().encode())
+    code = {*Path(__file__).parent.glob("*.*"), Path(lengths.__file__)}
+    for file in sorted(code):
         digest.update(file.read_bytes())
     return digest.hexdigest()
 
 
-def _keep(path: Path, data: bytes) -> None:
-    write_whole(path, data)
-    room = MOST_BYTES
-    for file in sorted(path.parent.glob("*.msgpack"), key=lambda file: -file.stat().st_mtime):
+def _make_room(folder: Path) -> None:
+    room = MAX_BYTES
+    for file in sorted(folder.glob("*.msgpack"), key=lambda file: -file.stat().st_mtime):
         room -= file.stat().st_size
         if room < 0:
             file.unlink()

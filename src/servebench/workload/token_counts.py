@@ -1,4 +1,4 @@
-"""Tokens of every event of an answer, counted by the tokenizer where the server counts none."""
+"""Counts tokens with the model's tokenizer: of whole texts, and of every event of an answer."""
 
 from __future__ import annotations
 
@@ -8,18 +8,33 @@ from itertools import accumulate
 import msgspec
 import numpy as np
 from tokenizers import Tokenizer
+from tqdm import tqdm
 
-from servebench.log.schema import Result
+from servebench.log.result import Result
 
-AT_ONCE = 256  # answers encoded in one call, on all cores
+BATCH = 256  # texts encoded in one call, on all cores
+
+
+def count_tokens(tokenizer: Tokenizer, texts: Sequence[str], special: bool = True) -> list[int]:
+    """Tokens of each text as a server counts them. Shows a progress bar if it takes long.
+
+    A prompt has the special tokens that the tokenizer adds, an answer (special=False) has not.
+    """
+    tokens: list[int] = []
+    with tqdm(total=len(texts), desc="  tokenizing", unit="text", leave=False, disable=None, delay=1) as bar:
+        for start in range(0, len(texts), BATCH):
+            batch = list(texts[start : start + BATCH])
+            tokens += map(len, tokenizer.encode_batch_fast(batch, add_special_tokens=special))
+            bar.update(len(batch))
+    return tokens
 
 
 def with_token_counts(results: Sequence[Result], tokenizer: Tokenizer) -> list[Result]:
-    """The results, with tokens where only texts were known."""
+    """The results, with tokens counted where only texts are known; their texts are dropped."""
     counted = list(results)
-    untold = [i for i, result in enumerate(counted) if result.texts]
-    for start in range(0, len(untold), AT_ONCE):
-        batch = untold[start : start + AT_ONCE]
+    uncounted = [i for i, result in enumerate(counted) if result.texts]
+    for start in range(0, len(uncounted), BATCH):
+        batch = uncounted[start : start + BATCH]
         for i, tokens in zip(batch, tokens_of_events([counted[i].texts for i in batch], tokenizer), strict=True):
             fields = {"event_tokens": tokens, "generated_tokens": sum(tokens), "token_source": "tokenizer"}
             counted[i] = msgspec.structs.replace(counted[i], texts=[], **fields)
@@ -29,8 +44,8 @@ def with_token_counts(results: Sequence[Result], tokenizer: Tokenizer) -> list[R
 def tokens_of_events(answers: Sequence[list[str]], tokenizer: Tokenizer) -> list[list[int]]:
     """Tokens of each event of each answer: a token counts where its last character came.
 
-    An answer is encoded once, as a whole; a token knows where it ends in it. Half a surrogate pair stands for a
-    character that was cut in two, and is counted as a character.
+    An answer is encoded once, as a whole; each token knows where it ends. Half a surrogate pair stands for a
+    character that was cut in two, and counts as a character.
     """
     texts = ["".join(events).encode("utf-8", "replace").decode() for events in answers]
     encoded = tokenizer.encode_batch(texts, add_special_tokens=False)

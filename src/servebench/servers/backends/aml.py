@@ -1,7 +1,7 @@
 """Azure ML online endpoints: attached to by URL, key and deployment name.
 
-A URL that ends in `/score` takes the scoring format of the original suite, whose answers come whole; any other is
-an OpenAI-compatible endpoint, streaming included.
+A URL that ends in `/score` takes the scoring format of the original suite, whose answers come whole. Any other URL
+is an OpenAI-compatible endpoint, streaming included.
 """
 
 from __future__ import annotations
@@ -26,4 +26,4 @@ def body(run: RunConfig, model: str, prompt: str, max_new_tokens: int) -> dict[s
     return {"input_data": {"input_string": [prompt], "parameters": parameters}}
 
 
-BACKEND = Backend(openai.version, None, body, headers=headers, lists_models=False)
+BACKEND = Backend(body, headers=headers, lists_models=False)

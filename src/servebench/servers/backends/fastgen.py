@@ -1,47 +1,35 @@
 """DeepSpeed-MII in persistent mode, from .engines/fastgen (CUDA) or .engines/fastgen-cpu.
 
-One deployment brings all replicas, and MII's own balancer spreads requests over them. It speaks gRPC; its messages
-are in load/mii.py. `fastgen-cpu` is all of MII but the model: its CUDA engine is replaced by a stand-in.
+One deployment brings all replicas, and MII's own balancer spreads requests over them. It speaks gRPC, with the
+messages of load/mii.py. `fastgen-cpu` is all of MII but the model: a stand-in replaces its CUDA engine.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from servebench.load import mii
 from servebench.log.schema import RunConfig, ServerConfig, model_label
-from servebench.servers.backends.contract import (
-    REPOSITORY,
-    Backend,
-    Launch,
-    check_gpus,
-    engine_home,
-    installed_version,
-)
-
-HOMES = ("fastgen", "fastgen-cpu")
+from servebench.servers.backends.contract import REPOSITORY, Backend, Launch, check_gpus
 
 
-def version() -> str:
-    return installed_version(engine_home(*HOMES))
-
-
-def launch(config: ServerConfig, port: int, replica: int) -> Launch:
-    home = engine_home(*HOMES)
-    if "cpu" not in home.name:
+def launch(environment: Path, config: ServerConfig, port: int, replica: int) -> Launch:
+    on_cpu = "cpu" in environment.name
+    if not on_cpu:
         check_gpus(config)
-    command = [str(home / "bin/python"), str(REPOSITORY / "engines/mii_server.py"), "--model", config.model]
+    command = [str(environment / "bin/python"), str(REPOSITORY / "engines/mii_server.py"), "--model", config.model]
     command += ["--port", str(port), "--deployment-name", config.deployment_name or model_label(config.model)]
     command += ["--tensor-parallel", str(config.tp_size), "--replica-num", str(config.num_replicas)]
     command += ["--max-ragged-batch-size", str(config.max_ragged_batch_size)]
     command += ["--quantization-mode", "wf6af16"] if config.fp6 else []
     command += ["--gpus", ",".join(map(str, config.gpus))] if config.gpus else []
-    command += ["--cpu-engine", "hf"] if "cpu" in home.name else []
+    command += ["--cpu-engine", "hf"] if on_cpu else []
     return Launch((*command, *config.engine_args))
 
 
-def ports(config: ServerConfig) -> int:
-    """The balancer, then a port for every GPU of every replica."""
+def deployment_ports(config: ServerConfig) -> int:
+    """One for the balancer, and one for every GPU of every replica."""
     return 1 + config.tp_size * config.num_replicas
 
 
@@ -50,7 +38,7 @@ def endpoint(url: str, run: RunConfig) -> str:
 
 
 def body(run: RunConfig, model: str, prompt: str, max_new_tokens: int) -> dict[str, Any]:
-    """The same sampling as every engine is asked for; for MII a temperature of 0 is do_sample off."""
+    """The same sampling as with every engine; MII does not take a temperature of 0 but do_sample off."""
     sampling = {"do_sample": True, "temperature": run.temperature, "top_p": run.top_p}
     keywords = sampling if run.temperature > 0 else {"do_sample": False}
     ends = {"ignore_eos": not run.respect_eos, "return_full_text": False}
@@ -58,13 +46,13 @@ def body(run: RunConfig, model: str, prompt: str, max_new_tokens: int) -> dict[s
 
 
 BACKEND = Backend(
-    version,
-    launch,
     body,
-    encode=mii.encode,
-    endpoint=endpoint,
-    api="mii",
+    launch,
+    environments=("fastgen", "fastgen-cpu"),
+    deployment_ports=deployment_ports,
+    ready_line="ready on port",
     lists_models=False,
-    ready="ready on port",
-    ports=ports,
+    api="mii",
+    endpoint=endpoint,
+    encode=mii.encode,
 )

@@ -8,34 +8,30 @@ from typing import Any
 from servebench.errors import InputError
 from servebench.log.schema import RunConfig, ServerConfig, model_label
 from servebench.servers.backends import openai
-from servebench.servers.backends.contract import REPOSITORY, Backend, Launch, engine_home, installed_version
+from servebench.servers.backends.contract import REPOSITORY, Backend, Launch
 from servebench.workload.model_files import expanded
 
-LEAST_CONTEXT = 8192  # tokens
-MOST_SLOTS = 32  # llama.cpp decodes slots in lockstep; more than this only costs memory
+MIN_CONTEXT = 8192  # tokens
+MAX_SLOTS = 32  # llama.cpp decodes slots in lockstep; more than this only costs memory
 
 
-def version() -> str:
-    return installed_version(engine_home("llamacpp"))
-
-
-def launch(config: ServerConfig, port: int, replica: int) -> Launch:
+def launch(environment: Path, config: ServerConfig, port: int, replica: int) -> Launch:
     if config.tp_size > 1 or config.gpus:
         given = f"--tp_size {config.tp_size}" if config.tp_size > 1 else "--gpus"
         raise InputError(f"{given}: llama.cpp runs on the CPU here, each replica in one process; leave it out")
-    home = engine_home("llamacpp")
-    slots = min(config.max_ragged_batch_size, MOST_SLOTS)
-    command = [str(home / "bin/python"), str(REPOSITORY / "engines/llamacpp_server.py")]
+    slots = min(config.max_ragged_batch_size, MAX_SLOTS)
+    command = [str(environment / "bin/python"), str(REPOSITORY / "engines/llamacpp_server.py")]
     command += ["--model", str(gguf_file(config.model)), "--alias", model_label(config.model)]
     command += ["--port", str(port), "--parallel", str(slots), *config.engine_args]
     return Launch(tuple(command))
 
 
-def room(config: ServerConfig, requests: int, tokens: int) -> tuple[str, ...]:
-    """All slots share one context: requests that together exceed it fail, all of them."""
-    given = any(word.partition("=")[0] == "--ctx-size" for word in config.engine_args)
-    slots = min(config.max_ragged_batch_size, MOST_SLOTS, requests)
-    return () if given else ("--ctx-size", str(max(LEAST_CONTEXT, slots * tokens)))
+def context_size(config: ServerConfig, requests_at_once: int, request_tokens: int) -> tuple[str, ...]:
+    """All slots share one context: when the requests of all slots together exceed it, they all fail."""
+    if any(word.partition("=")[0] == "--ctx-size" for word in config.engine_args):
+        return ()
+    slots = min(config.max_ragged_batch_size, MAX_SLOTS, requests_at_once)
+    return "--ctx-size", str(max(MIN_CONTEXT, slots * request_tokens))
 
 
 def gguf_file(model: str) -> Path:
@@ -55,4 +51,4 @@ def body(run: RunConfig, model: str, prompt: str, max_new_tokens: int) -> dict[s
     return openai.body(run, model, prompt, max_new_tokens) | {"cache_prompt": False}
 
 
-BACKEND = Backend(version, launch, body, room=room)
+BACKEND = Backend(body, launch, environments=("llamacpp",), capacity_args=context_size)

@@ -7,7 +7,7 @@ from typing import Any
 from servebench.log.schema import RunConfig
 from servebench.servers.backends.contract import Backend
 
-CACHE_COUNTERS = ("vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total")  # where it is a vLLM
+VLLM_COUNTERS = ("vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total")
 
 
 def standard_body(run: RunConfig, model: str, prompt: str, max_new_tokens: int) -> dict[str, Any]:
@@ -24,13 +24,9 @@ def body(run: RunConfig, model: str, prompt: str, max_new_tokens: int) -> dict[s
 
 
 def body_counting_every_event(run: RunConfig, model: str, prompt: str, max_new_tokens: int) -> dict[str, Any]:
-    """Usage in every event counts tokens exactly, also where the engine merged several into one event."""
+    """With usage in every event, tokens are counted exactly even when the engine merges several into one event."""
     counting = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}} if run.stream else {}
     return body(run, model, prompt, max_new_tokens) | counting
 
 
-def version() -> str:
-    return "attached"
-
-
-BACKEND = Backend(version, None, body, cache_counters=CACHE_COUNTERS)
+BACKEND = Backend(body, cache_counters=VLLM_COUNTERS)  # the server may be a vLLM

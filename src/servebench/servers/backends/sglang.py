@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from servebench.log.schema import ServerConfig, model_label
-from servebench.servers.backends import openai
-from servebench.servers.backends.contract import (
-    Backend,
-    Launch,
-    engine_home,
-    gpus_of,
-    installed_version,
-    most_sequences,
-)
+from servebench.servers.backends.contract import Backend, Launch, batch_args, gpu_env
+from servebench.servers.backends.openai import body_counting_every_event
 
 
-def version() -> str:
-    return installed_version(engine_home("sglang"))
-
-
-def launch(config: ServerConfig, port: int, replica: int) -> Launch:
-    command = [str(engine_home("sglang") / "bin/python"), "-m", "sglang.launch_server"]
+def launch(environment: Path, config: ServerConfig, port: int, replica: int) -> Launch:
+    command = [str(environment / "bin/python"), "-m", "sglang.launch_server"]
     command += ["--model-path", config.model, "--served-model-name", model_label(config.model)]
     command += ["--host", "127.0.0.1", "--port", str(port), "--tp-size", str(config.tp_size)]
-    command += most_sequences(config, "--max-running-requests")
-    return Launch((*command, *config.engine_args), gpus_of(config, replica))
+    command += batch_args(config, "--max-running-requests")
+    return Launch((*command, *config.engine_args), gpu_env(config, replica))
 
 
-BACKEND = Backend(version, launch, openai.body_counting_every_event, reset_cache="/flush_cache")
+BACKEND = Backend(body_counting_every_event, launch, environments=("sglang",), reset_cache_path="/flush_cache")

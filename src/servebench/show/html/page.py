@@ -21,17 +21,20 @@ import msgspec
 from msgspec.structs import asdict
 
 from servebench import __version__
+from servebench.log.config import fields_of
 from servebench.log.schema import Log
-from servebench.show.html.table import CONFIGURATION, Reading, Runs, common, table
-from servebench.show.summary import quality_line
+from servebench.show.html.table import CONFIGURATION, Run, Runs, common, table
+from servebench.show.terminal import quality_line
 
 HERE = Path(__file__)
 OPEN_FIGURES = 12  # a section with more is opened by a click
+EMPTY: tuple[Any, ...] = (None, "", (), [], {})
+NOTES = 3  # lines of a script's stderr that are shown
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """The figures of one plot script (SVG by name), its docstring, and what it said on stderr."""
+    """The figures of one plot script (SVG by name), its docstring, and its stderr."""
 
     script: str
     about: str
@@ -39,8 +42,8 @@ class Drawing:
     said: str
 
 
-class Looked(msgspec.Struct):
-    """What a search saw at one load."""
+class SearchedLoad(msgspec.Struct):
+    """One load of a search: the verdict on it and the numbers it was judged by."""
 
     load: float
     says: str
@@ -48,17 +51,19 @@ class Looked(msgspec.Struct):
     seen: dict[str, float | None] = {}
 
 
-class Found(msgspec.Struct):
-    """What a search found, of that which search.py keeps."""
+class SearchResult(msgspec.Struct):
+    """What a search found: those fields of its file (plan/search.py) that the report shows."""
 
     words: str
     unit: str
-    loads: list[Looked]
+    loads: list[SearchedLoad]
 
 
-def page(folder: Path, points: list[Runs], drawn: list[Drawing], searches: list[Found]) -> str:
+def page(folder: Path, points: list[Runs], drawings: list[Drawing], searches: list[SearchResult]) -> str:
     """The whole page."""
     style, script = (HERE.with_name(f"report.{kind}").read_text() for kind in ("css", "js"))
+    # Scripts that draw few figures, each of which shows much, come first; those that draw none come last.
+    drawings = sorted(drawings, key=lambda drawing: len(drawing.figures) or float("inf"))
     return Template(HERE.with_name("report.html").read_text()).substitute(
         folder=escape(folder.resolve().name),
         policy=f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}",
@@ -68,7 +73,7 @@ def page(folder: Path, points: list[Runs], drawn: list[Drawing], searches: list[
         common=common(points),
         table=table(points),
         searches="".join(map(_search, searches)) or "<p>None.</p>",
-        figures="".join(map(_drawing, sorted(drawn, key=_worth))),
+        figures="".join(map(_drawing, drawings)),
         warnings=_warnings(points),
         failed=_failed(points),
         points="".join(_point(number, runs) for number, runs in enumerate(points)),
@@ -83,38 +88,32 @@ def _hash(text: str) -> str:
 
 def _facts(points: list[Runs]) -> str:
     runs = [run for point in points for run in point]
-    counted, failed = (sum(int(run.row[name] or 0) for run in runs) for name in ("requests", "failed"))
+    requests, failed = (sum(int(run.row[name] or 0) for run in runs) for name in ("requests", "failed"))
     started = sorted(run.log.started_at[:10] for run in runs)
     now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    words = [f"{len(points):,} points", f"{len(runs):,} runs", f"{counted:,} requests", f"{failed:,} failed"]
+    words = [f"{len(points):,} points", f"{len(runs):,} runs", f"{requests:,} requests", f"{failed:,} failed"]
     words += [f"measured {' to '.join(dict.fromkeys((started[0], started[-1])))}", f"written {now}"]
     return " · ".join(map(escape, [*words, f"ServeBench {__version__}"]))
 
 
-def _search(found: Found) -> str:
-    """Its words; a click shows every load that it looked at."""
-    head = f"<tr><th>{escape(found.unit)}</th><th>says</th><th>seen</th></tr>"
-    inside = f"<table class=list>{head}{''.join(map(_looked, found.loads))}</table>"
-    return f"<details><summary><strong>{escape(found.words)}</strong></summary>{inside}</details>"
+def _search(search: SearchResult) -> str:
+    """Its words; a click shows every load that it tried."""
+    inside = _list_table(map(_searched_load, search.loads), (escape(search.unit), "says", "seen"))
+    return f"<details><summary><strong>{escape(search.words)}</strong></summary>{inside}</details>"
 
 
-def _looked(looked: Looked) -> str:
-    seen = ", ".join(f"{k} {'unknown' if v is None else f'{v:.4g}'}" for k, v in looked.seen.items())
-    cells = (f"{looked.load:g}", ", ".join(filter(None, (looked.says, looked.why))), seen)
-    return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
-
-
-def _worth(drawing: Drawing) -> float:
-    """The figures that say most at once come first: those of scripts that need few."""
-    return len(drawing.figures) or float("inf")
+def _searched_load(load: SearchedLoad) -> list[str]:
+    seen = ", ".join(f"{k} {'unknown' if v is None else f'{v:.4g}'}" for k, v in load.seen.items())
+    return [f"{load.load:g}", escape(", ".join(filter(None, (load.says, load.why)))), escape(seen)]
 
 
 def _drawing(drawing: Drawing) -> str:
     title, _, about = " ".join(drawing.about.partition("\n\n")[0].split()).partition(": ")
     figures = "".join(_figure(name, svg) for name, svg in drawing.figures.items())
     said = [line for line in drawing.said.splitlines() if not line.startswith("left out:")]
-    more = [f"and {len(said) - 3} lines more"] if len(said) > 4 else said[3:]
-    notes = "".join(f"<p class=note>{escape(line)}</p>" for line in [*said[:3], *more])
+    if len(said) > NOTES + 1:
+        said[NOTES:] = [f"and {len(said) - NOTES} lines more"]
+    notes = "".join(f"<p class=note>{escape(line)}</p>" for line in said)
     is_open = " open" if len(drawing.figures) <= OPEN_FIGURES else ""
     head = f"<summary><h3>{escape(title)}</h3> {len(drawing.figures)}</summary>"
     what = f"<p>{escape(about[:1].upper() + about[1:])} <code>{escape(drawing.script)}</code></p>"
@@ -130,8 +129,7 @@ def _figure(name: str, svg: str) -> str:
 
 def _warnings(points: list[Runs]) -> str:
     found = [(number, run, word) for number, runs in enumerate(points) for run in runs for word in run.warnings]
-    rows = "".join(f"<tr><td>{_link(number, run)}</td><td>{escape(word)}</td></tr>" for number, run, word in found)
-    return f"<table class=list>{rows}</table>" if rows else "<p>None.</p>"
+    return _list_table([_link(number, run), escape(word)] for number, run, word in found) or "<p>None.</p>"
 
 
 def _failed(points: list[Runs]) -> str:
@@ -144,47 +142,56 @@ def _failure(log: Log) -> str:
     return f"<p>{escape(log.failure or '')}</p>" + (f"<pre>{escape(tail)}</pre>" if tail else "")
 
 
-def _link(number: int, run: Reading) -> str:
+def _link(number: int, run: Run) -> str:
     return f'<a href="#point-{number}">{escape(run.name.removesuffix(".json"))}</a>'
 
 
 def _point(number: int, runs: Runs) -> str:
-    inside = "".join(_run(run) for run in runs)
+    inside = "".join(map(_run, runs))
     name = escape(runs[0].name.removesuffix(".json"))
     return f'<details id="point-{number}" class=point><summary>{name}</summary>{inside}</details>\n'
 
 
-def _run(run: Reading) -> str:
+def _run(run: Run) -> str:
     log = run.log
-    said = "".join(f"<p class=warning>{escape(word)}</p>" for word in run.warnings)
-    tables = {
+    warnings = "".join(f"<p class=warning>{escape(word)}</p>" for word in run.warnings)
+    lists = {
         "Numbers": {name: value for name, value in run.row.items() if name not in CONFIGURATION},
         "Client": log.client | asdict(log.quality),
-        "Load": asdict(log.run),
+        "Load": fields_of(log.run),
         "Server": asdict(log.server) | asdict(log.server_facts) | {"log_tail": ""},
     }
-    inside = "".join(f"<div><h4>{title}</h4>{_list(values.items())}</div>" for title, values in tables.items())
-    head = f"<h3>{escape(run.name)}</h3><p>{escape(quality_line(log.quality))}</p>{said}"
+    inside = "".join(f"<div><h4>{title}</h4>{_list(values)}</div>" for title, values in lists.items())
+    head = f"<h3>{escape(run.name)}</h3><p>{escape(quality_line(log.quality))}</p>{warnings}"
     return f"{head}<div class=lists>{inside}</div>" + ("" if log.status == "ok" else _failure(log))
 
 
-def _list(values: Iterable[tuple[str, Any]]) -> str:
-    """Names and values, those that say nothing left out."""
-    said = [(name, f"{value:.6g}" if isinstance(value, float) else value) for name, value in values]
-    rows = (f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in said if v not in (None, "", (), [], {}))
+def _list(values: dict[str, Any]) -> str:
+    """Names and values, empty ones left out."""
+    texts = {k: f"{v:.6g}" if isinstance(v, float) else str(v) for k, v in values.items() if v not in EMPTY}
+    rows = (f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in texts.items())
     return f"<dl>{''.join(rows)}</dl>"
 
 
 def _versions(points: list[Runs]) -> str:
     """Each engine, client and server command once, with the number of its runs."""
     logs = [run.log for runs in points for run in runs]
-    engines = _counted(log.server_facts.engine for log in logs)
-    clients = _counted(", ".join(f"{name} {value}" for name, value in log.client.items()) for log in logs)
-    commands = _counted(command for log in logs for command in log.server_facts.commands)
-    return f"<h3>Engines</h3>{engines}<h3>Clients</h3>{clients}<h3>Server commands</h3>{commands}"
+    texts = {
+        "Engines": [log.server_facts.engine for log in logs],
+        "Clients": [", ".join(f"{name} {value}" for name, value in log.client.items()) for log in logs],
+        "Server commands": [command for log in logs for command in log.server_facts.commands],
+    }
+    return "".join(f"<h3>{title}</h3>{_counted(of_runs)}" for title, of_runs in texts.items())
 
 
 def _counted(texts: Iterable[str]) -> str:
     counts = sorted(Counter(filter(None, texts)).items())
-    rows = "".join(f"<tr><td>{n}</td><td><code>{escape(text)}</code></td></tr>" for text, n in counts)
-    return f"<table class=list><tr><th>runs</th><th></th></tr>{rows}</table>" if rows else "<p>Unknown.</p>"
+    rows = [[str(n), f"<code>{escape(text)}</code>"] for text, n in counts]
+    return _list_table(rows, ("runs", "")) or "<p>Unknown.</p>"
+
+
+def _list_table(rows: Iterable[Iterable[str]], head: Iterable[str] = ()) -> str:
+    """A table of cells of HTML; "" without rows."""
+    titles = "".join(f"<th>{title}</th>" for title in head)
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<table class=list>{f'<tr>{titles}</tr>' if titles else ''}{body}</table>" if body else ""

@@ -22,24 +22,24 @@ from typing import Any
 
 import msgspec
 
-from servebench.analysis import selection
 from servebench.cli import commandline
 from servebench.errors import InputError
+from servebench.figures import selection
 from servebench.log import store
 from servebench.log.identity import point_of
 from servebench.log.schema import Log, model_name
 from servebench.show import advice, spreadsheet
-from servebench.show.html.page import Drawing, Found, page
-from servebench.show.html.table import Reading
+from servebench.show.html.page import Drawing, SearchResult, page
+from servebench.show.html.table import Run
 
-SCRIPTS = Path(__file__).parents[3].glob("plot_*.py")  # beside the package, in a checkout
+SCRIPTS = Path(__file__).parents[3]  # beside the package, in a checkout
+ORDER = (*selection.CONFIGURATION, selection.LOAD, selection.REPETITION)
 
 
 def parser() -> argparse.ArgumentParser:
     result = commandline.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = result.add_argument
-    folder = commandline.folder
-    add("folder", type=folder, nargs="?", default="results", help="root of the logs [results]")
+    add("folder", type=commandline.folder, nargs="?", default="results", help="root of the logs [results]")
     add("-o", "--output", type=Path, metavar="FILE", help="the page [FOLDER/report.html]")
     most = "no more figures of one script [24]"
     add("--max_figures", type=commandline.COUNT, default=24, metavar="N", help=most)
@@ -50,50 +50,45 @@ def main() -> int:
     args = parser().parse_args()
     output = args.output or args.folder / "report.html"
     with TemporaryDirectory() as scratch, ThreadPoolExecutor(os.cpu_count()) as pool:
-        drawn = pool.map(partial(draw, args, Path(scratch)), sorted(SCRIPTS))
+        drawings = pool.map(partial(draw, args, Path(scratch)), sorted(SCRIPTS.glob("plot_*.py")))
         points = read(args.folder)
         if not points:
             raise InputError(f"no logs in {args.folder}; give a folder that run_benchmark.py wrote to")
-        output.write_text(page(args.folder, points, list(drawn), searches(args.folder)), encoding="utf-8")
+        output.write_text(page(args.folder, points, list(drawings), searches(args.folder)), encoding="utf-8")
     print(f"{output}: {len(points)} points")
     return 0
 
 
-def read(folder: Path) -> list[list[Reading]]:
-    """Every point of the folder as readings of its runs, in the order of the table."""
-    points: dict[tuple[Any, ...], list[Reading]] = {}
+def read(folder: Path) -> list[list[Run]]:
+    """The runs of every point of the folder, in the order of the table."""
+    points: dict[tuple[Any, ...], list[Run]] = {}
     found = [entry for place in selection.folders(folder) for entry in selection.entries(place)]
-    found.sort(key=lambda entry: (entry.path.parent.name, *order(entry.head)))
+    found.sort(key=lambda entry: (entry.path.parent.name, *(trait.of(entry.head) for trait in ORDER)))
     for path, log in store.read(entry.path for entry in found):
-        run = reading(str(path.relative_to(folder)), path.parent.name, log)
+        run = run_of(str(path.relative_to(folder)), path.parent.name, log)
         points.setdefault((path.parent.name, *point_of(log)), []).append(run)
     return list(points.values())
 
 
-def searches(folder: Path) -> list[Found]:
+def run_of(name: str, place: str, log: Log) -> Run:
+    """What the report shows of one log; its requests are not kept, since they may be millions.
+
+    The folder `place` stands for the backend, as in the figures: two folders may hold the same engine.
+    """
+    warnings = advice.of_point(log) if log.status == "ok" else []
+    row = spreadsheet.row([log]) | {"backend": place, "model": model_name(log.server.model)}
+    return Run(name, msgspec.structs.replace(log, results=[]), row, warnings)
+
+
+def searches(folder: Path) -> list[SearchResult]:
     """What each search in the folder found, or in those of its backends."""
     found = []
     for path in sorted((*folder.glob("searches/*.json"), *folder.glob("*/searches/*.json"))):
         try:
-            found.append(msgspec.json.decode(path.read_bytes(), type=Found))
+            found.append(msgspec.json.decode(path.read_bytes(), type=SearchResult))
         except (OSError, msgspec.MsgspecError) as error:
             print(f"left out: {path}: not what a search found: {error}", file=sys.stderr)
     return found
-
-
-def order(log: Log) -> tuple[Any, ...]:
-    traits = (*selection.CONFIGURATION, selection.LOAD, selection.REPETITION)
-    return tuple(trait.of(log) for trait in traits)
-
-
-def reading(name: str, place: str, log: Log) -> Reading:
-    """What the report says of one log; its requests are not kept, since they may be millions.
-
-    The folder tells backends apart, as in the figures: there may be two of one engine.
-    """
-    warnings = advice.of_point(log) if log.status == "ok" else []
-    row = spreadsheet.row([log]) | {"backend": place, "model": model_name(log.server.model)}
-    return Reading(name, msgspec.structs.replace(log, results=[]), row, warnings)
 
 
 def draw(args: argparse.Namespace, scratch: Path, script: Path) -> Drawing:

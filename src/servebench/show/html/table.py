@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from html import escape
+from typing import NamedTuple
 
-from servebench.analysis import columns, selection, stats
+from servebench.analysis import metrics, stats, trust
+from servebench.analysis.differences import differing_within, settings
+from servebench.analysis.metrics import FIRST_ANSWER
+from servebench.figures import selection
 from servebench.log.schema import Log
 from servebench.show.spreadsheet import Cell, client
-from servebench.show.summary import load_of, show
+from servebench.show.terminal import load_of, significant
 
 CONFIGURATION = {
     "backend": "backend",
@@ -24,23 +27,14 @@ CONFIGURATION = {
     "scenario": "scenario",
     "dataset": "dataset",
 }
-WORDS = ("backend", "model", "scenario", "dataset")
-ANSWER = "time_to_first_answer_token_p50_s"  # shown where answers begin with reasoning
-NUMBERS = {  # column of the spreadsheet: its words here
-    "request_throughput_per_s": "requests/s",
-    "output_token_throughput_per_s": "output tokens/s",
-    "ttft_p50_s": "TTFT P50 (s)",
-    "ttft_p99_s": "TTFT P99 (s)",
-    ANSWER: "first answer token P50 (s)",
-    "tpot_p50_s": "TPOT P50 (s)",
-    "tpot_p99_s": "TPOT P99 (s)",
-    "e2e_latency_p50_s": "E2E P50 (s)",
-    "e2e_latency_p99_s": "E2E P99 (s)",
-}
+TEXTS = ("backend", "model", "scenario", "dataset")
+NUMBERS = (  # columns of the spreadsheet
+    *("request_throughput_per_s", "output_token_throughput_per_s", "ttft_p50_s", "ttft_p99_s"),
+    *(FIRST_ANSWER, "tpot_p50_s", "tpot_p99_s", "e2e_latency_p50_s", "e2e_latency_p99_s"),
+)
 
 
-@dataclass(frozen=True)
-class Reading:
+class Run(NamedTuple):
     """One log: its file, the log without its requests, its numbers as in the spreadsheet, its warnings."""
 
     name: str
@@ -49,27 +43,45 @@ class Reading:
     warnings: list[str]
 
 
-Runs = list[Reading]
+Runs = list[Run]
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column of the table: its head, and of a point the text and (of numbers) the value it is sorted by."""
+class Column(NamedTuple):
+    """A column of the table: its head, and of a point the HTML and (for numbers) the value it is sorted by."""
 
     head: str
     cell: Callable[[Runs], tuple[str, float | None]]
     numeric: bool = True
 
+    def html(self, runs: Runs) -> str:
+        text, value = self.cell(runs)
+        if not self.numeric:
+            return f'<td class="words">{text}</td>'
+        return f'<td data-value="{"" if value is None else value}">{text}</td>'
+
 
 def table(points: list[Runs]) -> str:
     shown = _columns(points)
-    sides = ["" if column.numeric else ' class="words"' for column in shown]
-    heads = [escape(column.head) for column in shown]
-    titles = "".join(f"<th{side}><button>{head}</button></th>" for head, side in zip(heads, sides, strict=True))
-    box = '<th{}><input aria-label="{}: only" placeholder="filter"></th>'
-    boxes = "".join(box.format(side, head) for head, side in zip(heads, sides, strict=True))
+    heads = [(escape(column.head), "" if column.numeric else ' class="words"') for column in shown]
+    titles = "".join(f"<th{side}><button>{head}</button></th>" for head, side in heads)
+    boxes = "".join(
+        f'<th{side}><input aria-label="{head}: only" placeholder="filter"></th>' for head, side in heads
+    )
     body = "".join(_row(number, runs, shown) for number, runs in enumerate(points))
     return f"<thead><tr>{titles}</tr><tr>{boxes}</tr></thead><tbody>{body}</tbody>"
+
+
+def _row(number: int, runs: Runs, shown: list[Column]) -> str:
+    first, *rest = shown
+    link = f'<td class="words"><a href="#point-{number}">{first.cell(runs)[0]}</a></td>'
+    return f"<tr>{link}{''.join(column.html(runs) for column in rest)}</tr>\n"
+
+
+def common(points: list[Runs]) -> str:
+    """The configuration that is the same everywhere."""
+    row, differing = points[0][0].row, _differing(points)
+    same = [name for name in CONFIGURATION if name not in differing and row[name] is not None]
+    return escape(", ".join(f"{CONFIGURATION[name]} {row[name]}" for name in same))
 
 
 def _differing(points: list[Runs]) -> list[str]:
@@ -77,82 +89,61 @@ def _differing(points: list[Runs]) -> list[str]:
     return [k for k in CONFIGURATION if k == "backend" or len({runs[0].row[k] for runs in points}) > 1]
 
 
-def common(points: list[Runs]) -> str:
-    row, differing = points[0][0].row, _differing(points)
-    same = [name for name in CONFIGURATION if name not in differing and row[name] is not None]
-    return escape(", ".join(f"{CONFIGURATION[name]} {row[name]}" for name in same))
-
-
 def _columns(points: list[Runs]) -> list[Column]:
-    thinks = columns.thinks_first([run.row for runs in points for run in runs])
+    thinks = metrics.thinks_first([run.row for runs in points for run in runs])
     return [
         *(_configured(name) for name in _differing(points)),
-        *(_setting(name) for name in selection.differing_within(runs[0].log for runs in points)),
-        Column("load", _load),
+        *(_setting(name) for name in differing_within(runs[0].log for runs in points)),
+        Column("load", lambda runs: (load_of(runs[0].log.run), selection.load_of(runs[0].log))),
         Column("runs", lambda runs: (str(len(runs)), len(runs))),
-        Column("failed", _failures),
-        *(_measured(name) for name in NUMBERS if name != ANSWER or thinks),
+        Column("failed", _failed),
+        *(_measured(name) for name in NUMBERS if name != FIRST_ANSWER or thinks),
         Column("client", _client, numeric=False),
-        Column("decides nothing", _doubts, numeric=False),
+        Column("decides nothing", _decides_nothing, numeric=False),
     ]
 
 
 def _configured(name: str) -> Column:
-    numeric = name not in WORDS
+    numeric = name not in TEXTS
 
     def cell(runs: Runs) -> tuple[str, float | None]:
         value = runs[0].row[name]
-        return escape("-" if value is None else str(value)), float(
-            value
-        ) if numeric and value is not None else None
+        return escape("-" if value is None else str(value)), (
+            float(value) if numeric and value is not None else None
+        )
 
     return Column(CONFIGURATION[name], cell, numeric)
 
 
 def _setting(name: str) -> Column:
     """A setting that points of one backend do not share."""
-
-    def cell(runs: Runs) -> tuple[str, None]:
-        return escape(selection.settings(runs[0].log)[name].removeprefix(f"{name} ")), None
-
-    return Column(name, cell, numeric=False)
-
-
-def _load(runs: Runs) -> tuple[str, float]:
-    log = runs[0].log
-    return load_of(log.run), selection.load_of(log)
+    return Column(name, lambda runs: (escape(settings(runs[0].log)[name].removeprefix(f"{name} ")), None), False)
 
 
 def _measured(name: str) -> Column:
+    """A column of the spreadsheet; a percentile too few samples tell has a "~", what is not stationary a "?"."""
+    label, percentile = metrics.named(name).label, re.search(r"_p(\d+)_", name)
+    needed = stats.SAMPLES_NEEDED[int(percentile[1])] if percentile else 0
+
     def cell(runs: Runs) -> tuple[str, float | None]:
         values = [float(value) for run in runs if (value := run.row[name]) is not None]
-        interval = stats.t_interval(values, stationary=not _drifting(runs))
+        drifting = stats.majority(sum(run.row["not_stationary"] is not None for run in runs), len(runs))
+        interval = stats.t_interval(values, stationary=not drifting)
         if interval is None:
             return "-", None
-        weak = ("~" if _too_few(name, runs) else "") + ("?" if _drifting(runs) else "")
-        spread = f" <small>±{show(interval.half)}</small>" if interval.known else ""
-        return show(interval.mean) + weak + spread, interval.mean
+        samples = min(float(run.row["effective_samples"] or 0) for run in runs)
+        weak = ("~" if samples < needed else "") + ("?" if drifting else "")
+        spread = f" <small>±{significant(interval.half)}</small>" if interval.known else ""
+        return significant(interval.mean) + weak + spread, interval.mean
 
-    return Column(NUMBERS[name], cell)
-
-
-def _drifting(runs: Runs) -> bool:
-    """Are most runs not stationary? Then their mean has no interval."""
-    return stats.most(sum(run.row["not_stationary"] is not None for run in runs), len(runs))
+    return Column(f"{label} P{percentile[1]} (s)" if percentile else label, cell)
 
 
-def _too_few(name: str, runs: Runs) -> bool:
-    """Has a run fewer effective samples than this percentile needs?"""
-    percentile = re.search(r"_p(\d+)_", name)
-    samples = min(float(run.row["effective_samples"] or 0) for run in runs)
-    return percentile is not None and samples < stats.FLOORS[int(percentile[1])]
-
-
-def _failures(runs: Runs) -> tuple[str, float]:
-    failed, counted = (sum(int(run.row[name] or 0) for run in runs) for name in ("failed", "requests"))
+def _failed(runs: Runs) -> tuple[str, float]:
+    failed, requests = (sum(int(run.row[name] or 0) for run in runs) for name in ("failed", "requests"))
     if any(run.log.status != "ok" for run in runs):
         return "<b>point failed</b>", 1.0
-    return (f"<b>{failed}/{counted}</b>" if failed else f"0/{counted}"), failed / max(1, counted)
+    return (f"<b>{failed}/{requests}</b>" if failed else f"0/{requests}"), failed / max(1, requests)
 
 
 def _client(runs: Runs) -> tuple[str, None]:
@@ -162,22 +153,8 @@ def _client(runs: Runs) -> tuple[str, None]:
     return escape(words), None
 
 
-def _doubts(runs: Runs) -> tuple[str, None]:
-    """Why numbers of the point decide nothing: of each mark how many runs have it, where not most do."""
-    told = Counter(mark for run in runs for mark in str(run.row["decides_nothing"] or "").split(", ") if mark)
-    told.update("stand-in" for run in runs if run.row["stand_in"])
-    several = {mark: f"{n} of {len(runs)} runs {mark}" for mark, n in told.items() if not stats.most(n, len(runs))}
-    return escape(", ".join(several.get(mark, mark) for mark in told)), None
-
-
-def _row(number: int, runs: Runs, shown: list[Column]) -> str:
-    first, *rest = shown
-    link = f'<td class="words"><a href="#point-{number}">{first.cell(runs)[0]}</a></td>'
-    return f"<tr>{link}{''.join(_cell(column, runs) for column in rest)}</tr>\n"
-
-
-def _cell(column: Column, runs: Runs) -> str:
-    text, value = column.cell(runs)
-    if not column.numeric:
-        return f'<td class="words">{text}</td>'
-    return f'<td data-value="{"" if value is None else value}">{text}</td>'
+def _decides_nothing(runs: Runs) -> tuple[str, None]:
+    """Why numbers of the point decide nothing; each reason that most runs do not have with how many have it."""
+    counts = Counter(mark for run in runs for mark in str(run.row["decides_nothing"] or "").split(", ") if mark)
+    counts.update("stand-in" for run in runs if run.row["stand_in"])
+    return escape(", ".join(trust.in_runs(mark, n, len(runs)) for mark, n in counts.items())), None

@@ -16,7 +16,7 @@ from warm_python import python
 from servebench.analysis import sla
 from servebench.log import schema, store
 from servebench.log.schema import Log
-from servebench.show import advice, summary
+from servebench.show import advice, terminal
 
 
 def point(latency_s: float = 1.0, requests: int = 120, **changes: object) -> Log:
@@ -35,20 +35,20 @@ def cells(text: str, row: int = 0) -> list[str]:
 
 
 def test_what_all_points_share_stands_above_the_table() -> None:
-    text = summary.table([point(num_clients=1), point(num_clients=2)])
+    text = terminal.table([point(num_clients=1), point(num_clients=2)])
     assert text.splitlines()[0].startswith("backend vllm, model meta-llama/Llama-2-7b-hf, tp 1")
     assert cells(text, 0)[0] == "1" and cells(text, 1)[0] == "2"
 
 
 def test_both_throughputs_are_in_the_table() -> None:
     # 1 request/s completed; 4 clients / 1 s mean latency (as the blog has it)
-    assert cells(summary.table([point(num_clients=4, requests=60)]))[2:4] == ["1.00", "4.00"]
+    assert cells(terminal.table([point(num_clients=4, requests=60)]))[2:4] == ["1.00", "4.00"]
 
 
 def test_runs_become_a_mean_with_its_interval() -> None:
     # Rates 1, 1.25 and 1.5: mean 1.25, 4.303 * 0.25 / sqrt(3) = 0.62
     runs = [point(1 / rate, repetition=i) for i, rate in enumerate((1.0, 1.25, 1.5))]
-    assert cells(summary.table(runs))[1:3] == ["3", "1.25 ±0.62"]
+    assert cells(terminal.table(runs))[1:3] == ["3", "1.25 ±0.62"]
 
 
 def test_a_single_run_has_the_interval_of_its_batches() -> None:
@@ -56,78 +56,78 @@ def test_a_single_run_has_the_interval_of_its_batches() -> None:
     latencies = np.concatenate([2.05 - 0.1 * (i % 2) + np.array([-5, 3, -1, 1, -3, 5]) / 10 for i in range(20)])
     sent = np.cumsum([0.0, *latencies])
     log = make_log([make_result(i, sent[i], [t / 2, t]) for i, t in enumerate(latencies)], (0.0, sent[-1]))
-    text = summary.table([log])
+    text = terminal.table([log])
     assert "2.00 (±0.024)" in text and "1.00 (±0.012)" in text  # E2E, TTFT
     assert "(±) from the batches of a single run" in text
-    assert "(±" not in summary.table([point(requests=99)])
+    assert "(±" not in terminal.table([point(requests=99)])
 
 
 def test_runs_that_are_not_stationary_get_no_interval() -> None:
     growing = [make_result(i, float(i), [0.5 + i, 1.0 + i]) for i in range(200)]
     runs = [make_log(growing, (0.0, 200.0), num_clients=1, repetition=i) for i in range(3)]
-    text = summary.table(runs)
+    text = terminal.table(runs)
     assert cells(text)[2].endswith("?") and "±" not in text and "not stationary" in text
     assert any("not stationary (" in words and "--num_requests" in words for words in advice.of_point(runs[0]))
 
 
 def test_a_percentile_that_too_few_samples_carry_is_marked() -> None:
-    text = summary.table([point(requests=63)])
+    text = terminal.table([point(requests=63)])
     assert "~ fewer effective samples" in text and text.count("~ ") == 4  # p90 of three latencies, and the note
-    assert "~" not in summary.table([point(requests=64)])
+    assert "~" not in terminal.table([point(requests=64)])
 
 
 def test_slas_are_columns() -> None:
     # TTFT 0.25 s and TPOT 0.25 s at 1 request/s
-    text = summary.table([point()], [sla.parse("ttft=0.3"), sla.parse("fastgen-5"), sla.parse("tpot=0.2")])
+    text = terminal.table([point()], [sla.parse("ttft=0.3"), sla.parse("fastgen-5"), sla.parse("tpot=0.2")])
     assert "ttft=0.3 (req/s)" in text
     assert cells(text)[11:14] == ["1.00", "0.00", "0.00"]
 
 
 def test_kinds_of_requests_with_the_same_means_are_told_apart() -> None:
-    text = summary.table([point(), point(scenario="D(2600,60)"), point(dataset="chats.json")])
+    text = terminal.table([point(), point(scenario="D(2600,60)"), point(dataset="chats.json")])
     rows = [cells(text, row) for row in range(3)]
     assert [row[0] for row in rows] == ["2600", "D(2600,60)", "chats"], "one has lengths, the others a name"
 
 
 def test_an_overloaded_point_is_marked() -> None:
-    text = summary.table([point(request_rate=1.0, overloaded=True)])
+    text = terminal.table([point(request_rate=1.0, overloaded=True)])
     assert cells(text)[-1] == "ok, overloaded" and "grew all through" in text
-    assert "overloaded" not in summary.table([point(request_rate=1.0)])
+    assert "overloaded" not in terminal.table([point(request_rate=1.0)])
 
 
 def test_doubts_are_marked() -> None:
     at_once = make_log([make_result(i, i, [0.5] * 4) for i in range(20)], (0.0, 20.0), num_clients=1)
-    text = summary.table([at_once])
+    text = terminal.table([at_once])
     assert cells(text)[-1] == "ok, buffered" and "buffered: an answer's tokens came all at once" in text
-    assert "(buffered)" in summary.line(at_once)
+    assert "(buffered)" in terminal.line(at_once)
     several = [point(repetition=i, verdict=v) for i, v in enumerate(("ok", "client-limited: late", "ok"))]
-    assert cells(summary.table(several))[-1] == "1 of 3 runs client-limited"
+    assert cells(terminal.table(several))[-1] == "1 of 3 runs client-limited"
 
 
 def test_settings_that_differ_are_columns() -> None:
-    text = summary.table([point(), point(stream=False)])
+    text = terminal.table([point(), point(stream=False)])
     assert text.splitlines()[1].split()[:2] == ["load", "stream"]
     assert [cells(text, row)[1] for row in (0, 1)] == ["True", "False"]
 
 
 def test_settings_that_two_backends_never_share_are_no_columns() -> None:
-    text = summary.table([point(), point(backend="fastgen", api="mii")])
+    text = terminal.table([point(), point(backend="fastgen", api="mii")])
     assert "api" not in text and "mii" not in text
 
 
 def test_the_first_answer_token_has_a_line_where_it_is_not_the_first() -> None:
     thinking = make_log([make_result(i, i, [0.1, 0.5, 0.9], first_answer_event=1) for i in range(20)], (0.0, 20.0))
-    assert "first answer token, after the reasoning: p50 0.500" in summary.line(thinking)
-    assert "first answer token" not in summary.line(point())
+    assert "first answer token, after the reasoning: p50 0.500" in terminal.line(thinking)
+    assert "first answer token" not in terminal.line(point())
 
 
 def test_a_failed_point_is_a_row_too() -> None:
     log = point()
     measured = msgspec.structs.replace(log, server_facts=schema.ServerFacts(urls=[], engine="vllm 1"))
-    text = summary.table([measured, msgspec.structs.replace(log, status="failed")])
+    text = terminal.table([measured, msgspec.structs.replace(log, status="failed")])
     assert "engine" not in text, "a server that did not start tells no version, which is no other version"
     failed = schema.Log(**{f: getattr(point(), f) for f in Log.__struct_fields__} | {"status": "failed"})
-    assert "point failed" in summary.table([failed])
+    assert "point failed" in terminal.table([failed])
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,11 @@ Scenarios are written as genai-bench has them, with tokens of prompt and answer:
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np  # a load process does without
 
-from servebench.errors import InputError
-from servebench.log.schema import RunConfig
 
 NUMBER = r"\s*(\d+(?:\.\d+)?)\s*"
 PAIR = rf"\({NUMBER},{NUMBER}\)"
@@ -38,43 +37,35 @@ class Lengths(NamedTuple):
 
     def draw(self, n: int, most: int, rng: np.random.Generator) -> np.ndarray:
         """n whole numbers within 1..most. Shape (n,)."""
+        import numpy as np
+
         if self.normal:
             return np.clip(np.rint(rng.normal(self.a, self.b, n)), 1, most).astype(int)
         return np.minimum(rng.integers(round(self.a), round(self.b) + 1, size=n), most)
 
+    @classmethod
+    def around(cls, mean: int, share: float, distribution: str) -> Lengths:
+        """Of this mean, and standard deviation share * mean: a uniform one reaches sqrt(3) of it to each side."""
+        if distribution == "normal":
+            return cls(True, mean, share * mean)
+        reach = 3**0.5 * share * mean if distribution == "uniform" else 0.0
+        return cls(False, max(1, mean - reach), mean + reach)
+
 
 def parse_scenario(text: str) -> tuple[Lengths, Lengths]:
-    """(of prompts, of answers). Raises InputError."""
+    """(of prompts, of answers). Raises ValueError."""
     found = SCENARIO.fullmatch(text.strip())
     kind, *numbers = found.groups() if found else ("?",)
     values = [float(number) for number in numbers if number is not None]
     if len(values) != {"D": 2, "N": 4, "U": 4}.get(kind):
-        raise InputError(
+        raise ValueError(
             f"--scenario {text} is none; write D(100,32), N(480,240)/(300,150) or U(50,100)/(200,250), in quotes"
         )
     if kind == "D":
         values = [values[0], values[0], values[1], values[1]]
     prompt, generated = (Lengths(kind == "N", *values[i : i + 2]) for i in (0, 2))
     if kind != "N" and (prompt.a > prompt.b or generated.a > generated.b):
-        raise InputError(f"--scenario {text}: the least is more than the most; exchange them")
+        raise ValueError(f"--scenario {text}: the least is more than the most; exchange them")
     if min(prompt.a, generated.a) < 1:
-        raise InputError(f"--scenario {text}: lengths are at least 1 token")
+        raise ValueError(f"--scenario {text}: lengths are at least 1 token")
     return prompt, generated
-
-
-def lengths_of(run: RunConfig) -> tuple[Lengths, Lengths]:
-    """(of prompts, of answers), as the run asks for."""
-    if run.scenario:
-        return parse_scenario(run.scenario)
-    return (
-        _around(run.mean_prompt_length, run.prompt_length_var, run.length_distribution),
-        _around(run.mean_max_new_tokens, run.max_new_tokens_var, run.length_distribution),
-    )
-
-
-def _around(mean: int, share: float, distribution: str) -> Lengths:
-    """Of this mean, and standard deviation share * mean: a uniform one reaches sqrt(3) of it to each side."""
-    if distribution == "normal":
-        return Lengths(True, mean, share * mean)
-    reach = 3**0.5 * share * mean if distribution == "uniform" else 0.0
-    return Lengths(False, max(1, mean - reach), mean + reach)

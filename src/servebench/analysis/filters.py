@@ -1,0 +1,44 @@
+"""`--filter FIELD=VALUE`: only logs that were measured with this, any field of server or run."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from servebench.log.config import KINDS, ServerConfig, all_fields
+from servebench.log.schema import Log
+
+FIELDS = {f.name: f.type for kind in (ServerConfig, *KINDS) for f in msgspec.structs.fields(kind)}
+FIELDS["engine"] = str  # its name and version, as it said
+
+
+def add_filter(parser: argparse.ArgumentParser, name: str, of: str = "logs") -> None:
+    wanted = f"only {of} with this, any field of server or run, or engine; given twice, either value will do"
+    parser.add_argument(name, nargs="+", type=_condition, default=[], metavar="FIELD=VALUE", help=wanted)
+
+
+def _condition(text: str) -> tuple[str, Any]:
+    """An argparse type: FIELD=VALUE, the value in the field's type (tuples and objects as JSON)."""
+    name, _, value = text.partition("=")
+    if name not in FIELDS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not FIELD=VALUE; fields are {', '.join(FIELDS)}")
+    try:
+        return name, msgspec.convert(value, FIELDS[name], strict=False)
+    except msgspec.MsgspecError as error:
+        why = error
+    try:
+        return name, msgspec.json.decode(value, type=FIELDS[name])
+    except msgspec.MsgspecError:
+        lists = "; lists and objects are JSON" if "array" in str(why) or "object" in str(why) else ""
+        raise argparse.ArgumentTypeError(f"{text!r}: {why}{lists}") from None
+
+
+def passes(log: Log, conditions: Sequence[tuple[str, Any]]) -> bool:
+    """Has the log what --filter asks for?"""
+    values = all_fields(log.server) | all_fields(log.run)
+    values["engine"] = log.server_facts.engine
+    given = {name: [value for other, value in conditions if other == name] for name, _ in conditions}
+    return all(values[name] in either for name, either in given.items())

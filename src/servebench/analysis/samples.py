@@ -1,0 +1,83 @@
+"""Which requests of a log count, and what is known of each: the samples that means and percentiles are taken from.
+
+"Measured" requests are those that count; latencies are taken from the successful ones among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from servebench.analysis import stats
+from servebench.analysis.latency import e2e_s
+from servebench.log.schema import Log, Result
+
+OfRequest = Callable[[Result], float | None] | Callable[[Result], np.ndarray]
+
+
+def measured(log: Log) -> list[Result]:
+    """Requests that count, failed ones too."""
+    return [r for r in log.results if r.phase == "measured"]
+
+
+def succeeded(log: Log) -> list[Result]:
+    return [r for r in measured(log) if r.error is None and r.event_ns]
+
+
+def failed_share(*runs: Log) -> float:
+    """Failed requests / requests that count, over all these runs."""
+    counted = sum(len(measured(log)) for log in runs)
+    return 1 - sum(len(succeeded(log)) for log in runs) / counted if counted else 1.0
+
+
+def each(log: Log, of_request: OfRequest, by_time: bool = False) -> np.ndarray:
+    """What each successful request has, a number or several, those without one left out. Shape (n,).
+
+    `by_time`: in the order of sending.
+    """
+    done = sorted(succeeded(log), key=lambda r: r.sent_ns) if by_time else succeeded(log)
+    values = [v for r in done if (v := of_request(r)) is not None]
+    pooled = bool(values) and isinstance(values[0], np.ndarray)
+    return np.concatenate(values) if pooled else np.array(values, dtype=float)
+
+
+def mean_e2e_s(log: Log) -> float | None:
+    """Mean end-to-end latency."""
+    return stats.mean(each(log, e2e_s))
+
+
+class Gaps(NamedTuple):
+    """Times between what came in succession, of many requests: one row, request by request. Shapes (gaps,)."""
+
+    gap_s: np.ndarray
+    owner: np.ndarray  # index of the request that a gap belongs to
+
+
+def gaps(requests: list[Result], of_tokens: bool = False) -> Gaps:
+    """Gaps between events, or before every token after the first: tokens that came in one event have gap 0."""
+    at = _in_a_row([r.event_ns for r in requests])
+    owner = np.repeat(np.arange(len(requests)), [len(r.event_ns) for r in requests])
+    if of_tokens:
+        tokens = _in_a_row([r.event_tokens for r in requests])
+        at, owner = np.repeat(at, tokens), np.repeat(owner, tokens)
+    inside = owner[1:] == owner[:-1]
+    return Gaps(np.diff(at)[inside] / 1e9, owner[1:][inside])
+
+
+def pooled_itl_s(log: Log) -> np.ndarray:
+    """Inter-token latencies of all successful requests together. Shape (gaps,)."""
+    return gaps(succeeded(log)).gap_s
+
+
+def arrivals(log: Log) -> tuple[np.ndarray, np.ndarray]:
+    """Of all events, requests of every phase: arrival (ns) and tokens. Shapes (events,)."""
+    sent = np.array([r.sent_ns for r in log.results], dtype=np.int64)
+    after = _in_a_row([r.event_ns for r in log.results])
+    tokens = _in_a_row([r.event_tokens for r in log.results])
+    return after + np.repeat(sent, [len(r.event_ns) for r in log.results]), tokens
+
+
+def _in_a_row(parts: list[Sequence[int]]) -> np.ndarray:
+    return np.concatenate([np.empty(0, dtype=np.int64), *(np.asarray(part, dtype=np.int64) for part in parts)])

@@ -1,0 +1,143 @@
+"""The loop: for each server, while its strategy names a next run: measure, store, show. Then its verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec.structs import asdict, replace
+from tokenizers import Tokenizer
+from tqdm import tqdm
+
+from servebench.campaign.measure import let_it_rest, measure_point, not_measured
+from servebench.errors import InputError, ServerFailed
+from servebench.log import store
+from servebench.log.schema import Log
+from servebench.plan.preflight import check_loads, preflight
+from servebench.plan.settings import Settings
+from servebench.plan.strategies import History, Verdict
+from servebench.plan.sweep import Point, ServerPlan, make_plan, num_pending
+from servebench.servers.probe import probed
+from servebench.servers.server import Server, running_server
+from servebench.show import plan as show_plan
+from servebench.show import terminal, verdict
+from servebench.workload import load_tokenizer
+
+load_tokenizer_once = cache(load_tokenizer)  # takes a second or two, which a plan that is done need not wait for
+
+
+@dataclass
+class Campaign:
+    """What came of a plan so far."""
+
+    settings: Settings
+    bar: tqdm[Any]
+    points: dict[Path, Point] = field(default_factory=dict)  # by the path of their logs
+    failed: list[Log] = field(default_factory=list)
+    met: bool = False  # did a server answer?
+    stopped: bool = False  # is the rest of the plan left out?
+
+
+def run(settings: Settings) -> int:
+    """Measure what is pending of the plan, and show all of its logs. Returns the exit status."""
+    if settings.execution.dry_run:
+        plan = make_plan(settings)
+        print(show_plan.table(plan))
+        check_loads(settings, plan)
+        return 0
+    with store.sole_writer(settings.folder):
+        plan = make_plan(settings)
+        print(show_plan.table(plan))
+        preflight(settings, plan)
+        with tqdm(total=num_pending(plan), desc="points", disable=None) as bar:
+            campaign = Campaign(settings, bar)
+            found = [words for of_server in plan for words in measure_on(of_server, campaign)]
+        print(show_plan.closing(campaign.points.values(), campaign.failed, settings.execution.out_json_dir))
+        print(*found, sep="\n", end="\n" * bool(found))
+    return int(bool(campaign.failed))
+
+
+def measure_on(plan: ServerPlan, campaign: Campaign) -> list[str]:
+    """Every run that the strategy asks for, on one server. Returns what it found, in words."""
+    history = History()
+    campaign.points |= {point.path: point for point in plan.points}
+    while point := following(plan, history, campaign):  # start no server for nothing
+        try:
+            tokenizer = load_tokenizer_once(campaign.settings.tokenizer)
+            with running_server(plan.server, plan.access, campaign.settings.folder) as running:
+                server = probed(running, point.run, tokenizer)
+                measure_while_alive(plan, history, campaign, point, server, tokenizer)
+        except ServerFailed as failure:  # it does not start, so none of its points can be measured
+            fail_the_rest(plan, history, campaign, f"the server did not start: {failure}", failure.log_tail)
+        except InputError as gone:
+            if not campaign.met:
+                raise
+            fail_the_rest(plan, history, campaign, str(gone))
+    return [stored(plan, found) for found in plan.strategy.verdicts(plan.server, history)]
+
+
+def following(plan: ServerPlan, history: History, campaign: Campaign) -> Point | None:
+    """The next point whose log is not there yet. Logs that are there already become part of the history."""
+    while not campaign.stopped and (run := plan.strategy.next(history)):
+        point = plan.point(run)
+        campaign.points[point.path] = point
+        if point.pending:
+            return point
+        history.add(run, store.load(point.path, plan.strategy.reads_requests))
+    return None
+
+
+def measure_while_alive(
+    plan: ServerPlan, history: History, campaign: Campaign, first: Point, server: Server, tokenizer: Tokenizer
+) -> None:
+    """One point after the other, until there is none left or the server is gone."""
+    point: Point | None = first
+    before: Log | None = None
+    while point and server.alive():
+        if before and before.quality.overloaded:
+            let_it_rest(server, before.run, point, campaign.settings, tokenizer)
+        campaign.met = True
+        before = measure_point(point, server, campaign.settings, tokenizer)
+        keep(plan, history, campaign, point, before)
+        if before.status != "ok" and not server.processes:
+            return  # and ask whether it is still there
+        point = following(plan, history, campaign)
+
+
+def fail_the_rest(plan: ServerPlan, history: History, campaign: Campaign, why: str, log_tail: str = "") -> None:
+    while point := following(plan, history, campaign):
+        keep(plan, history, campaign, point, not_measured(point, why, log_tail))
+
+
+def keep(plan: ServerPlan, history: History, campaign: Campaign, point: Point, log: Log) -> None:
+    """Store a log before anything else can fail, then show it."""
+    strategy = plan.strategy
+    history.add(point.run, log if strategy.reads_requests else replace(log, results=[], probes=[]))
+    after = replace(point.run, repetition=point.run.repetition + 1)
+    log = replace(log, stopped=strategy.enough(after, history))
+    try:
+        written = store.put(log, point.path)
+    except OSError as error:
+        why = f"its log cannot be written ({error.strerror}); those before it are kept"
+        campaign.failed.append(replace(log, status="failed", failure=why))
+        campaign.stopped = True
+        return
+    campaign.bar.write(terminal.line(log))
+    campaign.bar.update()
+    if log.status != "ok":
+        campaign.failed.append(log)
+        campaign.stopped = campaign.settings.execution.on_error == "stop"
+        if not written:
+            campaign.bar.write("  the log of this point that was measured before is kept")
+
+
+def stored(plan: ServerPlan, found: Verdict) -> str:
+    """Keep what a search found beside its logs. Returns it in words."""
+    several = len({server.max_ragged_batch_size for server in plan.settings.servers}) > 1
+    words = verdict.words(found, with_batch=several)
+    answer = msgspec.json.encode({"words": words} | asdict(found))
+    store.write_whole(plan.verdict_path(found), msgspec.json.format(answer, indent=2))
+    return words

@@ -1,0 +1,90 @@
+"""The styles of curves: a folder's, by its backend or its plot_config.yaml, and variants of it for more curves."""
+
+from __future__ import annotations
+
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+from matplotlib.colors import is_color_like, to_hex, to_rgb
+from matplotlib.lines import Line2D
+from msgspec.structs import asdict, replace
+
+from servebench.errors import InputError
+
+
+class Style(msgspec.Struct, frozen=True):
+    """How a curve is named and drawn. A folder's plot_config.yaml may set each of these fields.
+
+    Its polyfit_degree, which the original suite reads, is ignored: points are joined, not fitted.
+    """
+
+    label: str
+    color: str
+    marker: str = "o"
+    linestyle: str = "-"
+    x_max: float = float("inf")  # points beyond are left out of the throughput-latency figure
+    y_max: float = float("inf")
+
+
+BACKENDS = {
+    "fastgen": Style("DeepSpeed-FastGen", "#D55E00", "D"),
+    "vllm": Style("vLLM", "#0072B2", "o"),
+    "llamacpp": Style("llama.cpp", "#009E73", "s"),
+    "aml": Style("Azure ML", "#CC79A7", "^"),
+    "openai": Style("OpenAI-compatible", "#E69F00", "v"),
+    "sglang": Style("SGLang", "#56B4E9", "P"),
+}
+ANY_OTHER = Style("", "#7F7F7F", "X")
+LINESTYLES = ("-", "--", ":", "-.")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+PALER = (0.0, 0.5, 0.25, 0.65)  # share of white in the colours of one folder's curves
+CHECKS = {
+    "color": (is_color_like, "is no colour; give a name or #RRGGBB"),
+    "marker": (Line2D.markers.__contains__, "is none of matplotlib's; give one like o, s, D, ^"),
+    "linestyle": (LINESTYLES.__contains__, f"is none of {' '.join(LINESTYLES)}; give one"),
+}
+
+
+def of_folders(folders: list[Path]) -> dict[Path, Style]:
+    """A style for every folder, with a colour and a label that no other folder has."""
+    names = [folder.name for folder in folders]
+    unused = cycle([*(style for name, style in BACKENDS.items() if name not in names), ANY_OTHER])
+    styles: dict[Path, Style] = {}
+    for i, folder in enumerate(folders):
+        if folder.name in names[:i]:
+            style = replace(next(unused), label=str(folder))
+        else:
+            style = BACKENDS.get(folder.name) or replace(next(unused), label=folder.name)
+        styles[folder] = _configured(style, folder / "plot_config.yaml")
+    return styles
+
+
+def _configured(style: Style, file: Path) -> Style:
+    """The style with what its folder's plot_config.yaml sets. Raises InputError if a value there is wrong."""
+    if not file.exists():
+        return style
+    try:
+        given = msgspec.convert(yaml.safe_load(file.read_text()), dict[str, Any])
+        style = msgspec.convert(asdict(style) | {k: v for k, v in given.items() if v is not None}, Style)
+    except (OSError, yaml.YAMLError, msgspec.ValidationError) as error:
+        raise InputError(f"{file}: {' '.join(str(error).split())}; correct it") from error
+    for name, (is_valid, advice) in CHECKS.items():
+        value = getattr(style, name)
+        if not is_valid(value):
+            raise InputError(f"{file}: {name} {value!r} {advice}")
+    return style
+
+
+def variant(style: Style, number: int) -> Style:
+    """The style of a folder's curve with this number: the same hue but paler, another marker and line."""
+    if not number:
+        return style
+    white = PALER[number % len(PALER)]
+    red, green, blue = (part + (1 - part) * white for part in to_rgb(style.color))
+    others = [marker for marker in MARKERS if marker != style.marker]
+    marker = others[(number + 1) % len(others)]
+    linestyle = LINESTYLES[(LINESTYLES.index(style.linestyle) + number) % len(LINESTYLES)]
+    return replace(style, color=to_hex((red, green, blue)), marker=marker, linestyle=linestyle)

@@ -1,0 +1,354 @@
+"""What is asked for: a server, a load, requests. A field that a user can give declares its option, once and here.
+
+A load is one of three kinds (clients, a rate, a trace), and so are requests (synthetic, a scenario, a dataset). A
+kind refuses nonsense when it is made, with ValueError. Names of fields are those of flags, of keys in a log, of
+--filter and of columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+from msgspec.structs import asdict
+
+from servebench.cli.commandline import json_object, tokens_and_groups, words_in_quotes
+from servebench.cli.declare import Option
+from servebench.log.lengths import Lengths, parse_scenario
+
+DEFAULT_MODEL = "meta-llama/Llama-2-7b-hf"
+MEANS = ("mean_prompt_length", "mean_max_new_tokens")
+T = TypeVar("T", bound=msgspec.Struct)
+
+# A declaration reads as one statement.
+# fmt: off
+SERVER, RUNNING = "the server", "a server that runs already"
+LOAD, OPEN_LOOP = "the load", "the load, as an open loop"
+REQUESTS, OWN_REQUESTS = "the requests", "the requests, more like your own"
+Count = Annotated[int, Meta(ge=1)]
+Rate_per_s = Annotated[float, Meta(ge=1e-6)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """One server to benchmark: what is launched, or what is attached to."""
+
+    backend: Annotated[str, Option("serving engine [fastgen]", SERVER)]  # its choices are the engines' table
+    model: Annotated[str, Option(f"Hugging Face id or a local directory [{DEFAULT_MODEL}]", SERVER, "NAME")]
+    tp_size: Annotated[Count, Option("tensor parallel sizes [the model's]", SERVER, "N", swept=True)] = 1
+    max_ragged_batch_size: Annotated[Count, Option(
+        "fastgen: tokens of a forward step, and sequences; vllm, sglang: most sequences, if it is not 768; "
+        "llamacpp: slots, at most 32 [768, and other engines keep their own limits]",
+        SERVER, "N", swept=True)] = 768
+    num_replicas: Annotated[Count, Option("model replicas", SERVER, "N", swept=True)] = 1
+    fp6: Annotated[bool, Option("quantise the weights to 6 bits (fastgen)", SERVER)] = False
+    engine_args: Annotated[tuple[str, ...], Option(
+        "further words of the engine's own command line",
+        SERVER, '"..."', parse=words_in_quotes, as_one_text=True)] = ()
+    gpus: Annotated[tuple[Annotated[int, Meta(ge=0)], ...], Option(
+        "GPUs to start servers on, dealt to the replicas in this order [those visible]", SERVER, "N")] = ()
+    router: Annotated[bool, Option(
+        "put vllm-router before the replicas, on the next port [the client deals]", SERVER)] = False
+    deployment_name: Annotated[str, Option(
+        "name of the deployment (aml: which one; fastgen: as you like)", SERVER, "NAME")] = ""
+    urls: tuple[str, ...] = ()  # base URLs of servers that run already, without keys; none for those we start
+
+
+class Kind(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
+    """One of several kinds, which is named in the log."""
+
+    @property
+    def kind(self) -> str:
+        return str(type(self).__struct_config__.tag)
+
+
+# The load: one of three kinds; `size` is what a sweep of it sweeps.
+
+
+class Clients(Kind, frozen=True, kw_only=True, tag="clients"):
+    """A closed loop: each client sends its next request when its last one ended."""
+
+    num_clients: Annotated[Count, Option(
+        "clients, each sends its next request when its last ended [1 2 4 6 8 12 ... 32]",
+        LOAD, "N", swept=True)] = 1
+
+    @property
+    def size(self) -> float:
+        return self.num_clients
+
+
+MOST_IN_FLIGHT = Option(
+    "most requests in flight; the others wait, which is part of the latency from schedule [no limit]",
+    OPEN_LOOP,
+    "N",
+)
+
+
+class Rate(Kind, frozen=True, kw_only=True, tag="rate"):
+    """An open loop: requests leave at times set beforehand, whether or not the last ones ended."""
+
+    request_rate: Annotated[Rate_per_s, Option(
+        "requests/s, sent at times set beforehand whether or not the last ones ended (instead of clients)",
+        OPEN_LOOP, "R", swept=True)]
+    arrival: Annotated[Literal["poisson", "constant", "gamma"], Option(
+        "gaps between them, around 1/R", OPEN_LOOP)] = "poisson"
+    burstiness: Annotated[float, Meta(ge=0.001), Option(
+        "shape of gamma gaps: 1 is poisson, less is burstier, more is more regular", OPEN_LOOP, "X")] = 1.0
+    ramp_from: Annotated[Rate_per_s | None, Option(
+        "grow from this rate at the first counted request to --request_rate at the last [no ramp]",
+        OPEN_LOOP, "R")] = None
+    max_concurrency: Annotated[Count | None, MOST_IN_FLIGHT] = None
+    stop_when_overloaded: bool = False  # end early if the server clearly falls behind (a search asks for it)
+
+    def __post_init__(self) -> None:
+        if self.burstiness != 1 and self.arrival != "gamma":
+            raise ValueError("--burstiness shapes gamma gaps; give --arrival gamma")
+        if self.ramp_from == self.request_rate:
+            raise ValueError("--ramp_from is the rate that it ends at; give another")
+
+    @property
+    def size(self) -> float:
+        return self.request_rate
+
+
+class Trace(Kind, frozen=True, kw_only=True, tag="trace"):
+    """An open loop at the dataset's own times."""
+
+    trace_speed: Annotated[Rate_per_s, Option(
+        "send the trace of --dataset at its own times, X times as fast", OPEN_LOOP, "X", swept=True)]
+    max_concurrency: Annotated[Count | None, MOST_IN_FLIGHT] = None
+
+    @property
+    def size(self) -> float:
+        return self.trace_speed
+
+
+Load = Clients | Rate | Trace
+
+# The requests: one of three kinds. Lengths are tokens.
+
+LONGEST_PROMPT = Option("no prompt is longer [the model's, mostly 4000]", REQUESTS, "N")
+MEAN_ANSWER = Option("mean tokens to generate [the model's]", REQUESTS, "N", swept=True)
+SPREAD_ANSWER = Option("likewise for generated tokens", REQUESTS, "X")
+DISTRIBUTION = Option("of both lengths, around the means above", OWN_REQUESTS)
+TEXT = Option("what prompts are made of: random words, or sentences behind eight random words", OWN_REQUESTS)
+PREFIX = Option(
+    "prompts begin with one of GROUPS texts of TOKENS tokens [each begins with its own]",
+    OWN_REQUESTS,
+    "TOKENS:GROUPS",
+    parse=tokens_and_groups,
+)
+
+
+class Synthetic(Kind, frozen=True, kw_only=True, tag="synthetic"):
+    """Made-up prompts and answers, whose lengths lie around means."""
+
+    mean_prompt_length: Annotated[Count, Option(
+        "mean tokens of prompts [the model's]", REQUESTS, "N", swept=True)] = 2600
+    prompt_length_var: Annotated[Share, Option(
+        "standard deviation of prompt lengths as a share of the mean", REQUESTS, "X")] = 0.3
+    max_prompt_length: Annotated[Count, LONGEST_PROMPT] = 4000
+    mean_max_new_tokens: Annotated[Count, MEAN_ANSWER] = 60
+    max_new_tokens_var: Annotated[Share, SPREAD_ANSWER] = 0.3
+    length_distribution: Annotated[Literal["normal", "uniform", "fixed"], DISTRIBUTION] = "normal"
+    prompt_text: Annotated[Literal["words", "prose"], TEXT] = "words"
+    shared_prefix: Annotated[tuple[int, int] | None, PREFIX] = None  # tokens, groups
+
+    name = ""  # of what is asked, where its lengths do not say it
+
+    def __post_init__(self) -> None:
+        if self.mean_prompt_length > self.max_prompt_length:
+            longest = f"--max_prompt_length {self.max_prompt_length}"
+            raise ValueError(
+                f"--mean_prompt_length {self.mean_prompt_length} is more than {longest}; "
+                "lower the former or raise the latter"
+            )
+        check_prefix(self.shared_prefix, self.max_prompt_length)
+
+    @property
+    def lengths(self) -> tuple[Lengths, Lengths]:
+        """Of prompts, of answers."""
+        around = partial(Lengths.around, distribution=self.length_distribution)
+        prompts = around(self.mean_prompt_length, self.prompt_length_var)
+        return prompts, around(self.mean_max_new_tokens, self.max_new_tokens_var)
+
+
+class Scenario(Kind, frozen=True, kw_only=True, tag="scenario"):
+    """Made-up prompts and answers, whose lengths a scenario says (log/lengths.py)."""
+
+    scenario: Annotated[str, Option(
+        "lengths of prompt and answer instead: 'D(100,32)', 'N(480,240)/(300,150)', 'U(50,100)/(200,250)'",
+        OWN_REQUESTS, "S", swept=True)]
+    max_prompt_length: Annotated[Count, LONGEST_PROMPT] = 4000
+    prompt_text: Annotated[Literal["words", "prose"], TEXT] = "words"
+    shared_prefix: Annotated[tuple[int, int] | None, PREFIX] = None
+
+    def __post_init__(self) -> None:
+        if self.lengths[0].mean > self.max_prompt_length:
+            longest = f"--max_prompt_length {self.max_prompt_length}"
+            raise ValueError(f"--scenario {self.scenario} exceeds {longest}; raise the latter")
+        check_prefix(self.shared_prefix, self.max_prompt_length)
+
+    @property
+    def name(self) -> str:
+        return self.scenario
+
+    @property
+    def lengths(self) -> tuple[Lengths, Lengths]:
+        return parse_scenario(self.scenario)
+
+    @property
+    def mean_prompt_length(self) -> int:
+        return self.lengths[0].mean
+
+    @property
+    def mean_max_new_tokens(self) -> int:
+        return self.lengths[1].mean
+
+
+class Dataset(Kind, frozen=True, kw_only=True, tag="dataset"):
+    """Requests of a file; answers whose length it does not say are drawn around a mean."""
+
+    dataset: Annotated[str, Option(
+        "file of requests: ShareGPT, prompts, messages, or a trace (docs/datasets.md)", OWN_REQUESTS, "FILE")]
+    dataset_sha256: str = ""
+    trace_format: Annotated[Literal["auto", "mooncake", "bailian", "guidellm", "azure", "burstgpt"], Option(
+        "whose trace it is, where its keys do not say what times and hashes stand for", OWN_REQUESTS)] = "auto"
+    multi_turn: Annotated[bool, Option(
+        "send whole conversations, each by one client [their first requests]", OWN_REQUESTS)] = False
+    think_time: Annotated[float, Meta(ge=0), Option(
+        "pause between an answer and the conversation's next request, in s", OWN_REQUESTS, "S")] = 0.0
+    max_prompt_length: Annotated[Count, LONGEST_PROMPT] = 4000
+    mean_max_new_tokens: Annotated[Count, MEAN_ANSWER] = 60
+    max_new_tokens_var: Annotated[Share, SPREAD_ANSWER] = 0.3
+    length_distribution: Annotated[Literal["normal", "uniform", "fixed"], DISTRIBUTION] = "normal"
+
+    def __post_init__(self) -> None:
+        if self.think_time and not self.multi_turn:
+            raise ValueError("--think_time lies between the requests of a conversation; give --multi_turn")
+
+    @property
+    def name(self) -> str:
+        return Path(self.dataset).stem
+
+    @property
+    def mean_prompt_length(self) -> None:
+        """Its prompts are as long as they are."""
+
+    @property
+    def answer_lengths(self) -> Lengths:
+        return Lengths.around(self.mean_max_new_tokens, self.max_new_tokens_var, self.length_distribution)
+
+
+Requests = Synthetic | Scenario | Dataset
+
+
+def check_prefix(prefix: tuple[int, int] | None, max_prompt_length: int) -> None:
+    if prefix and prefix[0] > max_prompt_length:
+        raise ValueError(f"--shared_prefix exceeds --max_prompt_length {max_prompt_length}; raise the latter")
+
+
+class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """One load to put on a server, and the requests that it is made of. Times in seconds."""
+
+    load: Load = Clients()
+    requests: Requests = Synthetic()
+    # measured ones; those of warm-up and cooldown come on top
+    num_requests: Annotated[Count, Option(
+        "counted requests a point [4 x clients + 32; open loop: those of 30 s, 100 at least]", LOAD, "N")] = 36
+    warmup: Annotated[int, Meta(ge=0), Option(
+        "uncounted requests before: of each client [1]; open loop: of all [a tenth]", LOAD, "N")] = 1
+    request_timeout: Annotated[float, Meta(ge=0.001), Option(
+        "a request that takes longer fails, in s", LOAD, "S")] = 600.0  # of each attempt
+    max_retries: Annotated[int, Meta(ge=0), Option(
+        "times a request is sent again after 429, 5xx, an error in its answer or a broken connection; all "
+        "count; waits as Retry-After says, at most 60 s", LOAD, "N")] = 0
+    probe_rate: Annotated[float, Meta(ge=0), Option(
+        "short requests/s beside the load, reported apart: what a stranger feels", LOAD, "R")] = 0.0
+    api: Annotated[Literal["completions", "chat", "score", "mii"], Option(
+        "OpenAI's API to use (fastgen has its own) [what the URL names, else completions]",
+        RUNNING, choices=('completions', 'chat'))] = "completions"
+    stream: Annotated[bool, Option(
+        "ask for streamed tokens; --no_stream: for whole answers, E2E latency only [yes]", REQUESTS)] = True
+    temperature: Annotated[float, Meta(ge=0), Option("of sampling; 0 is greedy", REQUESTS, "X")] = 1.0
+    top_p: Annotated[Share, Option("share of likely tokens to sample from", REQUESTS, "X")] = 0.9
+    respect_eos: Annotated[bool, Option(
+        "let answers end early; else every engine does the same work", REQUESTS)] = False
+    extra_body: Annotated[dict[str, Any], Option(
+        "further fields of every request, as a JSON object; they win over ours, and null takes one away; "
+        "max_completion_tokens is learnt from a chat server that wants it [{}]",
+        REQUESTS, "JSON", parse=json_object)] = {}
+    seed: Annotated[int, Meta(ge=0), Option(
+        "of lengths, texts and times; the same asks for the same [0; a fresh one for a server that runs "
+        "already, since it may have the last prompts in its cache]", REQUESTS, "N")] = 0
+    repetition: int = 0  # which of several runs of the same load; each has fresh requests
+
+    @property
+    def open_loop(self) -> bool:
+        return not isinstance(self.load, Clients)
+
+
+# fmt: on
+
+
+def load_label(load: Load) -> str:
+    """The load as part of a file name: `clients8`, `rate2.5`, `trace1`."""
+    return f"{load.kind}{load.num_clients if isinstance(load, Clients) else format(load.size, 'g')}"
+
+
+def run_of(fields: Mapping[str, Any]) -> RunConfig:
+    """A run from its fields under their own names, whichever kind they belong to; others are left out.
+
+    A rate or the speed of a trace makes an open loop; a scenario or a dataset says what is asked.
+    """
+    load: type[Load] = Rate if fields.get("request_rate") else Trace if fields.get("trace_speed") else Clients
+    requests: type[Requests] = (
+        Dataset if fields.get("dataset") else Scenario if fields.get("scenario") else Synthetic
+    )
+    parts = {"load": taken(load, fields), "requests": taken(requests, fields)}
+    return RunConfig(**({k: v for k, v in fields.items() if k in RunConfig.__struct_fields__} | parts))
+
+
+def taken(kind: type[T], fields: Mapping[str, Any]) -> T:
+    """A kind made from those of the fields that it has. Raises ValueError where they make no sense."""
+    names = kind.__struct_fields__
+    return kind(**{name: value for name, value in fields.items() if name in names})
+
+
+def fields_of(config: ServerConfig | RunConfig) -> dict[str, Any]:
+    """All that was asked for, by the names of the options, whichever kind has them."""
+    fields = asdict(config)
+    parts = [fields.pop(name) for name in ("load", "requests") if name in fields]
+    means = [{name: getattr(p, name) for name in MEANS} for p in parts if isinstance(p, Scenario)]
+    return {name: value for part in (*map(asdict, parts), *means) for name, value in part.items()} | fields
+
+
+def all_fields(config: ServerConfig | RunConfig) -> dict[str, Any]:
+    """Likewise, with the fields of other kinds at their defaults (None where they have none), to compare them."""
+    kinds = (ServerConfig,) if isinstance(config, ServerConfig) else KINDS
+    return {name: USUAL[name] for kind in kinds for name in kind.__struct_fields__ if name in USUAL} | fields_of(
+        config
+    )
+
+
+def set_fields(config: ServerConfig | RunConfig) -> dict[str, Any]:
+    """What was asked for that is not the default."""
+    return {name: value for name, value in fields_of(config).items() if value != USUAL[name]}
+
+
+KINDS = (Clients, Rate, Trace, Synthetic, Scenario, Dataset, RunConfig)
+
+
+def _usual() -> dict[str, Any]:
+    """The default of each field, None where it has none."""
+    fields = [field for kind in (ServerConfig, *KINDS) for field in msgspec.structs.fields(kind)]
+    made = {f.name: f.default_factory() for f in fields if f.default_factory is not msgspec.NODEFAULT}
+    given = {f.name: None if f.default is msgspec.NODEFAULT else f.default for f in fields}
+    return {name: value for name, value in (given | made).items() if name not in ("load", "requests")}
+
+
+USUAL = _usual()

@@ -1,0 +1,177 @@
+"""What makes no sense together, beyond what the kinds exclude. Each check raises InputError with one line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from servebench.analysis.sla import parse_limits
+from servebench.cli import keys
+from servebench.errors import InputError
+from servebench.log.config import Rate, Trace
+from servebench.log.urls import api_of
+from servebench.plan.options import ClientsPerReplica, FindMax, FindPeak, Where
+from servebench.plan.settings import Settings
+from servebench.servers.backends import BACKENDS
+
+Given = dict[str, Any]
+
+
+# Where the servers are.
+
+
+def urls_of(given: Given, where: Where) -> tuple[str, ...]:
+    """The URLs of servers that run already, as they were given; none where servers are started."""
+    _refuse_endpoints(given["backend"], given, where)
+    for option, urls in (("openai_api_url", where.openai_api_url), ("aml_api_url", (where.aml_api_url,))):
+        for url in filter(None, urls):
+            _refuse_url(option, url)
+    _refuse_headers(where)
+    if given["backend"] == "aml":
+        _refuse_without_azure(given)
+        return (where.aml_api_url,)
+    if where.client_only and not where.openai_api_url:
+        return (f"http://127.0.0.1:{where.port}",)
+    return where.openai_api_url
+
+
+def _refuse_endpoints(backend: str, given: Given, where: Where) -> None:
+    urls = where.openai_api_url
+    reasons = {
+        "--backend openai measures a running server; say which: --openai_api_url http://HOST:PORT/v1": (
+            backend == "openai" and not urls
+        ),
+        "--client_only measures a running server; say which: --port N or --openai_api_url URL": (
+            where.client_only and not (urls or where.port)
+        ),
+        "--aml_api_url is an endpoint of Azure ML; measure it with --backend aml": (
+            where.aml_api_url and backend != "aml"
+        ),
+        "--backend aml measures --aml_api_url; leave --openai_api_url out": urls and backend == "aml",
+        f"--backend {backend} would start a server of its own beside --openai_api_url; "
+        "add --client_only to measure the running one": urls and not where.client_only and backend != "openai",
+    }
+    if not given.get("list_models"):
+        refuse(reasons)
+
+
+def refuse(reasons: Mapping[str, object]) -> None:
+    """Raises InputError with the first reason that holds."""
+    for why, holds in reasons.items():
+        if holds:
+            raise InputError(why)
+
+
+def _refuse_url(option: str, url: str) -> None:
+    if fault := _fault_of(url):
+        shown = re.sub(r"//.*@", f"//{keys.HIDDEN}@", keys.hide_in_url(url))
+        form = {"openai_api_url": "http://HOST:PORT/v1", "aml_api_url": "https://HOST/score or https://HOST/v1"}
+        raise InputError(f"--{option} {shown} is not a URL: {fault}; give {form[option]}")
+
+
+def _fault_of(url: str) -> str:
+    """Why this is no URL to send requests to; "" if it is one."""
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  # it is looked at now
+    except ValueError:
+        return "its host or its port cannot be read"
+    if parts.scheme not in ("http", "https"):
+        return "it does not begin with http:// or https://"
+    if not url.isprintable() or " " in url or not url.isascii():
+        return "there is a sign in it that no URL has"
+    return "" if parts.hostname else "it has no host"
+
+
+def _refuse_headers(where: Where) -> None:
+    """The same go to every server, each once."""
+    if len({urlsplit(url).netloc.rpartition("@")[0] for url in where.openai_api_url}) > 1:
+        raise InputError("--openai_api_url: every server gets the same user:password@; measure them apart")
+    names = [name.lower() for name, _ in where.extra_headers]
+    if twice := next((name for name in names if names.count(name) > 1), ""):
+        raise InputError(f"--extra_headers has {twice} twice; join its values with a comma")
+
+
+def _refuse_without_azure(given: Given) -> None:
+    """All that is missing is named in one line."""
+    wanted = ("model", "deployment_name", "aml_api_url", "aml_api_key")
+    if missing := [f"--{name}" for name in wanted if not given.get(name)]:
+        raise InputError(f"--backend aml needs {', '.join(missing)} too")
+    if not (given["deployment_name"].isascii() and given["deployment_name"].isprintable()):
+        raise InputError("--deployment_name has a sign that no header can carry; copy it again")
+
+
+def api_of_urls(urls: Sequence[str], given: Given) -> str:
+    """The API that the URLs name, else the one asked for. Raises InputError where they contradict."""
+    asked = given.get("api")
+    named = {api_of(url, "") for url in urls} - {""}
+    if "score" in named and given["backend"] != "aml":
+        raise InputError("a URL that ends in /score is Azure ML's; measure it with --backend aml")
+    if asked and named - {asked} and "score" not in named:
+        raise InputError(f"--api {asked}, but the URL names {named.pop()}; leave --api out or correct the URL")
+    if len(named) > 1:
+        raise InputError(f"the URLs name {' and '.join(sorted(named))}; all have to speak one API")
+    return named.pop() if named else asked or "completions"
+
+
+# What is measured on them.
+
+
+def of_kinds(given: Given, load: type, requests: type, strategy: type) -> None:
+    """What a load, requests and a way to repeat them exclude of each other."""
+    open_loop, search = load in (Rate, Trace), strategy in (FindMax, FindPeak)
+    limits = parse_limits(given["find_max"]) if strategy is FindMax else ()
+    wanted = [limit for limit in limits if limit.metric != "e2e"] or strategy is FindPeak
+    refuse(
+        {
+            "--clients_per_replica fixes the load; leave the search out": search and load is ClientsPerReplica,
+            "a search tries clients or rates; give --num_clients or --request_rate": search and load is Trace,
+            "a search looks for a rate, which a ramp is not; leave --ramp_from out": search
+            and "ramp_from" in given,
+            "--trace_speed sends a trace at its own times; give it with --dataset": (
+                load is Trace and "dataset" not in given
+            ),
+            "--multi_turn waits for answers, which an open loop does not; give --num_clients": (
+                open_loop and given.get("multi_turn")
+            ),
+            "--num_requests 1 leaves an open loop no time to measure; give more": (
+                open_loop and given.get("num_requests") == 1
+            ),
+            "whole answers have no TTFT or TPOT to search by; give --find_max limits of e2e": (
+                wanted and not given["stream"]
+            ),
+        }
+    )
+
+
+def of_servers(settings: Settings) -> None:
+    """Options of servers that we start, and that not every backend has."""
+    backend, name = BACKENDS[settings.backend], settings.backend
+    first, starts = settings.servers[0], settings.starts
+    for size in () if starts else ("tp_size", "max_ragged_batch_size", "num_replicas"):
+        values = list(dict.fromkeys(str(getattr(server, size)) for server in settings.servers))
+        if len(values) > 1:
+            raise InputError(f"--{size} {' '.join(values)}: a server that runs has but one; say which")
+    urls, replicas = len(settings.access.urls), max(server.num_replicas for server in settings.servers)
+    tp_size = max(server.tp_size for server in settings.servers)
+    wanted, per_replica = tp_size * replicas, isinstance(settings.loads[0], ClientsPerReplica)
+    refuse(
+        {
+            "--gpus is for servers that are started, and this one runs already; leave it out": (
+                first.gpus and not starts
+            ),
+            f"--fp6 is DeepSpeed's; --backend {name} does not have it, leave it out": (
+                first.fp6 and name != "fastgen"
+            ),
+            f"--router stands before replicas that we start one by one; --backend {name} has none here": (
+                first.router and (not starts or backend.deployment_ports)
+            ),
+            f"--clients_per_replica counts --num_replicas; for {urls} URLs give --num_replicas {urls}": (
+                per_replica and urls > replicas
+            ),
+            f"--gpus names {len(first.gpus)}, but --tp_size {tp_size} x --num_replicas {replicas} needs {wanted}; "
+            "name more or ask for less": first.gpus and len(first.gpus) < wanted,
+        }
+    )

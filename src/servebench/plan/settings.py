@@ -1,0 +1,45 @@
+"""What the user asked for, as typed values: the result of a command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from servebench.log.config import Load, Requests, RunConfig, ServerConfig
+from servebench.plan.options import ClientsPerReplica, Execution, FindMax, FindPeak, Repeats, TargetCi
+from servebench.servers.access import Access
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user asked for, with defaults filled in."""
+
+    servers: tuple[ServerConfig, ...]
+    loads: tuple[Load | ClientsPerReplica, ...]
+    requests: tuple[Requests, ...]
+    common: RunConfig  # what all runs have in common
+    num_requests: int | None
+    warmup: int | None
+    seed: int | None
+    strategy: Repeats | TargetCi | FindMax | FindPeak
+    access: Access  # to the servers; it has the keys
+    tokenizer: str
+    execution: Execution
+
+    @property
+    def backend(self) -> str:
+        return self.servers[0].backend
+
+    @property
+    def model(self) -> str:
+        return self.servers[0].model
+
+    @property
+    def starts(self) -> bool:
+        """Are the servers started, or do they run already?"""
+        return not self.access.urls
+
+    @property
+    def folder(self) -> Path:
+        """Where the logs of the backend go."""
+        return self.execution.out_json_dir / self.backend
