@@ -288,8 +288,16 @@ def test_an_old_python_is_named_in_one_line() -> None:
     assert ended.stderr.count("\n") == 1
 
 
+def required() -> list[str]:
+    listed = (ROOT / "pyproject.toml").read_text().partition("\ndependencies = [")[2].partition("\n]\n")[0]
+    return re.findall(r'^ +"([\w-]+)>=', listed, flags=re.MULTILINE)
+
+
 def test_every_required_package_is_looked_for() -> None:
-    listed = (ROOT / "pyproject.toml").read_text().partition("\ndependencies = [\n")[2].partition("\n]\n")[0]
-    names = re.findall(r'^ +"([\w-]+)>=', listed, flags=re.MULTILINE)
     modules = {"huggingface-hub": "huggingface_hub", "protobuf": "google.protobuf", "pyyaml": "yaml"}
-    assert [modules.get(name, name) for name in names] == servebench.MODULES
+    assert [modules.get(name, name) for name in required()] == servebench.MODULES
+
+
+def test_requirements_say_why_each_package_is_there() -> None:
+    lines = re.findall(r"^([\w-]+) +# \w+", (ROOT / "requirements.txt").read_text(), flags=re.MULTILINE)
+    assert lines == required()
