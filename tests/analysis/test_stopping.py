@@ -62,9 +62,9 @@ def test_the_driver_stops_when_it_is_known_and_a_rerun_measures_nothing(
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--target_ci", "5%", "--runs", "2"], "give one of them"),
+        (["--target_ci", "5%", "--runs", "2"], "exclude each other"),
         (["--target_ci", "5%", "--min_runs", "11"], "more than --max_runs 10"),
-        (["--max_runs", "2"], "bounds of --target_ci"),
+        (["--max_runs", "2"], "goes with --target_ci"),
     ],
 )
 def test_bounds_that_contradict_are_refused(words: list[str], reason: str) -> None:
@@ -74,7 +74,7 @@ def test_bounds_that_contradict_are_refused(words: list[str], reason: str) -> No
 
 def test_the_least_runs_are_no_more_than_the_most() -> None:
     settings = arguments.parse(["--backend", "vllm", "--target_ci", "5%", "--max_runs", "2"])
-    assert (settings.min_runs, settings.max_runs) == (2, 2)
+    assert settings.strategy == options.TargetCi(target_ci=0.05, min_runs=2, max_runs=2)
 
 
 @pytest.mark.parametrize(("text", "share"), [("5%", 0.05), ("0.1", 0.1), ("2.5%", 0.025)])

@@ -58,8 +58,8 @@ def test_a_models_defaults_are_found_whatever_the_case_of_its_name(capsys: pytes
 def test_the_defaults_fit_the_models_context(model: str) -> None:
     contexts = {"meta-llama": 4096, "tiiuae": 2048, "microsoft": 2048, "mistralai": 32768}
     asked, context = defaults.MODELS[model], contexts[model.partition("/")[0]]
-    assert max(asked.requests.mean_prompt_length) + max(asked.requests.mean_max_new_tokens) <= context
-    assert max(asked.requests.mean_prompt_length) < asked.requests.max_prompt_length < context
+    assert max(asked.mean_prompt_length) + max(asked.mean_max_new_tokens) <= context
+    assert max(asked.mean_prompt_length) < asked.max_prompt_length < context
 
 
 def test_clients_per_replica_leave_no_clients_of_another_number() -> None:

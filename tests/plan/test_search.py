@@ -26,9 +26,7 @@ Spoil = Callable[[Log], Log]  # what becomes of a log
 
 def capacity(most: float) -> Ask:
     """0.1 s up to this load, 10 s beyond it."""
-    return lambda run: (
-        [0.1 if (run.load.request_rate or run.load.num_clients) <= most else 10.0] * run.num_requests
-    )
+    return lambda run: [0.1 if run.load.size <= most else 10.0] * run.num_requests
 
 
 @pytest.fixture
@@ -98,7 +96,7 @@ def test_a_rate_that_leaves_the_server_idle_is_not_lowered(searched, search: lis
     """A request alone takes 0.1 s: at 0.75/s the server has one for 7.5 % of the time."""
 
     def spoil(log: Log) -> Log:
-        gap_s, late = 1 / (log.run.load.request_rate or 1), {"prompt_tokens": 1}  # which FastGen has 2 ms for
+        gap_s, late = 1 / log.run.load.size, {"prompt_tokens": 1}  # which FastGen has 2 ms for
         results = [make_result(i, i * gap_s, [0.1], **late) for i in range(log.run.num_requests)]
         return msgspec.structs.replace(log, results=results, window_ns=(0, round(len(results) * gap_s * 1e9)))
 
@@ -296,7 +294,7 @@ def test_a_load_that_is_too_much_for_the_server_is_said_to_overload_it(searched)
     """Its latencies were within the limit, which alone would be a riddle."""
 
     def spoil(log: Log) -> Log:
-        quality = msgspec.structs.replace(log.quality, overloaded=(log.run.load.request_rate or 0) > 20)
+        quality = msgspec.structs.replace(log.quality, overloaded=log.run.load.size > 20)
         return msgspec.structs.replace(log, quality=quality)
 
     _, found = searched(capacity(1e9), "--request_rate", "10", "--find_max", "e2e_p90<1s", spoil=spoil)
