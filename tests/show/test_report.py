@@ -218,7 +218,7 @@ def test_folders_of_the_same_settings_are_not_runs_of_one_point(results: Path) -
 def test_a_folder_without_logs_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(report, "SCRIPTS", [])  # which are started before the logs are read
+    monkeypatch.setattr(report, "SCRIPTS", tmp_path)  # has none, which would be started before the logs are read
     for folder, said in ((tmp_path, "no logs in"), (tmp_path / "x", "is not a folder")):
         monkeypatch.setattr("sys.argv", ["servebench report", str(folder)])
         with pytest.raises(SystemExit) as ended:
