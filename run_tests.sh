@@ -19,4 +19,5 @@ step scripts/setup_browser.sh
 step .venv/bin/ruff format --check .
 step .venv/bin/ruff check .
 step .venv/bin/mypy
-step .venv/bin/python -m pytest "$@"
+# Two processes, each with a file of tests at a time; engines last (tests/conftest.py).
+step .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"

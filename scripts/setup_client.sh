@@ -21,8 +21,8 @@ install() { # uv if it is here or can be had (seconds instead of half a minute),
 }
 
 works() { # is all that we need in .venv?
-    local modules="servebench.campaign.measure, servebench.show.html.report, servebench.figures.page"
-    if [ "$EXTRA" = dev ]; then modules+=", mypy, pytest, ruff, selenium, trustme"; fi
+    local modules="servebench.campaign.loop, servebench.show.html.report, servebench.figures.page"
+    if [ "$EXTRA" = dev ]; then modules+=", mypy, pytest, ruff, xdist, selenium, trustme"; fi
     .venv/bin/python -c "import $modules" >"$LOG" 2>&1
 }
 

@@ -19,6 +19,7 @@ import psutil
 import pytest
 import trustme
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from warm_python import python
 
 from servebench.log import schema, store
 from servebench.log.config import run_of
@@ -27,6 +28,11 @@ from servebench.log.schema import Log, Quality, Result, RunConfig, ServerConfig,
 ROOT = Path(__file__).parents[1]
 ENGINES = Path(os.environ.get("SERVEBENCH_ENGINES", ROOT / ".engines"))
 MODELS = Path(os.environ.get("SERVEBENCH_MODELS", ROOT / ".models"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Engines last: whatever depends on timing is done before they take every core."""
+    items.sort(key=lambda item: item.get_closest_marker("engine") is not None)
 
 
 @pytest.fixture(scope="session")
@@ -141,13 +147,13 @@ def driver(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 @pytest.fixture
-def benchmark(driver: Callable[..., subprocess.Popen[str]]) -> Callable[..., tuple[int, str, str]]:
-    """Run it to its end: (exit status, stdout, stderr)."""
+def benchmark(tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
+    """Run run_benchmark.py to its end, likewise: (exit status, stdout, stderr)."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
-        process = driver(*arguments)
-        out, err = process.communicate(timeout=280)
-        return process.returncode, out, err
+        command = [ROOT / "run_benchmark.py", "--out_json_dir", tmp_path / "results", *arguments]
+        ended = python(*command, cwd=ROOT)
+        return ended.returncode, ended.stdout, ended.stderr
 
     return run
 

@@ -1,4 +1,4 @@
-"""The driver as a user runs it, on real engines: sweeps, resume, interrupts, death of the server, bad input.
+"""The driver on real engines: sweeps, resume, interrupts, death of the server.
 
 Engines and models come from run_tests.sh; without them these tests fail and say what to run.
 """
@@ -19,17 +19,12 @@ from conftest import ROOT, ours
 from real_engines import LLAMACPP, SMOLLM2, VLLM, engines, logs, wait_for, workers
 
 from servebench.analysis import samples
-from servebench.campaign import detached
-from servebench.errors import InputError
-from servebench.log.schema import ServerConfig
-from servebench.servers.ports import first_free_port, first_ports
-from servebench.servers.preflight import check_ports
+from servebench.servers.ports import first_free_port
 
 Benchmark = Callable[..., tuple[int, str, str]]
 Driver = Callable[..., "subprocess.Popen[str]"]
 
-
-engine = pytest.mark.engine
+pytestmark = pytest.mark.engine
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +34,6 @@ def nothing_is_left_behind(tmp_path: Path):  # type: ignore[no-untyped-def]
     assert not ours(tmp_path)
 
 
-@engine
 def test_a_sweep_on_llamacpp(benchmark: Benchmark, results: Path) -> None:
     code, out, err = benchmark(*LLAMACPP, "--num_clients", 1, 3, "--num_requests", 6)
     assert code == 0, err
@@ -54,7 +48,6 @@ def test_a_sweep_on_llamacpp(benchmark: Benchmark, results: Path) -> None:
     assert "2 points measured, 0 failed" in out
 
 
-@engine
 def test_prompts_are_as_long_as_the_server_counts_them(benchmark: Benchmark, results: Path) -> None:
     """Without deviation every prompt has exactly the mean length, by the server's own count."""
     length = ["--prompt_length_var", 0, "--num_clients", 2, "--num_requests", 8]
@@ -62,7 +55,6 @@ def test_prompts_are_as_long_as_the_server_counts_them(benchmark: Benchmark, res
     assert {r.prompt_tokens for r in samples.succeeded(logs(results)[2])} == {24}
 
 
-@engine
 def test_a_sweep_on_vllm(benchmark: Benchmark, results: Path) -> None:
     code, _, err = benchmark(*VLLM, "--num_clients", 1, 4, "--num_requests", 12)
     assert code == 0, err
@@ -77,21 +69,6 @@ def test_a_sweep_on_vllm(benchmark: Benchmark, results: Path) -> None:
     assert measured[1].server_facts.engine.startswith("vllm ")
 
 
-def test_replicas_have_ports_of_their_own() -> None:
-    """Drawn one by one, two of them could be the same before either server listens."""
-    replicas = ServerConfig(backend="vllm", model="m", num_replicas=16)
-    first, *rest = first_ports(replicas, None)
-    assert rest == list(range(first + 1, first + 16))
-    deployment = ServerConfig(backend="fastgen", model="m", num_replicas=16)
-    assert first_ports(deployment, 9000) == [9000]
-
-
-def test_ports_beyond_the_highest_are_refused() -> None:
-    with pytest.raises(InputError, match="--port 65535 and 1 behind it"):
-        check_ports(65535, 2)
-
-
-@engine
 def test_a_running_server_can_be_attached_to(benchmark: Benchmark, driver: Driver, results: Path) -> None:
     port = first_free_port(1)
     served = driver(*LLAMACPP, "--num_clients", 1, "--num_requests", 1000, "--port", port)
@@ -109,7 +86,6 @@ def _healthy(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-@engine
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_keeps_what_was_measured_and_a_rerun_adds_the_rest(
     benchmark: Benchmark, driver: Driver, results: Path, number: signal.Signals
@@ -131,7 +107,6 @@ def test_an_interrupt_keeps_what_was_measured_and_a_rerun_adds_the_rest(
     assert re.search(r"^llamacpp .* 1 +0 +1 +\d+$", out, re.MULTILINE), out  # 1 done, 1 to run
 
 
-@engine
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_run_example_ends_all_of_its_steps(tmp_path: Path, number: signal.Signals) -> None:
     """A signal to the script, not to the group: bash alone would wait for its child."""
@@ -149,7 +124,6 @@ def test_run_example_ends_all_of_its_steps(tmp_path: Path, number: signal.Signal
     assert not ours(tmp_path)
 
 
-@engine
 def test_death_of_vllm_midway_fails_the_point_and_the_sweep_goes_on(driver: Driver, results: Path) -> None:
     process = driver(*VLLM, "--num_clients", 2, 1, "--num_requests", 200)
     wait_for(lambda: bool(workers(results)))
@@ -166,7 +140,6 @@ def test_death_of_vllm_midway_fails_the_point_and_the_sweep_goes_on(driver: Driv
     assert "1 point measured, 1 failed" in out
 
 
-@engine
 def test_death_of_the_engine_ends_the_sweep_when_asked(driver: Driver, results: Path) -> None:
     process = driver(*LLAMACPP, "--num_clients", 2, 1, "--num_requests", 500, "--on_error", "stop")
     wait_for(lambda: bool(workers(results)))
@@ -177,117 +150,8 @@ def test_death_of_the_engine_ends_the_sweep_when_asked(driver: Driver, results: 
     assert [log.status for log in logs(results).values()] == ["failed"]
 
 
-@engine
 def test_an_engine_that_does_not_start_shows_its_last_words(benchmark: Benchmark, results: Path) -> None:
     code, out, _ = benchmark(*LLAMACPP, "--num_clients", 1, 2, "--engine_args", "--no_such_flag")
     assert code == 1
     assert "did not start" in out and "unrecognized arguments: --no_such_flag" in out
     assert {log.status for log in logs(results).values()} == {"failed"}
-
-
-@engine
-def test_a_taken_port_is_refused_before_anything_starts(benchmark: Benchmark, results: Path) -> None:
-    with socket.socket() as holder:
-        holder.bind(("127.0.0.1", 0))
-        holder.listen()
-        code, _, err = benchmark(*LLAMACPP, "--port", holder.getsockname()[1])
-    assert_refused(code, err, "is taken")
-
-
-@engine
-def test_a_prompt_longer_than_the_context_is_refused(benchmark: Benchmark) -> None:
-    words = ["--mean_prompt_length", 9000, "--max_prompt_length", 9000]
-    code, _, err = benchmark("--backend", "llamacpp", "--model", SMOLLM2, *words)
-    assert_refused(code, err, "8192 tokens of the model's context")
-
-
-@pytest.mark.parametrize("words", [["--tp_size", 1, 2], ["--gpus", "0"]])
-def test_what_llamacpp_cannot_do_is_refused(benchmark: Benchmark, tmp_path: Path, words: list[object]) -> None:
-    (tmp_path / "model.gguf").touch()
-    (tmp_path / "tokenizer.json").touch()
-    code, _, err = benchmark("--backend", "llamacpp", "--model", tmp_path / "model.gguf", *words)
-    assert_refused(code, err, "llama.cpp runs on the CPU here")
-
-
-def assert_refused(code: int, err: str, reason: str) -> None:
-    """One line, status 2."""
-    assert code == 2, err
-    assert reason in err and err.count("\n") == 1, err
-
-
-def test_an_unknown_model_directory_is_refused(benchmark: Benchmark) -> None:
-    code, _, err = benchmark(
-        "--backend", "openai", "--openai_api_url", "http://127.0.0.1:1", "--model", "./nowhere"
-    )
-    assert_refused(code, err, "no such directory")
-
-
-def test_a_negative_number_is_refused(benchmark: Benchmark) -> None:
-    code, _, err = benchmark("--backend", "vllm", "--num_clients", "1", "-2")
-    assert_refused(code, err, "'-2' is not a whole number of at least 1")
-
-
-def test_a_missing_engine_is_refused(
-    benchmark: Benchmark, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("SERVEBENCH_ENGINES", str(tmp_path))
-    code, _, err = benchmark("--backend", "vllm")
-    assert_refused(code, err, "./engines/vllm.sh")
-
-
-def test_an_unwritable_results_folder_is_refused(
-    benchmark: Benchmark, tokenizer_dir: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "file").touch()
-    where = ["--backend", "openai", "--openai_api_url", "http://127.0.0.1:1", "--tokenizer", tokenizer_dir]
-    code, _, err = benchmark(*where, "--out_json_dir", tmp_path / "file" / "results")
-    assert_refused(code, err, "cannot be written")
-
-
-def test_nobody_at_the_url_is_refused(benchmark: Benchmark, tokenizer_dir: Path) -> None:
-    where = ["--backend", "openai", "--openai_api_url", "http://127.0.0.1:1/v1", "--tokenizer", tokenizer_dir]
-    code, _, err = benchmark(*where)
-    assert_refused(code, err, "nothing answers at http://127.0.0.1:1")
-
-
-def test_a_dry_run_needs_nothing_and_leaves_nothing(
-    benchmark: Benchmark, results: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("SERVEBENCH_ENGINES", str(tmp_path / "none"))
-    code, out, err = benchmark("--backend", "vllm", "--tp_size", 1, 2, "--dry_run")
-    assert (code, err) == (0, "")
-    assert len(re.findall(r"^vllm ", out, re.MULTILINE)) == 2
-    assert not results.exists()
-
-
-def test_a_dry_run_refuses_what_cannot_be_measured(benchmark: Benchmark, tmp_path: Path) -> None:
-    (tmp_path / "few.jsonl").write_text('{"prompt": "a"}\n')
-    code, _, err = benchmark("--backend", "vllm", "--dataset", tmp_path / "few.jsonl", "--dry_run")
-    assert code == 2 and err.count("\n") == 1
-    assert "has 1 request that can be used, 36 are needed; lower --num_requests" in err
-
-
-def test_a_dry_run_starts_no_detached_server() -> None:
-    with pytest.raises(InputError, match="start starts"):
-        detached.start(["--backend", "vllm", "--dry_run"])
-
-
-def test_a_detached_server_keeps_no_headers_in_its_file() -> None:
-    with pytest.raises(InputError, match="go with requests"):
-        detached.start(["--backend", "vllm", "--extra_headers", "Authorization:secret"])
-
-
-def test_a_key_reaches_no_file_and_no_process_list(
-    benchmark: Benchmark,
-    reference: Callable[..., str],
-    tokenizer_dir: Path,
-    results: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-123")
-    url = reference("--ttft", "0.01", "--gap", "0.001")
-    where = ["--backend", "openai", "--openai_api_url", url, "--tokenizer", tokenizer_dir, "--model", "m"]
-    code, out, err = benchmark(*where, "--num_clients", 1, "--num_requests", 3, "--mean_prompt_length", 8)
-    assert code == 0, err
-    assert "sk-secret-123" not in out + err
-    assert not [p for p in results.rglob("*") if p.is_file() and b"sk-secret-123" in p.read_bytes()]

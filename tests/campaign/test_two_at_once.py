@@ -56,15 +56,15 @@ def test_a_second_benchmark_in_a_folder_is_refused_in_a_line(
 ) -> None:
     """The same point and another one alike: loads beside each other would measure each other."""
     words = attached(reference("--ttft", "0.05", "--gap", "0.02"))
-    first = driver(*words, "--num_clients", 2, "--num_requests", 60)
+    first = driver(*words, "--num_clients", 2, "--num_requests", 40)
     wait_for(lambda: measuring(results))
-    code, _, err = benchmark(*words, "--num_clients", clients, "--num_requests", 60)
+    code, _, err = benchmark(*words, "--num_clients", clients, "--num_requests", 40)
     assert code == 2 and err.count("\n") == 1, err
     assert f"another benchmark (process {first.pid} since" in err and "--out_json_dir" in err
     first.communicate(timeout=60)
     assert first.returncode == 0
-    assert [len(samples.succeeded(log)) for log in logs(results).values()] == [60]
-    code, _, err = benchmark(*words, "--num_clients", clients, "--num_requests", 60)
+    assert [len(samples.succeeded(log)) for log in logs(results).values()] == [40]
+    code, _, err = benchmark(*words, "--num_clients", clients, "--num_requests", 40)
     assert code == 0, err
     assert set(logs(results)) == {2, clients}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 from itertools import combinations
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from conftest import ROOT, make_log, make_result, point
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from warm_python import python
 
 import plot_timeline
 from servebench.figures import curves, labels, page, selection, theme
@@ -25,8 +25,7 @@ SCRIPTS = sorted(path.stem for path in (ROOT / "src").glob("plot_*.py"))
 
 def draw(script: str, log_dir: Path, *options: object) -> tuple[int, list[str], str]:
     """Run a script beside the results: (exit status, files it wrote, stderr)."""
-    command = [sys.executable, ROOT / f"src/{script}.py", "--log_dir", log_dir, *options]
-    ended = subprocess.run(list(map(str, command)), cwd=log_dir.parent, capture_output=True, text=True)
+    ended = python(ROOT / f"src/{script}.py", "--log_dir", log_dir, *options, cwd=log_dir.parent)
     return ended.returncode, ended.stdout.splitlines(), ended.stderr
 
 
@@ -146,8 +145,7 @@ def test_a_log_that_was_cut_off_is_named_and_left_out(logs: Path) -> None:
 
 def test_data_dirs_need_no_log_dir(logs: Path) -> None:
     script, folder = ROOT / "src/plot_pareto.py", logs / "vllm"
-    command = [sys.executable, script, "--data_dirs", folder, "--out_dir", "."]
-    assert subprocess.run(command, cwd=folder, capture_output=True).returncode == 0
+    assert python(script, "--data_dirs", folder, "--out_dir", ".", cwd=folder).returncode == 0
 
 
 def test_points_without_times_between_tokens_are_named(results: Path) -> None:

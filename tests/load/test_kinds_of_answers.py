@@ -14,7 +14,7 @@ from servebench.log.schema import Log, Result
 from servebench.reference import calibrate
 from servebench.reference.answers import CHAT_ANSWERS, RequestRecord
 
-TOKENS, GAP_S, NEAR_S = 20, 0.02, 0.02
+TOKENS, GAP_S, NEAR_S = 10, 0.02, 0.02
 Truth = dict[int, RequestRecord]
 
 

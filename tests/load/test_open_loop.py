@@ -97,7 +97,7 @@ def test_a_point_after_an_overload_begins_at_a_server_that_is_at_rest(
     """The reference server works off what nobody waits for any more: it does 50 a second."""
     url = reference("--ttft", "0.02", "--gap", "0", "--slots", "1")
     where = ["--backend", "openai", "--openai_api_url", url, "--model", "m", "--tokenizer", tokenizer_dir]
-    what = ["--scenario", "D(16,1)", "--arrival", "constant", "--num_requests", 120, "--find_max", "e2e_p90<0.5s"]
+    what = ["--scenario", "D(16,1)", "--arrival", "constant", "--num_requests", 80, "--find_max", "e2e_p90<0.5s"]
     code, out, err = benchmark(*where, *what, "--request_rate", 160, "--warmup", 0)
     assert code == 0, out + err
     logs = [store.load(path) for path in (results / "openai").glob("*.json")]
@@ -120,11 +120,11 @@ def test_replicas_share_the_requests(load: Callable[..., Log]) -> None:
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_a_request_goes_to_a_free_replica_whoever_sends_it(load: Callable[..., Log], workers: int) -> None:
     """12/s at 4 servers of one place and 150 ms: each has a request in 333 ms, so none waits."""
-    what = ["--request_rate", 12, "--arrival", "constant", "--num_requests", 36, *ONE_TOKEN]
+    what = ["--request_rate", 12, "--arrival", "constant", "--num_requests", 24, *ONE_TOKEN]
     log = load("--ttft 0.15 --gap 0 --slots 1", *what, "--num_workers", workers, servers=4)
     done = sorted(samples.succeeded(log), key=lambda r: r.id)
     assert np.median([latency.ttft_from_schedule_s(r) for r in done]) == pytest.approx(0.15, abs=0.02)
-    assert [sum(r.server == s for r in done) for s in range(4)] == pytest.approx([9] * 4, abs=2)
+    assert [sum(r.server == s for r in done) for s in range(4)] == pytest.approx([6] * 4, abs=2)
 
 
 def places_left(log: Log, places: int) -> tuple[int, float]:
@@ -176,13 +176,13 @@ def test_a_server_that_keeps_up_shows_the_offered_rate(load: Callable[..., Log])
 def test_the_offered_rate_is_shown_also_where_an_answer_takes_longer_than_the_window(
     load: Callable[..., Log],
 ) -> None:
-    what = ["--request_rate", 10, "--num_requests", 12, "--seed", 3, "--num_workers", 2, *ONE_TOKEN]
-    log = load("--ttft 3 --gap 0", *what)
-    assert throughput.window_s(log) == pytest.approx(1.2)
-    assert throughput.request_throughput(log) == pytest.approx(10, abs=1 / 1.2)  # one more or less at the edges
+    what = ["--request_rate", 20, "--num_requests", 12, "--seed", 3, "--num_workers", 2, *ONE_TOKEN]
+    log = load("--ttft 1.5 --gap 0", *what)
+    assert throughput.window_s(log) == pytest.approx(0.6)
+    assert throughput.request_throughput(log) == pytest.approx(20, abs=1 / 0.6)  # one more or less at the edges
     measured = np.sort([r.scheduled_ns for r in samples.measured(log)])
     before = np.sort([r.scheduled_ns for r in log.results if r.phase == "warmup"])[-24:]
-    assert before == pytest.approx(np.concatenate([measured - 2.4e9, measured - 1.2e9]), abs=10), (
+    assert before == pytest.approx(np.concatenate([measured - 1.2e9, measured - 0.6e9]), abs=10), (
         "two turns before"
     )
 
@@ -196,8 +196,8 @@ def test_no_warm_up_of_long_answers_is_warned_of(load: Callable[..., Log]) -> No
 
 def test_a_warm_up_request_that_hangs_is_not_waited_for(load: Callable[..., Log]) -> None:
     what = ["--request_rate", 20, "--arrival", "constant", "--num_requests", 11, "--warmup", 20]
-    log = load("--ttft 0.02 --gap 0 --fault stall --fault_every 16", *what, "--request_timeout", 6, *MOST_FAIL)
-    assert log.window_ns and log.window_ns[0] - min(r.sent_ns for r in log.results) < 4e9
+    log = load("--ttft 0.02 --gap 0 --fault stall --fault_every 16", *what, "--request_timeout", 4, *MOST_FAIL)
+    assert log.window_ns and log.window_ns[0] - min(r.sent_ns for r in log.results) < 3e9
 
 
 def test_failures_do_not_hold_the_schedule_up(load: Callable[..., Log]) -> None:
@@ -227,6 +227,7 @@ def test_a_search_stops_an_overloaded_point_early_and_ends_at_the_capacity(
     code, out, err = benchmark(*where, *what, "--num_requests", 300, "--find_max", "e2e_p90<0.5s")
     assert code == 0, out + err
     found = [line for line in out.splitlines() if "meets e2e_p90<0.5s" in line]
+    assert found, out
     assert 80 <= float(found[0].split(": ")[1].split()[0]) <= 125, found
     stopped = [
         log for path in (results / "openai").glob("*.json") if len(samples.measured(log := store.load(path))) < 300

@@ -64,7 +64,9 @@ def log_of(run: RunConfig, server: ServerConfig, fingerprint: str, latencies_s: 
 
 @pytest.mark.parametrize("most", [3.3, 37.0, 940.0])
 def test_the_highest_rate_is_found_within_five_percent_in_few_points(searched, most: float) -> None:  # type: ignore[no-untyped-def]
-    points, found = searched(capacity(most), "--request_rate", "10", "--find_max", "e2e_p90<1s")
+    points, found = searched(
+        capacity(most), "--request_rate", "10", "--find_max", "e2e_p90<1s", "--num_requests", "100"
+    )
     best = float(found.split(": ")[1].split()[0])
     assert 0.95 * most <= best <= most
     assert len({p.run.load.size for p in points}) <= 14  # a grid of 5 % from 1/s to 1000/s has 142

@@ -12,6 +12,7 @@ import conftest
 import msgspec
 import pytest
 from conftest import ROOT, make_log
+from warm_python import python
 
 from servebench.campaign import loop
 from servebench.log import identity, schema, store
@@ -74,8 +75,8 @@ def test_the_figure_of_replicas_is_drawn_from_clients_per_replica(
         assert code == 0, out + err
     logs = [store.load(path) for path in sorted((results / "openai").glob("*.json"))]
     assert [(log.server.num_replicas, log.run.load.num_clients) for log in logs] == [(1, 3), (2, 6)]
-    script = [sys.executable, ROOT / "src/plot_repl_scale.py", "--log_dir", results, "--out_dir", results]
-    drawn = subprocess.run([*script, "--clients_per_replica", "3"], capture_output=True, text=True)
+    script = [ROOT / "src/plot_repl_scale.py", "--log_dir", results, "--out_dir", results]
+    drawn = python(*script, "--clients_per_replica", 3)
     assert drawn.returncode == 0 and len(list(results.glob("*clients_per_replica3*.png"))) == 1, drawn.stderr
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from conftest import make_result
+from warm_python import python
 
 from servebench.load.fleet import Outcome
 from servebench.log.schema import Quality
@@ -29,12 +28,11 @@ def test_errors_are_measured_minus_true() -> None:
 
 
 def test_calibrate_as_a_user_types_it(tmp_path: Path) -> None:
-    words = ["--num_clients", "2", "8", "--num_requests", "10", "--out_json_dir", str(tmp_path / "results")]
-    command = [sys.executable, "-m", "servebench", "calibrate", *words]
-    ended = subprocess.run(command, capture_output=True, text=True)
+    words = ["--num_clients", "4", "8", "--num_requests", "8", "--out_json_dir", str(tmp_path / "results")]
+    ended = python("-m", "servebench", "calibrate", *words)
     assert ended.returncode == 0, ended.stderr
     rows = json.loads((tmp_path / "results/calibration/calibration.json").read_text())
-    assert [row["num_clients"] for row in rows] == [2, 8]
+    assert [row["num_clients"] for row in rows] == [4, 8]
     assert all(row["failed"] == 0 and row["measured"]["ttft_mean_s"] >= 0.05 for row in rows)
     assert "us CPU/event" in ended.stdout
     assert (tmp_path / "results/calibration/calibration.png").stat().st_size > 10_000

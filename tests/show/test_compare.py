@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 from conftest import make_log, make_result
+from warm_python import python
 
 from servebench.analysis import stats
 from servebench.errors import InputError
@@ -143,8 +142,8 @@ def test_vllm_is_compared_with_fastgen_on_the_command_line(tmp_path: Path) -> No
     for backend, api in (("vllm", "completions"), ("fastgen", "mii")):
         for log in runs([1.0, 1.01, 0.99], backend=backend, api=api):
             store.save(log, tmp_path / backend / schema.log_name(log.server, log.run))
-    command = [sys.executable, "-m", "servebench", "compare", str(tmp_path / "vllm"), str(tmp_path / "fastgen")]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = ["-m", "servebench", "compare", str(tmp_path / "vllm"), str(tmp_path / "fastgen")]
+    done = python(*command)
     assert done.returncode == 0 and "note: api: completions in A, mii in B" in done.stdout, done.stderr
 
 
@@ -159,7 +158,6 @@ def test_filters_choose_among_settings_of_one_folder(tmp_path: Path) -> None:
     for name, latency, engine_args in (("plain", 1.0, ()), ("eager", 1.5, ("--enforce-eager",))):
         store.save(run(latency, engine_args=engine_args), tmp_path / f"{name}-clients1.json")
     command = [
-        sys.executable,
         "-m",
         "servebench",
         "compare",
@@ -170,11 +168,11 @@ def test_filters_choose_among_settings_of_one_folder(tmp_path: Path) -> None:
     ]
     words = ["--filter", "num_clients=1", "--filter_a", "engine_args=[]"]
     words += ["--filter_b", 'engine_args=["--enforce-eager"]']
-    done = subprocess.run([*command, *words], capture_output=True, text=True)
+    done = python(*command, *words)
     assert done.returncode == 0 and " 1.500 " in done.stdout, done.stderr
-    done = subprocess.run([*command, "--filter", "engine=none"], capture_output=True, text=True)
+    done = python(*command, "--filter", "engine=none")
     assert done.returncode == 2 and "correct --filter" in done.stderr
-    done = subprocess.run([*command, "--filter", "engine_args=--x"], capture_output=True, text=True)
+    done = python(*command, "--filter", "engine_args=--x")
     assert done.returncode == 2 and "lists and objects are JSON" in done.stderr
 
 
@@ -187,12 +185,12 @@ def test_a_point_that_failed_fails_a_limit_and_one_of_a_single_folder_is_named(t
             store.save(log, tmp_path / side / schema.log_name(log.server, log.run))
     log = run(1.0, num_clients=4)
     store.save(log, tmp_path / "a" / schema.log_name(log.server, log.run))
-    command = [sys.executable, "-m", "servebench", "compare", str(tmp_path / "a"), str(tmp_path / "b")]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = ["-m", "servebench", "compare", str(tmp_path / "a"), str(tmp_path / "b")]
+    done = python(*command)
     assert (
         done.returncode == 0 and "clients2 failed in B" in done.stdout and "clients4 is in A alone" in done.stdout
     )
-    done = subprocess.run([*command, "--fail_if", "failed_share > 1"], capture_output=True, text=True)
+    done = python(*command, "--fail_if", "failed_share > 1")
     assert done.returncode == 1 and "\nfailed: " in done.stdout and "clients2 failed in B" in done.stdout
 
 
@@ -253,8 +251,8 @@ def folders(tmp_path: Path) -> list[str]:
     ],
 )
 def test_the_exit_status_is_usable_in_ci(folders: list[str], limits: list[str], status: int, words: str) -> None:
-    command = [sys.executable, "-m", "servebench", "compare", *folders, "--fail_if", *limits]
-    done = subprocess.run(command if limits else command[:-1], capture_output=True, text=True)
+    command = ["-m", "servebench", "compare", *folders, "--fail_if", *limits]
+    done = python(*(command if limits else command[:-1]))
     assert done.returncode == status, done.stdout + done.stderr
     assert words in done.stdout + done.stderr
 
@@ -283,16 +281,16 @@ def test_noise_does_not_fail_and_what_is_not_known_does(
 
 
 def test_a_metric_that_does_not_exist_is_one_line(folders: list[str]) -> None:
-    command = [sys.executable, "-m", "servebench", "compare", *folders, "--metric", "ttft"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = ["-m", "servebench", "compare", *folders, "--metric", "ttft"]
+    done = python(*command)
     assert done.returncode == 2 and "there are" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_an_empty_folder_is_one_line(folders: list[str], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for other, reason in (("empty", "no measured points"), ("none", "is not a folder")):
-        command = [sys.executable, "-m", "servebench", "compare", folders[0], str(tmp_path / other)]
-        done = subprocess.run(command, capture_output=True, text=True)
+        command = ["-m", "servebench", "compare", folders[0], str(tmp_path / other)]
+        done = python(*command)
         assert done.returncode == 2 and reason in done.stderr and done.stderr.count("\n") == 1
 
 
@@ -303,10 +301,10 @@ def test_two_backends_are_measured_in_turn_with_the_same_prompts(
     load += ["--num_clients", "2", "--num_requests", "6", "--max_new_tokens_var", "0"]
     sides = [
         f"--openai_api_url {reference('--ttft', ttft, '--gap', '0.001')} --out_json_dir {tmp_path / name}"
-        for name, ttft in (("a", "0.02"), ("b", "0.06"))
+        for name, ttft in (("a", "0.05"), ("b", "0.15"))
     ]
-    command = [sys.executable, "-m", "servebench", "paired", *sides, "--runs", "2", *load]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = ["-m", "servebench", "paired", *sides, "--runs", "2", *load]
+    done = python(*command)
     assert done.returncode == 0, done.stdout + done.stderr
     (row,) = [line for line in done.stdout.splitlines() if " ttft_mean_s " in line]
     assert "2 pairs" in row and "takes 6 pairs" in row, row
@@ -317,6 +315,6 @@ def test_two_backends_are_measured_in_turn_with_the_same_prompts(
 
 
 def test_two_that_would_write_to_one_folder_are_refused() -> None:
-    command = [sys.executable, "-m", "servebench", "paired", "--backend vllm", "--backend vllm --tp_size 2"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = ["-m", "servebench", "paired", "--backend vllm", "--backend vllm --tp_size 2"]
+    done = python(*command)
     assert done.returncode == 2 and "another --out_json_dir" in done.stderr and done.stderr.count("\n") == 1

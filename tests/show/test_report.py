@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
@@ -16,7 +14,9 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
+from warm_python import python
 
+from servebench.cli import commandline
 from servebench.log import schema, store
 from servebench.log.schema import Log
 from servebench.show import spreadsheet
@@ -51,8 +51,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     save(msgspec.structs.replace(log, server_facts=facts), results)
     output = results.parent / "page.html"
-    command = [sys.executable, "-m", "servebench", "report", results, "-o", output]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    done = python("-m", "servebench", "report", results, "-o", output)
     assert done.returncode == 0 and done.stdout == f"{output}: 3 points\n", done.stderr
     return output
 
@@ -216,12 +215,16 @@ def test_folders_of_the_same_settings_are_not_runs_of_one_point(results: Path) -
     assert [runs[0].row["backend"] for runs in points] == ["after", "before"]
 
 
-def test_a_folder_without_logs_is_one_line(tmp_path: Path) -> None:
+def test_a_folder_without_logs_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(report, "SCRIPTS", tmp_path)  # has none, which would be started before the logs are read
     for folder, said in ((tmp_path, "no logs in"), (tmp_path / "x", "is not a folder")):
-        done = subprocess.run(
-            [sys.executable, "-m", "servebench", "report", folder], capture_output=True, text=True
-        )
-        assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
+        monkeypatch.setattr("sys.argv", ["servebench report", str(folder)])
+        with pytest.raises(SystemExit) as ended:
+            commandline.run(report.main)
+        err = capsys.readouterr().err
+        assert ended.value.code == 2 and said in err and err.count("\n") == 1
 
 
 def test_what_searches_found_stands_on_the_page(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from conftest import make_log, make_result
+from warm_python import python
 
 from servebench.log import schema, store
 
 
 def write(folder: Path, *options: str) -> tuple[int, str, list[dict[str, str]]]:
-    command = [sys.executable, "-m", "servebench", "spreadsheet", str(folder), *options]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = python("-m", "servebench", "spreadsheet", folder, *options)
     with (folder / "summary.csv").open() as file:
         return done.returncode, done.stdout + done.stderr, list(csv.DictReader(file))
 

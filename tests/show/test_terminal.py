@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 from conftest import make_log, make_result
+from warm_python import python
 
 from servebench.analysis import sla
 from servebench.log import schema, store
@@ -197,11 +198,11 @@ def test_the_table_of_a_folder_is_shown_again(tmp_path: Path) -> None:
     for clients in (16, 8):
         log = point(num_clients=clients)
         store.save(log, tmp_path / "vllm" / schema.log_name(log.server, log.run))
-    command = [sys.executable, "-m", "servebench", "summary", str(tmp_path), "--sla", "fastgen-2", "ttft=1"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = ["-m", "servebench", "summary", tmp_path, "--sla", "fastgen-2", "ttft=1"]
+    done = python(*command)
     assert done.returncode == 0, done.stderr
     assert [cells(done.stdout, row)[0] for row in (0, 1)] == ["8", "16"]
-    refused = subprocess.run([*command[:-1], "nonsense"], capture_output=True, text=True)
+    refused = python(*command[:-1], "nonsense")
     assert refused.returncode == 2 and "is no SLA" in refused.stderr and refused.stderr.count("\n") == 1
 
 

