@@ -36,7 +36,7 @@ from servebench.analysis import latency
 from servebench.load.fleet import Outcome, run_load
 from servebench.load.sharding import Target
 from servebench.log.config import Rate, RunConfig
-from servebench.log.schema import Result
+from servebench.log.result import Result
 from servebench.reference.calibrate import completion_body, reference_server
 from servebench.workload import Request, Workload
 from servebench.workload.arrivals import draw_schedule

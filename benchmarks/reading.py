@@ -30,8 +30,9 @@ from tokenizers import Tokenizer
 
 from servebench.analysis import deadlines
 from servebench.log import schema, store
-from servebench.log.config import Clients, Synthetic
-from servebench.log.schema import Log, Result, RunConfig, ServerConfig, ServerFacts
+from servebench.log.config import Clients, RunConfig, ServerConfig, Synthetic
+from servebench.log.result import Result
+from servebench.log.schema import Log, ServerFacts
 from servebench.workload.texts import exact_texts
 
 ROOT = Path(__file__).parents[1]

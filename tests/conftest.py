@@ -22,8 +22,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from warm_python import python
 
 from servebench.log import schema, store
-from servebench.log.config import run_of
-from servebench.log.schema import Log, Quality, Result, RunConfig, ServerConfig, ServerFacts
+from servebench.log.config import RunConfig, ServerConfig, run_of
+from servebench.log.result import Result
+from servebench.log.schema import Log, Quality, ServerFacts
 
 ROOT = Path(__file__).parents[1]
 ENGINES = Path(os.environ.get("SERVEBENCH_ENGINES", ROOT / ".engines"))

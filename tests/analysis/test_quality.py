@@ -7,7 +7,8 @@ import pytest
 from conftest import make_result
 
 from servebench.analysis.quality import Evidence, judge
-from servebench.log.schema import Quality, Result
+from servebench.log.result import Result
+from servebench.log.schema import Quality
 
 
 def evidence(**changes: object) -> Evidence:

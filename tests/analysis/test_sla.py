@@ -8,7 +8,8 @@ from conftest import make_log, make_result
 
 from servebench.analysis import deadlines, sla, throughput
 from servebench.errors import InputError
-from servebench.log.schema import Log, Result
+from servebench.log.result import Result
+from servebench.log.schema import Log
 
 # Sent at 10 s; tokens at 0.5, 0.6, 0.8 s after it.
 ONE = make_result(0, 10.0, [0.5, 0.6, 0.8])

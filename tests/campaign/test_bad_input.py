@@ -13,7 +13,7 @@ from real_engines import LLAMACPP, SMOLLM2
 
 from servebench.campaign import detached
 from servebench.errors import InputError
-from servebench.log.schema import ServerConfig
+from servebench.log.config import ServerConfig
 from servebench.servers.ports import first_ports
 from servebench.servers.preflight import check_ports
 

@@ -10,7 +10,8 @@ import pytest
 
 from servebench.analysis import latency, samples
 from servebench.log import store
-from servebench.log.schema import Log, Result
+from servebench.log.result import Result
+from servebench.log.schema import Log
 from servebench.reference import calibrate
 from servebench.reference.answers import CHAT_ANSWERS, RequestRecord
 

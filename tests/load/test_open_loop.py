@@ -16,7 +16,8 @@ from servebench.analysis import latency, samples, throughput
 from servebench.analysis.quality import growing, outstanding
 from servebench.log import schema, store
 from servebench.log.config import Trace
-from servebench.log.schema import Log, Result
+from servebench.log.result import Result
+from servebench.log.schema import Log
 from servebench.show import advice, terminal
 
 Benchmark = Callable[..., tuple[int, str, str]]

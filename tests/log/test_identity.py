@@ -11,8 +11,7 @@ import pytest
 from conftest import run_config
 
 from servebench.log import identity
-from servebench.log.config import fields_of
-from servebench.log.schema import RunConfig, ServerConfig
+from servebench.log.config import RunConfig, ServerConfig, fields_of
 
 SERVER = ServerConfig(backend="vllm", model="org/m")
 RUN = run_config(num_clients=8)

@@ -15,8 +15,8 @@ from conftest import make_log, make_result, run_config
 from servebench.analysis import deadlines, latency, throughput
 from servebench.errors import InputError, LogError
 from servebench.log import identity, original, schema, store
-from servebench.log.config import Synthetic
-from servebench.log.schema import Log, ServerConfig
+from servebench.log.config import ServerConfig, Synthetic
+from servebench.log.schema import Log
 from servebench.show import matching
 
 DATA = Path(__file__).parents[1] / "data/logs"

@@ -14,7 +14,8 @@ from servebench.analysis.stats import wilson_interval
 from servebench.campaign import loop
 from servebench.errors import InputError
 from servebench.log import store
-from servebench.log.schema import Log, RunConfig, ServerConfig
+from servebench.log.config import RunConfig, ServerConfig
+from servebench.log.schema import Log
 from servebench.plan import arguments, sweep
 from servebench.plan.strategies import History, Verdict
 from servebench.show import plan as show_plan

@@ -14,8 +14,8 @@ from warm_python import python
 from servebench.analysis import stats
 from servebench.errors import InputError
 from servebench.log import schema, store
-from servebench.log.config import all_fields
-from servebench.log.schema import Log, RunConfig
+from servebench.log.config import RunConfig, all_fields
+from servebench.log.schema import Log
 from servebench.show import compare, matching
 from servebench.show.compare import Comparison
 

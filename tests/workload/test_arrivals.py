@@ -9,7 +9,7 @@ import pytest
 from conftest import run_config
 
 from servebench.load.sharding import Target, Workers, deal
-from servebench.log.schema import RunConfig
+from servebench.log.config import RunConfig
 from servebench.workload import Request, Workload
 from servebench.workload.arrivals import draw_schedule, trace_schedule
 

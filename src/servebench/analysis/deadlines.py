@@ -12,7 +12,8 @@ import numpy as np
 
 from servebench.analysis import latency, samples, throughput
 from servebench.analysis.cache import once_a_log
-from servebench.log.schema import Log, Result
+from servebench.log.result import Result
+from servebench.log.schema import Log
 
 EMA_SPAN = 16
 GENERATION_RATES = (1, 2, 3, 4, 6, 8)  # tokens/s, FastGen's generation SLAs

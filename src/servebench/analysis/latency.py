@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from servebench.log.schema import Result
+from servebench.log.result import Result
 
 
 def ttft_s(r: Result) -> float | None:

@@ -16,7 +16,8 @@ import msgspec
 import numpy as np
 
 from servebench.analysis import latency, stats, throughput
-from servebench.log.schema import Quality, Result
+from servebench.log.result import Result
+from servebench.log.schema import Quality
 
 CLOCK_STEP_S = 100e-6  # a change of the wall clock that voids a point
 UNSTAMPED_SHARE = 0.01

@@ -12,7 +12,8 @@ import numpy as np
 
 from servebench.analysis import stats
 from servebench.analysis.latency import e2e_s
-from servebench.log.schema import Log, Result
+from servebench.log.result import Result
+from servebench.log.schema import Log
 
 OfRequest = Callable[[Result], float | None] | Callable[[Result], np.ndarray]
 

@@ -29,7 +29,8 @@ from servebench.analysis.metrics import Values
 from servebench.analysis.stats import Z95, wilson_interval
 from servebench.analysis.trust import doubt
 from servebench.errors import InputError
-from servebench.log.schema import Log, Result
+from servebench.log.result import Result
+from servebench.log.schema import Log
 
 # Limits of MLPerf Inference on (TTFT, TPOT), s.
 MLPERF = {

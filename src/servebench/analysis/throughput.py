@@ -16,7 +16,8 @@ from servebench.analysis.model_size import parameters
 from servebench.analysis.samples import each, mean_e2e_s, succeeded
 from servebench.log import original
 from servebench.log.config import Clients, Dataset
-from servebench.log.schema import Log, Result
+from servebench.log.result import Result
+from servebench.log.schema import Log
 
 
 @once_a_log

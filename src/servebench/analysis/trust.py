@@ -16,7 +16,8 @@ import numpy as np
 from servebench.analysis import metrics, samples, stats
 from servebench.analysis.cache import once_a_log
 from servebench.log.config import Dataset
-from servebench.log.schema import Log, Result
+from servebench.log.result import Result
+from servebench.log.schema import Log
 
 FASTEST_S = 1e-4  # a token: no server generates faster for one request
 MIN_TOKENS = 4  # of an answer that tells whether its tokens came one by one

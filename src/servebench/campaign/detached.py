@@ -23,7 +23,7 @@ from tabulate import tabulate
 from servebench.cli import commandline, keys
 from servebench.cli.signals import ends_on_signals
 from servebench.errors import InputError
-from servebench.log.schema import ServerConfig
+from servebench.log.config import ServerConfig
 from servebench.log.store import open_lock, write_whole
 from servebench.plan import arguments
 from servebench.plan.preflight import check_model

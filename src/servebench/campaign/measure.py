@@ -17,8 +17,9 @@ from servebench import __version__
 from servebench.analysis import latency
 from servebench.errors import InputError, ServerFailed
 from servebench.load.fleet import default_workers, run_load
-from servebench.log.config import Clients
-from servebench.log.schema import Log, Quality, Result, RunConfig, ServerFacts
+from servebench.log.config import Clients, RunConfig
+from servebench.log.result import Result
+from servebench.log.schema import Log, Quality, ServerFacts
 from servebench.plan.preflight import asks_hub, check_lengths
 from servebench.plan.settings import Settings
 from servebench.plan.sweep import Point

@@ -14,7 +14,7 @@ from servebench.load.protocol import Job, Task
 from servebench.load.read_loop import Poller
 from servebench.load.route import Route
 from servebench.load.wire import Connection, Segment, open_connection
-from servebench.log.schema import Phase
+from servebench.log.result import Phase
 
 PAUSE_NS = 100_000_000  # after a failure, so that a dead server does not eat all requests in an instant
 NEXT_ADDRESS_S = 3.0  # for a connect, while there are other addresses to try

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from servebench.load.client import Client, State
 from servebench.load.exchange import Exchange
 from servebench.load.protocol import MEASURE, PHASE, WARM_UP, WARMED, Job, Task
-from servebench.log.schema import Phase
+from servebench.log.result import Phase
 
 CONNECTS_AT_ONCE = 32
 STARTS_AT_ONCE = 16  # requests sent in one pass of the loop, or an eighth of its reads: tokens come first

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from servebench.load import answers
 from servebench.load.http import Answer
 from servebench.load.protocol import STREAMED, Form, Job
-from servebench.log.schema import Phase, Result
+from servebench.log.result import Phase, Result
 
 if TYPE_CHECKING:
     from servebench.load.http2 import Http2Answer

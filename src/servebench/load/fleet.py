@@ -24,7 +24,8 @@ from servebench.load import protocol
 from servebench.load.protocol import Report, Task
 from servebench.load.sharding import Target, Workers, deal, roomy_workers
 from servebench.log.config import Clients, Load, Rate, RunConfig, Trace
-from servebench.log.schema import Quality, Result
+from servebench.log.result import Result
+from servebench.log.schema import Quality
 from servebench.log.store import read_parts
 from servebench.workload import Schedule, Workload
 from servebench.workload.arrivals import GAP_FILLER

@@ -28,7 +28,7 @@ from servebench.load.http import Answer
 from servebench.load.ledger import Ledger
 from servebench.load.protocol import Arrivals, Job, Pace, Task
 from servebench.load.read_loop import Poller
-from servebench.log.schema import Phase
+from servebench.log.result import Phase
 
 OTHER_FILES = 64  # open files that are no connections
 PR_SET_TIMERSLACK = 29

@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from servebench.log.schema import Phase
+from servebench.log.result import Phase
 
 # How an answer comes: streamed, as one object, as Azure ML's score, or as gRPC messages of DeepSpeed-MII (streamed
 # or as one).

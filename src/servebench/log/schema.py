@@ -18,19 +18,8 @@ from typing import Any, Literal
 import msgspec
 
 from servebench.log.config import RunConfig, ServerConfig, load_label
-from servebench.log.result import Phase, Result
+from servebench.log.result import Result
 
-__all__ = [
-    "Log",
-    "Phase",
-    "Quality",
-    "Result",
-    "RunConfig",
-    "ServerConfig",
-    "ServerFacts",
-    "log_name",
-    "model_label",
-]
 LOG_VERSION = 2
 MOST_SIGNS = 80  # of a name that is part of a file name, of which a file system takes 255
 

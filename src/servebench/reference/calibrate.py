@@ -30,8 +30,9 @@ from servebench.cli.signals import ends_on_signals
 from servebench.figures import theme
 from servebench.load.fleet import Outcome, default_workers, run_load
 from servebench.load.sharding import Target
-from servebench.log.config import Clients, Synthetic
-from servebench.log.schema import Quality, Result, RunConfig
+from servebench.log.config import Clients, RunConfig, Synthetic
+from servebench.log.result import Result
+from servebench.log.schema import Quality
 from servebench.plan import defaults
 from servebench.reference.answers import RequestRecord
 from servebench.workload import Request, Workload

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 from servebench import __version__
 from servebench.cli.keys import taken
 from servebench.load.http import merge_headers
-from servebench.log.schema import ServerConfig
+from servebench.log.config import ServerConfig
 from servebench.servers.backends import BACKENDS
 
 

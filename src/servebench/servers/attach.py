@@ -17,7 +17,8 @@ import msgspec
 from servebench.cli.keys import hide_in_url
 from servebench.errors import InputError, ServerFailed
 from servebench.load.chunks import UNREADABLE, tolerant_json
-from servebench.log.schema import RunConfig, ServerConfig, model_label
+from servebench.log.config import RunConfig, ServerConfig
+from servebench.log.schema import model_label
 from servebench.log.urls import beside, endpoint, models_url
 from servebench.servers.access import Access, with_extra_body
 from servebench.servers.backends import BACKENDS

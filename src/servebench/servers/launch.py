@@ -21,7 +21,8 @@ import psutil
 from tqdm import tqdm
 
 from servebench.cli.keys import hide_in_file, hide_in_words
-from servebench.log.schema import RunConfig, ServerConfig, log_name
+from servebench.log.config import RunConfig, ServerConfig
+from servebench.log.schema import log_name
 from servebench.servers.access import Access
 from servebench.servers.backends import BACKENDS
 from servebench.servers.backends.contract import Launch, environment

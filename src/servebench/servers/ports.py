@@ -6,7 +6,7 @@ import random
 import socket
 
 from servebench.errors import ServerFailed
-from servebench.log.schema import ServerConfig
+from servebench.log.config import ServerConfig
 from servebench.servers.backends import BACKENDS
 
 PORTS = range(10_000, 30_000)  # below those that the kernel gives to connections

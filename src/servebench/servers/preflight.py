@@ -6,7 +6,7 @@ import os
 
 from servebench.cli.keys import hide_in_words
 from servebench.errors import InputError
-from servebench.log.schema import ServerConfig
+from servebench.log.config import ServerConfig
 from servebench.servers.access import Access
 from servebench.servers.backends import BACKENDS
 from servebench.servers.backends.contract import Launch

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from tokenizers import Tokenizer
 
-from servebench.log.schema import RunConfig
+from servebench.log.config import RunConfig
 from servebench.servers.http_call import notify, try_call
 from servebench.servers.server import Server
 from servebench.workload import Request

@@ -16,7 +16,8 @@ from typing import Any
 
 from servebench.cli.keys import hide_in_url, secrets_of
 from servebench.load.sharding import Target
-from servebench.log.schema import RunConfig, ServerConfig, ServerFacts
+from servebench.log.config import RunConfig, ServerConfig
+from servebench.log.schema import ServerFacts
 from servebench.log.urls import beside, endpoint
 from servebench.servers.access import Access, headers_of, with_extra_body
 from servebench.servers.attach import check_reachable, served_model, wait_while_loading

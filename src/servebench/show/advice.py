@@ -11,7 +11,8 @@ import msgspec
 from servebench.analysis import latency, samples, stationarity, stats, throughput, trust
 from servebench.log import identity
 from servebench.log.config import Clients
-from servebench.log.schema import Log, Result
+from servebench.log.result import Result
+from servebench.log.schema import Log
 
 LATE_TOKENS_SHARE = 0.02
 LONGER = 1.1  # than asked for; less may be the tokenizer's doing

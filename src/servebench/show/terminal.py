@@ -21,7 +21,8 @@ from servebench.analysis.sla import Sla, parse
 from servebench.cli import commandline
 from servebench.errors import InputError
 from servebench.log import identity, schema, store
-from servebench.log.schema import Log, Quality, RunConfig
+from servebench.log.config import RunConfig
+from servebench.log.schema import Log, Quality
 from servebench.show import advice
 
 Runs = list[Log]  # of one point

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from servebench.log.schema import RunConfig, ServerConfig
+from servebench.log.config import RunConfig, ServerConfig
 from servebench.servers.backends import openai
 from servebench.servers.backends.contract import Backend
 

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from servebench.errors import InputError
-from servebench.log.schema import RunConfig, ServerConfig
+from servebench.log.config import RunConfig, ServerConfig
 
 DEFAULT_BATCH = 768  # of --max_ragged_batch_size; MII's own default
 REPOSITORY = Path(__file__).parents[4]

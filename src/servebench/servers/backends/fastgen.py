@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from servebench.load import mii
-from servebench.log.schema import RunConfig, ServerConfig, model_label
+from servebench.log.config import RunConfig, ServerConfig
+from servebench.log.schema import model_label
 from servebench.servers.backends.contract import REPOSITORY, Backend, Launch, check_gpus
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from servebench.errors import InputError
-from servebench.log.schema import RunConfig, ServerConfig, model_label
+from servebench.log.config import RunConfig, ServerConfig
+from servebench.log.schema import model_label
 from servebench.servers.backends import openai
 from servebench.servers.backends.contract import REPOSITORY, Backend, Launch
 from servebench.workload.model_files import expanded

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from servebench.log.schema import RunConfig
+from servebench.log.config import RunConfig
 from servebench.servers.backends.contract import Backend
 
 VLLM_COUNTERS = ("vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total")

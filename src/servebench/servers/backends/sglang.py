@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from servebench.log.schema import ServerConfig, model_label
+from servebench.log.config import ServerConfig
+from servebench.log.schema import model_label
 from servebench.servers.backends.contract import Backend, Launch, batch_args, gpu_env
 from servebench.servers.backends.openai import body_counting_every_event
 

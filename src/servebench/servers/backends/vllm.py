@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from servebench.cli.keys import taken
-from servebench.log.schema import ServerConfig, model_label
+from servebench.log.config import ServerConfig
+from servebench.log.schema import model_label
 from servebench.servers.backends.contract import Backend, Launch, batch_args, gpu_env
 from servebench.servers.backends.openai import VLLM_COUNTERS, body_counting_every_event
 
