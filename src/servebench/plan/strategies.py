@@ -2,10 +2,10 @@
 
 A strategy is a pure function of its history: it starts nothing, reads no file, and asks for ordinary runs.
 
-    Grid      every point, --runs times: all points once before any again
-    UntilCi   likewise, until each point is known to within --target_ci
-    FindMax   the highest load that meets the limits of --find_max
-    FindPeak  the load with the highest effective throughput
+    Grid        every point, --runs times: all points once before any again
+    UntilCi     likewise, until each point is known to within --target_ci
+    MaxSearch   the highest load that meets the limits of --find_max
+    PeakSearch  the load with the highest effective throughput (--find_peak)
 Both searches double the load until it is too much, and then halve the gap.
 """
 
@@ -106,7 +106,7 @@ class UntilCi(Grid):
         return why_stop(history.earlier(run), self.target.target_ci, self.target.min_runs, self.target.max_runs)
 
 
-Asking = Generator[RunConfig, Log, None]  # yields a run, is sent its log
+Questions = Generator[RunConfig, Log, None]  # yields a run, is sent its log
 Known = list[tuple[RunConfig, Log]]
 
 
@@ -119,24 +119,22 @@ class Search(Grid):
     reads_requests: ClassVar[bool] = True
 
     def next(self, history: History) -> RunConfig | None:
-        wanted = (self._followed(first, history)[1] for first in self.runs)
+        wanted = (self._replayed(first, history)[1] for first in self.runs)
         return next((run for run in wanted if run), None)
 
     def verdicts(self, server: ServerConfig, history: History) -> list[Verdict]:
-        followed = (self._followed(first, history)[0] for first in self.runs)
-        return [self._verdict(server, known) for known in followed if known]
+        replayed = (self._replayed(first, history)[0] for first in self.runs)
+        return [self._verdict(server, known) for known in replayed if known]
 
-    def _followed(
-        self, first: RunConfig, history: History
-    ) -> tuple[list[tuple[RunConfig, Log]], RunConfig | None]:
+    def _replayed(self, first: RunConfig, history: History) -> tuple[Known, RunConfig | None]:
         """(what the search asked for and got, the next run that it needs; None at its end)."""
         known: Known = []
-        asking = self._ask(first)
+        questions = self._ask(first)
         try:
-            run = next(asking)
+            run = next(questions)
             while log := history.of(run):
                 known.append((run, log))
-                run = asking.send(log)
+                run = questions.send(log)
             return known, run
         except StopIteration:
             return known, None
@@ -155,7 +153,7 @@ class Search(Grid):
     def _at(self, first: RunConfig, load: float, repetition: int = 0) -> RunConfig:
         asked: Load = Clients(num_clients=round(load))
         if isinstance(first.load, Rate):
-            asked = replace(first.load, request_rate=load, stop_when_overloaded=True)
+            asked = replace(first.load, request_rate=load)
         return replace(self.sized(first, asked), repetition=repetition)
 
     def _highest_load(self) -> float:
@@ -166,7 +164,7 @@ class Search(Grid):
 
     # To be said by each.
 
-    def _ask(self, first: RunConfig) -> Asking:
+    def _ask(self, first: RunConfig) -> Questions:
         raise NotImplementedError
 
     def _name(self) -> str:
@@ -199,13 +197,13 @@ def rounded(load: float, open_loop: bool) -> float:
 
 
 @dataclass(frozen=True)
-class FindMax(Search):
+class MaxSearch(Search):
     """Ends where a load says nothing: above it nothing can be known, below it lies what is."""
 
     limits: tuple[sla.Limit, ...]
     text: str  # the limits as they were given
 
-    def _ask(self, first: RunConfig) -> Asking:
+    def _ask(self, first: RunConfig) -> Questions:
         low: float | None = None
         high: float | None = None
         load: float | None = float(min(self.loads))
@@ -249,12 +247,12 @@ def _finite(value: float | None) -> float | None:
 
 
 @dataclass(frozen=True)
-class FindPeak(Search):
+class PeakSearch(Search):
     """Requests/s that meet FastGen's SLAs, generation at `rate` tokens/s."""
 
     rate: float
 
-    def _ask(self, first: RunConfig) -> Asking:
+    def _ask(self, first: RunConfig) -> Questions:
         values: dict[float, float | None] = {}
         load = float(min(self.loads))
         while load not in values:

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,7 @@ from servebench.log.urls import beside
 from servebench.plan import defaults
 from servebench.plan.options import ClientsPerReplica, FindMax, FindPeak, TargetCi
 from servebench.plan.settings import Settings
-from servebench.plan.strategies import FindMax as MaxSearch
-from servebench.plan.strategies import FindPeak as PeakSearch
-from servebench.plan.strategies import Grid, UntilCi, Verdict
+from servebench.plan.strategies import Grid, MaxSearch, PeakSearch, UntilCi, Verdict
 from servebench.servers.access import Access, headers_of
 from servebench.servers.backends import BACKENDS
 from servebench.servers.http_call import call
@@ -137,19 +136,27 @@ def _version_at(url: str, headers: Mapping[str, str]) -> str:
 def _strategy(settings: Settings, server: ServerConfig) -> Grid:
     asked, loads = settings.strategy, list(_loads(settings, server))
     if isinstance(asked, FindMax | FindPeak):
-        sizes, lowest = [load.size for load in loads], min(loads, key=lambda load: load.size)
-        runs = [sized(settings, _with(settings, requests), lowest) for requests in settings.requests]
-        if isinstance(asked, FindPeak):
-            return PeakSearch(runs, sizes, lambda run, load: sized(settings, run, load), asked.find_peak)
-        limits = parse_limits(asked.find_max)
-        needed = requests_needed(limits)
-        return MaxSearch(runs, sizes, lambda run, load: sized(settings, run, load, needed), limits, asked.find_max)
+        return _search(settings, asked, loads)
     repetitions = range(asked.max_runs if isinstance(asked, TargetCi) else asked.runs)
     runs = [
         structs.replace(sized(settings, _with(settings, requests), load), repetition=repetition)
         for repetition, requests, load in product(repetitions, settings.requests, loads)
     ]
     return UntilCi(runs, asked) if isinstance(asked, TargetCi) else Grid(runs)
+
+
+def _search(settings: Settings, asked: FindMax | FindPeak, loads: list[Load]) -> Grid:
+    """It begins with the lowest load, for every kind of requests."""
+    limits = parse_limits(asked.find_max) if isinstance(asked, FindMax) else ()
+    at_least = requests_needed(limits) if limits else 0
+    lowest, sizes = min(loads, key=lambda load: load.size), [load.size for load in loads]
+    if isinstance(lowest, Rate):
+        lowest = structs.replace(lowest, stop_when_overloaded=True)
+    under = partial(sized, settings, at_least=at_least)
+    runs = [under(_with(settings, requests), lowest) for requests in settings.requests]
+    if isinstance(asked, FindPeak):
+        return PeakSearch(runs, sizes, under, asked.find_peak)
+    return MaxSearch(runs, sizes, under, limits, asked.find_max)
 
 
 def _with(settings: Settings, requests: Any) -> RunConfig:
