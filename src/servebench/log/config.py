@@ -262,18 +262,11 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
         "counted requests a point [4 x clients + 32; open loop: those of 30 s, 100 at least]", LOAD, "N")] = 36
     warmup: Annotated[int, Meta(ge=0), Option(
         "uncounted requests before: of each client [1]; open loop: of all [a tenth]", LOAD, "N")] = 1
-    request_timeout: Annotated[float, Meta(ge=0.001), Option(
-        "a request that takes longer fails, in s", LOAD, "S")] = 600.0  # of each attempt
-    max_retries: Annotated[int, Meta(ge=0), Option(
-        "times a request is sent again after 429, 5xx, an error in its answer or a broken connection; all "
-        "count; waits as Retry-After says, at most 60 s", LOAD, "N")] = 0
-    probe_rate: Annotated[float, Meta(ge=0), Option(
-        "short requests/s beside the load, reported apart: what a stranger feels", LOAD, "R")] = 0.0
+    stream: Annotated[bool, Option(
+        "ask for streamed tokens; --no_stream: for whole answers, E2E latency only [yes]", REQUESTS)] = True
     api: Annotated[Literal["completions", "chat", "score", "mii"], Option(
         "OpenAI's API to use (fastgen has its own) [what the URL names, else completions]",
         RUNNING, choices=('completions', 'chat'))] = "completions"
-    stream: Annotated[bool, Option(
-        "ask for streamed tokens; --no_stream: for whole answers, E2E latency only [yes]", REQUESTS)] = True
     temperature: Annotated[float, Meta(ge=0), Option("of sampling; 0 is greedy", REQUESTS, "X")] = 1.0
     top_p: Annotated[Share, Option("share of likely tokens to sample from", REQUESTS, "X")] = 0.9
     respect_eos: Annotated[bool, Option(
@@ -282,10 +275,17 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
         "further fields of every request, as a JSON object; they win over ours, and null takes one away; "
         "max_completion_tokens is learnt from a chat server that wants it [{}]",
         REQUESTS, "JSON", parse=json_object)] = {}
+    request_timeout: Annotated[float, Meta(ge=0.001), Option(
+        "a request that takes longer fails, in s", LOAD, "S")] = 600.0  # of each attempt
+    max_retries: Annotated[int, Meta(ge=0), Option(
+        "times a request is sent again after 429, 5xx, an error in its answer or a broken connection; all "
+        "count; waits as Retry-After says, at most 60 s", LOAD, "N")] = 0
     seed: Annotated[int, Meta(ge=0), Option(
         "of lengths, texts and times; the same asks for the same [0; a fresh one for a server that runs "
         "already, since it may have the last prompts in its cache]", REQUESTS, "N")] = 0
     repetition: int = 0  # which of several runs of the same load; each has fresh requests
+    probe_rate: Annotated[float, Meta(ge=0), Option(
+        "short requests/s beside the load, reported apart: what a stranger feels", LOAD, "R")] = 0.0
 
     @property
     def open_loop(self) -> bool:
@@ -340,7 +340,7 @@ def set_fields(config: ServerConfig | RunConfig) -> dict[str, Any]:
     return {name: value for name, value in fields_of(config).items() if value != USUAL[name]}
 
 
-KINDS = (Clients, Rate, Trace, Synthetic, Scenario, Dataset, RunConfig)
+KINDS = (RunConfig, Clients, Rate, Trace, Synthetic, Scenario, Dataset)
 
 
 def _usual() -> dict[str, Any]:
