@@ -36,7 +36,8 @@ def sla_of(kind: str, prompt_rate: float, rate: float, span: int) -> deadlines.M
     def met(log: Log) -> np.ndarray:
         average = kind == "ema"
         generation = deadlines.meets_ema(log, rate, span) if average else deadlines.meets_cumulative(log, rate)
-        return deadlines.meets_prompt(log, prompt_rate) & generation
+        both: np.ndarray = deadlines.meets_prompt(log, prompt_rate) & generation
+        return both
 
     return met
 
