@@ -54,7 +54,7 @@ def ours(url: str, clients: int, requests: int, folder: Path) -> list[object]:
 
 def read_ours(folder: Path) -> Report:
     log = store.load(next(folder.glob("openai/*.json")))
-    ttft, itl = samples.each(log, latency.ttft_s) * 1e3, samples.pooled_itl_s(log) * 1e3
+    ttft, itl = samples.each(log, latency.ttft_s) * 1e3, samples.each(log, latency.itl_s) * 1e3
     return _statistics(ttft, itl)
 
 

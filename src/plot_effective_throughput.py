@@ -12,16 +12,16 @@ from __future__ import annotations
 import servebench  # noqa: F401  # isort: skip  first: it says what this Python lacks
 
 import math
+from collections.abc import Mapping
 from functools import partial
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from servebench.analysis import deadlines, metrics
 from servebench.cli import commandline
 from servebench.figures import curves, plotting, selection
-from servebench.figures.curves import Series
+from servebench.figures.curves import Coordinate, Series
 from servebench.figures.page import page, plot_parser
 from servebench.log.schema import Log
 
@@ -30,41 +30,33 @@ EFFECTIVE = metrics.named("effective_throughput")
 KINDS = {"ema": "moving average", "cum": "running sum"}
 
 
-def sla_of(kind: str, prompt_rate: float, rate: float, span: int) -> deadlines.Met:
-    """Prompt and generation SLA together."""
-
-    def met(log: Log) -> np.ndarray:
-        average = kind == "ema"
-        generation = deadlines.meets_ema(log, rate, span) if average else deadlines.meets_cumulative(log, rate)
-        both: np.ndarray = deadlines.meets_prompt(log, prompt_rate) & generation
-        return both
-
-    return met
+def effective(log: Log, kind: str, prompt_rate: float, rate: float, span: int) -> float | None:
+    """Requests/s that meet both SLAs. None if answers came whole, since they have no token times."""
+    if not log.run.stream:
+        return None
+    average = kind == "ema"
+    generation = deadlines.meets_ema(log, rate, span) if average else deadlines.meets_cumulative(log, rate)
+    return deadlines.effective_throughput(log, lambda log: deadlines.meets_prompt(log, prompt_rate) & generation)
 
 
-def effective(met: deadlines.Met, log: Log) -> float | None:
-    """Answers that came whole (not streamed) say nothing of tokens: such points are left out."""
-    return deadlines.effective_throughput(log, met) if log.run.stream else None
-
-
-def draw(ax: Axes, all_series: list[Series], met: deadlines.Met) -> None:
+def draw(ax: Axes, all_series: list[Series], throughput: Coordinate) -> None:
     for series in all_series:
-        points = series.plot_points(selection.load_of, partial(effective, met))
+        points = series.plot_points(selection.load_of, throughput)
         plotting.draw_curve(ax, series, points, EFFECTIVE.name)
 
 
-def panels(figure: Figure, all_series: list[Series], slas: dict[float, deadlines.Met]) -> None:
+def panels(figure: Figure, all_series: list[Series], throughputs: Mapping[float, Coordinate]) -> None:
     """One panel a generation rate, on common axes."""
-    columns = min(3, len(slas))
-    rows = math.ceil(len(slas) / columns)
+    columns = min(3, len(throughputs))
+    rows = math.ceil(len(throughputs) / columns)
     figure.set_size_inches(max(6.4, 2.6 * columns), 2.3 * rows + 1.6)
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for ax in axes.flat[len(slas) :]:
+    for ax in axes.flat[len(throughputs) :]:
         ax.remove()
-    for ax, (rate, met) in zip(axes.flat, slas.items(), strict=False):
-        draw(ax, all_series, met)
+    for ax, (rate, throughput) in zip(axes.flat, throughputs.items(), strict=False):
+        draw(ax, all_series, throughput)
         ax.set_title(f"generation {rate:g} tokens/s")
-    for ax in axes.flat[: len(slas)]:  # now that the highest of all panels is known
+    for ax in axes.flat[: len(throughputs)]:  # now that the highest of all panels is known
         plotting.start_at_zero(ax)
         plotting.whole_numbers(ax.xaxis)
     figure.supxlabel(selection.load_axis(all_series[0].log), fontsize=10)
@@ -80,13 +72,13 @@ def main() -> None:
     add("--sla_gen_tokens_per_sec", type=RATE, nargs="+", default=rates, metavar="R", help=gen)
     add("--ema_span", type=commandline.number(int, 1), default=deadlines.EMA_SPAN, metavar="N", help="tokens [16]")
     args = parser.parse_args()
-    prompt = args.sla_prompt_tokens_per_sec
+    sla = {"prompt_rate": args.sla_prompt_tokens_per_sec, "span": args.ema_span}
     for group in curves.groups(args, selection.CONFIGURATION):
         for kind, words in KINDS.items():
-            slas = {rate: sla_of(kind, prompt, rate, args.ema_span) for rate in args.sla_gen_tokens_per_sec}
+            throughputs = {r: partial(effective, kind=kind, rate=r, **sla) for r in args.sla_gen_tokens_per_sec}
             with page(args, group, f"-{kind}") as figure:
-                panels(figure, group.series, slas)
-                plotting.explain(figure.axes[0], f"SLA: prompt {prompt:g} tokens/s, {words}")
+                panels(figure, group.series, throughputs)
+                plotting.explain(figure.axes[0], f"SLA: prompt {sla['prompt_rate']:g} tokens/s, {words}")
 
 
 if __name__ == "__main__":

@@ -61,17 +61,17 @@ def draw(ax: Axes, all_series: list[Series], gaps: Gaps) -> None:
 def draw_bars(ax: Axes, series: Series, gaps: Gaps, shift: float, width: float) -> None:
     """A bar a percentile, with its interval over runs. Hollow: it decides nothing. Hatched: too few gaps."""
     point = series.points[0]
-    found = [interval for q in PERCENTILES if (interval := point.interval(partial(percentile, gaps, q)))]
+    intervals = [interval for q in PERCENTILES if (interval := point.interval(partial(percentile, gaps, q)))]
     fewest = min(len(gaps(log)) for log in point.runs)
     paper = plt.rcParams["axes.facecolor"]
     doubt = point.doubt("itl")
     fill, edge = (paper, series.color) if doubt else (series.color, paper)
-    several = all(interval.known for interval in found)
+    several = all(interval.known for interval in intervals)
     bars = ax.bar(
-        np.arange(len(found)) + shift,
-        [interval.mean for interval in found],
+        np.arange(len(intervals)) + shift,
+        [interval.mean for interval in intervals],
         width,
-        yerr=[interval.half for interval in found] if several else None,
+        yerr=[interval.half for interval in intervals] if several else None,
         label=plotting.with_failures(series.label, point),
         color=fill,
         edgecolor=edge,
@@ -84,8 +84,8 @@ def draw_bars(ax: Axes, series: Series, gaps: Gaps, shift: float, width: float) 
     if doubt:
         plotting.explain_doubts(ax, [point], "itl")
     if fewest < stats.SAMPLES_NEEDED[max(PERCENTILES)]:
-        look = {"color": plt.rcParams["xtick.color"], "edgecolor": paper, "hatch": "//"}
-        ax.bar([0], [0], label="fewer gaps than the percentile needs", **look)
+        style = {"color": plt.rcParams["xtick.color"], "edgecolor": paper, "hatch": "//"}
+        ax.bar([0], [0], label="fewer gaps than the percentile needs", **style)
 
 
 def main() -> None:

@@ -48,12 +48,14 @@ def draw(ax: Axes, all_series: list[Series], metric: OfRequests) -> None:
     for q, linestyle in PERCENTILES.items():
         for series in all_series:
             points = series.plot_points(selection.load_of, metric.column(f"p{q}"))
-            curve, labelled = replace(series, linestyle=linestyle), q == max(PERCENTILES)
-            points = plotting.draw_curve(ax, curve, points, metric.name, labelled=labelled)
+            curve = replace(series, linestyle=linestyle)
+            points = plotting.draw_curve(ax, curve, points, metric.name, labelled=False)
             few = [p for p in points if not enough_requests(p.point, metric, q)]
             if few:
                 ax.plot(*plotting.means(few), **cross)
                 plotting.explain(ax, "too few requests for this percentile", **cross)
+            if q == max(PERCENTILES):
+                plotting.label_points(ax, series, points, metric.name)
     plotting.whole_numbers(ax.xaxis)
     ax.set(yscale="log", xlabel=selection.load_axis(all_series[0].log), ylabel=metric.axis)
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -62,7 +62,7 @@ def test_tokens_of_one_event_have_no_gap_between_them() -> None:
 
 
 def test_itl_is_pooled_over_requests() -> None:
-    assert samples.pooled_itl_s(make_log([ONE, MANY], None)) == pytest.approx([0.1, 0.2, 0.2, 1.0])
+    assert samples.each(make_log([ONE, MANY], None), latency.itl_s) == pytest.approx([0.1, 0.2, 0.2, 1.0])
 
 
 def test_latencies_from_the_schedule_count_the_wait_before_sending() -> None:

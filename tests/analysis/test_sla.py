@@ -135,3 +135,9 @@ def test_answers_that_came_whole_do_not_tell_when_tokens_came() -> None:
     )
     assert sla.parse("fastgen-4").throughput(whole) is None and sla.parse("ttft=1").throughput(whole) is None
     assert sla.parse("e2e=1").throughput(whole) == pytest.approx(4 / 5)
+
+
+def test_one_token_that_was_shown_has_no_tpot_whatever_was_hidden_before_it() -> None:
+    hidden = make_result(0, 0, [5.0], event_tokens=[1], generated_tokens=500, reasoning_tokens=499)
+    assert sla.Limit("tpot", 0.9, 1.0).value_s(hidden) is None
+    assert sla.parse("tpot=0.1").met(log_of(hidden)).tolist() == [True]

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pytest
 from conftest import ROOT, make_log, make_result, point
 from matplotlib.axes import Axes
@@ -34,6 +33,11 @@ import plot_tp_sizes
 
 def series(*logs: Log) -> list[curves.Series]:
     return [curves.Series("vllm", "#0072B2", points=curves.points_of(logs))]
+
+
+def effective(rate: float) -> partial[float | None]:
+    """Throughput that meets FastGen's SLAs, by the moving average."""
+    return partial(plot_effective_throughput.effective, kind="ema", prompt_rate=100, rate=rate, span=16)
 
 
 def drawn(ax: Axes) -> list[Line2D]:
@@ -114,7 +118,7 @@ def test_one_run_of_several_limited_by_its_client_is_not_hollow() -> None:
     assert len(drawn(ax)) == 1
 
 
-def test_gathered_events_make_times_of_tokens_hollow_and_no_others() -> None:
+def test_buffered_points_are_left_out_of_times_of_tokens_and_of_no_others() -> None:
     at_once = [make_result(i, i, [0.5, 0.5, 0.5, 0.5]) for i in range(10)]
     log = make_log(at_once, (0, 10), num_clients=1)
     _, (first, second) = plt.subplots(1, 2)
@@ -124,7 +128,7 @@ def test_gathered_events_make_times_of_tokens_hollow_and_no_others() -> None:
     assert "vllm at 1: buffered, left out" in explained(second)
 
 
-def test_gathered_events_do_not_spoil_the_scale_of_the_others() -> None:
+def test_buffered_points_do_not_spoil_the_scale_of_the_others() -> None:
     """Times of 1e-6 s beside those of 0.25 s, and users that would see 1e6 tokens/s."""
     at_once = [make_result(i, i, [0.5, 0.500001, 0.500002, 0.500003]) for i in range(10)]
     logs = [make_log(at_once, (0, 10), num_clients=2), point("vllm", 1, 1.0)]
@@ -148,8 +152,7 @@ def test_the_last_and_the_highest_point_do_not_lie_on_the_edge() -> None:
 def test_panels_of_slas_have_room_for_the_highest_of_them_whatever_their_order() -> None:
     figure = plt.figure()
     all_series = series(point("vllm", 1, 1.0), point("vllm", 2, 1.0))
-    slas = {rate: plot_effective_throughput.sla_of("ema", 100, rate, 16) for rate in (8.0, 1.0)}
-    plot_effective_throughput.panels(figure, all_series, slas)
+    plot_effective_throughput.panels(figure, all_series, {rate: effective(rate) for rate in (8.0, 1.0)})
     reached = max(max(line.get_ydata()) for ax in figure.axes for line in drawn(ax))
     assert reached > 1.5 and all(ax.get_ylim()[1] > reached for ax in figure.axes)
 
@@ -217,8 +220,7 @@ def test_the_failed_share_stands_at_its_point() -> None:
 def test_effective_throughput_falls_where_the_sla_is_missed() -> None:
     # Gaps of a quarter of the latency: 0.25 s meet 3 tokens/s (0.33 s), 1.25 s do not.
     _, ax = plt.subplots()
-    met = plot_effective_throughput.sla_of("ema", 100, 3, 16)
-    plot_effective_throughput.draw(ax, series(point("vllm", 1, 1.0), point("vllm", 4, 5.0)), met)
+    plot_effective_throughput.draw(ax, series(point("vllm", 1, 1.0), point("vllm", 4, 5.0)), effective(3))
     assert list(ax.lines[0].get_ydata()) == pytest.approx([1.0, 0.0])
 
 
@@ -228,7 +230,7 @@ def test_answers_that_came_whole_have_no_token_times_to_draw(tmp_path: Path) -> 
     ]
     log = make_log(whole, (0.0, 10.0), num_clients=1, stream=False)
     _, ax = plt.subplots()
-    plot_effective_throughput.draw(ax, series(log), lambda log: np.ones(10, dtype=bool))
+    plot_effective_throughput.draw(ax, series(log), effective(3))
     gaps = partial(plot_latency_percentile.token_latencies_s, skip_head_token_num=1, skip_request_num=1)
     plot_latency_percentile.draw(ax, series(log), gaps)
     assert drawn(ax) == [] and not ax.patches

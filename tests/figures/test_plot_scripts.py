@@ -392,8 +392,8 @@ def test_a_timeline_shows_what_was_in_flight_to_the_end() -> None:
     results = [
         make_result(0, 0.0, [0.5, 1.0]),
         make_result(1, 1.0, [], error="no end", ended_ns=2_500_000_000),
-        make_result(2, 2.0, [0.5], phase="hold", finish_reason="cancelled", ended_ns=3_000_000_000),
-        make_result(3, 3.0, [], phase="hold", finish_reason="cancelled"),  # as in logs without ended_ns
+        make_result(2, 2.0, [0.5], phase="cooldown", finish_reason="cancelled", ended_ns=3_000_000_000),
+        make_result(3, 3.0, [], phase="cooldown", finish_reason="cancelled"),  # as in logs without ended_ns
     ]
     spans = plot_timeline.spans(make_log(results, (0.0, 5.0)))
     assert list(zip(spans.first, spans.last, strict=True)) == [(0.5, 1.0), (3.5, 3.5), (2.5, 5.0), (5.0, 5.0)]

@@ -63,7 +63,7 @@ def test_every_request_is_logged_with_every_token(load: Callable[..., Log]) -> N
     assert len(done) == 20 and sorted(r.id for r in done) == list(range(20))
     assert all(list(r.event_tokens) == [1] * 10 and r.generated_tokens == 10 for r in done)
     assert all(np.all(np.diff(r.event_ns) >= 0) and r.event_ns[0] > 0 for r in done)
-    assert {r.phase for r in log.results} == {"warmup", "measured", "hold"}
+    assert {r.phase for r in log.results} == {"warmup", "measured", "cooldown"}
     assert log.quality.unstamped_share == 0
 
 

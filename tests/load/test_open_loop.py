@@ -15,6 +15,7 @@ from conftest import errors, make_result
 from servebench.analysis import latency, samples, throughput
 from servebench.analysis.quality import growing, outstanding
 from servebench.log import schema, store
+from servebench.log.config import Trace
 from servebench.log.schema import Log, Result
 from servebench.show import advice, terminal
 
@@ -33,7 +34,8 @@ def load(
     def run(server: str, *arguments: object, servers: int = 1) -> Log:
         urls = [reference(*server.split()) for _ in range(servers)]
         where = ["--backend", "openai", "--openai_api_url", *urls, "--model", "m", "--tokenizer", tokenizer_dir]
-        code, out, err = benchmark(*where, "--mean_prompt_length", 16, "--mean_max_new_tokens", 5, *arguments)
+        lengths = ["--mean_max_new_tokens", 5, *(() if "--dataset" in arguments else ("--mean_prompt_length", 16))]
+        code, out, err = benchmark(*where, *lengths, *arguments)
         assert code == 0, out + err
         (path,) = (results / "openai").glob("*.json")
         return store.load(path)
@@ -60,11 +62,11 @@ def test_arrivals_go_on_before_and_behind_the_measured_ones(load: Callable[..., 
     log = load("--ttft 0.2 --gap 0", "--request_rate", 100, "--num_requests", 30, "--warmup", 10)
     by_phase = {
         phase: [r.scheduled_ns or 0 for r in log.results if r.phase == phase]
-        for phase in ("warmup", "measured", "hold")
+        for phase in ("warmup", "measured", "cooldown")
     }
     assert len(by_phase["warmup"]) >= 10 and len(by_phase["measured"]) == 30
     assert max(by_phase["warmup"]) <= min(by_phase["measured"])
-    assert min(by_phase["hold"]) >= max(by_phase["measured"])
+    assert min(by_phase["cooldown"]) >= max(by_phase["measured"])
     assert len({r.id for r in log.results}) == len(log.results)
 
 
@@ -133,7 +135,7 @@ def places_left(log: Log, places: int) -> tuple[int, float]:
     times, steps = zip(*sorted(changes), strict=True)
     in_flight = np.cumsum(steps)
     idle = [(a, b) for a, b, n in zip(times, times[1:], in_flight, strict=False) if n < places]
-    waits = [(r.scheduled_ns or 0, r.sent_ns) for r in log.results if r.phase != "hold"]
+    waits = [(r.scheduled_ns or 0, r.sent_ns) for r in log.results if r.phase != "cooldown"]
     left = sum(max(0, min(b, sent) - max(a, due)) for a, b in idle for due, sent in waits)
     return int(max(in_flight)), left / sum(sent - due for due, sent in waits)
 
@@ -214,7 +216,7 @@ def test_a_trace_is_sent_at_its_own_times(load: Callable[..., Log]) -> None:
     log = load("--ttft 0.01 --gap 0", *what)
     times = np.sort([r.scheduled_ns for r in samples.measured(log)])
     assert np.diff(times) / 1e9 == pytest.approx([0.075, 0.3], abs=1e-5)  # 0.3 s and 1.2 s, four times as fast
-    assert log.run.requests.dataset_sha256 and log.run.load == ("trace", "4")
+    assert log.run.requests.dataset_sha256 and log.run.load == Trace(trace_speed=4)
 
 
 def test_a_search_stops_an_overloaded_point_early_and_ends_at_the_capacity(
@@ -240,7 +242,11 @@ def test_probes_are_short_and_stay_apart(load: Callable[..., Log]) -> None:
     log = load("--ttft 0.02 --gap 0.001", "--num_clients", 2, "--num_requests", 40, "--probe_rate", 50)
     assert len(log.probes) >= 10 and {r.phase for r in log.probes} == {"probe"}
     assert all(r.generated_tokens == 8 for r in log.probes if not r.error and r.finish_reason != "cancelled")
-    assert len(samples.measured(log)) == 40 and {r.phase for r in log.results} <= {"warmup", "measured", "hold"}
+    assert len(samples.measured(log)) == 40 and {r.phase for r in log.results} <= {
+        "warmup",
+        "measured",
+        "cooldown",
+    }
     assert any(line.startswith("  probes: TTFT") for line in terminal.beside(log))
 
 
@@ -266,7 +272,7 @@ def test_a_client_without_a_conversation_pauses_as_those_with_one_do(
     what = ["--dataset", tmp_path / "chats.json", "--multi_turn", "--think_time", 0.2, "--num_requests", 8]
     log = load("--ttft 0.01 --gap 0", *what, "--num_clients", 3, "--warmup", 0)
     assert len(samples.succeeded(log)) == 8
-    assert 2 <= sum(r.phase == "hold" for r in log.results) < 60
+    assert 2 <= sum(r.phase == "cooldown" for r in log.results) < 60
 
 
 def test_requests_in_flight_are_those_that_should_have_left_and_have_not_ended() -> None:

@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 import pytest
-from conftest import make_log, make_result
+from conftest import make_log, make_result, point
 from warm_python import python
 
 from servebench.log import schema, store
@@ -103,3 +103,10 @@ def test_slas_become_columns(tmp_path: Path) -> None:
     # Tokens are due at 0.5, 0.6, 0.7: the last is late.
     assert float(row["fluidity_index[ttft=0.5,tpot=0.1]"]) == pytest.approx(2 / 3)
     assert float(row["effective_throughput[fastgen-4]_per_s"]) == 0  # prompts of 100 tokens are due in 0.2 s
+
+
+def test_a_setting_that_is_not_the_default_has_a_column(tmp_path: Path) -> None:
+    for name, changes in (("plain", {}), ("cool", {"top_p": 0.5, "shared_prefix": (512, 4)})):
+        store.save(point("vllm", 1, 1.0, **changes), tmp_path / f"{name}-clients1.json")
+    _, _, (cool, plain) = write(tmp_path)
+    assert (cool["top_p"], cool["shared_prefix"], plain["top_p"]) == ("0.5", "(512, 4)", "")

@@ -177,7 +177,7 @@ def test_a_window_that_warms_up_names_the_flag() -> None:
 def test_throughput_that_contradicts_littles_law_is_named() -> None:
     """The window holds twice the requests in flight that those which count account for."""
     log = point()
-    others = [make_result(i, float(i), [0.5, 1.0], phase="hold", finish_reason="cancelled") for i in range(60)]
+    others = [make_result(i, float(i), [0.5, 1.0], phase="cooldown", finish_reason="cancelled") for i in range(60)]
     doubtful = make_log([*log.results, *others], (0.0, 120.0))
     assert any("Little's law" in words for words in advice.of_point(doubtful))
 

@@ -15,14 +15,14 @@ T = TypeVar("T")
 
 
 def once_a_log(of_log: Callable[Concatenate[Log, P], T]) -> Callable[Concatenate[Log, P], T]:
-    """What takes every request or token of a log is worked out once, and kept with it: many ask for it."""
+    """A decorator: works a function of a log out once for each of its arguments."""
 
     @wraps(of_log)
-    def kept(log: Log, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def cached(log: Log, /, *args: P.args, **kwargs: P.kwargs) -> T:
         memory: dict[Any, T] = log.__dict__.setdefault("memory", {})
-        key = (of_log, args, tuple(kwargs.items()))  # not its name: another module may have one of the same
+        key = (of_log, args, tuple(kwargs.items()))  # not its name: two functions may have the same
         if key not in memory:
             memory[key] = of_log(log, *args, **kwargs)
         return memory[key]
 
-    return kept
+    return cached

@@ -23,8 +23,8 @@ def settings(log: Log) -> dict[str, str]:
     """What else a point was measured with, in words: two that differ in it are no points of one curve."""
     fields = all_fields(log.server) | all_fields(log.run)
     fields |= log.identity.get("environment", {})
-    told = {name: _in_words(name, value) for name, value in fields.items() if name not in SHOWN_ELSEWHERE}
-    return told | {"engine": log.server_facts.engine or "engine unknown"}
+    words = {name: _in_words(name, value) for name, value in fields.items() if name not in SHOWN_ELSEWHERE}
+    return words | {"engine": log.server_facts.engine or "engine unknown"}
 
 
 def value(log: Log, name: str) -> str:

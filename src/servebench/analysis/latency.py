@@ -43,7 +43,7 @@ def tpot_s(r: Result) -> float | None:
 
 
 def itl_s(r: Result) -> np.ndarray:
-    """Inter-token latencies: gaps between successive content events. Shape (events - 1,)."""
+    """Inter-token latencies: gaps between successive content events, of all requests. Shape (events - 1,)."""
     return np.diff(r.event_ns) / 1e9
 
 
@@ -64,14 +64,14 @@ def schedule_wait_s(r: Result) -> float:
 
 
 def shown_tokens(r: Result) -> int:
-    """Tokens that came in events: all that were generated but reasoning that was not shown."""
+    """Tokens that came in events: all that were generated, without reasoning that stayed hidden."""
     return sum(r.event_tokens) if r.reasoning_tokens else r.generated_tokens
 
 
 def timing_statistics(requests: Sequence[Sequence[int]]) -> dict[str, float]:
     """Mean, p50 and p99 of TTFT and of pooled ITL, s, from each request's event times (ns since it was sent).
 
-    Needs one request at least; gaps that nobody has are 0.
+    Needs one request or more; where no request has gaps, those of ITL are 0.
     """
     first = np.array([events[0] for events in requests]) / 1e9
     gaps = np.concatenate([np.diff(events) for events in requests]) / 1e9

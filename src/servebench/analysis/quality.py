@@ -26,7 +26,7 @@ DOUBTED = {"ttft_mean_s": 1, "ttft_p99_s": 1, "itl_p50_s": 5, "itl_p99_s": 5}
 LATE_SHARE = 0.02  # of throughput (closed loop) or of TTFT from schedule (open loop) that late sends may change
 BUSY_SHARE = 0.25  # of a core, below which it was not the client's work that made it late
 GROWTH_SHARE = 0.05  # of the arrivals that stay behind where a server does not keep up
-LOOKS = 64  # at the requests in flight over a window
+MOMENTS = 64  # of a window, at which the requests in flight are counted
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,10 @@ def judge(results: list[Result], window_ns: tuple[int, int], asked: int, evidenc
 
 
 def outstanding(results: list[Result], window_ns: tuple[int, int]) -> np.ndarray:
-    """Requests that should have left and have not ended, at LOOKS moments of the window. Shape (LOOKS,)."""
+    """Requests that should have left and have not ended, at MOMENTS moments of the window. Shape (MOMENTS,)."""
     arrived = np.sort([r.sent_ns if r.scheduled_ns is None else r.scheduled_ns for r in results])
     ended = np.sort([latency.end_ns(r) for r in results if r.finish_reason != "cancelled"])
-    at = np.linspace(*window_ns, LOOKS)
+    at = np.linspace(*window_ns, MOMENTS)
     return np.asarray(np.searchsorted(arrived, at) - np.searchsorted(ended, at))
 
 
@@ -89,8 +89,8 @@ def growing(in_flight: np.ndarray, arrivals: int, strictness: float = 1.0) -> bo
     if len(in_flight) < 8:
         return False
     _, second, third, fourth = (float(np.mean(quarter)) for quarter in np.array_split(in_flight, 4))
-    least = max(2 * max(second, 1.0) ** 0.5, GROWTH_SHARE * arrivals / 2)
-    return second < third < fourth and fourth - second > strictness * least
+    chance = max(2 * max(second, 1.0) ** 0.5, GROWTH_SHARE * arrivals / 2)
+    return second < third < fourth and fourth - second > strictness * chance
 
 
 def _verdict(quality: Quality, measured: list[Result], late_s: dict[int, float], open_loop: bool) -> str:
@@ -129,8 +129,8 @@ def _changed_by_lateness(done: list[Result], late_s: np.ndarray, open_loop: bool
 def _remedy(busiest: float) -> str:
     if busiest >= BUSY_SHARE:
         return "more --num_workers or a free core"
-    kept = f"at {busiest:.0%} CPU it was kept from its core"
-    return f"{kept}, which more --num_workers do not mend: a quieter machine"
+    idle = f"at {busiest:.0%} CPU it was kept from its core"
+    return f"{idle}, which more --num_workers do not mend: a quieter machine"
 
 
 def _bounds_too_wide(measured: list[Result], lag_p99_s: float) -> bool:

@@ -23,13 +23,20 @@ def measured(log: Log) -> list[Result]:
 
 
 def succeeded(log: Log) -> list[Result]:
+    """Those of them that were answered to the end."""
     return [r for r in measured(log) if r.error is None and r.event_ns]
 
 
-def failed_share(*runs: Log) -> float:
-    """Failed requests / requests that count, over all these runs."""
+def failed_of(*runs: Log) -> tuple[int, int]:
+    """(requests that failed, requests that count), over all these runs."""
     counted = sum(len(measured(log)) for log in runs)
-    return 1 - sum(len(succeeded(log)) for log in runs) / counted if counted else 1.0
+    return counted - sum(len(succeeded(log)) for log in runs), counted
+
+
+def failed_share(*runs: Log) -> float:
+    """Failed requests / requests that count, over all these runs; 1 where none counts."""
+    failed, counted = failed_of(*runs)
+    return 1 - (counted - failed) / counted if counted else 1.0
 
 
 def each(log: Log, of_request: OfRequest, by_time: bool = False) -> np.ndarray:
@@ -64,11 +71,6 @@ def gaps(requests: list[Result], of_tokens: bool = False) -> Gaps:
         at, owner = np.repeat(at, tokens), np.repeat(owner, tokens)
     inside = owner[1:] == owner[:-1]
     return Gaps(np.diff(at)[inside] / 1e9, owner[1:][inside])
-
-
-def pooled_itl_s(log: Log) -> np.ndarray:
-    """Inter-token latencies of all successful requests together. Shape (gaps,)."""
-    return gaps(succeeded(log)).gap_s
 
 
 def arrivals(log: Log) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Had a point settled? Requests in flight, TTFT and tokens/s over its steady window.
+"""Is a point stationary? Requests in flight, TTFT and tokens/s over its measured window.
 
 A window that is still warming up, drifts, or hardly ever forgets its past gives intervals that are wrong. "Not
 stationary" is an answer then: measure longer, or lower the load.
@@ -55,7 +55,7 @@ def interval(runs: Sequence[Log], of_log: Callable[[Log], float | None]) -> Inte
 
 
 def warming_up(log: Log) -> float:
-    """Share of the window by which it had settled (MSER-5)."""
+    """Share of the window that was still warming up (MSER-5)."""
     if not log.window_ns or len(samples.succeeded(log)) < stats.MIN_FOR_BATCHES:
         return 0.0
     return max(stats.settled_at(values) for values in over_time(log).values())

@@ -1,4 +1,4 @@
-"""How well a number is known: intervals from repeated runs; inside one run batch means, and whether it settled.
+"""How well a number is known: intervals from repeated runs; inside one run batch means, trends and warm-up.
 
 Requests of one run are correlated, so a run is the unit of evidence. What a single run can say of itself comes
 from the means of its batches, and only of means and medians.
@@ -74,7 +74,7 @@ def t95(degrees: int) -> float:
 
 
 def ratio_of_means(a: Sequence[float], b: Sequence[float]) -> Interval | None:
-    """Mean of b / mean of a, of independent values, two at least of each: Welch's interval of the ratio's log.
+    """Mean of b / mean of a, of two or more independent values of each: Welch's interval of the ratio's log.
 
     None where the values cannot tell. `runs` is the smaller number of values.
     """

@@ -1,6 +1,6 @@
 """Rates of a point, per s, and its requests in flight; None is what a log cannot tell.
 
-Throughput is taken from the steady window (all clients active), over all that was in flight in it.
+Throughput is taken from the measured window, in which all clients are active, over all that was in flight in it.
 """
 
 from __future__ import annotations
@@ -105,12 +105,12 @@ def gpus(log: Log) -> int:
 
 
 def window_s(log: Log) -> float | None:
-    """Length of the steady window."""
+    """Length of the measured window."""
     return (log.window_ns[1] - log.window_ns[0]) / 1e9 if log.window_ns else None
 
 
 def ended_in_window(log: Log) -> Iterable[Result]:
-    """Requests that completed in the steady window, warm-up and hold requests too."""
+    """Requests that completed in the measured window, those of warm-up and cooldown too."""
     start, end = log.window_ns or (0, 0)
     for r in log.results:
         ended = r.error is None and r.finish_reason != "cancelled" and r.event_ns
@@ -119,14 +119,14 @@ def ended_in_window(log: Log) -> Iterable[Result]:
 
 
 def effective_concurrency(log: Log) -> float | None:
-    """Mean requests in flight over the window, warm-up and hold requests too."""
+    """Mean requests in flight over the window, those of warm-up and cooldown too."""
     return concurrency(log.results, log.window_ns) if log.window_ns else None
 
 
 def littles_law_ratio(log: Log) -> float | None:
     """Requests ended in the window / its length x mean time in flight / effective concurrency.
 
-    Near 1 when the window was steady. A failed request was in flight too, until it was given up.
+    Near 1 when the window was stationary. A failed request was in flight too, until it was given up.
     """
     length, in_flight = window_s(log), effective_concurrency(log)
     ended = [r for r in log.results if r.finish_reason != "cancelled" and (r.event_ns or r.ended_ns is not None)]

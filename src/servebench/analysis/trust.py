@@ -1,8 +1,8 @@
 """Which numbers of a log may decide: one place that every reader asks.
 
 A number that something else than the server made is shown, but it meets no limit, ends no search and wins no
-comparison: that of a failed point, of a client that was the limit, of events that something gathered on their way,
-of prompts that a cache knew already.
+comparison: that of a failed point, of a client that was the limit, of tokens that something
+held back on their way, of prompts that a cache held already.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from servebench.log.config import Dataset
 from servebench.log.schema import Log, Result
 
 FASTEST_S = 1e-4  # a token: no server generates faster for one request
-FEWEST_TOKENS = 4  # of an answer that tells whether its tokens came one by one
+MIN_TOKENS = 4  # of an answer that tells whether its tokens came one by one
 CACHED_SHARE = 0.1  # of the prompt tokens, from which on a point is not what was asked for
 
 
@@ -54,19 +54,18 @@ def doubts(log: Log) -> Iterator[Doubt]:
 
 
 def of_point(runs: Sequence[Log], metric: str = "") -> Doubt | None:
-    """The doubt about this metric ("": about any) that most runs of a point share: one run brands no point."""
+    """The doubt about this metric ("": about any) that most runs of a point share; of fewer runs it is none."""
     about = [found for log in runs for found in doubts(log) if not metric or found.about(metric)]
     counts = Counter(found.kind for found in about)
     return next((found for found in about if stats.majority(counts[found.kind], len(runs))), None)
 
 
 def marks(runs: Sequence[Log]) -> list[str]:
-    """What stands beside the numbers of a point: each kind of doubt, with how many runs where not most have it."""
-    found: dict[str, list[Doubt]] = {}
-    for log in runs:
-        for one in doubts(log):
-            found.setdefault(one.kind, []).append(one)
-    return [in_runs(same[0].mark, len(same), len(runs)) for same in found.values()]
+    """What stands beside the numbers of a point: each kind of doubt, and in how many runs if not in most."""
+    of_kind: dict[str, list[Doubt]] = {}
+    for found in (found for log in runs for found in doubts(log)):
+        of_kind.setdefault(found.kind, []).append(found)
+    return [in_runs(same[0].mark, len(same), len(runs)) for same in of_kind.values()]
 
 
 def in_runs(words: str, some: int, of: int) -> str:
@@ -76,7 +75,7 @@ def in_runs(words: str, some: int, of: int) -> str:
 
 @once_a_log
 def buffered(log: Log) -> bool:
-    """Did something between server and client gather the events, so that an answer's tokens came all at once?
+    """Did something between server and client hold events back, so that an answer's tokens came all at once?
 
     Asked of streamed answers of several events, of the median one. A client that is late does the same to itself;
     its verdict says so.
@@ -84,7 +83,7 @@ def buffered(log: Log) -> bool:
     if not log.run.stream:
         return False
     pace_s = [
-        _pace_s(r) for r in samples.succeeded(log) if len(r.event_ns) > 1 and sum(r.event_tokens) >= FEWEST_TOKENS
+        _pace_s(r) for r in samples.succeeded(log) if len(r.event_ns) > 1 and sum(r.event_tokens) >= MIN_TOKENS
     ]
     return bool(pace_s) and float(np.median(pace_s)) < FASTEST_S
 
@@ -105,12 +104,12 @@ def cached_share(log: Log) -> float:
     asked = sum(r.prompt_tokens for r in done)
     if isinstance(run.requests, Dataset) or run.requests.shared_prefix or not asked:
         return 0.0
-    told = sum(r.cached_tokens or 0 for r in done)
+    reported = sum(r.cached_tokens or 0 for r in done)
     counted = 0.0 if log.quality.overloaded else (log.cache_hit_rate or 0.0) * asked
     template = sum(
         max(0, r.prompt_tokens - r.asked_prompt_tokens) for r in done if r.asked_prompt_tokens is not None
     )
-    return max(0.0, max(told, counted) - template) / asked
+    return max(0.0, max(reported, counted) - template) / asked
 
 
 def stand_in(log: Log) -> bool:

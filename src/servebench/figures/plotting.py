@@ -60,7 +60,7 @@ def draw_hollow(ax: Axes, series: Series, points: list[PlotPoint], metric: str) 
         explain_doubts(ax, [p.point for p in points], metric)
 
 
-def label_points(ax: Axes, series: Series, points: list[PlotPoint], metric: str, name: Name | None) -> None:
+def label_points(ax: Axes, series: Series, points: list[PlotPoint], metric: str, name: Name | None = None) -> None:
     """Beside each point: its name, why it is in doubt, what share of it failed."""
     for p in points:
         doubt, overloaded = p.point.doubt(metric), p.point.overloaded

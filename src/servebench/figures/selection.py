@@ -72,8 +72,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--backend", nargs="+", metavar="NAME", help="folders under --log_dir to draw [all of them]")
     add("--log_dir", type=Path, default=Path("results"), metavar="DIR", help="root of the logs [results]")
-    look = "folders of logs, a curve each; plot_config.yaml there: label, color, marker, linestyle, x_max, y_max"
-    add("--data_dirs", nargs="+", type=commandline.folder, metavar="DIR", help=look)
+    what = "folders of logs, a curve each; plot_config.yaml there: label, color, marker, linestyle, x_max, y_max"
+    add("--data_dirs", nargs="+", type=commandline.folder, metavar="DIR", help=what)
     add("--model_name", "--model", metavar="NAME", help="only this model [all]")
     add_filter(parser, "--filter")
 

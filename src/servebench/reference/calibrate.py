@@ -80,9 +80,8 @@ def main() -> int:
     """Measure, print a table, draw a figure, keep the numbers. Returns the exit status."""
     args = _parser().parse_args()
     with ends_on_signals():
-        rows = []
-        for clients in tqdm(sorted(args.num_clients), desc="loads", disable=None):
-            rows.append(calibrate_point(clients, args.num_requests, args.num_workers))
+        loads = tqdm(sorted(args.num_clients), desc="loads", disable=None)
+        rows = [calibrate_point(clients, args.num_requests, args.num_workers) for clients in loads]
     print(table(rows))
     print(conclusion(rows))
     folder = args.out_json_dir / "calibration"
@@ -180,25 +179,23 @@ def _events_ns(r: Result) -> np.ndarray:
 
 def table(rows: list[Calibration]) -> str:
     """True -> measured in ms, a row a load."""
-    header = ["clients", "events/s", *(f"{words} (ms)" for words in STATISTICS.values())]
-    header += ["largest error", "merged", "us CPU/event", "concurrency", "failed", "client"]
-    return tabulate([_row(row) for row in rows], header, disable_numparse=True, stralign="right")
+    return tabulate([_cells(row) for row in rows], "keys", disable_numparse=True, stralign="right")
 
 
-def _row(row: Calibration) -> list[str]:
-    quality = row.quality
+def _cells(row: Calibration) -> dict[str, str]:
+    quality, true, measured = row.quality, row.true, row.measured
     achieved = quality.achieved_concurrency / quality.asked_concurrency if quality.asked_concurrency else 0
-    return [
-        str(row.num_clients),
-        f"{row.events_per_s:.0f}",
-        *(f"{row.true[name] * 1e3:.3f} -> {row.measured[name] * 1e3:.3f}" for name in STATISTICS),
-        f"{row.error:.2%}",
-        f"{quality.merged_share:.2%}",
-        "-" if quality.cpu_per_event_s is None else f"{quality.cpu_per_event_s * 1e6:.1f}",
-        f"{achieved:.1%}",
-        f"{row.failed}/{row.requests}",
-        quality.verdict.partition(":")[0],
-    ]
+    return {
+        "clients": str(row.num_clients),
+        "events/s": f"{row.events_per_s:.0f}",
+        **{f"{w} (ms)": f"{true[k] * 1e3:.3f} -> {measured[k] * 1e3:.3f}" for k, w in STATISTICS.items()},
+        "largest error": f"{row.error:.2%}",
+        "merged": f"{quality.merged_share:.2%}",
+        "us CPU/event": "-" if quality.cpu_per_event_s is None else f"{quality.cpu_per_event_s * 1e6:.1f}",
+        "concurrency": f"{achieved:.1%}",
+        "failed": f"{row.failed}/{row.requests}",
+        "client": quality.verdict.partition(":")[0],
+    }
 
 
 def conclusion(rows: list[Calibration]) -> str:

@@ -18,8 +18,9 @@ LONGER = 1.1  # than asked for; less may be the tokenizer's doing
 USUAL_ENDS = ("length", "max_tokens", "stop", "stop_sequence", "eos", "eos_token", "tool_calls", "function_call")
 CACHED_SHARE = 0.02
 WARM_UP_SHARE = 0.1  # of the window
-LITTLE = 0.1  # by which Little's law may be off
-FEWEST = 11  # requests that carry a median
+LITTLES_LAW = 0.1  # by which it may be off
+SHORT_ANSWER = 0.1  # of the window: longer ones hardly end in it if the load begins with it
+FOR_A_MEDIAN = stats.SAMPLES_NEEDED[50]
 QUEUE, PACE = 5.0, 1.5  # waiting in the server: TTFT grew by more than the first, ITL by less than the second
 
 
@@ -48,14 +49,15 @@ def _server(log: Log) -> Iterator[str]:
 
 def _requests(log: Log) -> Iterator[str]:
     counted, done = samples.measured(log), samples.succeeded(log)
-    if len(done) < len(counted):
+    failed, _ = samples.failed_of(log)
+    if failed:
         first = next((r.error for r in counted if r.error), "nothing")
-        yield f"{len(counted) - len(done)} of {len(counted)} requests failed, the first with: {first}"
+        yield f"{failed} of {len(counted)} requests failed, the first with: {first}"
     retries = sum(r.retries for r in counted)
     if retries:
         tried = sum(r.retries > 0 for r in counted)
         yield f"{tried} of {len(counted)} requests were sent again, {retries} times (--max_retries)"
-    if len(done) < FEWEST:
+    if len(done) < FOR_A_MEDIAN:
         yield f"{len(done)} requests do not carry even a median; more --num_requests"
 
 
@@ -105,7 +107,7 @@ def _cache(log: Log) -> Iterator[str]:
 
 def _window(log: Log) -> Iterator[str]:
     mean_s, length = samples.mean_e2e_s(log), throughput.window_s(log)
-    if log.run.open_loop and not log.run.warmup and mean_s and length and mean_s > LITTLE * length:
+    if log.run.open_loop and not log.run.warmup and mean_s and length and mean_s > SHORT_ANSWER * length:
         yield f"--warmup 0: in the first {mean_s:.3g} s of the window hardly any request could end; more --warmup"
     reason, warm_up = stationarity.why_not_stationary(log), stationarity.warming_up(log)
     if reason:
@@ -113,7 +115,7 @@ def _window(log: Log) -> Iterator[str]:
     elif warm_up > WARM_UP_SHARE:
         yield f"the first {warm_up:.0%} of the window were still warming up; more --warmup"
     ratio = throughput.littles_law_ratio(log)
-    if ratio and abs(ratio - 1) > LITTLE and len(samples.succeeded(log)) >= stats.MIN_FOR_BATCHES:
+    if ratio and abs(ratio - 1) > LITTLES_LAW and len(samples.succeeded(log)) >= stats.MIN_FOR_BATCHES:
         yield f"throughput x latency is {ratio:.2f} of the requests in flight (Little's law); more --num_requests"
 
 
@@ -132,16 +134,16 @@ def _without_clients(log: Log) -> bytes:
 
 def _queueing(curve: list[Log]) -> Iterator[str]:
     """Does TTFT grow with the load while the time between tokens stays?"""
-    least, most = curve[0], curve[-1]
-    grown = [_growth(least, most, of_request) for of_request in (latency.ttft_s, latency.tpot_s)]
-    if least.run.load.size < most.run.load.size and grown[0] > QUEUE and grown[1] < PACE:
+    light, heavy = curve[0], curve[-1]
+    ttft, tpot = (_growth(light, heavy, of_request) for of_request in (latency.ttft_s, latency.tpot_s))
+    if light.run.load.size < heavy.run.load.size and ttft > QUEUE and tpot < PACE:
         yield (
-            f"{most.server.backend}, {least.run.load.size} to {most.run.load.size} clients: "
-            f"the median TTFT grows {grown[0]:.1f}-fold, TPOT {grown[1]:.1f}-fold: requests wait in the server; "
+            f"{heavy.server.backend}, {light.run.load.size} to {heavy.run.load.size} clients: "
+            f"the median TTFT grows {ttft:.1f}-fold, TPOT {tpot:.1f}-fold: requests wait in the server; "
             "raise --max_ragged_batch_size or --num_replicas"
         )
 
 
-def _growth(least: Log, most: Log, of_request: Callable[[Result], float | None]) -> float:
-    before, after = (stats.percentile(samples.each(log, of_request), 50) for log in (least, most))
+def _growth(light: Log, heavy: Log, of_request: Callable[[Result], float | None]) -> float:
+    before, after = (stats.percentile(samples.each(log, of_request), 50) for log in (light, heavy))
     return after / before if before and after else 1.0

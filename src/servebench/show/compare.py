@@ -186,7 +186,7 @@ def _is_column(name: str, column: str) -> bool:
     return column in (name, *(name + unit for unit in metrics.UNITS))
 
 
-# What is shown.
+# The table and the command.
 
 
 def table(rows: list[Comparison]) -> str:

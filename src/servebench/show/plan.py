@@ -68,7 +68,7 @@ def closing(points: Iterable[Point], failed: Sequence[Log], folder: Path) -> str
     logs = [log for path, log in store.read(marks) if log.fingerprint == marks[path]]
     good = identity.by_point(log for log in logs if log.status == "ok")
     why = {name_of(log): log.failure for log in (*logs, *failed) if log.status != "ok"}
-    partly = sum(any(len(samples.succeeded(log)) < len(samples.measured(log)) for log in runs) for runs in good)
+    partly = sum(samples.failed_of(*runs)[0] > 0 for runs in good)
     words = ["", report(logs)] if logs else []
     measured = f"{len(good)} point{'s' * (len(good) != 1)} measured"
     measured += f" ({partly} with failed requests)" if partly else ""

@@ -17,7 +17,7 @@ from servebench.analysis.sla import Sla
 from servebench.cli import commandline
 from servebench.errors import InputError
 from servebench.log import identity, store
-from servebench.log.config import fields_of
+from servebench.log.config import fields_of, set_fields
 from servebench.log.schema import Log
 
 OF_SERVER = ("backend", "model", "tp_size", "num_replicas", "max_ragged_batch_size")
@@ -49,14 +49,14 @@ def _asked(log: Log) -> dict[str, Cell]:
 
 
 def _counted(runs: list[Log]) -> dict[str, Cell]:
-    requests = [r for log in runs for r in samples.measured(log)]
+    failed, requests = samples.failed_of(*runs)
     reasons = [why for log in runs if (why := stationarity.why_not_stationary(log))]
     return {
         "status": runs[0].status,
         "runs": len(runs),
-        "requests": len(requests),
-        "failed": len(requests) - sum(len(samples.succeeded(log)) for log in runs),
-        "retries": sum(r.retries for r in requests),
+        "requests": requests,
+        "failed": failed,
+        "retries": sum(r.retries for log in runs for r in samples.measured(log)),
         "window_s": sum(throughput.window_s(log) or 0 for log in runs),
         "effective_samples": round(sum(stats.effective_samples(stationarity.waiting_s(log)) for log in runs)),
         "not_stationary": None if stationarity.stationary(runs) else reasons[0],
@@ -104,15 +104,22 @@ def write(folder: Path, slas: Sequence[Sla] = ()) -> tuple[Path, int]:
     """Write FOLDER/summary.csv from the logs in it. Returns (the file, its points)."""
     logs = (log for _, log in store.load_folder(folder))  # never more than a point's in memory
     points = (sorted(runs, key=lambda log: log.run.repetition) for _, runs in groupby(logs, identity.point_of))
-    rows = [row(runs, slas) for runs in points]
+    rows = [_with_unusual_settings(row(runs, slas), runs[0]) for runs in points]
     if not rows:
         raise InputError(f"no logs in {folder}; give a folder that run_benchmark.py wrote to")
     file = folder / "summary.csv"
     with file.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, rows[0])
+        writer = csv.DictWriter(stream, dict.fromkeys(name for cells in rows for name in cells))
         writer.writeheader()
         writer.writerows(rows)
     return file, len(rows)
+
+
+def _with_unusual_settings(cells: dict[str, Cell], log: Log) -> dict[str, Cell]:
+    """And what else was asked for that is not the default, by the names of the options."""
+    shown = {*cells, *(name.removesuffix("_per_s") for name in cells), "repetition"}
+    more = {name: v for name, v in (set_fields(log.server) | set_fields(log.run)).items() if name not in shown}
+    return cells | {name: value if isinstance(value, Cell) else str(value) for name, value in more.items()}
 
 
 def main() -> None:

@@ -80,26 +80,24 @@ def beside(log: Log) -> list[str]:
     lines = []
     if log.run.stream and metrics.thinks_first([metrics.values(log)]):
         answer = samples.each(log, latency.time_to_first_answer_token_s)
-        shown = f"p50 {percentile(answer, 50)}, p99 {percentile(answer, 99)} s"
-        lines.append(f"  first answer token, after the reasoning: {shown}")
-    if log.run.open_loop:
-        wait = samples.each(log, latency.schedule_wait_s)
-        ttft, e2e = samples.each(log, latency.ttft_s), samples.each(log, latency.e2e_s)
-        lines += [
-            f"  from {start}: {_latencies(ttft + late if len(ttft) == len(wait) else ttft[:0], e2e + late)}"
-            for start, late in (("schedule", wait), ("send", 0 * wait))
-        ]
-    answered = [r for r in log.probes if r.error is None and r.event_ns and r.finish_reason != "cancelled"]
+        lines.append(f"  first answer token, after the reasoning: {_p50_and_p99(answer)}")
+    for start, since in (("schedule", "_from_schedule"), ("send", "")) if log.run.open_loop else ():
+        pair = (metrics.OF_REQUESTS[f"{name}{since}_s"].sample(log) for name in ("ttft", "e2e_latency"))
+        lines.append(f"  from {start}: {_latencies(*pair)}")
     if log.probes:
+        answered = [r for r in log.probes if r.error is None and r.event_ns and r.finish_reason != "cancelled"]
         ttft = np.array([first for r in answered if (first := latency.ttft_s(r)) is not None])
-        shown = _latencies(ttft, np.array([latency.e2e_s(r) for r in answered]))
-        lines.append(f"  probes: {shown}; failed {sum(r.error is not None for r in log.probes)}/{len(log.probes)}")
+        times = _latencies(ttft, np.array([latency.e2e_s(r) for r in answered]))
+        lines.append(f"  probes: {times}; failed {sum(r.error is not None for r in log.probes)}/{len(log.probes)}")
     return lines
 
 
 def _latencies(ttft: np.ndarray, e2e: np.ndarray) -> str:
-    named = (("TTFT", ttft), ("E2E", e2e))
-    return "; ".join(f"{n} p50 {percentile(v, 50)}, p99 {percentile(v, 99)} s" for n, v in named)
+    return f"TTFT {_p50_and_p99(ttft)}; E2E {_p50_and_p99(e2e)}"
+
+
+def _p50_and_p99(sample: np.ndarray) -> str:
+    return f"p50 {percentile(sample, 50)}, p99 {percentile(sample, 99)} s"
 
 
 def quality_line(q: Quality) -> str:
@@ -153,8 +151,8 @@ def table(logs: list[Log], slas: Sequence[Sla] = ()) -> str:
     columns = _columns(slas)
     for row, runs in zip(rows, points, strict=True):
         good = [log for log in runs if log.status == "ok"]
-        row += [str(len(good or runs))]
-        row += [column.cell(good) if good else column.of_failed for column in columns]
+        cells = [column.cell(good) if good else column.of_failed for column in columns]
+        row += [str(len(good or runs)), *cells]
     header = [*names, "runs", *(column.head for column in columns)]
     text = tabulate(rows, header, disable_numparse=True, stralign="right")
     return "\n".join([common, text, *(note for mark, note in NOTES.items() if mark in text)])
@@ -204,13 +202,10 @@ def _rate(metric: OfPoint, runs: Runs) -> str:
 
 
 def _p50(metric: OfRequests, runs: Runs) -> str:
-    median = partial(_median, metric)
-    text = _mean(median, runs, lambda log: metric.batches(log)[metric.column("p50")])
-    return text + _weakness(metric, runs, 50)
+    def median(log: Log) -> float | None:
+        return stats.percentile(metric.sample(log), 50)
 
-
-def _median(metric: OfRequests, log: Log) -> float | None:
-    return stats.percentile(metric.sample(log), 50)
+    return _mean(median, runs, lambda log: metric.batches(log)[metric.column("p50")]) + _weakness(metric, runs, 50)
 
 
 def _p90(metric: OfRequests, runs: Runs) -> str:
@@ -245,22 +240,21 @@ def _weakness(metric: OfRequests, runs: Runs, q: int) -> str:
 
 def _failed(runs: Runs) -> str:
     """`3/120` requests."""
-    counted = sum(len(samples.measured(log)) for log in runs)
-    return f"{counted - sum(len(samples.succeeded(log)) for log in runs)}/{counted}"
+    return "{}/{}".format(*samples.failed_of(*runs))
 
 
 def client_and_marks(runs: Runs) -> str:
     """What the client says of itself, and why numbers of the point may decide nothing."""
     marks = trust.marks(runs)
     verdicts = [log.quality.verdict.partition(":")[0] for log in runs]
-    words = [] if any(mark.endswith("client-limited") for mark in marks) else [_first_bad(verdicts)]
+    words = [] if any(mark.endswith("client-limited") for mark in marks) else [_not_ok(verdicts)]
     words += marks
     words += ["overloaded"] if any(log.quality.overloaded for log in runs) else []
     words += ["stand-in"] if trust.stand_in(runs[0]) else []
     return ", ".join(words)
 
 
-def _first_bad(verdicts: list[str]) -> str:
+def _not_ok(verdicts: list[str]) -> str:
     return next((verdict for verdict in verdicts if verdict != "ok"), "ok")
 
 
