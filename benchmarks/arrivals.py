@@ -58,7 +58,9 @@ def row(arrival: str, rate: float, workers: int) -> list[object]:
     ):
         target = Target([f"{url}/v1/completions"], {}, completion_body, lambda: None)
         outcome = run_load(run, workload, target, Path(folder) / "parts", workers)
-        arrived = np.sort([ns for name, ns, _ in records() if int(name.rpartition("-")[2]) < requests]) / 1e9
+        arrived = (
+            np.sort([r.arrived_ns for r in records() if int(r.request_id.rpartition("-")[2]) < requests]) / 1e9
+        )
     counted = [r for r in outcome.results if r.phase == "measured"]
     late = np.array([schedule_wait_s(r) for r in counted])
     counts = np.histogram(arrived, bins=np.arange(arrived[0], arrived[-1], 20 / rate))[0]

@@ -44,7 +44,7 @@ def serve(rng: np.random.Generator, arrived: np.ndarray) -> Simulated:
     longest, every = int(tokens.max()) + 1, np.arange(runs)
     now, following, batch = np.zeros(runs), np.zeros(runs, int), np.zeros(runs, int)
     leaving = np.zeros((longest, runs), int)  # sequences that end with a pass, by its number modulo `longest`
-    first, last_pass, clock = np.zeros((runs, requests)), np.zeros((runs, requests), int), []
+    first, last_pass, clock = np.zeros((runs, requests)), np.zeros((runs, requests), int), list[np.ndarray]()
     while (following < requests).any() or batch.any():
         arrival = due[every, following]
         now = np.where((batch == 0) & np.isfinite(arrival), np.maximum(now, arrival), now)

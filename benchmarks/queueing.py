@@ -151,14 +151,14 @@ def seen(system: System, service_s: float, outcome: Outcome) -> Seen:
     if outcome.failure or not outcome.window_ns:
         raise SystemExit(outcome.failure or "no window")
     start, end = outcome.window_ns
-    before_hold = sorted((r for r in outcome.results if r.phase != "hold"), key=scheduled_ns)
+    before_cooldown = sorted((r for r in outcome.results if r.phase != "cooldown"), key=scheduled_ns)
     drawn = system.limit is not None  # the servers never queue, so what came after sending was service
-    services = [ttft_s(r) if drawn else service_s for r in before_hold]
-    counted = [r.phase == "measured" for r in before_hold]
-    waits = np.array([ttft_s(r) + latency.schedule_wait_s(r) for r in before_hold]) - services
+    services = [ttft_s(r) if drawn else service_s for r in before_cooldown]
+    counted = [r.phase == "measured" for r in before_cooldown]
+    waits = np.array([ttft_s(r) + latency.schedule_wait_s(r) for r in before_cooldown]) - services
     simulated = None
     if system.simulate:
-        at_s = [(scheduled_ns(r) - scheduled_ns(before_hold[0])) / 1e9 for r in before_hold]
+        at_s = [(scheduled_ns(r) - scheduled_ns(before_cooldown[0])) / 1e9 for r in before_cooldown]
         simulated = float(np.mean(np.array(system.simulate(at_s, services))[counted]))
     ended = sum(start < latency.end_ns(r) <= end for r in outcome.results if r.finish_reason != "cancelled")
     arrived = sum(start < scheduled_ns(r) <= end for r in outcome.results)

@@ -96,7 +96,8 @@ def show(measured: list[list[Log]], args: argparse.Namespace) -> None:
     ]
     header = ["clients", "runs", "known to", f"with {fixed} runs", "requests", f"with {fixed} runs"]
     print(tabulate(rows, header))
-    stopping_early, all_alike = sum(row[4] for row in rows), sum(row[5] for row in rows)
+    stopping_early = sum(n * each for n, each in zip(needed, requests, strict=True))
+    all_alike = fixed * sum(requests)
     missed = "" if enough else f" (too few: not every point is known to {args.target_ci:.0%})"
     print(f"--target_ci {args.target_ci:.0%}: {stopping_early} requests, {stopping_early / all_alike:.0%} of the "
           f"{all_alike} with {fixed} runs everywhere{missed}")  # fmt: skip

@@ -32,8 +32,10 @@ MODELS = Path(os.environ.get("SERVEBENCH_MODELS", ROOT / ".models"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Engines last: whatever depends on timing is done before they take every core."""
-    items.sort(key=lambda item: item.get_closest_marker("engine") is not None)
+    """The longest file first, so that no process ends with it alone; engines last, since they take every core."""
+    items.sort(
+        key=lambda item: (item.get_closest_marker("engine") is not None, item.path.name != "test_open_loop.py")
+    )
 
 
 @pytest.fixture(scope="session")

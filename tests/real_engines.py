@@ -18,7 +18,10 @@ from servebench.log.schema import Log
 
 SMOLLM2 = MODELS / "SmolLM2-135M-Instruct"
 TINY = MODELS / "tiny-llama"
-LLAMACPP = ["--backend", "llamacpp", "--model", SMOLLM2, "--mean_prompt_length", 24, "--mean_max_new_tokens", 8]
+# Two engines at a time share the cores: their threads must not spin while they wait for each other.
+os.environ["OMP_WAIT_POLICY"] = "passive"
+LLAMACPP = ["--backend", "llamacpp", "--model", SMOLLM2, "--engine_args=--threads 1"]
+LLAMACPP += ["--mean_prompt_length", 24, "--mean_max_new_tokens", 8]
 VLLM = ["--backend", "vllm", "--model", TINY, "--engine_args", "--load-format dummy --enforce-eager"]
 VLLM += ["--mean_prompt_length", 64, "--mean_max_new_tokens", 16]
 
