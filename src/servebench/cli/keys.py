@@ -189,7 +189,7 @@ def hide_own_keys() -> None:
         os.execve(sys.executable, command, os.environ | more)
 
 
-def taken(words: Sequence[str], option: str) -> tuple[tuple[str, ...], str]:
+def pop_option(words: Sequence[str], option: str) -> tuple[tuple[str, ...], str]:
     """(the words without this option, its value or "")."""
     rest, value, left = [], "", iter(words)
     for word in left:

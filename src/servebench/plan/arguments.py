@@ -14,7 +14,7 @@ import msgspec
 from servebench.cli import keys
 from servebench.cli.declare import options_of, words_of_file
 from servebench.errors import InputError
-from servebench.log.config import DEFAULT_MODEL, RunConfig, ServerConfig, taken
+from servebench.log.config import DEFAULT_MODEL, RunConfig, ServerConfig, from_fields
 from servebench.plan import checks, defaults
 from servebench.plan.options import (
     KINDS_OF_REQUESTS,
@@ -110,7 +110,7 @@ def swept(kind: type[T], given: Given) -> Iterator[T]:
 def _made(kind: type[T], given: Given) -> T:
     """From those of the options that are of this kind. Lists are tuples in it."""
     try:
-        return taken(kind, {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()})
+        return from_fields(kind, {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()})
     except ValueError as error:
         raise InputError(str(error)) from error
 
@@ -155,7 +155,7 @@ def _key(name: str, given: str) -> str:
     key = (given or os.environ.get(variable, "")).strip()
     if not (key.isascii() and key.isprintable()):
         where = f"--{name}" if given else f"${variable}"
-        raise InputError(f"the key in {where} has a sign that no header can carry; copy it again")
+        raise InputError(f"the key in {where} has a character that no header can carry; copy it again")
     return key
 
 

@@ -81,7 +81,7 @@ def _fault_of(url: str) -> str:
     if parts.scheme not in ("http", "https"):
         return "it does not begin with http:// or https://"
     if not url.isprintable() or " " in url or not url.isascii():
-        return "there is a sign in it that no URL has"
+        return "there is a character in it that no URL has"
     return "" if parts.hostname else "it has no host"
 
 
@@ -100,7 +100,7 @@ def _refuse_without_azure(given: Given) -> None:
     if missing := [f"--{name}" for name in wanted if not given.get(name)]:
         raise InputError(f"--backend aml needs {', '.join(missing)} too")
     if not (given["deployment_name"].isascii() and given["deployment_name"].isprintable()):
-        raise InputError("--deployment_name has a sign that no header can carry; copy it again")
+        raise InputError("--deployment_name has a character that no header can carry; copy it again")
 
 
 def api_of_urls(urls: Sequence[str], given: Given) -> str:

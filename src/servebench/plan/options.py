@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from servebench.cli.commandline import Parser, filled, header, share
+from servebench.cli.commandline import Parser, header, non_empty, share
 from servebench.cli.declare import Declared, Option, add_options, options_of
 from servebench.log.config import (
     LOAD,
@@ -54,7 +54,7 @@ Exit status: 0 all points measured, 1 some failed, 2 bad input.
 
 def results_folder(text: str) -> Path:
     """An argparse type."""
-    return expanded("--out_json_dir", filled(text))
+    return expanded("--out_json_dir", non_empty(text))
 
 
 # A declaration reads as one statement.
@@ -175,6 +175,6 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,  # a key under a shortened name would not be recognised as one
     )
-    parser.add_argument("--config", type=filled, metavar="FILE.yaml", help="further options, as NAME: VALUE")
+    parser.add_argument("--config", type=non_empty, metavar="FILE.yaml", help="further options, as NAME: VALUE")
     add_options(parser, GROUPS, declared(), {"backend": tuple(BACKENDS)})
     return parser

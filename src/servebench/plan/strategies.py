@@ -53,7 +53,7 @@ def _key(run: RunConfig) -> bytes:
     return msgspec.json.encode(run, order="sorted")
 
 
-class LoadSeen(msgspec.Struct, frozen=True):
+class LoadResult(msgspec.Struct, frozen=True):
     """One load of a search: what its logs say together."""
 
     load: float
@@ -72,7 +72,7 @@ class Verdict(msgspec.Struct, frozen=True):
     best: float | None  # the highest load that meets the limits, or that with the peak
     server: ServerConfig
     run: RunConfig  # of the lowest load
-    loads: list[LoadSeen]
+    loads: list[LoadResult]
 
 
 @dataclass(frozen=True)
@@ -170,10 +170,10 @@ class Search(Grid):
     def _name(self) -> str:
         raise NotImplementedError
 
-    def _look(self, load: float, logs: list[Log]) -> LoadSeen:
+    def _look(self, load: float, logs: list[Log]) -> LoadResult:
         raise NotImplementedError
 
-    def _best(self, loads: list[LoadSeen]) -> float | None:
+    def _best(self, loads: list[LoadResult]) -> float | None:
         raise NotImplementedError
 
 
@@ -229,16 +229,16 @@ class MaxSearch(Search):
     def _name(self) -> str:
         return self.text
 
-    def _look(self, load: float, logs: list[Log]) -> LoadSeen:
+    def _look(self, load: float, logs: list[Log]) -> LoadResult:
         verdict = sla.decide(logs, self.limits)
         says = "meets" if verdict is True else "does not meet" if verdict is False else "unknown"
         why = "" if isinstance(verdict, bool) else verdict or "interrupted"
         if verdict is False and any(log.quality.overloaded for log in logs):
             why = "overloaded"
         seen = {str(limit): _finite(limit.seen_s(logs)) for limit in self.limits}
-        return LoadSeen(load, len(logs), says, why, seen, [log.file_name for log in logs])
+        return LoadResult(load, len(logs), says, why, seen, [log.file_name for log in logs])
 
-    def _best(self, loads: list[LoadSeen]) -> float | None:
+    def _best(self, loads: list[LoadResult]) -> float | None:
         return max((each.load for each in loads if each.says == "meets"), default=None)
 
 
@@ -288,11 +288,11 @@ class PeakSearch(Search):
     def _name(self) -> str:
         return f"peak fastgen-{self.rate:g}"
 
-    def _look(self, load: float, logs: list[Log]) -> LoadSeen:
+    def _look(self, load: float, logs: list[Log]) -> LoadResult:
         why, seen = _doubt(logs[0]), {"effective_throughput_per_s": self._value(logs[0])}
-        return LoadSeen(load, 1, "unknown" if why else "", why, seen, [logs[0].file_name])
+        return LoadResult(load, 1, "unknown" if why else "", why, seen, [logs[0].file_name])
 
-    def _best(self, loads: list[LoadSeen]) -> float | None:
+    def _best(self, loads: list[LoadResult]) -> float | None:
         values = {each.load: value for each in loads if (value := each.seen["effective_throughput_per_s"])}
         return max(values, key=lambda load: values[load], default=None)
 
