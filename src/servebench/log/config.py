@@ -328,7 +328,7 @@ def fields_of(config: ServerConfig | RunConfig) -> dict[str, Any]:
 
 
 def all_fields(config: ServerConfig | RunConfig) -> dict[str, Any]:
-    """As fields_of, with the fields of other kinds at their defaults (None where there is none), to compare logs."""
+    """As fields_of, with the fields of other kinds at their defaults (or None), so that logs can be compared."""
     kinds = (ServerConfig,) if isinstance(config, ServerConfig) else KINDS
     return {
         name: DEFAULTS[name] for kind in kinds for name in kind.__struct_fields__ if name in DEFAULTS

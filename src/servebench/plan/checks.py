@@ -1,4 +1,4 @@
-"""What makes no sense together, beyond what the kinds exclude. Each check raises InputError with one line."""
+"""Combinations of options that make no sense. Each check raises InputError with one line."""
 
 from __future__ import annotations
 
@@ -119,8 +119,8 @@ def api_of_urls(urls: Sequence[str], given: Given) -> str:
 # What is measured on them.
 
 
-def of_kinds(given: Given, load: type, requests: type, strategy: type) -> None:
-    """What a load, requests and a way to repeat them exclude of each other."""
+def check_combination(given: Given, load: type, requests: type, strategy: type) -> None:
+    """Refuse a load, requests and a strategy that do not go together."""
     open_loop, search = load in (Rate, Trace), strategy in (FindMax, FindPeak)
     limits = parse_limits(given["find_max"]) if strategy is FindMax else ()
     wanted = [limit for limit in limits if limit.metric != "e2e"] or strategy is FindPeak
@@ -146,8 +146,8 @@ def of_kinds(given: Given, load: type, requests: type, strategy: type) -> None:
     )
 
 
-def of_servers(settings: Settings) -> None:
-    """Options of servers that we start, and that not every backend has."""
+def check_servers(settings: Settings) -> None:
+    """Refuse options that these servers do not have: some are for those that we start, some for one backend."""
     backend, name = BACKENDS[settings.backend], settings.backend
     first, starts = settings.servers[0], settings.starts
     for size in () if starts else ("tp_size", "max_ragged_batch_size", "num_replicas"):

@@ -139,7 +139,7 @@ def _strategy(settings: Settings, server: ServerConfig) -> Grid:
         return _search(settings, asked, loads)
     repetitions = range(asked.max_runs if isinstance(asked, TargetCi) else asked.runs)
     runs = [
-        structs.replace(sized(settings, _with(settings, requests), load), repetition=repetition)
+        structs.replace(with_load(settings, _with(settings, requests), load), repetition=repetition)
         for repetition, requests, load in product(repetitions, settings.requests, loads)
     ]
     return UntilCi(runs, asked) if isinstance(asked, TargetCi) else Grid(runs)
@@ -152,7 +152,7 @@ def _search(settings: Settings, asked: FindMax | FindPeak, loads: list[Load]) ->
     lowest, sizes = min(loads, key=lambda load: load.size), [load.size for load in loads]
     if isinstance(lowest, Rate):
         lowest = structs.replace(lowest, stop_when_overloaded=True)
-    under = partial(sized, settings, at_least=at_least)
+    under = partial(with_load, settings, at_least=at_least)
     runs = [under(_with(settings, requests), lowest) for requests in settings.requests]
     if isinstance(asked, FindPeak):
         return PeakSearch(runs, sizes, under, asked.find_peak)
@@ -171,7 +171,7 @@ def _loads(settings: Settings, server: ServerConfig) -> Iterator[Load]:
         yield load
 
 
-def sized(settings: Settings, run: RunConfig, load: Load, at_least: int = 0) -> RunConfig:
+def with_load(settings: Settings, run: RunConfig, load: Load, at_least: int = 0) -> RunConfig:
     """The run under this load, with as many requests and as long a warm-up as it takes, if not asked otherwise."""
     if isinstance(load, Clients):
         requests = defaults.num_requests(load.num_clients)
