@@ -1,7 +1,7 @@
 """Command line -> Settings.
 
-Bad input is refused in one line, before anything starts: types and bounds by the parser (cli/declare.py), values of
-one kind by the kind (log/config.py), combinations by checks.py, files and the machine by preflight.py.
+Bad input is refused in one line, before anything starts: types and bounds by the parser (cli/declare.py), values
+of one kind by the kind (log/config.py), combinations by checks.py, files and the machine by preflight.py.
 """
 
 from __future__ import annotations

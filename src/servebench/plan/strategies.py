@@ -112,7 +112,7 @@ Measured = list[tuple[RunConfig, Log]]
 
 @dataclass(frozen=True)
 class Search(Grid):
-    """One search from each of `runs`: all kinds of requests at the lowest load. `with_load` gives a run another."""
+    """One search from each of `runs`: all kinds of requests, at the lowest load. `with_load` changes the load."""
 
     loads: Sequence[float]
     with_load: Callable[[RunConfig, Load], RunConfig]
