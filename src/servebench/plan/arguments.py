@@ -24,8 +24,8 @@ from servebench.plan.options import (
     KINDS_OF_REQUESTS,
     LOADS,
     STRATEGIES,
+    Connection,
     Execution,
-    Where,
     build_parser,
     declared,
 )
@@ -43,10 +43,10 @@ KEYS = ("openai_api_key", "aml_api_key")
 def parse(argv: Sequence[str] | None = None) -> Settings:
     """Raises SystemExit(2) for what argparse refuses, InputError for what only makes no sense together."""
     given = _given(sys.argv[1:] if argv is None else argv)
-    execution, where = _build(Execution, given), _build(Where, given)
+    execution, connection = _build(Execution, given), _build(Connection, given)
     given.setdefault("backend", "fastgen")
-    given |= {name: _key(name, getattr(where, name)) for name in KEYS}
-    urls = checks.urls_of(given, where)
+    given |= {name: _key(name, getattr(connection, name)) for name in KEYS}
+    urls = checks.urls_of(given, connection)
     given["model"] = _model(given.get("model", DEFAULT_MODEL))
     given["api"] = BACKENDS[given["backend"]].api or checks.api_of_urls(urls, given)
     given["stream"] = given.get("stream", True) and given["api"] != "score"
@@ -62,8 +62,8 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
         warmup=given.get("warmup"),
         seed=given.get("seed"),
         strategy=_build(strategy, given),
-        access=_access(given, where, urls),
-        tokenizer=where.tokenizer or _tokenizer_of(given["model"]),
+        access=_access(given, connection, urls),
+        tokenizer=connection.tokenizer or _tokenizer_of(given["model"]),
         execution=execution,
     )
     if not execution.list_models:
@@ -140,16 +140,16 @@ def _without_keys(given: Given, urls: Sequence[str]) -> Given:
     return {"urls": tuple(map(keys.hide_in_url, urls)), "engine_args": tuple(words)}
 
 
-def _access(given: Given, where: Where, urls: Sequence[str]) -> Access:
+def _access(given: Given, connection: Connection, urls: Sequence[str]) -> Access:
     return Access(
         urls=tuple(urls),
         key=given["aml_api_key" if given["backend"] == "aml" else "openai_api_key"],
-        extra_headers=where.extra_headers,
+        extra_headers=connection.extra_headers,
         extra_body=given.get("extra_body", {}),
         engine_args=tuple(given.get("engine_args", ())),
         api=given["api"],
-        port=where.port,
-        server_timeout=where.server_timeout,
+        port=connection.port,
+        server_timeout=connection.server_timeout,
     )
 
 

@@ -12,46 +12,51 @@ from servebench.cli import keys
 from servebench.errors import InputError
 from servebench.log.config import Rate, Trace
 from servebench.log.urls import api_of
-from servebench.plan.options import ClientsPerReplica, FindMax, FindPeak, Where
+from servebench.plan.options import ClientsPerReplica, Connection, FindMax, FindPeak
 from servebench.plan.settings import Settings
 from servebench.servers.backends import BACKENDS
 
 Given = dict[str, Any]
 
 
-# Where the servers are.
+# Connection the servers are.
 
 
-def urls_of(given: Given, where: Where) -> tuple[str, ...]:
+def urls_of(given: Given, connection: Connection) -> tuple[str, ...]:
     """The URLs of servers that run already, as they were given; none where servers are started."""
-    _refuse_endpoints(given["backend"], given, where)
-    for option, urls in (("openai_api_url", where.openai_api_url), ("aml_api_url", (where.aml_api_url,))):
+    _refuse_endpoints(given["backend"], given, connection)
+    for option, urls in (
+        ("openai_api_url", connection.openai_api_url),
+        ("aml_api_url", (connection.aml_api_url,)),
+    ):
         for url in filter(None, urls):
             _refuse_url(option, url)
-    _refuse_headers(where)
+    _refuse_headers(connection)
     if given["backend"] == "aml":
         _refuse_without_azure(given)
-        return (where.aml_api_url,)
-    if where.client_only and not where.openai_api_url:
-        return (f"http://127.0.0.1:{where.port}",)
-    return where.openai_api_url
+        return (connection.aml_api_url,)
+    if connection.client_only and not connection.openai_api_url:
+        return (f"http://127.0.0.1:{connection.port}",)
+    return connection.openai_api_url
 
 
-def _refuse_endpoints(backend: str, given: Given, where: Where) -> None:
-    urls = where.openai_api_url
+def _refuse_endpoints(backend: str, given: Given, connection: Connection) -> None:
+    urls = connection.openai_api_url
     reasons = {
         "--backend openai measures a running server; say which: --openai_api_url http://HOST:PORT/v1": (
             backend == "openai" and not urls
         ),
         "--client_only measures a running server; say which: --port N or --openai_api_url URL": (
-            where.client_only and not (urls or where.port)
+            connection.client_only and not (urls or connection.port)
         ),
         "--aml_api_url is an endpoint of Azure ML; measure it with --backend aml": (
-            where.aml_api_url and backend != "aml"
+            connection.aml_api_url and backend != "aml"
         ),
         "--backend aml measures --aml_api_url; leave --openai_api_url out": urls and backend == "aml",
         f"--backend {backend} would start a server of its own beside --openai_api_url; "
-        "add --client_only to measure the running one": urls and not where.client_only and backend != "openai",
+        "add --client_only to measure the running one": urls
+        and not connection.client_only
+        and backend != "openai",
     }
     if not given.get("list_models"):
         refuse(reasons)
@@ -85,11 +90,11 @@ def _fault_of(url: str) -> str:
     return "" if parts.hostname else "it has no host"
 
 
-def _refuse_headers(where: Where) -> None:
+def _refuse_headers(connection: Connection) -> None:
     """The same go to every server, each once."""
-    if len({urlsplit(url).netloc.rpartition("@")[0] for url in where.openai_api_url}) > 1:
+    if len({urlsplit(url).netloc.rpartition("@")[0] for url in connection.openai_api_url}) > 1:
         raise InputError("--openai_api_url: every server gets the same user:password@; measure them apart")
-    names = [name.lower() for name, _ in where.extra_headers]
+    names = [name.lower() for name, _ in connection.extra_headers]
     if twice := next((name for name in names if names.count(name) > 1), ""):
         raise InputError(f"--extra_headers has {twice} twice; join its values with a comma")
 
