@@ -24,11 +24,12 @@ Given = dict[str, Any]
 
 def urls_of(given: Given, where: Where) -> tuple[str, ...]:
     """The URLs of servers that run already, as they were given; none where servers are started."""
-    _refuse_endpoints(given["backend"], given, where)
-    for option, urls in (("openai_api_url", where.openai_api_url), ("aml_api_url", (where.aml_api_url,))):
-        for url in filter(None, urls):
-            _refuse_url(option, url)
+    for url in where.openai_api_url:
+        _refuse_url("openai_api_url", url)
+    if where.aml_api_url:
+        _refuse_url("aml_api_url", where.aml_api_url)
     _refuse_headers(where)
+    _refuse_endpoints(given["backend"], given, where)
     if given["backend"] == "aml":
         _refuse_without_azure(given)
         return (where.aml_api_url,)
