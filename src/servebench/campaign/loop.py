@@ -54,14 +54,15 @@ def run(settings: Settings) -> int:
         preflight(settings, plan)
         with tqdm(total=num_pending(plan), desc="points", disable=None) as bar:
             campaign = Campaign(settings, bar)
-            found = [words for of_server in plan for words in measure_on(of_server, campaign)]
+            found = [(of_server, each) for of_server in plan for each in measure_on(of_server, campaign)]
         print(show_plan.closing(campaign.points.values(), campaign.failed, settings.execution.out_json_dir))
-        print(*found, sep="\n", end="\n" * bool(found))
+        for of_server, each in found:
+            show_and_store(of_server, each)
     return int(bool(campaign.failed))
 
 
-def measure_on(plan: ServerPlan, campaign: Campaign) -> list[str]:
-    """Every run that the strategy asks for, on one server. Returns what it found, in words."""
+def measure_on(plan: ServerPlan, campaign: Campaign) -> list[Verdict]:
+    """Every run that the strategy asks for, on one server. Returns what it found."""
     history = History()
     campaign.points |= {point.path: point for point in plan.points}
     while point := following(plan, history, campaign):  # start no server for nothing
@@ -76,7 +77,7 @@ def measure_on(plan: ServerPlan, campaign: Campaign) -> list[str]:
             if not campaign.met:
                 raise
             fail_the_rest(plan, history, campaign, str(gone))
-    return [stored(plan, found) for found in plan.strategy.verdicts(plan.server, history)]
+    return plan.strategy.verdicts(plan.server, history)
 
 
 def following(plan: ServerPlan, history: History, campaign: Campaign) -> Point | None:
@@ -134,10 +135,10 @@ def keep(plan: ServerPlan, history: History, campaign: Campaign, point: Point, l
             campaign.bar.write("  the log of this point that was measured before is kept")
 
 
-def stored(plan: ServerPlan, found: Verdict) -> str:
-    """Keep what a search found beside its logs. Returns it in words."""
+def show_and_store(plan: ServerPlan, found: Verdict) -> None:
+    """Say what a search found, then keep it beside its logs: the disk may be full."""
     several = len({server.max_ragged_batch_size for server in plan.settings.servers}) > 1
     words = verdict.words(found, with_batch=several)
-    answer = msgspec.json.encode({"words": words} | asdict(found))
+    print(words)
+    answer = msgspec.json.encode({"searched": found.searched, "words": words} | asdict(found))
     store.write_whole(plan.verdict_path(found), msgspec.json.format(answer, indent=2))
-    return words
