@@ -47,7 +47,7 @@ def number(kind: type[int] | type[float], least: float, most: float = float("inf
 
 
 PLAIN = {"±": "+-", "×": "x", "→": "->", "≤": "<=", "≥": ">=", "–": "-", "—": "-", "…": "..."}
-COUNT, SHARE, SECONDS = number(int, 1), number(float, 0, 1), number(float, 0.001)
+COUNT = number(int, 1)
 
 
 def filled(text: str) -> str:

@@ -90,11 +90,6 @@ def state_of(path: Path, fingerprint: str) -> Literal["new", "done", "failed"]:
     return "done" if head.status == "ok" and head.fingerprint == fingerprint else "failed"
 
 
-def known(path: Path, fingerprint: str, requests: bool) -> Log | None:
-    """The log of a point that was measured before under the same settings, with its requests if asked for."""
-    return load(path, requests) if state_of(path, fingerprint) == "done" else None
-
-
 def put(log: Log, path: Path) -> bool:
     """Write a log; one that failed never replaces one that did not. Returns whether it was written."""
     keep = log.status != "ok" and state_of(path, log.fingerprint) == "done"

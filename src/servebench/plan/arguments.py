@@ -47,7 +47,7 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
     given["api"] = BACKENDS[given["backend"]].api or checks.api_of_urls(urls, given)
     given["stream"] = given.get("stream", True) and given["api"] != "score"
     load, requests, strategy = (chosen(kinds, given) for kinds in (LOADS, KINDS_OF_REQUESTS, STRATEGIES))
-    checks.of_kinds(given, load, requests, strategy)
+    checks.of_kinds(given, load, strategy)
     _fill_in(given, bool(urls))
     settings = Settings(
         servers=tuple(swept(ServerConfig, given | _without_keys(given, urls))),

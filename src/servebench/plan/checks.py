@@ -120,7 +120,7 @@ def api_of_urls(urls: Sequence[str], given: Given) -> str:
 # What is measured on them.
 
 
-def of_kinds(given: Given, load: type, requests: type, strategy: type) -> None:
+def of_kinds(given: Given, load: type, strategy: type) -> None:
     """What a load, requests and a way to repeat them exclude of each other."""
     open_loop, search = load in (Rate, Trace), strategy in (FindMax, FindPeak)
     limits = parse_limits(given["find_max"]) if strategy is FindMax else ()
