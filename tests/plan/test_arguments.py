@@ -17,6 +17,7 @@ VLLM = ["--backend", "vllm"]
 TWO_URLS = ["--openai_api_url", "http://a/v1", "http://b/v1"]
 API = ["--backend", "openai", "--openai_api_url"]
 BROKEN = {
+    "": "does not begin with http://",
     "localhost:8000/v1": "does not begin with http://",
     "http://[::1": "cannot be read",
     "http://h:99999/v1": "cannot be read",
@@ -137,6 +138,8 @@ def test_a_bad_value_is_one_line_and_status_2(
         ([*VLLM, "--aml_api_url", "https://h/score"], "measure it with --backend aml"),
         ([*VLLM, "--client_only"], "--port"),
         ([*VLLM, "--openai_api_url", "http://x/v1"], "--client_only"),
+        ([*VLLM, "--openai_api_url", "ftp://x"], "is not a URL"),
+        (["--backend", "aml", "--model", "m", "--deployment_name", ""], "needs --deployment_name, --aml_api_url"),
         ([*VLLM, "--mean_prompt_length", "500", "--max_prompt_length", "100"], "--max_prompt_length"),
         ([*VLLM, "--mean_prompt_length", "1200", "2600", "--max_prompt_length", "2000"], "2600 is more than"),
         ([*VLLM, "--trace_format", "bailian"], "--trace_format goes with --dataset"),

@@ -31,14 +31,16 @@ def capacity(most: float) -> Ask:
 
 
 @pytest.fixture
-def searched(tmp_path: Path):  # type: ignore[no-untyped-def]
+def searched(tmp_path: Path, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
     """Search on a server that is a function: (points measured, what was found in each search, in one text)."""
 
     def run(server: Ask, *words: str, spoil: Spoil = lambda log: log) -> tuple[list[sweep.Point], str]:
         base = ["--backend", "openai", "--openai_api_url", "http://127.0.0.1:1/v1", "--model", "m"]
         (plan,) = sweep.make_plan(arguments.parse([*base, "--out_json_dir", str(tmp_path), *words]))
         measured, verdicts = searched_on(plan, server, spoil)
-        return measured, "\n".join(loop.save_verdict(plan, found) for found in verdicts)
+        for found in verdicts:
+            loop.show_and_store(plan, found)
+        return measured, capsys.readouterr().out.rstrip("\n")
 
     return run
 
@@ -289,6 +291,16 @@ def test_the_answer_is_kept_beside_the_logs(searched, tmp_path: Path) -> None:  
     file.rename(file.with_name("of-clients4.json"))  # whatever a dataset is called, it is no log
     for folder in (tmp_path, tmp_path / "openai"):
         assert len(list(store.load_folder(folder))) == sum(each["runs"] for each in kept["loads"])
+
+
+def test_an_answer_that_cannot_be_kept_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = "--backend vllm --dry_run --num_clients 1 --find_max e2e_p90<1s --model m"
+    (plan,) = sweep.make_plan(arguments.parse([*words.split(), "--out_json_dir", str(tmp_path)]))
+    (found,) = searched_on(plan, capacity(4), lambda log: log)[1]
+    (tmp_path / "vllm/searches").touch()
+    with pytest.raises(OSError):
+        loop.show_and_store(plan, found)
+    assert "4 clients meets" in capsys.readouterr().out
 
 
 def test_a_load_that_is_too_much_for_the_server_is_said_to_overload_it(searched) -> None:  # type: ignore[no-untyped-def]

@@ -23,7 +23,8 @@ from servebench.plan.sweep import Point, ServerPlan, make_plan, num_pending
 from servebench.servers.probe import probed
 from servebench.servers.server import Server, running_server
 from servebench.show import plan as show_plan
-from servebench.show import terminal, verdict
+from servebench.show import terminal
+from servebench.show import verdict as show_verdict
 from servebench.workload import load_tokenizer
 
 load_tokenizer_once = cache(load_tokenizer)  # takes a second or two, which a plan that is done need not wait for
@@ -54,14 +55,17 @@ def run(settings: Settings) -> int:
         preflight(settings, plan)
         with tqdm(total=num_pending(plan), desc="points", disable=None) as bar:
             campaign = Campaign(settings, bar)
-            found = [words for server_plan in plan for words in measure_on(server_plan, campaign)]
+            found = [
+                (server_plan, verdict) for server_plan in plan for verdict in measure_on(server_plan, campaign)
+            ]
         print(show_plan.closing(campaign.points.values(), campaign.failed, settings.execution.out_json_dir))
-        print(*found, sep="\n", end="\n" * bool(found))
+        for server_plan, verdict in found:
+            show_and_store(server_plan, verdict)
     return int(bool(campaign.failed))
 
 
-def measure_on(plan: ServerPlan, campaign: Campaign) -> list[str]:
-    """Every run that the strategy asks for, on one server. Returns what it found, in words."""
+def measure_on(plan: ServerPlan, campaign: Campaign) -> list[Verdict]:
+    """Every run that the strategy asks for, on one server. Returns what it found."""
     history = History()
     campaign.points |= {point.path: point for point in plan.points}
     while point := next_pending(plan, history, campaign):  # start no server for nothing
@@ -76,7 +80,7 @@ def measure_on(plan: ServerPlan, campaign: Campaign) -> list[str]:
             if not campaign.server_reached:
                 raise
             fail_the_rest(plan, history, campaign, str(gone))
-    return [save_verdict(plan, found) for found in plan.strategy.verdicts(plan.server, history)]
+    return plan.strategy.verdicts(plan.server, history)
 
 
 def next_pending(plan: ServerPlan, history: History, campaign: Campaign) -> Point | None:
@@ -134,10 +138,10 @@ def record(plan: ServerPlan, history: History, campaign: Campaign, point: Point,
             campaign.bar.write("  the log of this point that was measured before is kept")
 
 
-def save_verdict(plan: ServerPlan, found: Verdict) -> str:
-    """Save what a search found, beside its logs. Returns it in words."""
+def show_and_store(plan: ServerPlan, found: Verdict) -> None:
+    """Say what a search found, then keep it beside its logs: the disk may be full."""
     several = len({server.max_ragged_batch_size for server in plan.settings.servers}) > 1
-    words = verdict.words(found, with_batch=several)
-    answer = msgspec.json.encode({"words": words} | asdict(found))
+    words = show_verdict.words(found, with_batch=several)
+    print(words)
+    answer = msgspec.json.encode({"searched": found.searched, "words": words} | asdict(found))
     store.write_whole(plan.verdict_path(found), msgspec.json.format(answer, indent=2))
-    return words

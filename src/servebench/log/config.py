@@ -54,7 +54,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     router: Annotated[bool, Option(
         "put vllm-router before the replicas, on the next port [the client deals]", SERVER)] = False
     deployment_name: Annotated[str, Option(
-        "name of the deployment (aml: which one; fastgen: as you like)", SERVER, "NAME")] = ""
+        "name of the deployment (aml: which one; fastgen: as you like)", SERVER, "NAME", parse=str)] = ""
     urls: tuple[str, ...] = ()  # base URLs of servers that run already, without keys; none for those we start
 
 

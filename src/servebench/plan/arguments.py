@@ -51,7 +51,7 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
     given["api"] = BACKENDS[given["backend"]].api or checks.api_of_urls(urls, given)
     given["stream"] = given.get("stream", True) and given["api"] != "score"
     load, requests, strategy = (choose_kind(kinds, given) for kinds in (LOADS, KINDS_OF_REQUESTS, STRATEGIES))
-    checks.check_combination(given, load, requests, strategy)
+    checks.check_combination(given, load, strategy)
     _fill_in(given, bool(urls))
     settings = Settings(
         servers=tuple(expand_sweep(ServerConfig, given | _without_keys(given, urls))),

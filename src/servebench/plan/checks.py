@@ -19,19 +19,17 @@ from servebench.servers.backends import BACKENDS
 Given = dict[str, Any]
 
 
-# Connection the servers are.
+# Where the servers are.
 
 
 def urls_of(given: Given, connection: Connection) -> tuple[str, ...]:
     """The URLs of servers that run already, as they were given; none where servers are started."""
-    _refuse_endpoints(given["backend"], given, connection)
-    for option, urls in (
-        ("openai_api_url", connection.openai_api_url),
-        ("aml_api_url", (connection.aml_api_url,)),
-    ):
-        for url in filter(None, urls):
-            _refuse_url(option, url)
+    for url in connection.openai_api_url:
+        _refuse_url("openai_api_url", url)
+    if connection.aml_api_url:
+        _refuse_url("aml_api_url", connection.aml_api_url)
     _refuse_headers(connection)
+    _refuse_endpoints(given["backend"], given, connection)
     if given["backend"] == "aml":
         _refuse_without_azure(given)
         return (connection.aml_api_url,)
@@ -124,7 +122,7 @@ def api_of_urls(urls: Sequence[str], given: Given) -> str:
 # What is measured on them.
 
 
-def check_combination(given: Given, load: type, requests: type, strategy: type) -> None:
+def check_combination(given: Given, load: type, strategy: type) -> None:
     """Refuse a load, requests and a strategy that do not go together."""
     open_loop, search = load in (Rate, Trace), strategy in (FindMax, FindPeak)
     limits = parse_limits(given["find_max"]) if strategy is FindMax else ()

@@ -35,7 +35,6 @@ MODELS = {
 # As the original suite writes a model: as the hub does.
 ALIASES = {"meta-llama/Llama-13b-hf": "meta-llama/Llama-2-13b-hf"}
 
-DEFAULT_MODEL = "meta-llama/Llama-2-7b-hf"
 NUM_CLIENTS = (1, 2, 4, 6, 8, 12, 16, 20, 24, 28, 32)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -61,8 +61,15 @@ class ServerPlan:
     access: Access
     environment: dict[str, Any]
     settings: Settings
+    _points: dict[bytes, Point] = field(default_factory=dict)  # so that each log is looked at once
 
     def point(self, run: RunConfig) -> Point:
+        key = msgspec.json.encode(run, order="sorted")
+        if key not in self._points:
+            self._points[key] = self._make_point(run)
+        return self._points[key]
+
+    def _make_point(self, run: RunConfig) -> Point:
         identity = identity_of(self.server, run, self.environment)
         mark = fingerprint(identity)
         path = self.settings.folder / log_name(self.server, run, mark)
