@@ -41,7 +41,7 @@ def effective(log: Log, kind: str, prompt_rate: float, rate: float, span: int) -
 
 def draw(ax: Axes, all_series: list[Series], throughput: Coordinate) -> None:
     for series in all_series:
-        points = series.plot_points(selection.load_of, throughput)
+        points = series.plot_points(selection.load_size, throughput)
         plotting.draw_curve(ax, series, points, EFFECTIVE.name)
 
 

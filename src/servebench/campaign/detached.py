@@ -28,9 +28,8 @@ from servebench.log.store import open_lock, write_whole
 from servebench.plan import arguments
 from servebench.plan.preflight import check_model
 from servebench.plan.sweep import make_plan
-from servebench.servers.launch import Process, launch_replicas, request_urls
-from servebench.servers.preflight import check_launch
-from servebench.servers.process_group import end_session
+from servebench.servers.launch import Process, launch_replicas, request_urls, stop_server
+from servebench.servers.launch_checks import check_launch
 
 
 class DetachedServer(msgspec.Struct, frozen=True):
@@ -89,7 +88,7 @@ def stop(file: Path, port: int | None, restart: bool = False) -> None:
     if restart:
         _refuse_lost_keys(chosen)
     for server in chosen:
-        end_session(server.pid)
+        stop_server(server.pid, Path(server.log_file))
         print(f"stopped {server.backend} on port {server.port}")
     _write(file, [server for server in running if server not in chosen])
     for words in {tuple(server.arguments) for server in chosen} if restart else ():

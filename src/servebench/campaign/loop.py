@@ -20,10 +20,9 @@ from servebench.plan.preflight import check_loads, preflight
 from servebench.plan.settings import Settings
 from servebench.plan.strategies import History, Verdict
 from servebench.plan.sweep import Point, ServerPlan, make_plan, num_pending
-from servebench.servers.probe import probed
+from servebench.servers.discover import discovered
 from servebench.servers.server import Server, running_server
-from servebench.show import plan as show_plan
-from servebench.show import terminal, verdict
+from servebench.show import plan_table, terminal, verdict
 from servebench.workload import load_tokenizer
 
 load_tokenizer_once = cache(load_tokenizer)  # takes a second or two, which a plan that is done need not wait for
@@ -45,17 +44,17 @@ def run(settings: Settings) -> int:
     """Measure what is pending of the plan, and show all of its logs. Returns the exit status."""
     if settings.execution.dry_run:
         plan = make_plan(settings)
-        print(show_plan.table(plan))
+        print(plan_table.table(plan))
         check_loads(settings, plan)
         return 0
     with store.sole_writer(settings.folder):
         plan = make_plan(settings)
-        print(show_plan.table(plan))
+        print(plan_table.table(plan))
         preflight(settings, plan)
         with tqdm(total=num_pending(plan), desc="points", disable=None) as bar:
             campaign = Campaign(settings, bar)
             found = [words for of_server in plan for words in measure_on(of_server, campaign)]
-        print(show_plan.closing(campaign.points.values(), campaign.failed, settings.execution.out_json_dir))
+        print(plan_table.closing(campaign.points.values(), campaign.failed, settings.execution.out_json_dir))
         print(*found, sep="\n", end="\n" * bool(found))
     return int(bool(campaign.failed))
 
@@ -68,7 +67,7 @@ def measure_on(plan: ServerPlan, campaign: Campaign) -> list[str]:
         try:
             tokenizer = load_tokenizer_once(campaign.settings.tokenizer)
             with running_server(plan.server, plan.access, campaign.settings.folder) as running:
-                server = probed(running, point.run, tokenizer)
+                server = discovered(running, point.run, tokenizer)
                 measure_while_alive(plan, history, campaign, point, server, tokenizer)
         except ServerFailed as failure:  # it does not start, so none of its points can be measured
             fail_the_rest(plan, history, campaign, f"the server did not start: {failure}", failure.log_tail)

@@ -27,7 +27,7 @@ from typing import Any
 import msgspec
 
 from servebench.load.wire import ask_for_stamps, read_stamped, stamped_dummy
-from servebench.reference.answers import (
+from servebench.reference.behaviour import (
     CLOSES,
     EVENTS_BEFORE,
     HEAD,

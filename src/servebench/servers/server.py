@@ -1,7 +1,10 @@
 """The server under test, launched or attached to, for as long as its points are measured.
 
-with running_server(config, access, results / "vllm") as server:
-    run_load(..., server.target(run))
+    with running_server(config, access, results / "vllm") as server:
+        run_load(..., server.target(run))
+
+Leaving the `with` stops what was launched (`Process.stop` in launch.py, by process_group.py). A server that was
+attached to is left running.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from servebench.cli import commandline
-from servebench.errors import InputError
+from servebench.errors import no_logs
 from servebench.figures import selection
 from servebench.log import store
 from servebench.log.identity import point_of
@@ -53,7 +53,7 @@ def main() -> int:
         drawings = pool.map(partial(draw, args, Path(scratch)), sorted(SCRIPTS.glob("plot_*.py")))
         points = read(args.folder)
         if not points:
-            raise InputError(f"no logs in {args.folder}; give a folder that run_benchmark.py wrote to")
+            raise no_logs(args.folder)
         output.write_text(page(args.folder, points, list(drawings), searches(args.folder)), encoding="utf-8")
     print(f"{output}: {len(points)} points")
     return 0
