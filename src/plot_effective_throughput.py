@@ -31,7 +31,7 @@ KINDS = {"ema": "moving average", "cum": "running sum"}
 
 
 def effective(log: Log, kind: str, prompt_rate: float, rate: float, span: int) -> float | None:
-    """Requests/s that meet both SLAs. None if answers came whole, since they have no token times."""
+    """Requests/s that meet both SLAs. None for non-streamed answers, which have no token times."""
     if not log.run.stream:
         return None
     average = kind == "ema"

@@ -1,7 +1,7 @@
 """The figures of a script, each with its curves: one curve a folder of logs, one point a load.
 
-Logs of a folder that were measured with other settings (whole answers beside streamed ones, another engine_args)
-do not belong to one curve: each combination of settings gets its own, and its label names them.
+Logs of a folder that were measured with other settings (non-streamed answers, another engine_args) do not belong
+to one curve: each combination of settings gets its own, and its label names them.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ def _has(entries: list[Entry], common: tuple[Trait, ...], key: tuple[Any, ...]) 
 
 
 def _group(traits: tuple[Trait, ...], key: tuple[Any, ...], series: list[Series]) -> Group:
-    """Name and title show the values of the traits. The title begins with the model, on a line of its own."""
+    """Name and title show the values of the traits. The title begins with the model, on its own line."""
     shown = [pair for pair in zip(traits, key, strict=True) if pair[1] != "" and pair != (PROMPT, 0)]
     _, *rest = (trait.in_title.format(value) for trait, value in shown)
     model = model_name(series[0].log.server.model)

@@ -98,7 +98,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def chosen(args: argparse.Namespace) -> dict[Path, list[Entry]]:
-    """The logs of measured points that the options choose, by folder. Exits with one line if there are none."""
+    """The logs of measured points that the options choose, by folder. Exits with one line if there is no log."""
     model = args.model_name and model_label(args.model_name)
     found = {
         folder: [
@@ -120,7 +120,7 @@ def chosen(args: argparse.Namespace) -> dict[Path, list[Entry]]:
 
 
 def folders(log_dir: Path, backends: Iterable[str] | None = None) -> list[Path]:
-    """The folders of these backends, or all folders with logs, or the root itself if it has none below it."""
+    """The folders of these backends, or all folders with logs, or the root itself if no folder in it has logs."""
     if not log_dir.is_dir():
         raise InputError(f"{log_dir} is not a folder; give one that run_benchmark.py wrote to: --log_dir DIR")
     if backends:

@@ -27,7 +27,7 @@ class Access:
     api: str
     port: int | None  # the first port for servers that are started; None: any free one
     server_timeout: float  # seconds until a server must be ready
-    requests_at_once: int = 1  # requests that the plan has in flight on this server at the most
+    requests_at_once: int = 1  # how many requests the plan has in flight on this server
     request_tokens: int = 1  # prompt and answer of the longest request of the plan
 
 
@@ -49,7 +49,7 @@ def headers_of(config: ServerConfig, access: Access) -> dict[str, str]:
 
 
 def with_extra_body(ours: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a request, where the user's win, and null removes one of ours.
+    """The fields of a request, where the user's win, and null removes one of our fields.
 
     If the user gives max_completion_tokens, our max_tokens, its older name, is left out.
     """

@@ -207,7 +207,7 @@ def _cells(row: Comparison) -> list[str]:
 
 
 def load(folder: Path, wanted: Sequence[tuple[str, Any]] = ()) -> Runs:
-    """The logs of a folder that a filter lets through, failed ones too. Raises InputError if none was measured."""
+    """The logs of a folder that a filter lets through, failed ones too. Raises InputError if all failed."""
     logs = [log for _, log in store.load_folder(folder) if filters.passes(log, wanted)]
     if not measured(logs):
         correct = "correct --filter" if wanted else "give a folder that run_benchmark.py wrote to"

@@ -92,7 +92,7 @@ def _origin(log: Log) -> dict[str, Cell]:
 
 
 def client(verdicts: Sequence[str]) -> str:
-    """What the client says of the runs of a point: what most of them say, and how many say otherwise."""
+    """The client's verdict on most runs of a point, and how many runs differ."""
     bad = [verdict for verdict in verdicts if verdict != "ok"]
     if not bad:
         return "ok"

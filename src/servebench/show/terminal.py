@@ -1,4 +1,4 @@
-"""What the terminal shows of logs: a line a point, and a table at the end. (The plan is in plan_table.py.)
+"""What the terminal shows of logs: a line a point, and a table at the end.
 
     python -m servebench summary results/ --sla fastgen-4 ttft=2,tpot=0.1
 
@@ -132,11 +132,11 @@ def significant(value: float | None, digits: int = 3) -> str:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the table: its head, and its cell from the runs of a point that were measured, one at least."""
+    """A column of the table: its head, and its cell from the measured runs of a point, at least one."""
 
     head: str
     cell: Callable[[Runs], str]
-    of_failed: str = "-"  # the cell of a point that was not
+    of_failed: str = "-"  # the cell of a point whose runs all failed
 
 
 def table(logs: list[Log], slas: Sequence[Sla] = ()) -> str:
@@ -154,7 +154,7 @@ def table(logs: list[Log], slas: Sequence[Sla] = ()) -> str:
 
 
 def _settings(logs: list[Log]) -> tuple[str, list[str], list[list[str]]]:
-    """What tells the points apart: (words for what is the same in all, names of the rest, its values a log)."""
+    """Settings of these logs: (a text of those that all share, names of the others, their values in each log)."""
     others = differences.differing_within(logs)
     all_of = [_sizes(log) | {name: differences.value(log, name) for name in others} for log in logs]
     names = [name for name in all_of[0] if name == "load" or len({of_log[name] for of_log in all_of}) > 1]

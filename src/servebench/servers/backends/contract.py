@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).parents[4]
 
 @dataclass(frozen=True)
 class Launch:
-    """One process to start: its command, and the environment variables that it gets on top of ours."""
+    """One process to start: its command, and environment variables beside those of this program."""
 
     command: tuple[str, ...]
     env: dict[str, str] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Backend:
     headers: Callable[[ServerConfig], dict[str, str]] = lambda _: {}
     # Fields of a request -> bytes.
     encode: Callable[[dict[str, Any]], bytes] = msgspec.json.encode
-    # A path that empties the prefix cache when POSTed to. "": there is none.
+    # A path that empties the prefix cache when POSTed to. "": it has no such path.
     reset_cache_path: str = ""
     # Whether it knows the field `cache_salt`: requests with different salts share nothing in the prefix cache.
     knows_cache_salt: bool = False

@@ -57,7 +57,7 @@ class SearchResult(msgspec.Struct):
 def page(folder: Path, points: list[Runs], drawings: list[Drawing], searches: list[SearchResult]) -> str:
     """The whole page."""
     style, script = (HERE.with_name(f"report.{kind}").read_text() for kind in ("css", "js"))
-    # Scripts that draw few figures, each of which shows much, come first; those that draw none come last.
+    # Scripts that draw few figures come first, since each shows much; those without a figure come last.
     drawings = sorted(drawings, key=lambda drawing: len(drawing.figures) or float("inf"))
     return Template(HERE.with_name("report.html").read_text()).substitute(
         folder=escape(folder.resolve().name),

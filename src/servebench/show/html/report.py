@@ -71,7 +71,7 @@ def read(folder: Path) -> list[list[Run]]:
 
 
 def run_of(name: str, place: str, log: Log) -> Run:
-    """What the report shows of one log; its requests are not kept, since they may be millions.
+    """What the report shows of one log, without its requests, which may be millions.
 
     The folder `place` stands for the backend, as in the figures: two folders may hold the same engine.
     """

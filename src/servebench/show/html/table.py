@@ -154,7 +154,7 @@ def _client(runs: Runs) -> tuple[str, None]:
 
 
 def _decides_nothing(runs: Runs) -> tuple[str, None]:
-    """Why numbers of the point decide nothing; each reason that most runs do not have with how many have it."""
+    """Why numbers of the point decide nothing; a reason that only a few runs have comes with their number."""
     counts = Counter(mark for run in runs for mark in str(run.row["decides_nothing"] or "").split(", ") if mark)
     counts.update("stand-in" for run in runs if run.row["stand_in"])
     return escape(", ".join(trust.in_runs(mark, n, len(runs)) for mark, n in counts.items())), None
