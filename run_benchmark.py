@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Benchmark LLM servers: sweep tp_size x replicas x lengths x clients and write one JSON log a point to results/.
+"""Benchmark LLM servers: sweep tp_size x replicas x lengths x clients and write a log of each run to results/.
 
 python run_benchmark.py --backend vllm --num_clients 1 2 4 8        (-h explains every option)
 """
