@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Benchmark LLM servers: sweep tp_size x replicas x lengths x clients and write one JSON log a point to results/.
+"""Benchmark LLM servers: sweep tp_size x replicas x lengths x clients and write a log of each run to results/.
 
 python run_benchmark.py --backend vllm --num_clients 1 2 4 8        (-h explains every option)
 """
@@ -19,14 +19,14 @@ from servebench.campaign import loop
 from servebench.cli import commandline, keys
 from servebench.cli.signals import ends_on_signals
 from servebench.plan import arguments
-from servebench.show import plan
+from servebench.show import plan_table
 
 
 def main() -> int:
     keys.hide_own_keys()
     settings = arguments.parse()
     if settings.execution.list_models:
-        print(plan.models_table())
+        print(plan_table.models_table())
         return 0
     with ends_on_signals():
         return loop.run(settings)

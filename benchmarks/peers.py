@@ -27,7 +27,7 @@ from tabulate import tabulate
 
 from servebench.analysis import latency, samples
 from servebench.log import store
-from servebench.reference.answers import RequestRecord
+from servebench.reference.behaviour import RequestRecord
 from servebench.reference.calibrate import GAP_S, TOKENS, reference_server
 from servebench.servers.backends.contract import REPOSITORY
 

@@ -153,7 +153,7 @@ def main() -> None:
         rows.append(("all, one after another", *together))
         rows.append(("all, two at a time", *in_pairs(list(readers.values()), compiled)))
     print(f"{args.logs} logs of {args.requests} requests x {args.tokens} tokens, on {machine()}")
-    print(tabulate(rows, ["", "s", "s of CPU", "most memory (MB)"], floatfmt=("", ".1f", ".1f", ".0f")))
+    print(tabulate(rows, ["", "s", "s of CPU", "peak memory (MB)"], floatfmt=("", ".1f", ".1f", ".0f")))
     tokenizer = Tokenizer.from_file(str(args.tokenizer))
     prompts = exact_texts(tokenizer, [PROMPT_TOKENS] * TOKENIZED, np.random.default_rng(0))
     each = seconds(lambda: [tokenizer.encode(prompt) for prompt in prompts]) / TOKENIZED

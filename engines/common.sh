@@ -1,5 +1,5 @@
 # Sourced by the recipes beside it. A recipe makes one environment under .engines/<name> and marks it when it is
-# whole, so that a second run has nothing to do and a broken one starts over.
+# complete, so that a second run has nothing to do and a broken one starts over.
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(dirname "$HERE")

@@ -15,7 +15,7 @@ python3 -c 'import sys; sys.exit(sys.version_info >= (3, 14))' || die "DeepSpeed
 new_environment $NAME
 step $NAME "installing torch $TORCH (several GB)" "$PYTHON" -m pip install --progress-bar off torch=="$TORCH"
 step $NAME "installing deepspeed-mii $VERSION" "$PYTHON" -m pip install --progress-bar off torch=="$TORCH" -r "$HERE/fastgen-requirements.txt"
-# Now, with an error of its own, and not within the first server's time to start:
+# Now, so that an error shows here, and not while the first server starts:
 step $NAME "compiling DeepSpeed's kernels (some minutes)" env PATH="$ENGINES/$NAME/bin:$PATH" "$PYTHON" -c '
 from deepspeed.ops.op_builder import InferenceCoreBuilder, RaggedOpsBuilder, RaggedUtilsBuilder
 for builder in (RaggedUtilsBuilder, RaggedOpsBuilder, InferenceCoreBuilder):

@@ -27,7 +27,7 @@ from process_group import ASKS_TO_END, clean_up, ignore_asks_to_end, start_guard
 
 MODULE = "mii.launch.multi_gpu_server"  # what every process of MII runs, and its launchers name
 PROOF_S = 120.0  # for a token of a replica that listens already
-MOST_TRACKED = 2048  # sequences that DeepSpeed keeps the state of, unless told
+MOST_TRACKED = 2048  # DeepSpeed's default: the sequences whose state it keeps
 
 
 def parse() -> argparse.Namespace:
@@ -111,7 +111,7 @@ def cpu_environment(args: argparse.Namespace) -> dict[str, str]:
 
 
 def start_mii(args: argparse.Namespace) -> None:
-    import mii  # here, since it reads the environment, and since the guard should have none of its threads
+    import mii  # here, since it reads the environment, and so that the guard gets none of its threads
 
     check_model(args.model)
     check_devices(args)
@@ -166,7 +166,7 @@ def settings(args: argparse.Namespace) -> dict[str, object]:
 
 
 def watch(args: argparse.Namespace, when: str, until: Callable[[], bool]) -> None:
-    """Wait, as long as MII is whole; ends this process when one of MII's has ended."""
+    """Wait while every process of MII runs; ends this process when one of MII's has ended."""
     processes = family(args)
     while not until():
         for process, name in processes.items():

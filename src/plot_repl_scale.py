@@ -26,7 +26,7 @@ THROUGHPUT = "request_throughput_per_s"
 
 
 def load_per_replica(log: Log) -> float:
-    return selection.load_of(log) / log.server.num_replicas
+    return selection.load_size(log) / log.server.num_replicas
 
 
 LOAD = Trait(
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--clients_per_replica", type=float, nargs="+", metavar="N", help=what)
     args = parser.parse_args()
     found: set[float] = set()
-    for group in curves.groups(args, FAMILY, over=REPLICAS):
+    for group in curves.groups(args, FAMILY, must_vary=REPLICAS):
         load = load_per_replica(group.log)
         found.add(load)
         if args.clients_per_replica and load not in args.clients_per_replica:

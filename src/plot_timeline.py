@@ -116,8 +116,8 @@ def columns(figure: Figure, all_series: list[Series]) -> None:
 
 def main() -> None:
     args = plot_parser(__doc__, "timeline", every_load=True).parse_args()
-    one_of = (selection.LOAD, selection.REPETITION)
-    for group in curves.groups(args, selection.CONFIGURATION, one_of=one_of):
+    load_and_run = (selection.LOAD, selection.REPETITION)
+    for group in curves.groups(args, selection.CONFIGURATION, pick_highest=load_and_run):
         with page(args, group) as figure:
             columns(figure, group.series)
 

@@ -27,13 +27,13 @@ LATENCY, TFLOPS = "e2e_latency_mean_s", "tflops_per_gpu"
 def draw(axes: Sequence[Axes], all_series: list[Series]) -> None:
     """Latency and TFLOP/s per GPU against the load on the first two, against each other on the third."""
     for series in all_series:
-        plotting.draw_curve(axes[0], series, series.plot_points(selection.load_of, LATENCY), LATENCY)
-    known = [series for series in all_series if series.plot_points(selection.load_of, TFLOPS)]
+        plotting.draw_curve(axes[0], series, series.plot_points(selection.load_size, LATENCY), LATENCY)
+    known = [series for series in all_series if series.plot_points(selection.load_size, TFLOPS)]
     for ax in () if known else axes[1:]:
         ax.text(0.5, 0.5, "the model's name does not\ntell its parameters", ha="center", transform=ax.transAxes)
         ax.set(xticks=[], yticks=[])
     for series in known:
-        plotting.draw_curve(axes[1], series, series.plot_points(selection.load_of, TFLOPS), TFLOPS)
+        plotting.draw_curve(axes[1], series, series.plot_points(selection.load_size, TFLOPS), TFLOPS)
         plotting.draw_curve(axes[2], series, series.plot_points(TFLOPS, LATENCY), LATENCY, selection.load_name)
     load = selection.load_axis(all_series[0].log)
     latency, tflops = f"Mean {metrics.named(LATENCY).axis}", metrics.named(TFLOPS).label
@@ -48,7 +48,7 @@ def draw(axes: Sequence[Axes], all_series: list[Series]) -> None:
 
 def main() -> None:
     args = plot_parser(__doc__, "tp_sizes").parse_args()
-    for group in curves.groups(args, (MODEL, BATCH, REPLICAS, *LENGTHS, LOAD_KIND), by=TP_SIZE):
+    for group in curves.groups(args, (MODEL, BATCH, REPLICAS, *LENGTHS, LOAD_KIND), curve_by=TP_SIZE):
         with page(args, group) as figure:
             figure.set_size_inches(8.0, 7.2)
             panels = figure.subplot_mosaic([["latency", "tflops"], ["both", "both"]], height_ratios=(2, 3))

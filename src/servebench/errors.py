@@ -10,9 +10,15 @@ Exception
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class InputError(Exception):
     """Something the user gave that cannot work: one line that says what, why, and what to type instead."""
+
+
+def no_logs(folder: Path) -> InputError:
+    return InputError(f"no logs in {folder}; give a folder that run_benchmark.py wrote to")
 
 
 class LogError(Exception):

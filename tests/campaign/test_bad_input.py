@@ -14,8 +14,8 @@ from real_engines import LLAMACPP, SMOLLM2
 from servebench.campaign import detached
 from servebench.errors import InputError
 from servebench.log.config import ServerConfig
+from servebench.servers.launch_checks import check_ports
 from servebench.servers.ports import first_ports
-from servebench.servers.preflight import check_ports
 
 Benchmark = Callable[..., tuple[int, str, str]]
 

@@ -284,7 +284,7 @@ def test_runs_are_one_point_unless_their_settings_differ() -> None:
 
 def test_tp_sizes_have_a_line_style_each(logs: Path) -> None:
     args = options(logs, "--backend", "vllm", "--filter", "num_replicas=1")
-    (group,) = curves.groups(args, (selection.MODEL,), by=selection.TP_SIZE)
+    (group,) = curves.groups(args, (selection.MODEL,), curve_by=selection.TP_SIZE)
     found = [(curve.label, curve.linestyle, len(curve.points)) for curve in group.series]
     first, second = group.series
     assert first.marker != second.marker and first.color != second.color
@@ -384,7 +384,7 @@ def test_clients_and_rates_have_figures_of_their_own(logs: Path) -> None:
     assert [Path(file).stem.rpartition("gen60")[2] for file in files] == ["", "-rate"]
     _, of_rates = curves.groups(options(logs, *same), selection.CONFIGURATION)
     assert selection.load_axis(of_rates.log) == "Request rate (requests/s)"
-    assert [selection.load_of(p.log) for p in of_rates.series[0].points] == [0.5, 4]
+    assert [selection.load_size(p.log) for p in of_rates.series[0].points] == [0.5, 4]
 
 
 def test_a_timeline_shows_what_was_in_flight_to_the_end() -> None:

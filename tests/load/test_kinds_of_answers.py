@@ -13,7 +13,7 @@ from servebench.log import store
 from servebench.log.result import Result
 from servebench.log.schema import Log
 from servebench.reference import calibrate
-from servebench.reference.answers import CHAT_ANSWERS, RequestRecord
+from servebench.reference.behaviour import CHAT_ANSWERS, RequestRecord
 
 TOKENS, GAP_S, NEAR_S = 10, 0.02, 0.02
 Truth = dict[int, RequestRecord]

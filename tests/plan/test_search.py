@@ -18,8 +18,7 @@ from servebench.log.config import RunConfig, ServerConfig
 from servebench.log.schema import Log
 from servebench.plan import arguments, sweep
 from servebench.plan.strategies import History, Verdict
-from servebench.show import plan as show_plan
-from servebench.show import verdict
+from servebench.show import plan_table, verdict
 
 Ask = Callable[[RunConfig], list[float]]  # latencies that a server would have, s
 Spoil = Callable[[Log], Log]  # what becomes of a log
@@ -38,8 +37,7 @@ def searched(tmp_path: Path, capsys: pytest.CaptureFixture[str]):  # type: ignor
         base = ["--backend", "openai", "--openai_api_url", "http://127.0.0.1:1/v1", "--model", "m"]
         (plan,) = sweep.make_plan(arguments.parse([*base, "--out_json_dir", str(tmp_path), *words]))
         measured, verdicts = searched_on(plan, server, spoil)
-        for found in verdicts:
-            loop.show_and_store(plan, found)
+        loop.show_and_store(plan, verdicts)
         return measured, capsys.readouterr().out.rstrip("\n")
 
     return run
@@ -112,7 +110,7 @@ def test_the_plan_of_a_search_is_where_it_begins() -> None:
     words = ["--backend", "vllm", "--dry_run", "--num_clients", "8", "4", "16", "--find_max", "e2e_p90<1s"]
     plan = sweep.make_plan(arguments.parse(words))
     assert {run.load.size for run in plan[0].strategy.runs} == {4}
-    assert "the first point of each search" in show_plan.table(plan)
+    assert "the first point of each search" in plan_table.table(plan)
 
 
 def test_a_search_measures_nothing_twice(searched) -> None:  # type: ignore[no-untyped-def]

@@ -12,7 +12,7 @@ from warm_python import python
 from servebench.load.fleet import Outcome
 from servebench.log.schema import Quality
 from servebench.reference import calibrate
-from servebench.reference.answers import RequestRecord
+from servebench.reference.behaviour import RequestRecord
 
 
 def test_errors_are_measured_minus_true() -> None:

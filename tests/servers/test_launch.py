@@ -154,3 +154,13 @@ def test_a_server_that_was_started_with_a_key_is_not_started_again_without(tmp_p
     (tmp_path / "servers.json").write_bytes(msgspec.json.encode([known]))
     with pytest.raises(InputError, match="was started with a key"):
         detached.run("restart", ["--out_json_dir", str(tmp_path)])
+
+
+def test_a_detached_server_that_is_stopped_leaves_no_key_in_its_log(tmp_path: Path) -> None:
+    log = tmp_path / "vllm.log"
+    log.write_text("args: --api-key sesame\n")
+    process = psutil.Popen(["sleep", "60"], start_new_session=True)
+    known = detached.DetachedServer("vllm", "m", 8000, process.pid, process.create_time(), str(log), [])
+    (tmp_path / "servers.json").write_bytes(msgspec.json.encode([known]))
+    detached.run("stop", ["--out_json_dir", str(tmp_path)])
+    assert process.wait(5) and log.read_text() == "args: --api-key ******\n"

@@ -28,13 +28,12 @@ from servebench.log.store import open_lock, write_whole
 from servebench.plan import arguments
 from servebench.plan.preflight import check_model
 from servebench.plan.sweep import make_plan
-from servebench.servers.launch import Process, launch_replicas, request_urls
-from servebench.servers.preflight import check_launch
-from servebench.servers.process_group import end_session
+from servebench.servers.launch import Process, launch_replicas, request_urls, stop_server
+from servebench.servers.launch_checks import check_launch
 
 
 class DetachedServer(msgspec.Struct, frozen=True):
-    """One started process, as servers.json keeps it. `created` tells it from a later process with the same pid."""
+    """One started process, an entry of servers.json. `created` tells it from a later process with the same pid."""
 
     backend: str
     model: str
@@ -52,10 +51,10 @@ class DetachedServer(msgspec.Struct, frozen=True):
             return False
 
 
-def start(words: list[str]) -> None:
-    """Start the first server of this command line's plan, and keep it in servers.json."""
-    settings = arguments.parse(words)
-    if settings.access.extra_headers:  # they may be secrets, and words are kept in servers.json
+def start(options: list[str]) -> None:
+    """Start the first server of this command line's plan, and write it to servers.json."""
+    settings = arguments.parse(options)
+    if settings.access.extra_headers:  # they may be secrets, and servers.json has the options
         raise InputError("--extra_headers go with requests; give them to run_benchmark.py")
     if settings.execution.dry_run:
         raise InputError("start starts; to look at a plan give --dry_run to run_benchmark.py")
@@ -69,15 +68,15 @@ def start(words: list[str]) -> None:
     with ExitStack() as stack:
         processes = launch_replicas(config, plan.access, settings.folder, stack, detach=True)
         stack.pop_all()
-    started = [_record(process, config, keys.hide_in_words(words)) for process in processes]
+    started = [_record(process, config, keys.hide_in_words(options)) for process in processes]
     _write(file, [*_running(file), *started])
     print(f"ready; measure it with --client_only --openai_api_url {' '.join(request_urls(config, processes))}")
 
 
-def _record(process: Process, config: ServerConfig, words: list[str]) -> DetachedServer:
+def _record(process: Process, config: ServerConfig, options: list[str]) -> DetachedServer:
     pid, log_file = process.popen.pid, str(process.log_file)
     created = psutil.Process(pid).create_time()
-    return DetachedServer(config.backend, config.model, process.port, pid, created, log_file, words)
+    return DetachedServer(config.backend, config.model, process.port, pid, created, log_file, options)
 
 
 def stop(file: Path, port: int | None, restart: bool = False) -> None:
@@ -89,17 +88,17 @@ def stop(file: Path, port: int | None, restart: bool = False) -> None:
     if restart:
         _refuse_lost_keys(chosen)
     for server in chosen:
-        end_session(server.pid)
+        stop_server(server.pid, Path(server.log_file))
         print(f"stopped {server.backend} on port {server.port}")
     _write(file, [server for server in running if server not in chosen])
-    for words in {tuple(server.arguments) for server in chosen} if restart else ():
-        start(list(words))
+    for options in {tuple(server.arguments) for server in chosen} if restart else ():
+        start(list(options))
 
 
 def _refuse_lost_keys(servers: list[DetachedServer]) -> None:
-    """A server's key is not kept, so its arguments are not enough to start it again."""
+    """servers.json has no keys, so the arguments there cannot start a server that needs one."""
     for server in servers:
-        if any(keys.HIDDEN in word for word in server.arguments):
+        if any(keys.HIDDEN in option for option in server.arguments):
             raise InputError(
                 f"the server on port {server.port} was started with a key, which is not kept; stop and start it"
             )
@@ -124,13 +123,13 @@ def _write(file: Path, servers: list[DetachedServer]) -> None:
     write_whole(file, msgspec.json.format(msgspec.json.encode(servers)))
 
 
-def run(verb: str, words: list[str]) -> None:
+def run(verb: str, options: list[str]) -> None:
     if verb == "start":
-        return start(words)
+        return start(options)
     parser = commandline.Parser(prog=f"servebench server {verb}")
     parser.add_argument("--port", type=commandline.COUNT, metavar="N", help="of the server [all]")
     parser.add_argument("--out_json_dir", type=Path, default=Path("results"), metavar="DIR", help="[results]")
-    given = parser.parse_args(words)
+    given = parser.parse_args(options)
     file = given.out_json_dir / "servers.json"
     return status(file) if verb == "status" else stop(file, given.port, restart=verb == "restart")
 

@@ -20,11 +20,9 @@ from servebench.plan.preflight import check_loads, preflight
 from servebench.plan.settings import Settings
 from servebench.plan.strategies import History, Verdict
 from servebench.plan.sweep import Point, ServerPlan, make_plan, num_pending
-from servebench.servers.probe import probed
+from servebench.servers.discover import discovered
 from servebench.servers.server import Server, running_server
-from servebench.show import plan as show_plan
-from servebench.show import terminal
-from servebench.show import verdict as show_verdict
+from servebench.show import plan_table, terminal, verdict
 from servebench.workload import load_tokenizer
 
 load_tokenizer_once = cache(load_tokenizer)  # takes a second or two, which a plan that is done need not wait for
@@ -46,21 +44,19 @@ def run(settings: Settings) -> int:
     """Measure what is pending of the plan, and show all of its logs. Returns the exit status."""
     if settings.execution.dry_run:
         plan = make_plan(settings)
-        print(show_plan.table(plan))
+        print(plan_table.table(plan))
         check_loads(settings, plan)
         return 0
     with store.sole_writer(settings.folder):
         plan = make_plan(settings)
-        print(show_plan.table(plan))
+        print(plan_table.table(plan))
         preflight(settings, plan)
         with tqdm(total=num_pending(plan), desc="points", disable=None) as bar:
             campaign = Campaign(settings, bar)
-            found = [
-                (server_plan, verdict) for server_plan in plan for verdict in measure_on(server_plan, campaign)
-            ]
-        print(show_plan.closing(campaign.points.values(), campaign.failed, settings.execution.out_json_dir))
-        for server_plan, verdict in found:
-            show_and_store(server_plan, verdict)
+            found = [(each, measure_on(each, campaign)) for each in plan]
+        print(plan_table.closing(campaign.points.values(), campaign.failed, settings.execution.out_json_dir))
+        for server_plan, verdicts in found:
+            show_and_store(server_plan, verdicts)
     return int(bool(campaign.failed))
 
 
@@ -72,7 +68,7 @@ def measure_on(plan: ServerPlan, campaign: Campaign) -> list[Verdict]:
         try:
             tokenizer = load_tokenizer_once(campaign.settings.tokenizer)
             with running_server(plan.server, plan.access, campaign.settings.folder) as running:
-                server = probed(running, point.run, tokenizer)
+                server = discovered(running, point.run, tokenizer)
                 measure_while_alive(plan, history, campaign, point, server, tokenizer)
         except ServerFailed as failure:  # it does not start, so none of its points can be measured
             fail_the_rest(plan, history, campaign, f"the server did not start: {failure}", failure.log_tail)
@@ -138,10 +134,11 @@ def record(plan: ServerPlan, history: History, campaign: Campaign, point: Point,
             campaign.bar.write("  the log of this point that was measured before is kept")
 
 
-def show_and_store(plan: ServerPlan, found: Verdict) -> None:
-    """Say what a search found, then keep it beside its logs: the disk may be full."""
+def show_and_store(plan: ServerPlan, found: list[Verdict]) -> None:
+    """Say what each search found, then save it beside its logs: the disk may be full."""
     several = len({server.max_ragged_batch_size for server in plan.settings.servers}) > 1
-    words = show_verdict.words(found, with_batch=several)
-    print(words)
-    answer = msgspec.json.encode({"searched": found.searched, "words": words} | asdict(found))
-    store.write_whole(plan.verdict_path(found), msgspec.json.format(answer, indent=2))
+    for each in found:
+        words = verdict.words(each, with_batch=several)
+        print(words)
+        answer = msgspec.json.encode({"searched": each.searched, "words": words} | asdict(each))
+        store.write_whole(plan.verdict_path(each), msgspec.json.format(answer, indent=2))

@@ -1,7 +1,7 @@
 """The figures of a script, each with its curves: one curve a folder of logs, one point a load.
 
-Logs of a folder that were measured with other settings (whole answers beside streamed ones, another engine_args)
-do not belong to one curve: each combination of settings gets its own, and its label names them.
+Logs of a folder that were measured with other settings (non-streamed answers, another engine_args) do not belong
+to one curve: each combination of settings gets its own, and its label names them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from servebench.log.identity import by_point
 from servebench.log.schema import Log, model_name
 
 CHANGE_WITH_SIZE = ("urls", "gpus")  # settings that change with tp_size and num_replicas
-LOAD_UNITS = {"clients": "clients", "rate": "requests/s", "trace": "times the trace's speed"}
 STAND_IN = "FastGen stand-in (CPU)"
 Coordinate = str | Callable[[Log], float | None]  # a column of the registry, as `ttft_p99_s`, or a function
 
@@ -121,36 +120,38 @@ class Group:
 
 def points_of(logs: Iterable[Log]) -> tuple[Point, ...]:
     """Logs as points, in the order of load."""
-    return tuple(Point(tuple(runs)) for runs in by_point(sorted(logs, key=selection.load_of)))
+    return tuple(Point(tuple(runs)) for runs in by_point(sorted(logs, key=selection.load_size)))
 
 
 def groups(
     args: argparse.Namespace,
-    same: tuple[Trait, ...],
-    by: Trait | None = None,
-    over: Trait | None = None,
-    one_of: tuple[Trait, ...] = (),
+    common: tuple[Trait, ...],
+    curve_by: Trait | None = None,
+    must_vary: Trait | None = None,
+    pick_highest: tuple[Trait, ...] = (),
 ) -> Iterator[Group]:
-    """The figures of a script: each draws the logs that have the traits `same` in common.
+    """The figures of a script: each draws the logs that have the traits `common` in common.
 
-    Each folder, combination of settings, and value of `by` has a curve. Figures whose logs do not differ in `over`
-    are left out. Where logs differ in `one_of` (the load, the run), only the highest load is drawn, unless
-    `--every_load` asks for a figure each. Requests are read figure by figure.
+    Each folder, combination of settings, and value of `curve_by` has a curve. Figures whose logs do not differ in
+    `must_vary` are left out. Where logs differ in `pick_highest` (the load, the run), only the highest load is
+    drawn, unless `--every_load` asks for a figure each. Requests are read figure by figure.
     """
-    found, traits = selection.chosen(args), (*same, *one_of)
+    found, traits = selection.chosen(args), (*common, *pick_highest)
     style_of = styles.of_folders(list(found))
-    ignored = CHANGE_WITH_SIZE if not {TP_SIZE, REPLICAS} <= set(same) else ()
-    for key in _keys(args, [entry.head for entry in chain(*found.values())], same, over, one_of):
+    ignored = CHANGE_WITH_SIZE if not {TP_SIZE, REPLICAS} <= set(common) else ()
+    for key in _keys(args, [entry.head for entry in chain(*found.values())], common, must_vary, pick_highest):
         of_key = {folder: [e for e in logs if _key(e.head, traits) == key] for folder, logs in found.items()}
         series = [
-            curve for folder, logs in of_key.items() for curve in _curves(style_of[folder], logs, by, ignored)
+            curve
+            for folder, logs in of_key.items()
+            for curve in _curves(style_of[folder], logs, curve_by, ignored)
         ]
         group = _group(traits, key, series)
-        if one_of:
-            absent = [folder for folder, logs in found.items() if not of_key[folder] and _has(logs, same, key)]
+        if pick_highest:
+            absent = [folder for folder, logs in found.items() if not of_key[folder] and _has(logs, common, key)]
             if absent:
                 group.note(f"{', '.join(style_of[folder].label for folder in absent)}: none of this load")
-        elif same[-1] == LOAD_KIND:
+        elif common[-1] == LOAD_KIND:
             _note_missing_loads(group)
         _note_unequal_settings(group)
         yield group
@@ -159,22 +160,21 @@ def groups(
 def _keys(
     args: argparse.Namespace,
     logs: list[Log],
-    same: tuple[Trait, ...],
-    over: Trait | None,
-    one_of: tuple[Trait, ...],
+    common: tuple[Trait, ...],
+    must_vary: Trait | None,
+    pick_highest: tuple[Trait, ...],
 ) -> list[tuple[Any, ...]]:
-    """What the logs of each figure have in common, in order: values of the traits `same` and `one_of`."""
+    """What the logs of each figure have in common, in order: values of the traits `common` and `pick_highest`."""
     values: dict[tuple[Any, ...], set[Any]] = {}
     for log in logs:
-        values.setdefault(_key(log, (*same, *one_of)), set()).add(over.of(log) if over else None)
-    keys = sorted(key for key, differing in values.items() if over is None or len(differing) > 1)
-    if not keys and over:
-        what = over.in_title.format("").strip()
+        values.setdefault(_key(log, (*common, *pick_highest)), set()).add(must_vary.of(log) if must_vary else None)
+    keys = sorted(key for key, differing in values.items() if must_vary is None or len(differing) > 1)
+    if not keys and must_vary:
+        what = must_vary.in_title.format("").strip()
         print(f"nothing to draw: no logs that differ in {what} alone; measure more of them", file=sys.stderr)
-    if one_of and not args.every_load:  # the load is the first of them; of its runs the first is drawn
-        keys = [
-            max(alike, key=lambda key: key[len(same)]) for _, alike in groupby(keys, lambda key: key[: len(same)])
-        ]
+    if pick_highest and not args.every_load:  # the load is the first of them; of its runs the first is drawn
+        n = len(common)
+        keys = [max(alike, key=lambda key: key[n]) for _, alike in groupby(keys, lambda key: key[:n])]
     if args.max_figures and len(keys) > args.max_figures:
         print(f"the first {args.max_figures} of {len(keys)} figures (--max_figures)", file=sys.stderr)
     return keys[: args.max_figures]
@@ -184,13 +184,13 @@ def _key(log: Log, traits: tuple[Trait, ...]) -> tuple[Any, ...]:
     return tuple(trait.of(log) for trait in traits)
 
 
-def _has(entries: list[Entry], same: tuple[Trait, ...], key: tuple[Any, ...]) -> bool:
-    """Does a folder have logs that share the traits `same` with those of a figure?"""
-    return any(_key(entry.head, same) == key[: len(same)] for entry in entries)
+def _has(entries: list[Entry], common: tuple[Trait, ...], key: tuple[Any, ...]) -> bool:
+    """Does a folder have logs that share the traits `common` with those of a figure?"""
+    return any(_key(entry.head, common) == key[: len(common)] for entry in entries)
 
 
 def _group(traits: tuple[Trait, ...], key: tuple[Any, ...], series: list[Series]) -> Group:
-    """Name and title show the values of the traits. The title begins with the model, on a line of its own."""
+    """Name and title show the values of the traits. The title begins with the model, on its own line."""
     shown = [pair for pair in zip(traits, key, strict=True) if pair[1] != "" and pair != (PROMPT, 0)]
     _, *rest = (trait.in_title.format(value) for trait, value in shown)
     model = model_name(series[0].log.server.model)
@@ -198,19 +198,20 @@ def _group(traits: tuple[Trait, ...], key: tuple[Any, ...], series: list[Series]
     return Group(name, f"{model}\n{', '.join(rest)}", series)
 
 
-def _curves(style: Style, entries: list[Entry], by: Trait | None, ignored: tuple[str, ...]) -> list[Series]:
-    """The curves of one folder: one for every value of `by` and all settings but those that are ignored."""
+def _curves(style: Style, entries: list[Entry], curve_by: Trait | None, ignored: tuple[str, ...]) -> list[Series]:
+    """The curves of one folder: one for every value of `curve_by` and all settings but those that are ignored."""
     logs = [log for _, log in store.read(entry.path for entry in entries)]
     names = [name for name in differences.differing(logs) if name not in ignored]
     curves: dict[tuple[Any, ...], list[Log]] = {}
     for log in logs:
         settings = differences.settings(log)
-        curves.setdefault((by.of(log) if by else "", *(settings[name] for name in names)), []).append(log)
+        key = (curve_by.of(log) if curve_by else "", *(settings[name] for name in names))
+        curves.setdefault(key, []).append(log)
     keys = sorted(curves, key=lambda key: (key[0], -len(curves[key]), key))
     found = []
     for number, (value, *settings_of) in enumerate(keys):
         of_curve = curves[keys[number]]
-        name = " ".join([_engine(style.label, of_curve), *([by.in_title.format(value)] if by else [])])
+        name = " ".join([_engine(style.label, of_curve), *([curve_by.in_title.format(value)] if curve_by else [])])
         label = ", ".join([name, *(words.removeprefix("backend ") for words in settings_of)])
         look = styles.variant(replace(style, label=label), number)
         found.append(Series(**asdict(look), points=points_of(of_curve)))
@@ -226,14 +227,14 @@ def _engine(label: str, logs: list[Log]) -> str:
 
 def _note_missing_loads(group: Group) -> None:
     """Name what a reader of the figure could overlook: curves of one point, loads that only one curve has."""
-    loads = {series.label: {selection.load_of(point.log) for point in series.points} for series in group.series}
+    loads = {series.label: {selection.load_size(point.log) for point in series.points} for series in group.series}
     if all(len(of_one) == 1 for of_one in loads.values()):
         group.note("a single load, no curve; measure more of them")
     for label, own in loads.items() if len(loads) > 1 else ():
         others = set().union(*(of_one for other, of_one in loads.items() if other != label))
         if alone := sorted(own - others):
             words = ", ".join(f"{load:g}" for load in alone)
-            group.note(f"{label} alone has {words} {LOAD_UNITS[group.log.run.load.kind]}")
+            group.note(f"{label} alone has {words} {selection.KINDS_OF_LOAD[group.log.run.load.kind].unit}")
 
 
 def _note_unequal_settings(group: Group) -> None:

@@ -18,23 +18,42 @@ from servebench.analysis.filters import add_filter, passes
 from servebench.cli import commandline
 from servebench.errors import InputError
 from servebench.log import store
+from servebench.log.config import RunConfig
 from servebench.log.schema import Log, model_label, workload_label
 
-LOAD_AXES = {"clients": "Clients", "rate": "Request rate (requests/s)", "trace": "Speed of the trace"}
+
+class KindOfLoad(NamedTuple):
+    """What a size of this kind of load is called."""
+
+    unit: str
+    axis: str
+    short: str  # with its size
 
 
-def load_of(log: Log) -> float:
+KINDS_OF_LOAD = {
+    "clients": KindOfLoad("clients", "Clients", "{:g}"),
+    "rate": KindOfLoad("requests/s", "Request rate (requests/s)", "{:g}/s"),
+    "trace": KindOfLoad("times the trace's speed", "Speed of the trace", "x{:g}"),
+}
+
+
+def load_size(log: Log) -> float:
     """The load of a point: its number of clients, its request rate, or the speed of its trace."""
     return float(log.run.load.size)
 
 
 def load_name(log: Log) -> str:
-    return f"{load_of(log):g}"
+    return f"{load_size(log):g}"
 
 
 def load_axis(log: Log) -> str:
-    """What `load_of` counts. The logs of a figure are of one kind."""
-    return LOAD_AXES[log.run.load.kind]
+    """What `load_size` counts. The logs of a figure are of one kind."""
+    return KINDS_OF_LOAD[log.run.load.kind].axis
+
+
+def load_text(run: RunConfig) -> str:
+    """Clients as a number, a rate as `4/s`, a trace as `x2` of its speed."""
+    return KINDS_OF_LOAD[run.load.kind].short.format(run.load.size)
 
 
 class Trait(NamedTuple):
@@ -55,7 +74,7 @@ GENERATION = Trait(lambda log: log.run.requests.mean_max_new_tokens, "gen{}", "g
 WORKLOAD = Trait(lambda log: workload_label(log.run), "{}", "{}")
 # "" for clients, since the original suite's figures are named without it
 LOAD_KIND = Trait(lambda log: log.run.load.kind.replace("clients", ""), "{}", "by {}")
-LOAD = Trait(lambda log: (log.run.load.kind, load_of(log)), "{0[0]}{0[1]:g}", "{0[0]} {0[1]:g}")
+LOAD = Trait(lambda log: (log.run.load.kind, load_size(log)), "{0[0]}{0[1]:g}", "{0[0]} {0[1]:g}")
 REPETITION = Trait(lambda log: log.run.repetition, "run{}", "run {}")
 LENGTHS = (PROMPT, GENERATION, WORKLOAD)
 CONFIGURATION = (MODEL, TP_SIZE, BATCH, REPLICAS, *LENGTHS, LOAD_KIND)
@@ -79,7 +98,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def chosen(args: argparse.Namespace) -> dict[Path, list[Entry]]:
-    """The logs of measured points that the options choose, by folder. Exits with one line if there are none."""
+    """The logs of measured points that the options choose, by folder. Exits with one line if there is no log."""
     model = args.model_name and model_label(args.model_name)
     found = {
         folder: [
@@ -101,7 +120,7 @@ def chosen(args: argparse.Namespace) -> dict[Path, list[Entry]]:
 
 
 def folders(log_dir: Path, backends: Iterable[str] | None = None) -> list[Path]:
-    """The folders of these backends, or all folders with logs, or the root itself if it has none below it."""
+    """The folders of these backends, or all folders with logs, or the root itself if no folder in it has logs."""
     if not log_dir.is_dir():
         raise InputError(f"{log_dir} is not a folder; give one that run_benchmark.py wrote to: --log_dir DIR")
     if backends:

@@ -15,7 +15,7 @@ from servebench.log.schema import log_name
 from servebench.plan.settings import Settings
 from servebench.plan.sweep import Point, ServerPlan
 from servebench.servers.backends import BACKENDS
-from servebench.servers.preflight import check_launch
+from servebench.servers.launch_checks import check_launch
 from servebench.workload import datasets
 from servebench.workload.model_files import expanded, model_context
 

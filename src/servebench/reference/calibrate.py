@@ -34,7 +34,7 @@ from servebench.log.config import Clients, RunConfig, Synthetic
 from servebench.log.result import Result
 from servebench.log.schema import Quality
 from servebench.plan import defaults
-from servebench.reference.answers import RequestRecord
+from servebench.reference.behaviour import RequestRecord
 from servebench.workload import Request, Workload
 
 NUM_CLIENTS = (1, 16, 64, 256, 500, 1000)

@@ -27,7 +27,7 @@ from typing import Any
 import msgspec
 
 from servebench.load.wire import ask_for_stamps, read_stamped, stamped_dummy
-from servebench.reference.answers import (
+from servebench.reference.behaviour import (
     CLOSES,
     EVENTS_BEFORE,
     HEAD,
@@ -262,7 +262,7 @@ def main() -> None:
     children: list[int] = []
     for _ in range(args.processes - 1):
         pid = os.fork()
-        if not pid:  # a child listens on the same port by a socket of its own, and has no children
+        if not pid:  # a child listens on the same port by its own socket, and has no children
             listener.close()
             listener, children = listen(args.host, port), []
             break

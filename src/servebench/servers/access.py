@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -19,15 +19,15 @@ from servebench.servers.backends import BACKENDS
 class Access:
     """What it takes to start or call one server. Everything is as the user gave it, keys included."""
 
-    urls: tuple[str, ...] = ()  # base URLs of servers that run already; () where servers are started
-    key: str = ""
-    extra_headers: tuple[tuple[str, str], ...] = ()
-    extra_body: Mapping[str, Any] = field(default_factory=dict)  # request fields beside or replacing ours
-    engine_args: tuple[str, ...] = ()
-    api: str = "completions"
-    port: int | None = None  # the first port for servers that are started; None: any free one
-    server_timeout: float = 1800.0  # seconds until a server must be ready
-    requests_at_once: int = 1  # the most that the plan has in flight on this server
+    urls: tuple[str, ...]  # base URLs of servers that run already; () where servers are started
+    key: str
+    extra_headers: tuple[tuple[str, str], ...]
+    extra_body: Mapping[str, Any]  # request fields beside or replacing ours
+    engine_args: tuple[str, ...]
+    api: str
+    port: int | None  # the first port for servers that are started; None: any free one
+    server_timeout: float  # seconds until a server must be ready
+    requests_at_once: int = 1  # how many requests the plan has in flight on this server
     request_tokens: int = 1  # prompt and answer of the longest request of the plan
 
 
@@ -49,7 +49,7 @@ def headers_of(config: ServerConfig, access: Access) -> dict[str, str]:
 
 
 def with_extra_body(ours: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a request, where the user's win, and null removes one of ours.
+    """The fields of a request, where the user's win, and null removes one of our fields.
 
     If the user gives max_completion_tokens, our max_tokens, its older name, is left out.
     """

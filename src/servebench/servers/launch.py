@@ -1,7 +1,7 @@
 """Engines as processes: from the command that starts one to the moment when it is ready.
 
 Each server leads a session, and writes to a log beside the results. It is ready only when it answers and one of
-its own processes listens on the port. It is stopped with everything that it started.
+its own processes listens on the port. `stop_server` ends it with everything that it started.
 """
 
 from __future__ import annotations
@@ -66,9 +66,14 @@ class Process:
         return False
 
     def stop(self) -> None:
-        end_session(self.popen.pid)
+        stop_server(self.popen.pid, self.log_file)
         self.popen.poll()  # reaps the zombie
-        hide_in_file(self.log_file)
+
+
+def stop_server(pid: int, log_file: Path) -> None:
+    """End a server with all that it started, then hide the key that it may have logged."""
+    end_session(pid)
+    hide_in_file(log_file)
 
 
 def answers(url: str) -> bool:

@@ -1,7 +1,10 @@
 """The server under test, launched or attached to, for as long as its points are measured.
 
-with running_server(config, access, results / "vllm") as server:
-    run_load(..., server.target(run))
+    with running_server(config, access, results / "vllm") as server:
+        run_load(..., server.target(run))
+
+Leaving the `with` stops what was launched (`Process.stop` in launch.py, by process_group.py). A server that was
+attached to is left running.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ class Server:
     config: ServerConfig
     facts: ServerFacts
     urls: tuple[str, ...]
-    context: int | None  # the most tokens of a request, prompt and answer together, if known
+    context: int | None  # how many tokens a request may have, prompt and answer together; None: unknown
     processes: tuple[Process, ...]  # () when attached
     headers: Mapping[str, str]  # of every call
     extra_body: Mapping[str, Any]
@@ -44,7 +47,7 @@ class Server:
     template_tokens: int = 0  # what its chat template adds to a prompt
 
     def check(self) -> None:
-        """Raises ServerFailed if a process of ours has ended."""
+        """Raises ServerFailed if a process that we started has ended."""
         for process in self.processes:
             process.check()
 
@@ -94,7 +97,7 @@ class Server:
 
 @contextmanager
 def running_server(config: ServerConfig, access: Access, log_dir: Path) -> Iterator[Server]:
-    """Launch the server of a config, or attach to it. Raises ServerFailed, or InputError if none is there."""
+    """Launch the server of a config, or attach to it. Raises ServerFailed, or InputError if there is no server."""
     backend = BACKENDS[config.backend]
     started, headers = time.monotonic(), headers_of(config, access)
     with ExitStack() as stack:

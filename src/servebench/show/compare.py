@@ -207,7 +207,7 @@ def _cells(row: Comparison) -> list[str]:
 
 
 def load(folder: Path, wanted: Sequence[tuple[str, Any]] = ()) -> Runs:
-    """The logs of a folder that a filter lets through, failed ones too. Raises InputError if none was measured."""
+    """The logs of a folder that a filter lets through, failed ones too. Raises InputError if all failed."""
     logs = [log for _, log in store.load_folder(folder) if filters.passes(log, wanted)]
     if not measured(logs):
         correct = "correct --filter" if wanted else "give a folder that run_benchmark.py wrote to"
@@ -220,6 +220,24 @@ def measured(logs: Runs) -> Runs:
 
 
 def main() -> int:
+    args = _parser().parse_args()
+    all_a, all_b = load(args.a, args.filter + args.filter_a), load(args.b, args.filter + args.filter_b)
+    a, b = measured(all_a), measured(all_b)
+    rows = compare(a, b, [sla.parse(name) for name in args.sla], args.paired)
+    names = list(dict.fromkeys(row.metric for row in rows))
+    limits = [parse_fail_if(text, names) for text in args.fail_if]
+    shown = _shown(rows, names, args.metric)
+    unmatched = left_out(all_a, all_b)
+    print(f"A {args.a}, B {args.b}")
+    print(table([row for row in rows if row.metric in shown]))
+    print("sees: the smallest difference that would have been told apart; one verdict in 20 is wrong by chance")
+    print("".join(f"note: {note}\n" for note in [*notes(a, b), *unmatched]), end="")
+    judged = _judged(limits, rows, unmatched)
+    print("".join(f"{verdict}\n" for verdict in judged), end="")
+    return int(any(verdict.startswith("failed") for verdict in judged))
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = commandline.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("a", type=commandline.folder, help="folder of logs")
@@ -234,25 +252,14 @@ def main() -> int:
     filters.add_filter(parser, "--filter")
     filters.add_filter(parser, "--filter_a", "logs of A")
     filters.add_filter(parser, "--filter_b", "logs of B")
-    args = parser.parse_args()
-    all_a, all_b = load(args.a, args.filter + args.filter_a), load(args.b, args.filter + args.filter_b)
-    a, b = measured(all_a), measured(all_b)
-    rows = compare(a, b, [sla.parse(name) for name in args.sla], args.paired)
-    names = list(dict.fromkeys(row.metric for row in rows))
-    limits = [parse_fail_if(text, names) for text in args.fail_if]
-    wanted = args.metric or [*METRICS, *_first_answer(rows), *(name for name in names if "[" in name)]
-    if unknown := [name for name in wanted if name not in names]:
+    return parser
+
+
+def _shown(rows: list[Comparison], names: list[str], asked: list[str] | None) -> list[str]:
+    """The metrics to show: those asked for, else the main ones and those of SLAs. Raises InputError."""
+    if unknown := [name for name in asked or () if name not in names]:
         raise InputError(f"--metric {unknown[0]}: no metric has this name; there are {', '.join(names)}")
-    print(f"A {args.a}, B {args.b}")
-    print(table([row for row in rows if row.metric in wanted]))
-    print("sees: the smallest difference that would have been told apart; one verdict in 20 is wrong by chance")
-    unmatched = left_out(all_a, all_b)
-    for note in [*notes(a, b), *unmatched]:
-        print(f"note: {note}")
-    judged = [verdict for limit in limits for row in rows if (verdict := limit.judge(row))]
-    judged += [f"failed: {words}" for words in unmatched if limits and " failed in " in words]
-    print(*judged, sep="\n", end="\n" * bool(judged))
-    return int(any(verdict.startswith("failed") for verdict in judged))
+    return asked or [*METRICS, *_first_answer(rows), *(name for name in names if "[" in name)]
 
 
 def _first_answer(rows: list[Comparison]) -> list[str]:
@@ -260,3 +267,9 @@ def _first_answer(rows: list[Comparison]) -> list[str]:
     names = (metrics.FIRST_ANSWER, "ttft_p50_s")
     answer, first = ([(row.a, row.b) for row in rows if row.metric == name] for name in names)
     return [] if answer == first else [metrics.FIRST_ANSWER]
+
+
+def _judged(limits: list[FailIf], rows: list[Comparison], unmatched: list[str]) -> list[str]:
+    """What each limit says of every point, those that failed included."""
+    judged = [verdict for limit in limits for row in rows if (verdict := limit.judge(row))]
+    return judged + [f"failed: {words}" for words in unmatched if limits and " failed in " in words]

@@ -15,7 +15,7 @@ from pathlib import Path
 from servebench.analysis import metrics, samples, sla, stationarity, stats, throughput, trust
 from servebench.analysis.sla import Sla
 from servebench.cli import commandline
-from servebench.errors import InputError
+from servebench.errors import no_logs
 from servebench.log import identity, store
 from servebench.log.config import fields_of, non_default_fields
 from servebench.log.schema import Log
@@ -92,7 +92,7 @@ def _origin(log: Log) -> dict[str, Cell]:
 
 
 def client(verdicts: Sequence[str]) -> str:
-    """What the client says of the runs of a point: what most of them say, and how many say otherwise."""
+    """The client's verdict on most runs of a point, and how many runs differ."""
     bad = [verdict for verdict in verdicts if verdict != "ok"]
     if not bad:
         return "ok"
@@ -106,7 +106,7 @@ def write(folder: Path, slas: Sequence[Sla] = ()) -> tuple[Path, int]:
     points = (sorted(runs, key=lambda log: log.run.repetition) for _, runs in groupby(logs, identity.point_of))
     rows = [_with_unusual_settings(row(runs, slas), runs[0]) for runs in points]
     if not rows:
-        raise InputError(f"no logs in {folder}; give a folder that run_benchmark.py wrote to")
+        raise no_logs(folder)
     file = folder / "summary.csv"
     with file.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, dict.fromkeys(name for cells in rows for name in cells))

@@ -1,4 +1,4 @@
-"""What the terminal shows: the plan, a line a point, and a table at the end.
+"""What the terminal shows of logs: a line a point, and a table at the end.
 
     python -m servebench summary results/ --sla fastgen-4 ttft=2,tpot=0.1
 
@@ -19,9 +19,9 @@ from servebench.analysis import differences, latency, metrics, samples, stationa
 from servebench.analysis.metrics import OfPoint, OfRequests
 from servebench.analysis.sla import Sla, parse
 from servebench.cli import commandline
-from servebench.errors import InputError
+from servebench.errors import no_logs
+from servebench.figures.selection import load_text
 from servebench.log import identity, schema, store
-from servebench.log.config import RunConfig
 from servebench.log.schema import Log, Quality
 from servebench.show import advice
 
@@ -66,14 +66,8 @@ def name_of(log: Log) -> str:
     run, server, asked = log.run, log.server, log.run.requests
     what = asked.name or f"prompt {asked.mean_prompt_length}  gen {asked.mean_max_new_tokens}"
     again = f"  run {run.repetition + 1}" if run.repetition else ""
-    load = f"{run.load.kind} {load_of(run)}"
+    load = f"{run.load.kind} {load_text(run)}"
     return f"{server.backend} tp{server.tp_size} x{server.num_replicas}  {what}  {load}{again}"
-
-
-def load_of(run: RunConfig) -> str:
-    """Clients as a number, a rate as `4/s`, a trace as `x2` of its speed."""
-    kind, size = run.load.kind, f"{run.load.size:g}"
-    return {"clients": size, "rate": f"{size}/s", "trace": f"x{size}"}[kind]
 
 
 def beside(log: Log) -> list[str]:
@@ -138,11 +132,11 @@ def significant(value: float | None, digits: int = 3) -> str:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the table: its head, and its cell from the runs of a point that were measured, one at least."""
+    """A column of the table: its head, and its cell from the measured runs of a point, at least one."""
 
     head: str
     cell: Callable[[Runs], str]
-    of_failed: str = "-"  # the cell of a point that was not
+    of_failed: str = "-"  # the cell of a point whose runs all failed
 
 
 def table(logs: list[Log], slas: Sequence[Sla] = ()) -> str:
@@ -160,7 +154,7 @@ def table(logs: list[Log], slas: Sequence[Sla] = ()) -> str:
 
 
 def _settings(logs: list[Log]) -> tuple[str, list[str], list[list[str]]]:
-    """What tells the points apart: (words for what is the same in all, names of the rest, its values a log)."""
+    """Settings of these logs: (a text of those that all share, names of the others, their values in each log)."""
     others = differences.differing_within(logs)
     all_of = [_sizes(log) | {name: differences.value(log, name) for name in others} for log in logs]
     names = [name for name in all_of[0] if name == "load" or len({of_log[name] for of_log in all_of}) > 1]
@@ -174,7 +168,7 @@ def _sizes(log: Log) -> dict[str, str]:
     lengths = ("", "") if asked.name else (asked.mean_prompt_length, asked.mean_max_new_tokens)
     sizes: dict[str, object] = {"backend": server.backend, "model": schema.model_name(server.model)}
     sizes |= {"tp": server.tp_size, "batch": server.max_ragged_batch_size, "replicas": server.num_replicas}
-    sizes |= {"requests": asked.name, "prompt": lengths[0], "gen": lengths[1], "load": load_of(run)}
+    sizes |= {"requests": asked.name, "prompt": lengths[0], "gen": lengths[1], "load": load_text(run)}
     return {name: str(value) for name, value in sizes.items()}
 
 
@@ -279,7 +273,7 @@ def main() -> int:
     slas = [parse(name) for name in args.sla]
     logs = [log for _, log in store.load_folder(args.folder)]
     if not logs:
-        raise InputError(f"no logs in {args.folder}; give a folder that run_benchmark.py wrote to")
+        raise no_logs(args.folder)
     for log in logs:
         for words in advice.of_point(log) if log.status == "ok" else [str(log.failure)]:
             print(f"{name_of(log)}: {words}")

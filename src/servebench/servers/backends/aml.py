@@ -1,7 +1,7 @@
 """Azure ML online endpoints: attached to by URL, key and deployment name.
 
-A URL that ends in `/score` takes the scoring format of the original suite, whose answers come whole. Any other URL
-is an OpenAI-compatible endpoint, streaming included.
+A URL that ends in `/score` takes the scoring format of the original suite, whose answers are not streamed. Any
+other URL is an OpenAI-compatible endpoint, streaming included.
 """
 
 from __future__ import annotations

@@ -14,15 +14,14 @@ from typing import Any
 import msgspec
 
 from servebench.errors import InputError
-from servebench.log.config import RunConfig, ServerConfig
+from servebench.log.config import USUAL, RunConfig, ServerConfig
 
-DEFAULT_BATCH = 768  # of --max_ragged_batch_size; MII's own default
 REPOSITORY = Path(__file__).parents[4]
 
 
 @dataclass(frozen=True)
 class Launch:
-    """One process to start: its command, and the environment variables that it gets on top of ours."""
+    """One process to start: its command, and environment variables beside those of this program."""
 
     command: tuple[str, ...]
     env: dict[str, str] = field(default_factory=dict)
@@ -55,7 +54,7 @@ class Backend:
     headers: Callable[[ServerConfig], dict[str, str]] = lambda _: {}
     # Fields of a request -> bytes.
     encode: Callable[[dict[str, Any]], bytes] = msgspec.json.encode
-    # A path that empties the prefix cache when POSTed to. "": there is none.
+    # A path that empties the prefix cache when POSTed to. "": it has no such path.
     reset_cache_path: str = ""
     # Whether it knows the field `cache_salt`: requests with different salts share nothing in the prefix cache.
     knows_cache_salt: bool = False
@@ -84,7 +83,7 @@ def environment(*names: str) -> Path:
 def batch_args(config: ServerConfig, option: str) -> list[str]:
     """The option that limits sequences in a batch. At our default, which is MII's, the engine keeps its own."""
     batch = config.max_ragged_batch_size
-    return [] if batch == DEFAULT_BATCH else [option, str(batch)]
+    return [] if batch == USUAL["max_ragged_batch_size"] else [option, str(batch)]
 
 
 def gpu_env(config: ServerConfig, replica: int) -> dict[str, str]:

@@ -23,6 +23,7 @@ from msgspec.structs import asdict
 from servebench import __version__
 from servebench.log.config import fields_of
 from servebench.log.schema import Log
+from servebench.plan.strategies import LoadSeen
 from servebench.show.html.table import CONFIGURATION, Run, Runs, common, table
 from servebench.show.terminal import quality_line
 
@@ -42,27 +43,21 @@ class Drawing:
     said: str
 
 
-class SearchedLoad(msgspec.Struct):
-    """One load of a search: the verdict on it and the numbers it was judged by."""
-
-    load: float
-    says: str
-    why: str = ""
-    seen: dict[str, float | None] = {}
-
-
 class SearchResult(msgspec.Struct):
-    """What a search found: those fields of its file (plan/search.py) that the report shows."""
+    """What a search found: the fields that the report shows of the file that campaign/loop.py wrote.
+
+    A Verdict has more, but its server and run may be an older version's.
+    """
 
     words: str
     unit: str
-    loads: list[SearchedLoad]
+    loads: list[LoadSeen]
 
 
 def page(folder: Path, points: list[Runs], drawings: list[Drawing], searches: list[SearchResult]) -> str:
     """The whole page."""
     style, script = (HERE.with_name(f"report.{kind}").read_text() for kind in ("css", "js"))
-    # Scripts that draw few figures, each of which shows much, come first; those that draw none come last.
+    # Scripts that draw few figures come first, since each shows much; those without a figure come last.
     drawings = sorted(drawings, key=lambda drawing: len(drawing.figures) or float("inf"))
     return Template(HERE.with_name("report.html").read_text()).substitute(
         folder=escape(folder.resolve().name),
@@ -102,7 +97,7 @@ def _search(search: SearchResult) -> str:
     return f"<details><summary><strong>{escape(search.words)}</strong></summary>{inside}</details>"
 
 
-def _searched_load(load: SearchedLoad) -> list[str]:
+def _searched_load(load: LoadSeen) -> list[str]:
     seen = ", ".join(f"{k} {'unknown' if v is None else f'{v:.4g}'}" for k, v in load.seen.items())
     return [f"{load.load:g}", escape(", ".join(filter(None, (load.says, load.why)))), escape(seen)]
 

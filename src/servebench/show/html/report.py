@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from servebench.cli import commandline
-from servebench.errors import InputError
+from servebench.errors import no_logs
 from servebench.figures import selection
 from servebench.log import store
 from servebench.log.identity import point_of
@@ -53,7 +53,7 @@ def main() -> int:
         drawings = pool.map(partial(draw, args, Path(scratch)), sorted(SCRIPTS.glob("plot_*.py")))
         points = read(args.folder)
         if not points:
-            raise InputError(f"no logs in {args.folder}; give a folder that run_benchmark.py wrote to")
+            raise no_logs(args.folder)
         output.write_text(page(args.folder, points, list(drawings), searches(args.folder)), encoding="utf-8")
     print(f"{output}: {len(points)} points")
     return 0
@@ -71,7 +71,7 @@ def read(folder: Path) -> list[list[Run]]:
 
 
 def run_of(name: str, place: str, log: Log) -> Run:
-    """What the report shows of one log; its requests are not kept, since they may be millions.
+    """What the report shows of one log, without its requests, which may be millions.
 
     The folder `place` stands for the backend, as in the figures: two folders may hold the same engine.
     """

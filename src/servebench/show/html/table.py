@@ -11,10 +11,10 @@ from typing import NamedTuple
 from servebench.analysis import metrics, stats, trust
 from servebench.analysis.differences import differing_within, settings
 from servebench.analysis.metrics import FIRST_ANSWER
-from servebench.figures import selection
+from servebench.figures.selection import load_size, load_text
 from servebench.log.schema import Log
 from servebench.show.spreadsheet import Cell, client
-from servebench.show.terminal import load_of, significant
+from servebench.show.terminal import significant
 
 CONFIGURATION = {
     "backend": "backend",
@@ -94,7 +94,7 @@ def _columns(points: list[Runs]) -> list[Column]:
     return [
         *(_configured(name) for name in _differing(points)),
         *(_setting(name) for name in differing_within(runs[0].log for runs in points)),
-        Column("load", lambda runs: (load_of(runs[0].log.run), selection.load_of(runs[0].log))),
+        Column("load", lambda runs: (load_text(runs[0].log.run), load_size(runs[0].log))),
         Column("runs", lambda runs: (str(len(runs)), len(runs))),
         Column("failed", _failed),
         *(_measured(name) for name in NUMBERS if name != FIRST_ANSWER or thinks),
@@ -154,7 +154,7 @@ def _client(runs: Runs) -> tuple[str, None]:
 
 
 def _decides_nothing(runs: Runs) -> tuple[str, None]:
-    """Why numbers of the point decide nothing; each reason that most runs do not have with how many have it."""
+    """Why numbers of the point decide nothing; a reason that only a few runs have comes with their number."""
     counts = Counter(mark for run in runs for mark in str(run.row["decides_nothing"] or "").split(", ") if mark)
     counts.update("stand-in" for run in runs if run.row["stand_in"])
     return escape(", ".join(trust.in_runs(mark, n, len(runs)) for mark, n in counts.items())), None

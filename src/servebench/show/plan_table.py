@@ -8,13 +8,14 @@ from pathlib import Path
 from tabulate import tabulate
 
 from servebench.analysis import samples
+from servebench.figures.selection import load_text
 from servebench.log import identity, store
 from servebench.log.config import Clients, Dataset, RunConfig
 from servebench.log.schema import Log
 from servebench.plan import defaults
 from servebench.plan.strategies import Search
 from servebench.plan.sweep import Point, ServerPlan
-from servebench.show.terminal import load_of, name_of, report
+from servebench.show.terminal import name_of, report
 
 
 def _prompts(run: RunConfig) -> str | int:
@@ -38,7 +39,7 @@ def table(plan: list[ServerPlan]) -> str:
         row = [server.backend, server.tp_size, server.max_ragged_batch_size, server.num_replicas]
         row += [_set(_prompts(p.run) for p in points)]
         row += [_set(p.run.requests.mean_max_new_tokens for p in points)]
-        row += [" ".join(dict.fromkeys(load_of(p.run) for p in points))]
+        row += [" ".join(dict.fromkeys(load_text(p.run) for p in points))]
         row += [len({identity.point_key(server, p.run) for p in points}), len(points)]
         row += [*states.values(), len(todo)]
         rows.append([*row, sum(_requests_about(p.run) for p in todo)])

@@ -1,5 +1,7 @@
-"""One short request before the load, where the API is chat, to learn what prompts and bodies must respect:
-how many tokens the chat template adds to a prompt, and by which name the server wants the length of an answer."""
+"""Discover, by one short chat request before the load, what prompts and bodies must respect.
+
+That is how many tokens the chat template adds to a prompt, and by which name the server wants an answer's length.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,8 @@ REFUSED = (400, 422)
 FIELDS = ("ignore_eos", "stream_options", "temperature", "top_p")  # that a server may not know
 
 
-def probed(server: Server, run: RunConfig, tokenizer: Tokenizer) -> Server:
-    """The server with what a probe told. Whatever goes wrong is left to the load, which counts and shows it."""
+def discovered(server: Server, run: RunConfig, tokenizer: Tokenizer) -> Server:
+    """The server with what this request told. If it fails, the load will too, which counts and shows failures."""
     if run.api != "chat":
         return server
     tokens = max(PROBE_PROMPT, plain_words(tokenizer).special + 1)
@@ -61,6 +63,6 @@ def _advise(server: Server, answer: str) -> None:
 
 
 def _prompt_tokens(answer: str) -> int:
-    """By the usage of an answer, streamed or whole; 0 if it has none."""
+    """By the usage of an answer, streamed or not; 0 if it has none."""
     counts = re.findall(r'"prompt_tokens"\s*:\s*(\d+)', answer)
     return int(counts[-1]) if counts else 0

@@ -124,7 +124,7 @@ class Answer:
 
     @property
     def next_tokens(self) -> int:
-        """Tokens of the next event; none has both reasoning and answer."""
+        """Tokens of the next event, which has either reasoning or answer."""
         end = self.reasoning if self.tokens < self.reasoning else self.total
         return min(self.behaviour.tokens_per_event, end - self.tokens)
 
@@ -158,7 +158,7 @@ class Answer:
         return response(b"200 OK", {"choices": [choice]} | self._usage(self.total))
 
     def _message(self) -> dict[str, Any]:
-        """A chat's whole answer: its reasoning, if that is shown, and the rest."""
+        """The message of a non-streamed chat answer: its reasoning, if that is shown, and the rest."""
         thought = self._delta(" word" * self.reasoning) if self.kind != "hidden_reasoning" else {}
         self.tokens = self.reasoning
         rest = self._delta(" word" * (self.total - self.reasoning))
@@ -193,7 +193,7 @@ class Answer:
 
 
 def response(status: bytes, value: Any) -> bytes:
-    """A whole HTTP response with this JSON."""
+    """An HTTP response with this JSON."""
     body = msgspec.json.encode(value)
     head = b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (status, len(body))
     return head + body
