@@ -297,7 +297,7 @@ def test_an_answer_that_cannot_be_kept_is_said(tmp_path: Path, capsys: pytest.Ca
     (found,) = searched_on(plan, capacity(4), lambda log: log)[1]
     (tmp_path / "vllm/searches").touch()
     with pytest.raises(OSError):
-        loop.show_and_store(plan, found)
+        loop.show_and_store(plan, [found])
     assert "4 clients meets" in capsys.readouterr().out
 
 

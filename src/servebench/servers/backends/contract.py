@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from servebench.errors import InputError
-from servebench.log.config import USUAL, RunConfig, ServerConfig
+from servebench.log.config import DEFAULTS, RunConfig, ServerConfig
 
 REPOSITORY = Path(__file__).parents[4]
 
@@ -83,7 +83,7 @@ def environment(*names: str) -> Path:
 def batch_args(config: ServerConfig, option: str) -> list[str]:
     """The option that limits sequences in a batch. At our default, which is MII's, the engine keeps its own."""
     batch = config.max_ragged_batch_size
-    return [] if batch == USUAL["max_ragged_batch_size"] else [option, str(batch)]
+    return [] if batch == DEFAULTS["max_ragged_batch_size"] else [option, str(batch)]
 
 
 def gpu_env(config: ServerConfig, replica: int) -> dict[str, str]:

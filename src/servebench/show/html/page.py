@@ -23,7 +23,7 @@ from msgspec.structs import asdict
 from servebench import __version__
 from servebench.log.config import fields_of
 from servebench.log.schema import Log
-from servebench.plan.strategies import LoadSeen
+from servebench.plan.strategies import LoadResult
 from servebench.show.html.table import CONFIGURATION, Run, Runs, common, table
 from servebench.show.terminal import quality_line
 
@@ -51,7 +51,7 @@ class SearchResult(msgspec.Struct):
 
     words: str
     unit: str
-    loads: list[LoadSeen]
+    loads: list[LoadResult]
 
 
 def page(folder: Path, points: list[Runs], drawings: list[Drawing], searches: list[SearchResult]) -> str:
@@ -97,7 +97,7 @@ def _search(search: SearchResult) -> str:
     return f"<details><summary><strong>{escape(search.words)}</strong></summary>{inside}</details>"
 
 
-def _searched_load(load: LoadSeen) -> list[str]:
+def _searched_load(load: LoadResult) -> list[str]:
     seen = ", ".join(f"{k} {'unknown' if v is None else f'{v:.4g}'}" for k, v in load.seen.items())
     return [f"{load.load:g}", escape(", ".join(filter(None, (load.says, load.why)))), escape(seen)]
 
