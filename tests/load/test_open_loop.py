@@ -306,7 +306,7 @@ def test_a_server_that_hangs_is_overloaded() -> None:
         (np.arange(64), 200, True),  # a third stays behind
         (np.arange(64) / 8, 2000, False),  # 8 of 2,000: chance
         (np.full(64, 30), 200, False),
-        (np.concatenate([np.arange(32), np.full(32, 32)]), 200, False),  # filled, then steady
+        (np.concatenate([np.arange(32), np.full(32, 32)]), 200, False),  # non_empty, then steady
         (np.arange(64)[::-1], 200, False),
     ],
 )

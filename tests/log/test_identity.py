@@ -52,7 +52,7 @@ def test_what_measures_the_same_does_not_count(change: dict[str, Any]) -> None:
 
 def test_defaults_are_left_out_so_that_a_new_option_voids_nothing() -> None:
     assert identity.identity_of(SERVER, RUN, {}) == {
-        "measures": identity.MEASURES,
+        "measures": identity.MEASUREMENT_VERSION,
         "server": {"backend": "vllm", "model": "org/m"},
         "run": {"num_clients": 8},
         "environment": {},

@@ -22,8 +22,8 @@ BROKEN = {
     "http://h:99999/v1": "cannot be read",
     "http://h:port/v1": "cannot be read",
     "http:///v1": "has no host",
-    "http://a b/v1": "a sign in it that no URL has",
-    "http://h/v1\r\nX: 1": "a sign in it that no URL has",
+    "http://a b/v1": "a character in it that no URL has",
+    "http://h/v1\r\nX: 1": "a character in it that no URL has",
 }
 
 

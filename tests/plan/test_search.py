@@ -38,7 +38,7 @@ def searched(tmp_path: Path):  # type: ignore[no-untyped-def]
         base = ["--backend", "openai", "--openai_api_url", "http://127.0.0.1:1/v1", "--model", "m"]
         (plan,) = sweep.make_plan(arguments.parse([*base, "--out_json_dir", str(tmp_path), *words]))
         measured, verdicts = searched_on(plan, server, spoil)
-        return measured, "\n".join(loop.stored(plan, found) for found in verdicts)
+        return measured, "\n".join(loop.save_verdict(plan, found) for found in verdicts)
 
     return run
 
@@ -264,13 +264,13 @@ def test_each_server_has_a_conclusion_of_its_own(tmp_path: Path) -> None:
     words += " --mean_prompt_length 9 --mean_max_new_tokens 9"
     plan = sweep.make_plan(arguments.parse([*words.split(), "--out_json_dir", str(tmp_path)]))
     verdicts = [
-        searched_on(of_server, capacity(most), lambda log: log)[1][0]
-        for of_server, most in zip(plan, (8, 64), strict=True)
+        searched_on(server_plan, capacity(most), lambda log: log)[1][0]
+        for server_plan, most in zip(plan, (8, 64), strict=True)
     ]
     small, large = (verdict.words(found, with_batch=True) for found in verdicts)
     assert "batch 4 x1" in small and "8 clients meets" in small and "9 does not" in small
     assert "batch 8 x1" in large and verdicts[1].best and 62 <= verdicts[1].best <= 64
-    paths = [of_server.verdict_path(found) for of_server, found in zip(plan, verdicts, strict=True)]
+    paths = [server_plan.verdict_path(found) for server_plan, found in zip(plan, verdicts, strict=True)]
     assert paths[0] != paths[1]
 
 

@@ -26,7 +26,7 @@ def points_of(tmp_path: Path):  # type: ignore[no-untyped-def]
     def make(*words: str) -> list[list[sweep.Point]]:
         base = ["--backend", "openai", "--openai_api_url", "http://127.0.0.1:1/v1", "--model", "m"]
         plan = sweep.make_plan(arguments.parse([*base, "--out_json_dir", str(tmp_path), *words]))
-        return [of_server.points for of_server in plan]
+        return [server_plan.points for server_plan in plan]
 
     return make
 
@@ -48,7 +48,7 @@ def test_every_combination_is_one_point() -> None:
         (20, 1),
         (20, 8),
     ]
-    assert len({p.path for of_server in plan for p in of_server.points}) == 16
+    assert len({p.path for server_plan in plan for p in server_plan.points}) == 16
 
 
 def test_clients_of_each_replica_are_counted_for_each_server() -> None:

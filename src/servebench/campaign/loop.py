@@ -12,7 +12,7 @@ from msgspec.structs import asdict, replace
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
-from servebench.campaign.measure import let_it_rest, measure_point, not_measured
+from servebench.campaign.measure import drain_backlog, measure_point, not_measured
 from servebench.errors import InputError, ServerFailed
 from servebench.log import store
 from servebench.log.schema import Log
@@ -31,13 +31,13 @@ load_tokenizer_once = cache(load_tokenizer)  # takes a second or two, which a pl
 
 @dataclass
 class Campaign:
-    """What came of a plan so far."""
+    """The progress of a plan."""
 
     settings: Settings
     bar: tqdm[Any]
     points: dict[Path, Point] = field(default_factory=dict)  # by the path of their logs
     failed: list[Log] = field(default_factory=list)
-    met: bool = False  # did a server answer?
+    server_reached: bool = False
     stopped: bool = False  # is the rest of the plan left out?
 
 
@@ -54,7 +54,7 @@ def run(settings: Settings) -> int:
         preflight(settings, plan)
         with tqdm(total=num_pending(plan), desc="points", disable=None) as bar:
             campaign = Campaign(settings, bar)
-            found = [words for of_server in plan for words in measure_on(of_server, campaign)]
+            found = [words for server_plan in plan for words in measure_on(server_plan, campaign)]
         print(show_plan.closing(campaign.points.values(), campaign.failed, settings.execution.out_json_dir))
         print(*found, sep="\n", end="\n" * bool(found))
     return int(bool(campaign.failed))
@@ -64,7 +64,7 @@ def measure_on(plan: ServerPlan, campaign: Campaign) -> list[str]:
     """Every run that the strategy asks for, on one server. Returns what it found, in words."""
     history = History()
     campaign.points |= {point.path: point for point in plan.points}
-    while point := following(plan, history, campaign):  # start no server for nothing
+    while point := next_pending(plan, history, campaign):  # start no server for nothing
         try:
             tokenizer = load_tokenizer_once(campaign.settings.tokenizer)
             with running_server(plan.server, plan.access, campaign.settings.folder) as running:
@@ -73,13 +73,13 @@ def measure_on(plan: ServerPlan, campaign: Campaign) -> list[str]:
         except ServerFailed as failure:  # it does not start, so none of its points can be measured
             fail_the_rest(plan, history, campaign, f"the server did not start: {failure}", failure.log_tail)
         except InputError as gone:
-            if not campaign.met:
+            if not campaign.server_reached:
                 raise
             fail_the_rest(plan, history, campaign, str(gone))
-    return [stored(plan, found) for found in plan.strategy.verdicts(plan.server, history)]
+    return [save_verdict(plan, found) for found in plan.strategy.verdicts(plan.server, history)]
 
 
-def following(plan: ServerPlan, history: History, campaign: Campaign) -> Point | None:
+def next_pending(plan: ServerPlan, history: History, campaign: Campaign) -> Point | None:
     """The next point whose log is not there yet. Logs that are there already become part of the history."""
     while not campaign.stopped and (run := plan.strategy.next(history)):
         point = plan.point(run)
@@ -98,21 +98,21 @@ def measure_while_alive(
     before: Log | None = None
     while point and server.alive():
         if before and before.quality.overloaded:
-            let_it_rest(server, before.run, point, campaign.settings, tokenizer)
-        campaign.met = True
+            drain_backlog(server, before.run, point, campaign.settings, tokenizer)
+        campaign.server_reached = True
         before = measure_point(point, server, campaign.settings, tokenizer)
-        keep(plan, history, campaign, point, before)
+        record(plan, history, campaign, point, before)
         if before.status != "ok" and not server.processes:
             return  # and ask whether it is still there
-        point = following(plan, history, campaign)
+        point = next_pending(plan, history, campaign)
 
 
 def fail_the_rest(plan: ServerPlan, history: History, campaign: Campaign, why: str, log_tail: str = "") -> None:
-    while point := following(plan, history, campaign):
-        keep(plan, history, campaign, point, not_measured(point, why, log_tail))
+    while point := next_pending(plan, history, campaign):
+        record(plan, history, campaign, point, not_measured(point, why, log_tail))
 
 
-def keep(plan: ServerPlan, history: History, campaign: Campaign, point: Point, log: Log) -> None:
+def record(plan: ServerPlan, history: History, campaign: Campaign, point: Point, log: Log) -> None:
     """Store a log before anything else can fail, then show it."""
     strategy = plan.strategy
     history.add(point.run, log if strategy.reads_requests else replace(log, results=[], probes=[]))
@@ -134,8 +134,8 @@ def keep(plan: ServerPlan, history: History, campaign: Campaign, point: Point, l
             campaign.bar.write("  the log of this point that was measured before is kept")
 
 
-def stored(plan: ServerPlan, found: Verdict) -> str:
-    """Keep what a search found beside its logs. Returns it in words."""
+def save_verdict(plan: ServerPlan, found: Verdict) -> str:
+    """Save what a search found, beside its logs. Returns it in words."""
     several = len({server.max_ragged_batch_size for server in plan.settings.servers}) > 1
     words = verdict.words(found, with_batch=several)
     answer = msgspec.json.encode({"words": words} | asdict(found))

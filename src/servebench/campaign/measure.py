@@ -1,4 +1,4 @@
-"""The points of one server, measured in turn: server -> workload -> load -> log."""
+"""One run measured: workload -> load -> log."""
 
 from __future__ import annotations
 
@@ -29,24 +29,25 @@ from servebench.workload import build_workload
 from servebench.workload.model_files import model_context
 from servebench.workload.token_counts import with_token_counts
 
-AT_REST = 1.5  # ratio of two requests' latencies up to which the first had nothing to wait for
-RESTS, FRESH = 10, 10_000  # times that it is tried, and the first repetition, which no point has
+DRAINED_RATIO = 1.5  # of two requests' latencies: up to it the first did not wait behind others
+MAX_DRAIN_TRIES, DRAIN_REPETITION = (
+    10,
+    10_000,
+)  # times that it is tried, and the first repetition, which no point has
 
 
-def let_it_rest(server: Server, run: RunConfig, point: Point, settings: Settings, tokenizer: Tokenizer) -> None:
+def drain_backlog(server: Server, run: RunConfig, point: Point, settings: Settings, tokenizer: Tokenizer) -> None:
     """After an overload: requests one after the other, until the first takes no longer than the second.
 
     Not every server drops requests that nobody waits for any more; the next point would queue behind them.
     """
-    for attempt in range(RESTS):
-        repetition = FRESH + attempt  # so that the next point finds none of these prompts in a cache
-        alone = replace(
-            run, load=Clients(), num_requests=2, warmup=0, probe_rate=0.0, repetition=repetition
-        )  # a conversation's first requests will do
+    for attempt in range(MAX_DRAIN_TRIES):
+        repetition = DRAIN_REPETITION + attempt  # so that the next point finds none of these prompts in a cache
+        alone = replace(run, load=Clients(), num_requests=2, warmup=0, probe_rate=0.0, repetition=repetition)
         workload = build_workload(alone, tokenizer, context_of(server, settings))
         outcome = run_load(alone, workload, server.target(alone), parts_of(point), 1)
         took = [latency.e2e_s(r) or 0.0 for r in outcome.results if r.phase == "measured" and not r.error]
-        if len(took) < 2 or took[0] <= AT_REST * took[1]:
+        if len(took) < 2 or took[0] <= DRAINED_RATIO * took[1]:
             return
 
 
@@ -94,7 +95,7 @@ def parts_of(point: Point) -> Path:
 
 
 def why_failed(
-    run: RunConfig, results: list[Result], quality: Quality, most: float, check: Callable[[], None]
+    run: RunConfig, results: list[Result], quality: Quality, max_failed_share: float, check: Callable[[], None]
 ) -> str | None:
     """Why a load that went through to its end is no measurement: too few answers came. None: it is one.
 
@@ -112,8 +113,10 @@ def why_failed(
         return str(death)
     if len(errors) == len(counted):
         return f"every request failed, the first with: {errors[0]}"
-    failed = f"{len(errors)} of {len(counted)} requests failed (more than --max_failed_share {most:.3g})"
-    return f"{failed}, the first with: {errors[0]}" if len(errors) > most * len(counted) else None
+    failed = (
+        f"{len(errors)} of {len(counted)} requests failed (more than --max_failed_share {max_failed_share:.3g})"
+    )
+    return f"{failed}, the first with: {errors[0]}" if len(errors) > max_failed_share * len(counted) else None
 
 
 def context_of(server: Server, settings: Settings) -> int | None:

@@ -28,7 +28,7 @@ def measure(a: list[str], b: list[str], runs: int) -> int:
     """The driver measures what is missing, so `--runs 3` after `--runs 2` is the third run. Returns its status."""
     for run in range(1, runs + 1):
         for own in (a, b) if run % 2 else (b, a):
-            command, more = keys.hidden([sys.executable, str(DRIVER)], [*own, "--runs", str(run)])
+            command, more = keys.split_secrets([sys.executable, str(DRIVER)], [*own, "--runs", str(run)])
             if status := driven(command, os.environ | more):
                 return status
     return 0

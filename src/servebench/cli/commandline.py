@@ -47,18 +47,18 @@ def number(kind: type[int] | type[float], least: float, most: float = float("inf
 
 
 PLAIN = {"±": "+-", "×": "x", "→": "->", "≤": "<=", "≥": ">=", "–": "-", "—": "-", "…": "..."}
-COUNT, SHARE, SECONDS = number(int, 1), number(float, 0, 1), number(float, 0.001)
+COUNT = number(int, 1)
 
 
-def filled(text: str) -> str:
-    """An argparse type: a text that says something, as an unset variable of a shell does not."""
+def non_empty(text: str) -> str:
+    """An argparse type: a text that is not blank, as that of an unset shell variable is."""
     if not text.strip():
         raise argparse.ArgumentTypeError("it is empty; give one or leave the option out")
     return text
 
 
 def folder(text: str) -> Path:
-    """An argparse type: a folder that is there."""
+    """An argparse type: an existing folder."""
     if not Path(text).is_dir():
         raise argparse.ArgumentTypeError(f"{text} is not a folder; give one that run_benchmark.py wrote to")
     return Path(text)
@@ -83,8 +83,8 @@ def header(text: str) -> tuple[str, str]:
     name, colon, value = (part.strip() for part in text.partition(":"))
     if not (colon and re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII)):
         raise argparse.ArgumentTypeError("one of them is not NAME:VALUE")
-    if not (value.isprintable() and all(ord(sign) < 256 for sign in value)):
-        raise argparse.ArgumentTypeError(f"the value of {name} has a sign that no header can carry")
+    if not (value.isprintable() and all(ord(character) < 256 for character in value)):
+        raise argparse.ArgumentTypeError(f"the value of {name} has a character that no header can carry")
     if name.lower() in ("content-length", "transfer-encoding"):
         raise argparse.ArgumentTypeError(f"{name} follows from the request; leave it out")
     return name, value
@@ -106,19 +106,19 @@ def words_in_quotes(text: str) -> tuple[str, ...]:
         raise argparse.ArgumentTypeError(f"{error}; quote it as in a shell") from error
 
 
-def plainly(error: UnicodeError) -> tuple[str, int]:
-    """A handler of what a terminal cannot show: the plain sign that is meant, or a question mark."""
+def to_ascii(error: UnicodeError) -> tuple[str, int]:
+    """Handles characters that a terminal cannot show: gives their plain form, or a question mark."""
     assert isinstance(error, UnicodeEncodeError)
-    signs = error.object[error.start : error.end]
-    return "".join(PLAIN.get(sign, "?") for sign in signs), error.end
+    characters = error.object[error.start : error.end]
+    return "".join(PLAIN.get(character, "?") for character in characters), error.end
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Run a program to its exit status; what it says of its input goes to stderr."""
-    codecs.register_error("plainly", plainly)
+    """Run a program and exit with its status. Errors of its input go to stderr, in one line."""
+    codecs.register_error("to_ascii", to_ascii)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="plainly")
+            stream.reconfigure(errors="to_ascii")
     try:
         status = main()
         sys.stdout.flush()

@@ -21,7 +21,7 @@ import msgspec
 import yaml
 from msgspec import inspect
 
-from servebench.cli.commandline import filled, number
+from servebench.cli.commandline import non_empty, number
 from servebench.errors import InputError
 
 
@@ -125,7 +125,7 @@ def _parse_of(each: Declared) -> Callable[[str], Any]:
         return number(int, of.ge or 0, float("inf") if of.le is None else of.le)
     if isinstance(of, inspect.FloatType):
         return number(float, of.ge or 0, float("inf") if of.le is None else of.le)
-    return filled
+    return non_empty
 
 
 def words_of_file(path: str, declared: Iterable[Declared]) -> list[str]:

@@ -24,13 +24,13 @@ NAMES = {"key", "keys", "apikey", "token", "secret", "password", "passwd", "pwd"
 NAMES |= {"cookie", "credential", "credentials", "signature", "sig", "jwt", "bearer", "accesstoken", "authtoken"}
 NAMES |= {"passphrase"}
 NO_KEYS = {"eos", "bos", "pad", "stop", "unk", "mask", "prompt_cache"}  # `eos_token` and its like: not secret
-OF_URLS = {"code"}  # Azure's functions
+URL_SECRET_NAMES = {"code"}  # Azure's functions
 OPTION = re.compile(r"--[\w-]+")
-OF_HEADERS = "--extra_headers"  # any of them may be a key
+HEADERS_OPTION = "--extra_headers"  # any of them may be a key
 IN_TEXT = re.compile(r"(?i)(api[-_]?key\W{1,4})(?!None)([^\s,'\")]+)")
 HEADER = re.compile(r"\s*([\w-]+):\s")
 NO_SECRETS = {"user-agent", "accept", "content-type", "azureml-model-deployment"}  # headers
-SHORTEST = 8  # signs of a secret that is looked for in what others say; a shorter one may be a word of theirs
+SHORTEST = 8  # characters of a secret that is looked for in what others say; a shorter one may be a word of theirs
 
 
 def is_key(name: str) -> bool:
@@ -52,7 +52,7 @@ def _hide_in_query(found: re.Match[str]) -> str:
 
 
 def _is_key_of_url(name: str) -> bool:
-    return is_key(name) or name.lower() in OF_URLS
+    return is_key(name) or name.lower() in URL_SECRET_NAMES
 
 
 def hide_in_fields(value: Any) -> Any:
@@ -88,8 +88,8 @@ def _secret_fields(given: Any, shown: Any) -> Iterator[str]:
         yield given
 
 
-def without(secrets: Sequence[str], text: str) -> str:
-    """Somebody's words without our secrets, also where they break off inside one."""
+def redact(secrets: Sequence[str], text: str) -> str:
+    """The text without our secrets, including one that is cut off at its end."""
     for secret in secrets:
         text = text.replace(secret, HIDDEN)
         begun = next((n for n in range(len(secret) - 1, SHORTEST - 1, -1) if text.endswith(secret[:n])), 0)
@@ -112,7 +112,7 @@ def hide_in_words(words: Sequence[str]) -> list[str]:
 
 def _hide_value(option: str, value: str) -> str:
     """What stands behind an option."""
-    if option == OF_HEADERS:
+    if option == HEADERS_OPTION:
         return f"{value.partition(':')[0]}:{HIDDEN}"
     return HIDDEN if is_key(option) else _hide_in_word(value)
 
@@ -169,8 +169,8 @@ def hide_in_file(path: Path) -> None:
                 file.write(shown.encode("latin-1"))
 
 
-def hidden(program: Sequence[str], words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """(a command line that everybody may read, what its environment needs more) to run a program of ours with."""
+def split_secrets(program: Sequence[str], words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """(a command line without secrets, the variable that carries them) to run one of our programs with."""
     shown = hide_in_words(words)
     more = {} if shown == list(words) else {WORDS: msgspec.json.encode(list(words)).decode()}
     return [*program, *shown], more
@@ -178,18 +178,18 @@ def hidden(program: Sequence[str], words: Sequence[str]) -> tuple[list[str], dic
 
 def hide_own_keys() -> None:
     """Start this program again with the keys of its command line in the environment, since everybody can read the
-    former. In the second life the words are as they were given."""
+    former. After the restart the words are as they were given."""
     given = os.environ.pop(WORDS, None)
     if given is not None:
         sys.argv[1:] = msgspec.json.decode(given, type=list[str])
         return
     words = sys.argv[1:]
-    command, more = hidden(sys.orig_argv[: len(sys.orig_argv) - len(words)], words)
+    command, more = split_secrets(sys.orig_argv[: len(sys.orig_argv) - len(words)], words)
     if more:
         os.execve(sys.executable, command, os.environ | more)
 
 
-def taken(words: Sequence[str], option: str) -> tuple[tuple[str, ...], str]:
+def pop_option(words: Sequence[str], option: str) -> tuple[tuple[str, ...], str]:
     """(the words without this option, its value or "")."""
     rest, value, left = [], "", iter(words)
     for word in left:

@@ -107,7 +107,7 @@ def folders(log_dir: Path, backends: Iterable[str] | None = None) -> list[Path]:
     if backends:
         return [log_dir / name for name in backends]
     below = [
-        path for path in sorted(log_dir.glob("[!.]*")) if path.is_dir() and path.name not in store.OF_NO_POINTS
+        path for path in sorted(log_dir.glob("[!.]*")) if path.is_dir() and path.name not in store.OTHER_FOLDERS
     ]
     return [path for path in below if any(store.POINT(log.name) for log in path.glob("*.json"))] or [log_dir]
 

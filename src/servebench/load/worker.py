@@ -179,7 +179,7 @@ class Worker:
     def _decode(self, exchange: Exchange, cancelled: bool = False) -> None:
         result = to_result(exchange, self.task.form, cancelled)
         if result.error:
-            result = msgspec.structs.replace(result, error=keys.without(self.task.secrets, result.error))
+            result = msgspec.structs.replace(result, error=keys.redact(self.task.secrets, result.error))
         self.counters[EVENTS] += len(result.event_ns)
         self.counters[FAILED] += bool(result.error) and result.phase == "measured"
         self.backlog_segments -= len(exchange.answer.segments)

@@ -59,7 +59,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Kind(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
-    """One of several kinds, which is named in the log."""
+    """One of several kinds. Its name is the `kind` in the log."""
 
     @property
     def kind(self) -> str:
@@ -309,11 +309,11 @@ def run_of(fields: Mapping[str, Any]) -> RunConfig:
     requests: type[Requests] = (
         Dataset if fields.get("dataset") else Scenario if fields.get("scenario") else Synthetic
     )
-    parts = {"load": taken(load, fields), "requests": taken(requests, fields)}
+    parts = {"load": from_fields(load, fields), "requests": from_fields(requests, fields)}
     return RunConfig(**({k: v for k, v in fields.items() if k in RunConfig.__struct_fields__} | parts))
 
 
-def taken(kind: type[T], fields: Mapping[str, Any]) -> T:
+def from_fields(kind: type[T], fields: Mapping[str, Any]) -> T:
     """A kind made from those of the fields that it has. Raises ValueError where they make no sense."""
     names = kind.__struct_fields__
     return kind(**{name: value for name, value in fields.items() if name in names})
@@ -328,22 +328,22 @@ def fields_of(config: ServerConfig | RunConfig) -> dict[str, Any]:
 
 
 def all_fields(config: ServerConfig | RunConfig) -> dict[str, Any]:
-    """Likewise, with the fields of other kinds at their defaults (None where they have none), to compare them."""
+    """As fields_of, with the fields of other kinds at their defaults (or None), so that logs can be compared."""
     kinds = (ServerConfig,) if isinstance(config, ServerConfig) else KINDS
-    return {name: USUAL[name] for kind in kinds for name in kind.__struct_fields__ if name in USUAL} | fields_of(
-        config
-    )
+    return {
+        name: DEFAULTS[name] for kind in kinds for name in kind.__struct_fields__ if name in DEFAULTS
+    } | fields_of(config)
 
 
-def set_fields(config: ServerConfig | RunConfig) -> dict[str, Any]:
+def non_default_fields(config: ServerConfig | RunConfig) -> dict[str, Any]:
     """What was asked for that is not the default."""
-    return {name: value for name, value in fields_of(config).items() if value != USUAL[name]}
+    return {name: value for name, value in fields_of(config).items() if value != DEFAULTS[name]}
 
 
 KINDS = (RunConfig, Clients, Rate, Trace, Synthetic, Scenario, Dataset)
 
 
-def _usual() -> dict[str, Any]:
+def _defaults() -> dict[str, Any]:
     """The default of each field, None where it has none."""
     fields = [field for kind in (ServerConfig, *KINDS) for field in msgspec.structs.fields(kind)]
     made = {f.name: f.default_factory() for f in fields if f.default_factory is not msgspec.NODEFAULT}
@@ -351,4 +351,4 @@ def _usual() -> dict[str, Any]:
     return {name: value for name, value in (given | made).items() if name not in ("load", "requests")}
 
 
-USUAL = _usual()
+DEFAULTS = _defaults()

@@ -1,6 +1,6 @@
-"""What makes a point this point and no other: equal identities mean that measuring again would measure the same.
+"""What makes two points the same: if their identities are equal, measuring again would measure the same.
 
-It is kept in the log, so that two logs can be asked what they differ in; its hash tells logs of one name apart.
+The log keeps it, so that one can see in what two logs differ. Its hash tells logs of one name apart.
 Fields at their default are left out, so that a new option voids nothing: no default in config.py may ever change.
 """
 
@@ -19,28 +19,30 @@ from typing import Any
 import msgspec
 
 from servebench.cli.keys import is_key
-from servebench.log.config import RunConfig, ServerConfig, set_fields
+from servebench.log.config import RunConfig, ServerConfig, non_default_fields
 from servebench.log.schema import Log, model_label
 from servebench.log.urls import ENDPOINTS, endpoint
 
-MEASURES = 1  # raise it when a version of this program measures something else under the same settings
-# Of a run: what says nothing (the file's content is hashed), and the number of the run, which its name has.
-OF_NO_POINT = {"dataset", "request_timeout", "repetition"}
-OF_ENGINES = re.compile("(CUDA|DS|GGML|HIP|LLAMA|MII|NCCL|OMP|PYTORCH|ROCR|SGL|SGLANG|TORCH|VLLM)_").match
-OF_NO_ENGINE = re.compile(r"LOGGING|USAGE_STATS|CACHE_(DIR|ROOT)").search
-OF_MODELS = ("*.json", "*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.model", "*.py")
-WHOLE, SAMPLE = 1 << 25, 1 << 16  # bytes: of larger files the ends stand for all of it
-CONTAINER = re.compile(r"[0-9a-f]{12}").fullmatch  # a name that a container was given, another each time
+MEASUREMENT_VERSION = 1  # raise it when a version of this program measures something else under the same settings
+# Fields of a run: a dataset's path (its content is hashed), and the number of the run (the log's name has it).
+NOT_IN_IDENTITY = {"dataset", "request_timeout", "repetition"}
+ENGINE_VARIABLE = re.compile("(CUDA|DS|GGML|HIP|LLAMA|MII|NCCL|OMP|PYTORCH|ROCR|SGL|SGLANG|TORCH|VLLM)_").match
+IGNORED_VARIABLE = re.compile(r"LOGGING|USAGE_STATS|CACHE_(DIR|ROOT)").search
+MODEL_FILES = ("*.json", "*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.model", "*.py")
+WHOLE, SAMPLE = 1 << 25, 1 << 16  # bytes: of larger files only the ends are hashed
+CONTAINER = re.compile(r"[0-9a-f]{12}").fullmatch  # a container's random host name
 
 
 def identity_of(server: ServerConfig, run: RunConfig, environment: dict[str, Any]) -> dict[str, Any]:
     """Of a point; all its runs have the same."""
-    of_server = set_fields(server) | {"model": content_of(server.model)}
+    of_server = non_default_fields(server) | {"model": content_of(server.model)}
     if server.urls:
         of_server["urls"] = [_where(url, run.api) for url in server.urls]
-    drawn = {"seed"} if "seed" in environment else set()  # for this time alone, and not asked for
-    of_run = {name: value for name, value in set_fields(run).items() if name not in OF_NO_POINT | drawn}
-    return {"measures": MEASURES, "server": of_server, "run": of_run, "environment": environment}
+    drawn = {"seed"} if "seed" in environment else set()  # drawn for this time only
+    of_run = {
+        name: value for name, value in non_default_fields(run).items() if name not in NOT_IN_IDENTITY | drawn
+    }
+    return {"measures": MEASUREMENT_VERSION, "server": of_server, "run": of_run, "environment": environment}
 
 
 def _where(url: str, api: str) -> str:
@@ -65,7 +67,7 @@ def environment_of(
 def content_of(name: str) -> str:
     """A model or tokenizer here: its name and a hash of what is in it, wherever it lies. Else the name alone."""
     path = Path(os.path.expanduser(name))
-    files = [path] if path.is_file() else sorted(file for form in OF_MODELS for file in path.glob(form))
+    files = [path] if path.is_file() else sorted(file for form in MODEL_FILES for file in path.glob(form))
     if not path.exists() or not files:
         return name
     digest = hashlib.sha256()
@@ -93,7 +95,11 @@ def _of_headers(headers: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def _variables() -> dict[str, str]:
-    return {n: v for n, v in sorted(os.environ.items()) if OF_ENGINES(n) and not (is_key(n) or OF_NO_ENGINE(n))}
+    return {
+        n: v
+        for n, v in sorted(os.environ.items())
+        if ENGINE_VARIABLE(n) and not (is_key(n) or IGNORED_VARIABLE(n))
+    }
 
 
 def _host() -> str:

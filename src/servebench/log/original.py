@@ -1,8 +1,8 @@
 """Logs of DeepSpeed-FastGen's own benchmark scripts (`args` / `time` / `response_details`), read as ours.
 
-What such a log cannot tell is said, not guessed: it holds no phases (every request counts), no kernel stamps (the
-client's own clock, quality "unknown") and no token counts of prompts: the mean that was asked for, in proportion
-to the length of each text. Throughput is clients / mean latency (throughput.request_throughput says why).
+Such a log holds no phases (so every request counts), no kernel stamps (its times are the client's own, and its
+quality is "unknown") and no token counts of prompts (they are estimated from the mean that was asked for, by the
+length of each text). Throughput is clients / mean latency (throughput.request_throughput says why).
 
 The first release named its settings otherwise (client_num, prompt_length, max_new_tokens, vllm) and left model and
 sizes to the name of the deployment, such as llama2-70b-tp4-b768_repl2.
@@ -40,12 +40,12 @@ class OriginalLog(msgspec.Struct):
 
 
 SOURCE = "DeepSpeed-FastGen benchmark scripts"
-OF_THE_FIRST = {
+FIRST_RELEASE_NAMES = {
     "client_num": "num_clients",
     "prompt_length": "mean_prompt_length",
     "max_new_tokens": "mean_max_new_tokens",
 }
-NEEDED = tuple(OF_THE_FIRST.values())
+NEEDED = tuple(FIRST_RELEASE_NAMES.values())
 
 
 def is_original(log: Log) -> bool:
@@ -58,12 +58,14 @@ def decode(data: bytes, file_name: str) -> Log:
     details = original.response_details
     args: dict[str, Any] = {}
     release = "original suite"
-    if any(name in original.args for name in OF_THE_FIRST if name != "max_new_tokens"):
+    if any(name in original.args for name in FIRST_RELEASE_NAMES if name != "max_new_tokens"):
         release = "original suite, first release"
     if "backend" not in original.args and "vllm" in original.args:  # the first release, and some after it
         args = _sizes(f"{original.args.get('deployment_name')} {file_name}")
         args["backend"] = "vllm" if original.args["vllm"] else "fastgen"
-    args |= {OF_THE_FIRST.get(name, name): value for name, value in original.args.items() if value is not None}
+    args |= {
+        FIRST_RELEASE_NAMES.get(name, name): value for name, value in original.args.items() if value is not None
+    }
     if missing := [name for name in NEEDED if not isinstance(args.get(name), int)]:
         raise msgspec.ValidationError(f"its args have no number for {', '.join(missing)}")
     if args.get("backend") != "aml":  # it only names what the other settings say

@@ -21,7 +21,7 @@ from servebench.log.config import RunConfig, ServerConfig, load_label
 from servebench.log.result import Result
 
 LOG_VERSION = 2
-MOST_SIGNS = 80  # of a name that is part of a file name, of which a file system takes 255
+MAX_NAME_LENGTH = 80  # of a name that is part of a file name, of which a file system takes 255
 
 
 class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,7 +31,7 @@ class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):
     commands: list[str] = []  # as typed into a shell, one a replica
     engine: str = ""  # name and version
     model: str = ""  # its own name for the model
-    learnt: list[str] = []  # what a first request told of it, and what follows for the others
+    learnt: list[str] = []  # what the first request revealed, and how requests are adapted to it
     log_files: list[str] = []
     start_s: float = 0.0  # launch to ready
     log_tail: str = ""  # first errors and last lines of the engine's log, when it failed
@@ -59,7 +59,7 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Log(msgspec.Struct, frozen=True, kw_only=True, dict=True):
-    """One point of a sweep. `__dict__` keeps what took all of its tokens to work out (metrics.py)."""
+    """One point of a sweep. `__dict__` keeps what is expensive to work out (analysis/cache.py)."""
 
     servebench_log: int = LOG_VERSION
     status: Literal["ok", "failed"]
@@ -77,10 +77,6 @@ class Log(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     cache_hit_rate: float | None = None  # of prompt tokens, by the engine's own counters, over all that was sent
     probes: list[Result] = []  # short requests beside the load (--probe_rate); part of no other figure
     results: list[Result] = []
-
-    @property
-    def label(self) -> str:
-        return self.server.backend
 
     @property
     def file_name(self) -> str:
@@ -114,6 +110,6 @@ def log_name(server: ServerConfig, run: RunConfig, fingerprint: str = "") -> str
     what = workload_label(run) or f"prompt{asked.mean_prompt_length}-gen{asked.mean_max_new_tokens}"
     digits = f"-{fingerprint[:6]}" if fingerprint else ""
     return (
-        f"{model_label(server.model)[:MOST_SIGNS]}-tp{server.tp_size}-bs{server.max_ragged_batch_size}"
-        f"-replicas{server.num_replicas}-{what[:MOST_SIGNS]}-{load_label(run.load)}{digits}{again}.json"
+        f"{model_label(server.model)[:MAX_NAME_LENGTH]}-tp{server.tp_size}-bs{server.max_ragged_batch_size}"
+        f"-replicas{server.num_replicas}-{what[:MAX_NAME_LENGTH]}-{load_label(run.load)}{digits}{again}.json"
     )

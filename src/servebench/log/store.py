@@ -25,12 +25,12 @@ from servebench.log.version1 import upgraded
 
 # In the name of a point's log; that of the original suite's first release ends in _c8_p2600_g60.
 POINT = re.compile(r"-(clients|rate|trace)\d|_c\d+_p\d+_g\d+").search
-OF_NO_POINTS = ("superseded", "searches")  # folders beside the logs
+OTHER_FOLDERS = ("superseded", "searches")  # folders beside the logs (the former is of older versions)
 VERSION_1 = re.compile(rb'"servebench_log": *1\b').search
 
 
 class LogHead(msgspec.Struct):
-    """What of a log tells whether it needs to be measured again; one that was cut short has none."""
+    """The fields that decide whether to measure again. A log that was cut short has neither."""
 
     status: str = "failed"
     fingerprint: str = ""
@@ -80,7 +80,7 @@ def _locked(lock: FileIO, folder: Path) -> bool:
 
 
 def state_of(path: Path, fingerprint: str) -> Literal["new", "done", "failed"]:
-    """Of the point that this log is of."""
+    """The state of the run that is stored here: done if it succeeded under the same settings."""
     if not path.exists():
         return "new"
     try:
@@ -88,11 +88,6 @@ def state_of(path: Path, fingerprint: str) -> Literal["new", "done", "failed"]:
     except (OSError, msgspec.MsgspecError):
         return "failed"
     return "done" if head.status == "ok" and head.fingerprint == fingerprint else "failed"
-
-
-def known(path: Path, fingerprint: str, requests: bool) -> Log | None:
-    """The log of a point that was measured before under the same settings, with its requests if asked for."""
-    return load(path, requests) if state_of(path, fingerprint) == "done" else None
 
 
 def put(log: Log, path: Path) -> bool:
@@ -169,7 +164,7 @@ def load_folder(folder: Path) -> Iterator[tuple[Path, Log]]:
     Files that are no logs are named and left out.
     """
     found = [path for path in (*folder.glob("*.json"), *folder.glob("*/*.json")) if POINT(path.name)]
-    return read(sorted((path for path in found if path.parent.name not in OF_NO_POINTS), key=_numbers_by_size))
+    return read(sorted((path for path in found if path.parent.name not in OTHER_FOLDERS), key=_numbers_by_size))
 
 
 def read(paths: Iterable[Path], requests: bool = True) -> Iterator[tuple[Path, Log]]:

@@ -1,4 +1,8 @@
-"""Command line -> Settings. What can be known to be wrong is said here, in one line, before anything starts."""
+"""Command line -> Settings.
+
+Bad input is refused in one line, before anything starts: types and bounds by the parser (cli/declare.py), values
+of one kind by the kind (log/config.py), combinations by checks.py, files and the machine by preflight.py.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +18,14 @@ import msgspec
 from servebench.cli import keys
 from servebench.cli.declare import options_of, words_of_file
 from servebench.errors import InputError
-from servebench.log.config import DEFAULT_MODEL, RunConfig, ServerConfig, taken
+from servebench.log.config import DEFAULT_MODEL, RunConfig, ServerConfig, from_fields
 from servebench.plan import checks, defaults
 from servebench.plan.options import (
     KINDS_OF_REQUESTS,
     LOADS,
     STRATEGIES,
+    Connection,
     Execution,
-    Where,
     build_parser,
     declared,
 )
@@ -39,31 +43,31 @@ KEYS = ("openai_api_key", "aml_api_key")
 def parse(argv: Sequence[str] | None = None) -> Settings:
     """Raises SystemExit(2) for what argparse refuses, InputError for what only makes no sense together."""
     given = _given(sys.argv[1:] if argv is None else argv)
-    execution, where = _made(Execution, given), _made(Where, given)
+    execution, connection = _build(Execution, given), _build(Connection, given)
     given.setdefault("backend", "fastgen")
-    given |= {name: _key(name, getattr(where, name)) for name in KEYS}
-    urls = checks.urls_of(given, where)
+    given |= {name: _key(name, getattr(connection, name)) for name in KEYS}
+    urls = checks.urls_of(given, connection)
     given["model"] = _model(given.get("model", DEFAULT_MODEL))
     given["api"] = BACKENDS[given["backend"]].api or checks.api_of_urls(urls, given)
     given["stream"] = given.get("stream", True) and given["api"] != "score"
-    load, requests, strategy = (chosen(kinds, given) for kinds in (LOADS, KINDS_OF_REQUESTS, STRATEGIES))
-    checks.of_kinds(given, load, requests, strategy)
+    load, requests, strategy = (choose_kind(kinds, given) for kinds in (LOADS, KINDS_OF_REQUESTS, STRATEGIES))
+    checks.check_combination(given, load, requests, strategy)
     _fill_in(given, bool(urls))
     settings = Settings(
-        servers=tuple(swept(ServerConfig, given | _without_keys(given, urls))),
-        loads=tuple(swept(load, given)),
-        requests=tuple(swept(requests, given)),
-        common=_made(RunConfig, given | {"extra_body": keys.hide_in_fields(given.get("extra_body", {}))}),
+        servers=tuple(expand_sweep(ServerConfig, given | _without_keys(given, urls))),
+        loads=tuple(expand_sweep(load, given)),
+        requests=tuple(expand_sweep(requests, given)),
+        common=_build(RunConfig, given | {"extra_body": keys.hide_in_fields(given.get("extra_body", {}))}),
         num_requests=given.get("num_requests"),
         warmup=given.get("warmup"),
         seed=given.get("seed"),
-        strategy=_made(strategy, given),
-        access=_access(given, where, urls),
-        tokenizer=where.tokenizer or _tokenizer_of(given["model"]),
+        strategy=_build(strategy, given),
+        access=_access(given, connection, urls),
+        tokenizer=connection.tokenizer or _tokenizer_of(given["model"]),
         execution=execution,
     )
     if not execution.list_models:
-        checks.of_servers(settings)
+        checks.check_servers(settings)
     return settings
 
 
@@ -85,7 +89,7 @@ def _engine_args_joined(argv: Sequence[str]) -> list[str]:
     return words
 
 
-def chosen(kinds: Mapping[str, type[T]], given: Given) -> type[T]:
+def choose_kind(kinds: Mapping[str, type[T]], given: Given) -> type[T]:
     """The kind whose own option is given, else the first. Raises InputError for options of another kind."""
     named = [name for name in kinds if name in given]
     of = {name: [each.name for each in options_of(kind)] for name, kind in kinds.items()}
@@ -100,17 +104,17 @@ def chosen(kinds: Mapping[str, type[T]], given: Given) -> type[T]:
     return kinds[own]
 
 
-def swept(kind: type[T], given: Given) -> Iterator[T]:
+def expand_sweep(kind: type[T], given: Given) -> Iterator[T]:
     """One of the kind for every combination of the values that are swept, the last option's fastest."""
     several = [each.name for each in options_of(kind) if each.option.swept and each.name in given]
     for values in product(*(given[name] for name in several)):
-        yield _made(kind, given | dict(zip(several, values, strict=True)))
+        yield _build(kind, given | dict(zip(several, values, strict=True)))
 
 
-def _made(kind: type[T], given: Given) -> T:
+def _build(kind: type[T], given: Given) -> T:
     """From those of the options that are of this kind. Lists are tuples in it."""
     try:
-        return taken(kind, {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()})
+        return from_fields(kind, {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()})
     except ValueError as error:
         raise InputError(str(error)) from error
 
@@ -126,41 +130,41 @@ def _fill_in(given: Given, attached: bool) -> None:
     if "dataset" in given:  # an answer that it does not have is as long as the first mean
         given["mean_max_new_tokens"] = given["mean_max_new_tokens"][:1]
         given["dataset_sha256"] = datasets.sha256_of(given["dataset"])
-    if "max_runs" in given:  # the fewest are no more than the most
+    if "max_runs" in given:  # keep min_runs <= max_runs
         given.setdefault("min_runs", min(3, given["max_runs"]))
 
 
 def _without_keys(given: Given, urls: Sequence[str]) -> Given:
-    """Of a server what logs may have."""
+    """The fields of a server as logs may have them: without keys."""
     words = keys.hide_in_words(given.get("engine_args", ()))
     return {"urls": tuple(map(keys.hide_in_url, urls)), "engine_args": tuple(words)}
 
 
-def _access(given: Given, where: Where, urls: Sequence[str]) -> Access:
+def _access(given: Given, connection: Connection, urls: Sequence[str]) -> Access:
     return Access(
         urls=tuple(urls),
         key=given["aml_api_key" if given["backend"] == "aml" else "openai_api_key"],
-        extra_headers=where.extra_headers,
+        extra_headers=connection.extra_headers,
         extra_body=given.get("extra_body", {}),
         engine_args=tuple(given.get("engine_args", ())),
         api=given["api"],
-        port=where.port,
-        server_timeout=where.server_timeout,
+        port=connection.port,
+        server_timeout=connection.server_timeout,
     )
 
 
 def _key(name: str, given: str) -> str:
-    """From its option or its variable, without what a file or a shell put behind it. It is in no message."""
+    """From its option or its variable, without what a file or a shell put behind it. No message shows it."""
     variable = name.upper()
     key = (given or os.environ.get(variable, "")).strip()
     if not (key.isascii() and key.isprintable()):
         where = f"--{name}" if given else f"${variable}"
-        raise InputError(f"the key in {where} has a sign that no header can carry; copy it again")
+        raise InputError(f"the key in {where} has a character that no header can carry; copy it again")
     return key
 
 
 def _model(name: str) -> str:
-    """A name that the hub does not have, but the original suite's documents do, stands for another."""
+    """The model's name on the hub, also for names that only the original suite's documents have."""
     right = defaults.hub_name(name)
     if right == name or Path(name).exists():
         return name

@@ -1,4 +1,4 @@
-"""What makes no sense together, beyond what the kinds exclude. Each check raises InputError with one line."""
+"""Combinations of options that make no sense. Each check raises InputError with one line."""
 
 from __future__ import annotations
 
@@ -12,46 +12,51 @@ from servebench.cli import keys
 from servebench.errors import InputError
 from servebench.log.config import Rate, Trace
 from servebench.log.urls import api_of
-from servebench.plan.options import ClientsPerReplica, FindMax, FindPeak, Where
+from servebench.plan.options import ClientsPerReplica, Connection, FindMax, FindPeak
 from servebench.plan.settings import Settings
 from servebench.servers.backends import BACKENDS
 
 Given = dict[str, Any]
 
 
-# Where the servers are.
+# Connection the servers are.
 
 
-def urls_of(given: Given, where: Where) -> tuple[str, ...]:
+def urls_of(given: Given, connection: Connection) -> tuple[str, ...]:
     """The URLs of servers that run already, as they were given; none where servers are started."""
-    _refuse_endpoints(given["backend"], given, where)
-    for option, urls in (("openai_api_url", where.openai_api_url), ("aml_api_url", (where.aml_api_url,))):
+    _refuse_endpoints(given["backend"], given, connection)
+    for option, urls in (
+        ("openai_api_url", connection.openai_api_url),
+        ("aml_api_url", (connection.aml_api_url,)),
+    ):
         for url in filter(None, urls):
             _refuse_url(option, url)
-    _refuse_headers(where)
+    _refuse_headers(connection)
     if given["backend"] == "aml":
         _refuse_without_azure(given)
-        return (where.aml_api_url,)
-    if where.client_only and not where.openai_api_url:
-        return (f"http://127.0.0.1:{where.port}",)
-    return where.openai_api_url
+        return (connection.aml_api_url,)
+    if connection.client_only and not connection.openai_api_url:
+        return (f"http://127.0.0.1:{connection.port}",)
+    return connection.openai_api_url
 
 
-def _refuse_endpoints(backend: str, given: Given, where: Where) -> None:
-    urls = where.openai_api_url
+def _refuse_endpoints(backend: str, given: Given, connection: Connection) -> None:
+    urls = connection.openai_api_url
     reasons = {
         "--backend openai measures a running server; say which: --openai_api_url http://HOST:PORT/v1": (
             backend == "openai" and not urls
         ),
         "--client_only measures a running server; say which: --port N or --openai_api_url URL": (
-            where.client_only and not (urls or where.port)
+            connection.client_only and not (urls or connection.port)
         ),
         "--aml_api_url is an endpoint of Azure ML; measure it with --backend aml": (
-            where.aml_api_url and backend != "aml"
+            connection.aml_api_url and backend != "aml"
         ),
         "--backend aml measures --aml_api_url; leave --openai_api_url out": urls and backend == "aml",
         f"--backend {backend} would start a server of its own beside --openai_api_url; "
-        "add --client_only to measure the running one": urls and not where.client_only and backend != "openai",
+        "add --client_only to measure the running one": urls
+        and not connection.client_only
+        and backend != "openai",
     }
     if not given.get("list_models"):
         refuse(reasons)
@@ -81,15 +86,15 @@ def _fault_of(url: str) -> str:
     if parts.scheme not in ("http", "https"):
         return "it does not begin with http:// or https://"
     if not url.isprintable() or " " in url or not url.isascii():
-        return "there is a sign in it that no URL has"
+        return "there is a character in it that no URL has"
     return "" if parts.hostname else "it has no host"
 
 
-def _refuse_headers(where: Where) -> None:
+def _refuse_headers(connection: Connection) -> None:
     """The same go to every server, each once."""
-    if len({urlsplit(url).netloc.rpartition("@")[0] for url in where.openai_api_url}) > 1:
+    if len({urlsplit(url).netloc.rpartition("@")[0] for url in connection.openai_api_url}) > 1:
         raise InputError("--openai_api_url: every server gets the same user:password@; measure them apart")
-    names = [name.lower() for name, _ in where.extra_headers]
+    names = [name.lower() for name, _ in connection.extra_headers]
     if twice := next((name for name in names if names.count(name) > 1), ""):
         raise InputError(f"--extra_headers has {twice} twice; join its values with a comma")
 
@@ -100,7 +105,7 @@ def _refuse_without_azure(given: Given) -> None:
     if missing := [f"--{name}" for name in wanted if not given.get(name)]:
         raise InputError(f"--backend aml needs {', '.join(missing)} too")
     if not (given["deployment_name"].isascii() and given["deployment_name"].isprintable()):
-        raise InputError("--deployment_name has a sign that no header can carry; copy it again")
+        raise InputError("--deployment_name has a character that no header can carry; copy it again")
 
 
 def api_of_urls(urls: Sequence[str], given: Given) -> str:
@@ -119,8 +124,8 @@ def api_of_urls(urls: Sequence[str], given: Given) -> str:
 # What is measured on them.
 
 
-def of_kinds(given: Given, load: type, requests: type, strategy: type) -> None:
-    """What a load, requests and a way to repeat them exclude of each other."""
+def check_combination(given: Given, load: type, requests: type, strategy: type) -> None:
+    """Refuse a load, requests and a strategy that do not go together."""
     open_loop, search = load in (Rate, Trace), strategy in (FindMax, FindPeak)
     limits = parse_limits(given["find_max"]) if strategy is FindMax else ()
     wanted = [limit for limit in limits if limit.metric != "e2e"] or strategy is FindPeak
@@ -146,8 +151,8 @@ def of_kinds(given: Given, load: type, requests: type, strategy: type) -> None:
     )
 
 
-def of_servers(settings: Settings) -> None:
-    """Options of servers that we start, and that not every backend has."""
+def check_servers(settings: Settings) -> None:
+    """Refuse options that these servers do not have: some are for those that we start, some for one backend."""
     backend, name = BACKENDS[settings.backend], settings.backend
     first, starts = settings.servers[0], settings.starts
     for size in () if starts else ("tp_size", "max_ragged_batch_size", "num_replicas"):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from functools import partial
 from pathlib import Path
+from textwrap import fill
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
-from servebench.cli.commandline import Parser, filled, header, share
+from servebench.cli.commandline import Parser, header, non_empty, share
 from servebench.cli.declare import Declared, Option, add_options, options_of
 from servebench.log.config import (
     LOAD,
@@ -45,21 +46,19 @@ EPILOG = """examples:
   python run_benchmark.py --backend aml --aml_api_url https://HOST/score --aml_api_key KEY \\
       --deployment_name NAME --model mistralai/Mixtral-8x7B-v0.1
   python run_benchmark.py --config sweep.yaml --num_clients 64         options from a file; those typed here win
-Options that take several values (tp_size, num_replicas, max_ragged_batch_size, mean_prompt_length,
-mean_max_new_tokens, scenario, num_clients, clients_per_replica, request_rate, trace_speed) are swept: every
-combination is one point and one log. A point that was measured before with the same settings is skipped.
+{swept}
 Exit status: 0 all points measured, 1 some failed, 2 bad input.
 """
 
 
 def results_folder(text: str) -> Path:
     """An argparse type."""
-    return expanded("--out_json_dir", filled(text))
+    return expanded("--out_json_dir", non_empty(text))
 
 
 # A declaration reads as one statement.
 # fmt: off
-class Where(msgspec.Struct, frozen=True, kw_only=True):
+class Connection(msgspec.Struct, frozen=True, kw_only=True):
     """How a server is started or reached."""
 
     tokenizer: Annotated[str, Option(
@@ -129,7 +128,7 @@ class FindPeak(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Execution(msgspec.Struct, frozen=True, kw_only=True):
-    """How the plan is gone through, and where its logs go."""
+    """How the plan is executed, and where its logs go."""
 
     num_workers: Annotated[Count | None, Option("client processes [by cores and clients]", LOAD, "N")] = None
     max_failed_share: Annotated[float, Option(
@@ -164,17 +163,23 @@ STRATEGIES: dict[str, Any] = {
 def declared() -> tuple[Declared, ...]:
     """Every option there is, once."""
     kinds = (*LOADS.values(), *KINDS_OF_REQUESTS.values(), *STRATEGIES.values())
-    return options_of(ServerConfig, Where, *kinds, RunConfig, Execution)
+    return options_of(ServerConfig, Connection, *kinds, RunConfig, Execution)
 
 
 def build_parser() -> argparse.ArgumentParser:
+    names = ", ".join(each.name for each in declared() if each.option.swept)
+    swept = fill(
+        f"Options that take several values ({names}) are swept: every combination is one point and one log. "
+        "A point that was measured before with the same settings is skipped.",
+        width=108,
+    )
     parser = Parser(
         prog="run_benchmark.py",
         description="Benchmark LLM servers: sweep servers and loads, write one JSON log a point.",
-        epilog=EPILOG,
+        epilog=EPILOG.format(swept=swept),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,  # a key under a shortened name would not be recognised as one
     )
-    parser.add_argument("--config", type=filled, metavar="FILE.yaml", help="further options, as NAME: VALUE")
+    parser.add_argument("--config", type=non_empty, metavar="FILE.yaml", help="further options, as NAME: VALUE")
     add_options(parser, GROUPS, declared(), {"backend": tuple(BACKENDS)})
     return parser

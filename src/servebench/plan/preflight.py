@@ -25,11 +25,11 @@ OFF, DRAWS = 0.02, 100_000  # share of a mean that cutting may take unsaid, and 
 def preflight(settings: Settings, plan: list[ServerPlan]) -> None:
     check_model(settings)
     context = check_loads(settings, plan)
-    for of_server in plan:
-        points = of_server.points
-        check_body(of_server.server, points[0])
+    for server_plan in plan:
+        points = server_plan.points
+        check_body(server_plan.server, points[0])
         if any(point.pending for point in points) and settings.starts:
-            check_launch(of_server.server, of_server.access)
+            check_launch(server_plan.server, server_plan.access)
     for line in dict.fromkeys([*remarks(plan, context), *older(plan)]):
         print(f"note: {line}")
 
@@ -37,7 +37,7 @@ def preflight(settings: Settings, plan: list[ServerPlan]) -> None:
 def check_loads(settings: Settings, plan: list[ServerPlan]) -> int | None:
     """What is to be asked exists and fits the model. Returns the model's context."""
     context = model_context(settings.model, asks_hub(settings) and not settings.execution.dry_run)
-    check_runs([run for of_server in plan for run in of_server.strategy.runs], context)
+    check_runs([run for server_plan in plan for run in server_plan.strategy.runs], context)
     return context
 
 
@@ -108,7 +108,7 @@ def check_lengths(run: RunConfig, context: int | None) -> None:
 
 def remarks(plan: list[ServerPlan], context: int | None) -> Iterator[str]:
     """What is not quite as asked for: lengths that are cut, parts of a dataset that ask nothing."""
-    for server, runs in ((of_server.server, of_server.strategy.runs) for of_server in plan):
+    for server, runs in ((server_plan.server, server_plan.strategy.runs) for server_plan in plan):
         if not context and BACKENDS[server.backend].launch and not BACKENDS[server.backend].lists_models:
             yield f"the context of {server.model} is not known; only --max_prompt_length keeps prompts within it"
         for run in runs:
@@ -120,7 +120,7 @@ def remarks(plan: list[ServerPlan], context: int | None) -> Iterator[str]:
 
 def older(plan: list[ServerPlan]) -> Iterator[str]:
     """Logs of a version that did not write all that makes a point, so that it is not known what they are of."""
-    pending = [point for of_server in plan for point in of_server.points if point.pending]
+    pending = [point for server_plan in plan for point in server_plan.points if point.pending]
     old = [point for point in pending if point.path.with_name(log_name(point.server, point.run)).exists()]
     if old:
         yield f"{len(old)} points have logs of an older version, which stay; they are measured anew"

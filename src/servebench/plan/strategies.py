@@ -25,7 +25,7 @@ from servebench.log.config import Clients, Load, Rate, RunConfig, ServerConfig
 from servebench.log.schema import Log
 from servebench.plan.options import TargetCi
 
-CLOSE = 1.04  # ratio of two loads between which none is looked for
+CLOSE = 1.04  # a search ends when two loads are this close, as a ratio
 DOUBLINGS, HALVINGS = 20, 8  # from the first load
 IDLE = 0.1  # requests in flight on average
 PAST_PEAK = 0.95  # of the best value: below it the load is too much
@@ -53,7 +53,7 @@ def _key(run: RunConfig) -> bytes:
     return msgspec.json.encode(run, order="sorted")
 
 
-class LoadSeen(msgspec.Struct, frozen=True):
+class LoadResult(msgspec.Struct, frozen=True):
     """One load of a search: what its logs say together."""
 
     load: float
@@ -72,7 +72,7 @@ class Verdict(msgspec.Struct, frozen=True):
     best: float | None  # the highest load that meets the limits, or that with the peak
     server: ServerConfig
     run: RunConfig  # of the lowest load
-    loads: list[LoadSeen]
+    loads: list[LoadResult]
 
 
 @dataclass(frozen=True)
@@ -80,14 +80,14 @@ class Grid:
     """Every one of these runs, in their order."""
 
     runs: Sequence[RunConfig]
-    reads_requests: ClassVar[bool] = False  # does it need more of a log than how it ended?
+    reads_requests: ClassVar[bool] = False  # does it look at requests, or only at how a run ended?
 
     def next(self, history: History) -> RunConfig | None:
         """The next run, None when there is none."""
         return next((run for run in self.runs if not history.of(run) and not self.enough(run, history)), None)
 
     def enough(self, run: RunConfig, history: History) -> str | None:
-        """Why the earlier runs of its point make this one needless, in words."""
+        """Why no such run is needed after the earlier ones of its point, in words."""
         return None
 
     def verdicts(self, server: ServerConfig, history: History) -> list[Verdict]:
@@ -106,16 +106,16 @@ class UntilCi(Grid):
         return why_stop(history.earlier(run), self.target.target_ci, self.target.min_runs, self.target.max_runs)
 
 
-Questions = Generator[RunConfig, Log, None]  # yields a run, is sent its log
-Known = list[tuple[RunConfig, Log]]
+Steps = Generator[RunConfig, Log, None]  # yields a run, is sent its log
+Measured = list[tuple[RunConfig, Log]]
 
 
 @dataclass(frozen=True)
 class Search(Grid):
-    """One search from each of `runs`: every kind of requests at the lowest load. `sized` puts another load in."""
+    """One search from each of `runs`: all kinds of requests, at the lowest load. `with_load` changes the load."""
 
     loads: Sequence[float]
-    sized: Callable[[RunConfig, Load], RunConfig]
+    with_load: Callable[[RunConfig, Load], RunConfig]
     reads_requests: ClassVar[bool] = True
 
     def next(self, history: History) -> RunConfig | None:
@@ -124,27 +124,27 @@ class Search(Grid):
 
     def verdicts(self, server: ServerConfig, history: History) -> list[Verdict]:
         replayed = (self._replayed(first, history)[0] for first in self.runs)
-        return [self._verdict(server, known) for known in replayed if known]
+        return [self._verdict(server, measured) for measured in replayed if measured]
 
-    def _replayed(self, first: RunConfig, history: History) -> tuple[Known, RunConfig | None]:
-        """(what the search asked for and got, the next run that it needs; None at its end)."""
-        known: Known = []
-        questions = self._ask(first)
+    def _replayed(self, first: RunConfig, history: History) -> tuple[Measured, RunConfig | None]:
+        """(the runs that the search asked for and that are measured, the next one; None at its end)."""
+        measured: Measured = []
+        steps = self._steps(first)
         try:
-            run = next(questions)
+            run = next(steps)
             while log := history.of(run):
-                known.append((run, log))
-                run = questions.send(log)
-            return known, run
+                measured.append((run, log))
+                run = steps.send(log)
+            return measured, run
         except StopIteration:
-            return known, None
+            return measured, None
 
-    def _verdict(self, server: ServerConfig, known: Known) -> Verdict:
+    def _verdict(self, server: ServerConfig, measured: Measured) -> Verdict:
         by_load: dict[float, list[Log]] = {}
-        for run, log in sorted(known, key=lambda pair: (pair[0].load.size, pair[0].repetition)):
+        for run, log in sorted(measured, key=lambda pair: (pair[0].load.size, pair[0].repetition)):
             by_load.setdefault(run.load.size, []).append(log)
         loads = [self._look(load, logs) for load, logs in by_load.items()]
-        lowest = min(known, key=lambda pair: pair[0].load.size)[0]
+        lowest = min(measured, key=lambda pair: pair[0].load.size)[0]
         unit = "requests/s" if lowest.open_loop else "clients"
         return Verdict(self._name(), unit, self._best(loads), server, lowest, loads)
 
@@ -154,7 +154,7 @@ class Search(Grid):
         asked: Load = Clients(num_clients=round(load))
         if isinstance(first.load, Rate):
             asked = replace(first.load, request_rate=load)
-        return replace(self.sized(first, asked), repetition=repetition)
+        return replace(self.with_load(first, asked), repetition=repetition)
 
     def _highest_load(self) -> float:
         return float(max(self.loads) if len(self.loads) > 1 else min(self.loads) * 2.0**DOUBLINGS)
@@ -162,18 +162,18 @@ class Search(Grid):
     def _lowest_load(self, first: RunConfig) -> float:
         return min(self.loads) / 2.0**HALVINGS if first.open_loop else 1.0
 
-    # To be said by each.
+    # What each search has to implement.
 
-    def _ask(self, first: RunConfig) -> Questions:
+    def _steps(self, first: RunConfig) -> Steps:
         raise NotImplementedError
 
     def _name(self) -> str:
         raise NotImplementedError
 
-    def _look(self, load: float, logs: list[Log]) -> LoadSeen:
+    def _look(self, load: float, logs: list[Log]) -> LoadResult:
         raise NotImplementedError
 
-    def _best(self, loads: list[LoadSeen]) -> float | None:
+    def _best(self, loads: list[LoadResult]) -> float | None:
         raise NotImplementedError
 
 
@@ -198,12 +198,12 @@ def rounded(load: float, open_loop: bool) -> float:
 
 @dataclass(frozen=True)
 class MaxSearch(Search):
-    """Ends where a load says nothing: above it nothing can be known, below it lies what is."""
+    """Stops at the first load whose verdict is unknown: higher loads cannot be judged."""
 
     limits: tuple[sla.Limit, ...]
     text: str  # the limits as they were given
 
-    def _ask(self, first: RunConfig) -> Questions:
+    def _steps(self, first: RunConfig) -> Steps:
         low: float | None = None
         high: float | None = None
         load: float | None = float(min(self.loads))
@@ -214,10 +214,10 @@ class MaxSearch(Search):
             if isinstance(verdict, str):
                 return
             low, high = (load, high) if verdict else (low, load)
-            load = None if low is None and idle(runs[-1]) else self._following(first, low, high)
+            load = None if low is None and idle(runs[-1]) else self._next_load(first, low, high)
 
-    def _following(self, first: RunConfig, low: float | None, high: float | None) -> float | None:
-        """After the highest load that met the limits and the lowest that did not; None: all is known."""
+    def _next_load(self, first: RunConfig, low: float | None, high: float | None) -> float | None:
+        """After the highest load that met the limits and the lowest that did not; None if these are close."""
         if low is not None and high is not None:
             between = not close(low, high, first.open_loop)
             return middle(low, high, first.open_loop) if between else None
@@ -229,16 +229,16 @@ class MaxSearch(Search):
     def _name(self) -> str:
         return self.text
 
-    def _look(self, load: float, logs: list[Log]) -> LoadSeen:
+    def _look(self, load: float, logs: list[Log]) -> LoadResult:
         verdict = sla.decide(logs, self.limits)
         says = "meets" if verdict is True else "does not meet" if verdict is False else "unknown"
         why = "" if isinstance(verdict, bool) else verdict or "interrupted"
         if verdict is False and any(log.quality.overloaded for log in logs):
             why = "overloaded"
         seen = {str(limit): _finite(limit.seen_s(logs)) for limit in self.limits}
-        return LoadSeen(load, len(logs), says, why, seen, [log.file_name for log in logs])
+        return LoadResult(load, len(logs), says, why, seen, [log.file_name for log in logs])
 
-    def _best(self, loads: list[LoadSeen]) -> float | None:
+    def _best(self, loads: list[LoadResult]) -> float | None:
         return max((each.load for each in loads if each.says == "meets"), default=None)
 
 
@@ -252,7 +252,7 @@ class PeakSearch(Search):
 
     rate: float
 
-    def _ask(self, first: RunConfig) -> Questions:
+    def _steps(self, first: RunConfig) -> Steps:
         values: dict[float, float | None] = {}
         load = float(min(self.loads))
         while load not in values:
@@ -288,11 +288,11 @@ class PeakSearch(Search):
     def _name(self) -> str:
         return f"peak fastgen-{self.rate:g}"
 
-    def _look(self, load: float, logs: list[Log]) -> LoadSeen:
+    def _look(self, load: float, logs: list[Log]) -> LoadResult:
         why, seen = _doubt(logs[0]), {"effective_throughput_per_s": self._value(logs[0])}
-        return LoadSeen(load, 1, "unknown" if why else "", why, seen, [logs[0].file_name])
+        return LoadResult(load, 1, "unknown" if why else "", why, seen, [logs[0].file_name])
 
-    def _best(self, loads: list[LoadSeen]) -> float | None:
+    def _best(self, loads: list[LoadResult]) -> float | None:
         values = {each.load: value for each in loads if (value := each.seen["effective_throughput_per_s"])}
         return max(values, key=lambda load: values[load], default=None)
 

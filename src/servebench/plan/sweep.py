@@ -33,7 +33,7 @@ from servebench.servers.http_call import call
 NO_LIMIT, PROBES = 10**6, 4  # requests at once
 TEMPLATE, OF_DATASETS = 256, 4096  # tokens of a chat's template, and of an answer in a dataset; generous
 VERSION_S = 3.0  # that a running server has to say which version it is
-OF_LOAD = {"num_clients", "request_rate", "num_requests", "warmup"}  # of a run's identity
+LOAD_FIELDS = {"num_clients", "request_rate", "num_requests", "warmup"}  # of a run's identity
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class ServerPlan:
     def verdict_path(self, verdict: Verdict) -> Path:
         """Where the answer of a search is kept, beside the logs."""
         point = self.point(verdict.run)
-        run = {name: value for name, value in point.identity["run"].items() if name not in OF_LOAD}
+        run = {name: value for name, value in point.identity["run"].items() if name not in LOAD_FIELDS}
         mark = fingerprint(point.identity | {"run": run, "searched": verdict.searched})
         stem = log_name(self.server, structs.replace(verdict.run, load=Clients())).partition("-clients1")[0]
         return self.settings.folder / "searches" / f"{stem}-{mark[:6]}.json"
@@ -101,7 +101,7 @@ def make_plan(settings: Settings) -> list[ServerPlan]:
 
 
 def num_pending(plan: list[ServerPlan]) -> int:
-    return sum(point.pending for of_server in plan for point in of_server.points)
+    return sum(point.pending for server_plan in plan for point in server_plan.points)
 
 
 def _engine(settings: Settings) -> str:
@@ -139,7 +139,7 @@ def _strategy(settings: Settings, server: ServerConfig) -> Grid:
         return _search(settings, asked, loads)
     repetitions = range(asked.max_runs if isinstance(asked, TargetCi) else asked.runs)
     runs = [
-        structs.replace(sized(settings, _with(settings, requests), load), repetition=repetition)
+        structs.replace(with_load(settings, _with(settings, requests), load), repetition=repetition)
         for repetition, requests, load in product(repetitions, settings.requests, loads)
     ]
     return UntilCi(runs, asked) if isinstance(asked, TargetCi) else Grid(runs)
@@ -152,7 +152,7 @@ def _search(settings: Settings, asked: FindMax | FindPeak, loads: list[Load]) ->
     lowest, sizes = min(loads, key=lambda load: load.size), [load.size for load in loads]
     if isinstance(lowest, Rate):
         lowest = structs.replace(lowest, stop_when_overloaded=True)
-    under = partial(sized, settings, at_least=at_least)
+    under = partial(with_load, settings, at_least=at_least)
     runs = [under(_with(settings, requests), lowest) for requests in settings.requests]
     if isinstance(asked, FindPeak):
         return PeakSearch(runs, sizes, under, asked.find_peak)
@@ -171,7 +171,7 @@ def _loads(settings: Settings, server: ServerConfig) -> Iterator[Load]:
         yield load
 
 
-def sized(settings: Settings, run: RunConfig, load: Load, at_least: int = 0) -> RunConfig:
+def with_load(settings: Settings, run: RunConfig, load: Load, at_least: int = 0) -> RunConfig:
     """The run under this load, with as many requests and as long a warm-up as it takes, if not asked otherwise."""
     if isinstance(load, Clients):
         requests = defaults.num_requests(load.num_clients)

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from servebench import __version__
-from servebench.cli.keys import taken
+from servebench.cli.keys import pop_option
 from servebench.load.http import merge_headers
 from servebench.log.config import ServerConfig
 from servebench.servers.backends import BACKENDS
@@ -37,7 +37,7 @@ def headers_of(config: ServerConfig, access: Access) -> dict[str, str]:
     The most specific key counts: `user:password@` in the URL, then an --api-key that the engine is started with,
     then the option or its variable, which may belong to another service.
     """
-    key = taken(access.engine_args, "--api-key")[1] or access.key
+    key = pop_option(access.engine_args, "--api-key")[1] or access.key
     users = [parts for url in access.urls if "@" in (parts := urlsplit(url)).netloc]
     ours = {"User-Agent": f"servebench/{__version__}"} | BACKENDS[config.backend].headers(config)
     if users:

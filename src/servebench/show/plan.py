@@ -32,7 +32,7 @@ def _requests_about(run: RunConfig) -> int:
 def table(plan: list[ServerPlan]) -> str:
     """The plan: one row a server; of a search only where it begins is known."""
     rows = []
-    for server, points in ((of_server.server, of_server.points) for of_server in plan):
+    for server, points in ((server_plan.server, server_plan.points) for server_plan in plan):
         todo = [p for p in points if p.pending]
         states = {state: sum(p.state == state for p in points) for state in ("done", "failed")}
         row = [server.backend, server.tp_size, server.max_ragged_batch_size, server.num_replicas]
@@ -44,7 +44,7 @@ def table(plan: list[ServerPlan]) -> str:
         rows.append([*row, sum(_requests_about(p.run) for p in todo)])
     header = ["backend", "tp", "batch", "repl", "prompt", "gen", "load", "points", "runs"]
     header += ["done", "failed before", "to run", "requests (about)"]
-    searches = any(isinstance(of_server.strategy, Search) for of_server in plan)
+    searches = any(isinstance(server_plan.strategy, Search) for server_plan in plan)
     more = "\nthe first point of each search; what it finds says how it goes on" if searches else ""
     return tabulate(rows, header) + more
 

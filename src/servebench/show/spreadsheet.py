@@ -17,7 +17,7 @@ from servebench.analysis.sla import Sla
 from servebench.cli import commandline
 from servebench.errors import InputError
 from servebench.log import identity, store
-from servebench.log.config import fields_of, set_fields
+from servebench.log.config import fields_of, non_default_fields
 from servebench.log.schema import Log
 
 OF_SERVER = ("backend", "model", "tp_size", "num_replicas", "max_ragged_batch_size")
@@ -118,7 +118,11 @@ def write(folder: Path, slas: Sequence[Sla] = ()) -> tuple[Path, int]:
 def _with_unusual_settings(cells: dict[str, Cell], log: Log) -> dict[str, Cell]:
     """And what else was asked for that is not the default, by the names of the options."""
     shown = {*cells, *(name.removesuffix("_per_s") for name in cells), "repetition"}
-    more = {name: v for name, v in (set_fields(log.server) | set_fields(log.run)).items() if name not in shown}
+    more = {
+        name: v
+        for name, v in (non_default_fields(log.server) | non_default_fields(log.run)).items()
+        if name not in shown
+    }
     return cells | {name: value if isinstance(value, Cell) else str(value) for name, value in more.items()}
 
 

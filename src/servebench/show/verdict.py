@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from servebench.plan.strategies import LoadSeen, Verdict
+from servebench.plan.strategies import LoadResult, Verdict
 
 PEAK = "peak fastgen-"  # before its rate, in Verdict.searched
 
@@ -29,7 +29,7 @@ def _highest(found: Verdict) -> str:
     return f"{meets}{_edge(above, unit) or ', and no more was tried'}"
 
 
-def _edge(above: list[LoadSeen], unit: str) -> str:
+def _edge(above: list[LoadResult], unit: str) -> str:
     """The lowest load that does not meet the limits, and the lowest of which nothing is known."""
     missed = next((each for each in above if each.says == "does not meet"), None)
     unknown = next((each for each in above if each.says == "unknown"), None)
@@ -37,11 +37,11 @@ def _edge(above: list[LoadSeen], unit: str) -> str:
     return said + _unknown_at(unknown, unit) + (", nor above" if unknown and not missed else "")
 
 
-def _unknown_at(seen: LoadSeen | None, unit: str) -> str:
+def _unknown_at(seen: LoadResult | None, unit: str) -> str:
     return f"; at {seen.load:g} {unit} nothing is known ({seen.why})" if seen else ""
 
 
-def _seen(seen: LoadSeen) -> str:
+def _seen(seen: LoadResult) -> str:
     if seen.says == "does not meet" and seen.why:
         return f" ({seen.why})"
     runs = f" over {seen.runs} runs" if seen.runs > 1 else ""

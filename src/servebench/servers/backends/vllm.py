@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from servebench.cli.keys import taken
+from servebench.cli.keys import pop_option
 from servebench.log.config import ServerConfig
 from servebench.log.schema import model_label
 from servebench.servers.backends.contract import Backend, Launch, batch_args, gpu_env
@@ -16,7 +16,7 @@ def launch(environment: Path, config: ServerConfig, port: int, replica: int) -> 
     command = [str(environment / "bin/vllm"), "serve", config.model]
     command += ["--served-model-name", model_label(config.model)]
     command += ["--host", "127.0.0.1", "--port", str(port), "--tensor-parallel-size", str(config.tp_size)]
-    engine_args, key = taken(config.engine_args, "--api-key")  # everybody can read command lines
+    engine_args, key = pop_option(config.engine_args, "--api-key")  # everybody can read command lines
     command += [*batch_args(config, "--max-num-seqs"), *engine_args]
     env = {"VLLM_NO_USAGE_STATS": "1", "VLLM_SERVER_DEV_MODE": "1"}  # dev mode: /reset_prefix_cache
     env |= {"VLLM_API_KEY": key} if key else {}
