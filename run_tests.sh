@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Every test, from nothing: sets up the client and the engines that the tests start, then runs pytest.
 #
-#     ./run_tests.sh                     all tests (about 18 minutes, 4 more the first time)
-#     ./run_tests.sh -m "not engine"     without those that start a real engine; arguments go to pytest
+#     ./run_tests.sh                     all tests (about 10 minutes on 2 cores, 4 more the first time)
+#     ./run_tests.sh -m "not engine"     without those that start a real engine (3 minutes); arguments go to pytest
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source scripts/steps.sh
@@ -19,5 +19,5 @@ step scripts/setup_browser.sh
 step .venv/bin/ruff format --check .
 step .venv/bin/ruff check .
 step .venv/bin/mypy
-# Two processes, each with a file of tests at a time; engines last (tests/conftest.py).
-step .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
+# Three processes, since most tests wait half of their time; each has a file at a time, engines last (tests/conftest.py).
+step .venv/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder "$@"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, ours
-from real_engines import LLAMACPP, SMOLLM2, VLLM, engines, logs, wait_for, workers
+from real_engines import LLAMACPP, SMOLLM2, VLLM, engines, logs, measured_so_far, wait_for, workers
 
 from servebench.analysis import samples
 from servebench.servers.ports import first_free_port
@@ -125,9 +125,8 @@ def test_run_example_ends_all_of_its_steps(tmp_path: Path, number: signal.Signal
 
 
 def test_death_of_vllm_midway_fails_the_point_and_the_sweep_goes_on(driver: Driver, results: Path) -> None:
-    process = driver(*VLLM, "--num_clients", 2, 1, "--num_requests", 200)
-    wait_for(lambda: bool(workers(results)))
-    time.sleep(3)
+    process = driver(*VLLM, "--num_clients", 2, 1, "--num_requests", 60)
+    wait_for(lambda: measured_so_far(results) > 4)
     engines(results)[0].kill()
     out, err = process.communicate(timeout=200)
     assert process.returncode == 1, err

@@ -227,8 +227,12 @@ def test_a_search_stops_an_overloaded_point_early_and_ends_at_the_capacity(
     url = reference("--ttft", "0.05", "--gap", "0", "--slots", "5")
     where = ["--backend", "openai", "--openai_api_url", url, "--model", "m", "--tokenizer", tokenizer_dir]
     what = ["--scenario", "D(16,1)", "--request_rate", 60, "--arrival", "constant", "--max_concurrency", 20]
-    code, out, err = benchmark(*where, *what, "--num_requests", 300, "--find_max", "e2e_p90<0.5s")
-    assert code == 0, out + err
+    for _ in range(3):  # on a busy machine the client may say that it was the limit, and is right
+        more = ["--num_requests", 300, "--find_max", "e2e_p90<0.5s", "--overwrite_results"]
+        code, out, err = benchmark(*where, *what, *more)
+        assert code == 0, out + err
+        if "the client was the limit" not in out:
+            break
     found = [line for line in out.splitlines() if "meets e2e_p90<0.5s" in line]
     assert found, out
     assert 80 <= float(found[0].split(": ")[1].split()[0]) <= 125, found
