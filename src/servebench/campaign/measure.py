@@ -45,7 +45,7 @@ def let_it_rest(server: Server, run: RunConfig, point: Point, settings: Settings
         )  # a conversation's first requests will do
         workload = build_workload(alone, tokenizer, context_of(server, settings))
         outcome = run_load(alone, workload, server.target(alone), parts_of(point), 1)
-        took = [latency.e2e_s(r) or 0.0 for r in outcome.results if r.phase == "measured" and not r.error]
+        took = [latency.e2e_s(r) or 0.0 for r in outcome.results if r.phase == "measured" and r.succeeded]
         if len(took) < 2 or took[0] <= AT_REST * took[1]:
             return
 
@@ -101,7 +101,7 @@ def why_failed(
     Of an overloaded point the requests that we cut off ourselves are no fault of the server.
     """
     counted = [r for r in results if r.phase == "measured"]
-    errors = [r.error for r in counted if r.error and not (quality.overloaded and r.finish_reason == "cancelled")]
+    errors = [r.error for r in counted if r.error and not (quality.overloaded and r.cancelled)]
     if len(counted) < run.num_requests and not quality.overloaded:
         return f"only {len(counted)} of {run.num_requests} requests came back"
     if not errors:
