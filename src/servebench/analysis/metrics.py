@@ -164,7 +164,7 @@ OF_SLA = (  # the name of the SLA stands in brackets: `fluidity_index[ttft=2,tpo
 OF_POINT = {metric.name: metric for metric in _OF_POINT}
 OF_REQUESTS = {metric.name: metric for metric in _OF_REQUESTS}
 METRICS = (*_OF_POINT, *_OF_REQUESTS)  # in the order of columns
-# What matters most: its intervals are in summary.csv, and it is compared.
+# The main ones: their intervals are in summary.csv, and they are compared.
 HEADLINES = (
     *("request_throughput_per_s", "output_token_throughput_per_s", "ttft_mean_s", "ttft_p50_s", "ttft_p99_s"),
     *("tpot_mean_s", "e2e_latency_mean_s", "e2e_latency_p99_s"),

@@ -70,7 +70,7 @@ def marks(runs: Sequence[Log]) -> list[str]:
 
 
 def in_runs(words: str, some: int, of: int) -> str:
-    """Words about some runs of a point, which are about the point if these are most of its runs."""
+    """Words about some runs of a point; without their number if these are more than half of its runs."""
     return words if stats.majority(some, of) else f"{some} of {of} runs {words}"
 
 

@@ -311,11 +311,11 @@ def _shares(total: int, weights: list[int]) -> list[int]:
 
 def _at_least_one(total: int, weights: list[int]) -> list[float]:
     """Parts that are not rounded yet: whoever would get less than one gets one, the others share the rest."""
-    least, small = float(total > len(weights)), -1.0  # weights up to `small` get the least
+    minimum, small = float(total > len(weights)), -1.0  # weights up to `small` get the minimum
     while True:
         left = [weight for weight in weights if weight > small]
-        each = (total - least * (len(weights) - len(left))) / sum(left)
-        smaller = max((weight for weight in left if weight * each < least), default=small)
+        each = (total - minimum * (len(weights) - len(left))) / sum(left)
+        smaller = max((weight for weight in left if weight * each < minimum), default=small)
         if smaller == small:
-            return [weight * each if weight > small else least for weight in weights]
+            return [weight * each if weight > small else minimum for weight in weights]
         small = smaller

@@ -56,7 +56,7 @@ def default_workers(load: Load) -> int:
     return max(1, min(work, roomy_workers(), max(4, -(-work // 128))))
 
 
-def _most_workers(load: Load, servers: int) -> int:
+def _max_workers(load: Load, servers: int) -> int:
     """That have something to do: a client of each server, or an arrival of the gap filler."""
     if isinstance(load, Clients):
         return max(1, load.num_clients // servers)
@@ -65,7 +65,7 @@ def _most_workers(load: Load, servers: int) -> int:
 
 def run_load(run: RunConfig, workload: Workload, target: Target, folder: Path, workers: int) -> Outcome:
     """Put the load on the target. `folder` holds the part files while it runs; it is removed at the end."""
-    workers = min(workers, _most_workers(run.load, len(target.urls)), len(workload.filler))
+    workers = min(workers, _max_workers(run.load, len(target.urls)), len(workload.filler))
     everyone = workers + bool(workload.probes)
     with _part_folder(folder, everyone * protocol.slots(len(target.urls))) as shared:
         fleet = Fleet(run, target.check, shared, everyone)
@@ -195,7 +195,7 @@ class Fleet:
         self.host = Host()
 
     def start(self, tasks: list[Task]) -> None:
-        """Start a process for each task and tell it; with a large task, wait until it has begun to read."""
+        """Start a process for each task and send it; with a large task, wait until it has begun to read."""
         self.processes.extend(map(_spawn, tasks))
         for process, task in zip(self.processes, tasks, strict=True):
             assert process.stdin
@@ -240,7 +240,7 @@ class Fleet:
         self.shared[protocol.PHASE] = protocol.STOP
         for process in self.processes:
             if process.stdin and not process.stdin.closed:
-                process.kill()  # we were interrupted before it knew what to do
+                process.kill()  # interrupted before it had its task
             try:
                 process.wait(END_S)
             except subprocess.TimeoutExpired:
@@ -250,7 +250,7 @@ class Fleet:
 
 
 def _spawn(task: Task) -> subprocess.Popen[bytes]:
-    # It is told whose child it is, lest it takes another for its parent; the folder is for readers of `ps`.
+    # The number of this process, so that it takes no other for its parent; the folder is for readers of `ps`.
     command = [sys.executable, "-m", "servebench.load.worker", str(os.getpid()), task.folder]
     fds = [fd for fd in (task.lock_fd, *task.wake_fds) if fd >= 0]
     return subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=fds)

@@ -22,7 +22,7 @@ MEAN_OF_DATASET = 2600  # in the seed, for the mean prompt that a dataset does n
 def build_workload(run: RunConfig, tokenizer: Tokenizer, context: int | None) -> Workload:
     """The same for every engine, server and machine.
 
-    `context` is the most tokens that the model takes, prompt and answer together. Raises InputError.
+    `context` is how many tokens the model takes at most, prompt and answer together. Raises InputError.
     """
     recipe = Recipe(run, tokenizer, context, _random_numbers(run, Stream.REQUESTS))
     times_s, remark = None, ""

@@ -58,7 +58,7 @@ class Recipe:
 
     run: RunConfig
     tokenizer: Tokenizer
-    context: int | None  # most tokens that the model takes, prompt and answer together; None: unknown
+    context: int | None  # tokens that the model takes at most, prompt and answer together; None: unknown
     rng: np.random.Generator
 
 
