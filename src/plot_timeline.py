@@ -50,7 +50,7 @@ def spans(log: Log) -> Spans:
     """
     results = sorted(log.results, key=lambda r: r.sent_ns)
     sent, last = np.array([(r.sent_ns, latency.end_ns(r)) for r in results]).T
-    cut_off = np.array([r.finish_reason == "cancelled" for r in results])
+    cut_off = np.array([r.cancelled for r in results])
     last[cut_off] = max(last.max(), log.window_ns[1] if log.window_ns else 0)
     waits = [r.event_ns[0] if r.event_ns else end - r.sent_ns for r, end in zip(results, last, strict=True)]
     failed = np.array([r.error is not None for r in results])

@@ -9,13 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import numpy as np
 import pytest
-from conftest import errors
+from conftest import errors, make_result
 
 from servebench.analysis import latency, samples
 from servebench.load import read_loop
 from servebench.load.client import Client
+from servebench.load.fleet import read_parts
 from servebench.load.http import Http1
 from servebench.load.route import Route
 from servebench.load.wire import Endpoint, Segment
@@ -227,3 +229,10 @@ def test_a_read_that_the_kernel_did_not_stamp_is_noted_as_such() -> None:
     kept = client.answer.segments
     assert (kept.data[-1], kept.earliest_ns[-1]) == (b"5\r\nhello\r\n", 7)
     assert kept.stamp_ns[-1] > 10**18 and len(poller.lag_ns) == poller.unstamped == 1
+
+
+def test_a_line_cut_off_mid_write_is_left_out(tmp_path: Path) -> None:
+    result = make_result(0, 1.0, [0.5, 1.0])
+    whole = msgspec.json.encode(result) + b"\n"
+    (tmp_path / "part").write_bytes(whole + whole[:20])
+    assert list(read_parts([tmp_path / "part", tmp_path / "missing"])) == [result]

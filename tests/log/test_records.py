@@ -52,12 +52,6 @@ def test_a_newer_log_asks_for_a_newer_servebench(tmp_path: Path) -> None:
         store.load(path)
 
 
-def test_a_line_cut_off_mid_write_is_left_out(tmp_path: Path) -> None:
-    whole = msgspec.json.encode(LOG.results[0]) + b"\n"
-    (tmp_path / "part").write_bytes(whole + whole[:20])
-    assert list(store.read_parts([tmp_path / "part", tmp_path / "missing"])) == [LOG.results[0]]
-
-
 def test_names_are_those_of_the_original_suite() -> None:
     server = ServerConfig(backend="vllm", model="meta-llama/Llama-2-7b-hf")
     run = run_config(num_clients=8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -58,6 +59,7 @@ def test_verdicts_know_which_way_is_better() -> None:
     assert throughput.evidence == "runs" and throughput.interval and throughput.interval.runs == 3
     back = compare.compare(runs([0.8, 0.81, 0.79]), runs([1.0, 1.01, 0.99]), [], paired=False)
     assert of(back, "ttft_p50_s").verdict == "worse"
+    assert replace(throughput, metric="effective_concurrency").verdict == "different", "neither way is better"
 
 
 def test_what_lies_within_the_spread_of_runs_is_not_distinguishable() -> None:

@@ -1,4 +1,4 @@
-"""Work on all requests or tokens of a log is done once: its result is kept with the log."""
+"""Work on all requests or tokens of a log is done once: its result stays with the log."""
 
 from __future__ import annotations
 

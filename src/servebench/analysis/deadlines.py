@@ -52,7 +52,7 @@ def largest_ema_s(log: Log, span: int) -> np.ndarray:
 
 def meets_ema(log: Log, tokens_per_s: float, span: int = EMA_SPAN) -> np.ndarray:
     """FastGen: the moving average of the gaps after the first token stays below 1 / rate at every token."""
-    return _told_apart(log) & (largest_ema_s(log, span) < 1 / tokens_per_s)
+    return _pace_known(log) & (largest_ema_s(log, span) < 1 / tokens_per_s)
 
 
 @once_a_log
@@ -71,12 +71,12 @@ def slowest_start_s(log: Log) -> np.ndarray:
 
 def meets_cumulative(log: Log, tokens_per_s: float) -> np.ndarray:
     """FastGen: the first i gaps together take at most i / rate, for every i."""
-    return _told_apart(log) & (slowest_start_s(log) <= 1 / tokens_per_s)
+    return _pace_known(log) & (slowest_start_s(log) <= 1 / tokens_per_s)
 
 
 @once_a_log
-def _told_apart(log: Log) -> np.ndarray:
-    """Is it known of each request how fast its tokens came? Of several tokens in a single event it is not."""
+def _pace_known(log: Log) -> np.ndarray:
+    """Does the log tell of each request how fast its tokens came? Not of several tokens in a single event."""
     known = [len(r.event_ns) > 1 or latency.shown_tokens(r) <= 1 for r in samples.succeeded(log)]
     return np.array(known, dtype=bool)
 

@@ -43,7 +43,7 @@ def tpot_s(r: Result) -> float | None:
 
 
 def itl_s(r: Result) -> np.ndarray:
-    """Inter-token latencies: gaps between successive content events, of all requests. Shape (events - 1,)."""
+    """Inter-token latencies: gaps between successive content events of one request. Shape (events - 1,)."""
     return np.diff(r.event_ns) / 1e9
 
 

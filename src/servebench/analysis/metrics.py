@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -30,7 +30,7 @@ class Metric:
     name: str  # ends with its unit
     label: str  # in the head of a table
     function: Callable[..., Any]  # its docstring is the definition
-    better: str = "less"  # or "more"
+    better: Literal["more", "less"] | None = "less"  # None: neither
     of_tokens: bool = False  # it asks when tokens came, which something between client and server may have changed
     short: str = ""  # label in the terminal's narrow columns
     axis: str = ""  # label of an axis, with the unit
@@ -121,8 +121,8 @@ _OF_POINT = (
     OfPoint("makespan_throughput_per_s", "requests / makespan (1/s)", throughput.makespan_throughput, "more"),
     OfPoint("throughput_per_gpu_per_s", "Output tokens/s per GPU", throughput.throughput_per_gpu, "more"),
     OfPoint("tflops_per_gpu", "TFLOP/s per GPU", throughput.tflops_per_gpu, "more"),
-    OfPoint("effective_concurrency", "requests in flight", throughput.effective_concurrency),
-    OfPoint("littles_law_ratio", "Little's law", throughput.littles_law_ratio),
+    OfPoint("effective_concurrency", "requests in flight", throughput.effective_concurrency, better=None),
+    OfPoint("littles_law_ratio", "Little's law", throughput.littles_law_ratio, better=None),
     OfPoint("failed_share", "share that failed", samples.failed_share),
 )
 _OF_REQUESTS = (
@@ -164,7 +164,7 @@ OF_SLA = (  # the name of the SLA stands in brackets: `fluidity_index[ttft=2,tpo
 OF_POINT = {metric.name: metric for metric in _OF_POINT}
 OF_REQUESTS = {metric.name: metric for metric in _OF_REQUESTS}
 METRICS = (*_OF_POINT, *_OF_REQUESTS)  # in the order of columns
-# What matters most: its intervals are in summary.csv, and it is compared.
+# The main ones: their intervals are in summary.csv, and they are compared.
 HEADLINES = (
     *("request_throughput_per_s", "output_token_throughput_per_s", "ttft_mean_s", "ttft_p50_s", "ttft_p99_s"),
     *("tpot_mean_s", "e2e_latency_mean_s", "e2e_latency_p99_s"),
@@ -229,7 +229,8 @@ def _lines() -> Iterator[str]:
         yield from ("", f"## {title}", "", "| Name | Label | Better | Definition |", "|---|---|---|---|")
         for metric in metrics:
             definition = " ".join((metric.function.__doc__ or "").split()).replace("|", r"\|")
-            yield f"| `{metric.name}` | {metric.axis or metric.label} | {metric.better} | {definition} |"
+            better = metric.better or "neither"
+            yield f"| `{metric.name}` | {metric.axis or metric.label} | {better} | {definition} |"
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def judge(results: list[Result], window_ns: tuple[int, int], asked: int, evidenc
 def outstanding(results: list[Result], window_ns: tuple[int, int]) -> np.ndarray:
     """Requests that should have left and have not ended, at MOMENTS moments of the window. Shape (MOMENTS,)."""
     arrived = np.sort([r.sent_ns if r.scheduled_ns is None else r.scheduled_ns for r in results])
-    ended = np.sort([latency.end_ns(r) for r in results if r.finish_reason != "cancelled"])
+    ended = np.sort([latency.end_ns(r) for r in results if not r.cancelled])
     at = np.linspace(*window_ns, MOMENTS)
     return np.asarray(np.searchsorted(arrived, at) - np.searchsorted(ended, at))
 
@@ -95,7 +95,7 @@ def growing(in_flight: np.ndarray, arrivals: int, strictness: float = 1.0) -> bo
 
 
 def _verdict(quality: Quality, measured: list[Result], late_s: dict[int, float], open_loop: bool) -> str:
-    done = [r for r in measured if r.event_ns and not r.error]
+    done = [r for r in measured if r.succeeded]
     changed = _changed_by_lateness(done, np.array([late_s.get(r.id, 0.0) for r in done]), open_loop)
     too_late = _bounds_too_wide(measured, quality.lag_p99_s or 0.0)
     faults = [

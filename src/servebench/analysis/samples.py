@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from servebench.analysis import stats
+from servebench.analysis.cache import once_a_log
 from servebench.analysis.latency import e2e_s
 from servebench.log.result import Result
 from servebench.log.schema import Log
@@ -23,9 +24,10 @@ def measured(log: Log) -> list[Result]:
     return [r for r in log.results if r.phase == "measured"]
 
 
+@once_a_log
 def succeeded(log: Log) -> list[Result]:
     """Those of them that were answered to the end."""
-    return [r for r in measured(log) if r.error is None and r.event_ns]
+    return [r for r in measured(log) if r.succeeded]
 
 
 def failed_of(*runs: Log) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """Service level agreements: what a request has to keep to, and two ways to ask whether a load does.
 
     --sla fastgen-4 mlperf-llama2-70b ttft=2,tpot=0.1       requests/s that meet it: the goodput
-    --find_max ttft_p99<2s,tpot_p99<100ms                   do so many of the requests meet it? yes, no, not known
+    --find_max ttft_p99<2s,tpot_p99<100ms                   do so many of the requests meet it? yes, no, unknown
 
 fastgen-R: the prompt at 512 tokens/s or more, the generation at R tokens/s or more by FastGen's moving average.
 mlperf-MODEL[-interactive]: MLPerf's limits on TTFT and TPOT, here of each request (MLPerf's are of the p99).
@@ -9,7 +9,7 @@ ttft=S,tpot=S,e2e=S: free limits in s, each may be left out.
 
 A percentile is below its limit when that share of the requests is: p99 < 2 s means that 99 % take less than 2 s.
 So --find_max judges a share, with Wilson's 95 % interval, over the requests of all runs of a load together. A
-failed request meets nothing, nor does one whose time is not known. An answer of one token has no time between
+failed request meets nothing, nor does one whose time is unknown. An answer of one token has no time between
 tokens: it neither meets a limit of TPOT nor misses it. Goodput counts from when a request was sent; --find_max, in
 an open loop, from when it should have been.
 """
@@ -65,7 +65,7 @@ class Limit(NamedTuple):
         return f"{self.metric}_p{self.share * 100:g}"
 
     def latency_s(self, r: Result) -> float | None:
-        """Since it was sent: infinite where the request failed or is not known. None: it has no such time."""
+        """Since it was sent: infinite if the request failed or the log cannot tell. None: it has no such time."""
         if r.error is not None or not r.event_ns:
             return inf
         if self.metric == "tpot" and latency.shown_tokens(r) <= 1:
@@ -189,7 +189,7 @@ def decide(runs: Sequence[Log], limits: Sequence[Limit]) -> bool | str | None:
 
 
 def _decide_together(runs: Sequence[Log], limits: Sequence[Limit], last: bool) -> bool | None:
-    """Of runs that count. `last`: no more will come, so that what was seen decides. None: it is not known."""
+    """Of runs that count. `last`: no more will come, so that what was seen decides. None: undecided."""
     found = [limit.values_s(runs) for limit in limits]
     bounds = [
         wilson_interval(sum(v < limit.max_s for v in values_s), len(values_s))

@@ -36,7 +36,7 @@ def mean(values: np.ndarray) -> float | None:
 
 
 class Interval(NamedTuple):
-    """A mean over runs and its 95 % interval, in the unit of its values; low and high are nan if not known."""
+    """A mean over runs and its 95 % interval, in the unit of its values; low and high are nan if unknown."""
 
     mean: float
     low: float
@@ -58,7 +58,7 @@ def majority(some: int, of: int) -> bool:
 
 
 def t_interval(values: Sequence[float], stationary: bool = True) -> Interval | None:
-    """From one value a run. None without values; of one run, or of runs that drift, low and high are not known."""
+    """From one value a run. None without values; of one run, or of runs that drift, low and high are nan."""
     if not values:
         return None
     mean = float(np.mean(values))

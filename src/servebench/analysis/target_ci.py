@@ -8,7 +8,7 @@ from servebench.log.schema import Log
 
 
 def relative_width(interval: Interval | None) -> float:
-    """Half of the interval as a share of its mean; nan where it is not known."""
+    """Half of the interval as a share of its mean; nan where it is unknown."""
     return interval.half / interval.mean if interval else float("nan")
 
 

@@ -114,8 +114,7 @@ def ended_in_window(log: Log) -> Iterable[Result]:
     """Requests that completed in the measured window, those of warm-up and cooldown too."""
     start, end = log.window_ns or (0, 0)
     for r in log.results:
-        ended = r.error is None and r.finish_reason != "cancelled" and r.event_ns
-        if ended and start < r.sent_ns + r.event_ns[-1] <= end:
+        if r.succeeded and start < r.sent_ns + r.event_ns[-1] <= end:
             yield r
 
 
@@ -130,7 +129,7 @@ def littles_law_ratio(log: Log) -> float | None:
     Near 1 when the window was stationary. A failed request was in flight too, until it was given up.
     """
     length, in_flight = window_s(log), effective_concurrency(log)
-    ended = [r for r in log.results if r.finish_reason != "cancelled" and (r.event_ns or r.ended_ns is not None)]
+    ended = [r for r in log.results if not r.cancelled and (r.event_ns or r.ended_ns is not None)]
     start, end = log.window_ns or (0, 0)
     times = [(end_ns(r) - r.sent_ns) / 1e9 for r in ended if r.phase == "measured"]
     inside = sum(start < end_ns(r) <= end for r in ended)
@@ -148,5 +147,5 @@ def concurrency(results: list[Result], window_ns: tuple[int, int]) -> float:
 def lifetimes_ns(results: list[Result], window_ns: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """When each request was sent and ended; one that was cancelled was in flight to the end of the window."""
     sent = [r.sent_ns for r in results]
-    ended = [window_ns[1] if r.finish_reason == "cancelled" else end_ns(r) for r in results]
+    ended = [window_ns[1] if r.cancelled else end_ns(r) for r in results]
     return np.array(sent, dtype=np.int64), np.array(ended, dtype=np.int64)

@@ -21,7 +21,7 @@ from servebench.log.schema import Log
 
 FASTEST_S = 1e-4  # a token: no server generates faster for one request
 MIN_TOKENS = 4  # of an answer that tells whether its tokens came one by one
-CACHED_SHARE = 0.1  # of the prompt tokens, from which on a point is not what was asked for
+REFUSE_CACHED = 0.1  # of the prompt tokens, from which on a point is not what was asked for
 
 
 class Doubt(NamedTuple):
@@ -50,7 +50,7 @@ def doubts(log: Log) -> Iterator[Doubt]:
     elif buffered(log):
         yield Doubt("buffered", "buffered", "its tokens came all at once", of_tokens=True)
     cached = cached_share(log)
-    if cached > CACHED_SHARE:
+    if cached > REFUSE_CACHED:
         yield Doubt("cached", f"{cached:.0%} cached", f"{cached:.0%} of its prompt tokens were in a cache")
 
 
@@ -70,7 +70,7 @@ def marks(runs: Sequence[Log]) -> list[str]:
 
 
 def in_runs(words: str, some: int, of: int) -> str:
-    """Words about some runs of a point, which are about the point if these are most of its runs."""
+    """Words about some runs of a point; without their number if these are more than half of its runs."""
     return words if stats.majority(some, of) else f"{some} of {of} runs {words}"
 
 

@@ -46,7 +46,7 @@ def drain_backlog(server: Server, run: RunConfig, point: Point, settings: Settin
         alone = replace(run, load=Clients(), num_requests=2, warmup=0, probe_rate=0.0, repetition=repetition)
         workload = build_workload(alone, tokenizer, context_of(server, settings))
         outcome = run_load(alone, workload, server.target(alone), parts_of(point), 1)
-        took = [latency.e2e_s(r) or 0.0 for r in outcome.results if r.phase == "measured" and not r.error]
+        took = [latency.e2e_s(r) or 0.0 for r in outcome.results if r.phase == "measured" and r.succeeded]
         if len(took) < 2 or took[0] <= DRAINED_RATIO * took[1]:
             return
 
@@ -102,7 +102,7 @@ def why_failed(
     Of an overloaded point the requests that we cut off ourselves are no fault of the server.
     """
     counted = [r for r in results if r.phase == "measured"]
-    errors = [r.error for r in counted if r.error and not (quality.overloaded and r.finish_reason == "cancelled")]
+    errors = [r.error for r in counted if r.error and not (quality.overloaded and r.cancelled)]
     if len(counted) < run.num_requests and not quality.overloaded:
         return f"only {len(counted)} of {run.num_requests} requests came back"
     if not errors:

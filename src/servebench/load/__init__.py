@@ -1,1 +1,1 @@
-"""The load client: closed-loop clients in processes of their own, over sockets that the kernel stamps."""
+"""The load client: closed or open loop, in separate processes, over sockets whose bytes the kernel stamps."""

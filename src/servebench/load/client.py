@@ -313,7 +313,7 @@ class Client:
         self.close()
 
     def _may_reuse(self) -> bool:
-        """Where that is not known yet, the connection is watched to find it out."""
+        """As long as nobody knows, the connection is watched to find it out."""
         if self.route.reuse is None and self.connection:
             self.route.try_reuse(self.connection, self.poller)
             self.connection, self.state = None, State.CLOSED

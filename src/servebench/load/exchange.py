@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from servebench.load import answers
+from servebench.load.answers import Reading
 from servebench.load.http import Answer
 from servebench.load.protocol import STREAMED, Form, Job
 from servebench.log.result import Phase, Result
@@ -42,9 +43,7 @@ def to_result(exchange: Exchange, form: Form, cancelled: bool = False) -> Result
     merged = [(i, max(0, earliest[s] - sent_ns)) for i, s in enumerate(at[:-1]) if at[i + 1] == s]
     usage = reading.usage
     details = usage.prompt_tokens_details if usage else None
-    error = exchange.error or (None if cancelled else reading.error)
-    if reading.from_server and not cancelled:
-        error = reading.error
+    error = _error_of(exchange, reading, cancelled)
     prompt_tokens = (usage.prompt_tokens if usage else 0) or job.prompt_tokens
     return Result(
         id=job.id,
@@ -74,3 +73,10 @@ def to_result(exchange: Exchange, form: Form, cancelled: bool = False) -> Result
         retries=exchange.retries,
         error=error,
     )
+
+
+def _error_of(exchange: Exchange, reading: Reading, cancelled: bool) -> str | None:
+    """Why the request failed: the server's own words, else ours. One that was cancelled had no time to fail."""
+    if cancelled:
+        return exchange.error
+    return reading.error if reading.from_server else exchange.error or reading.error

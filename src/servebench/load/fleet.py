@@ -26,7 +26,6 @@ from servebench.load.sharding import Target, Workers, deal, roomy_workers
 from servebench.log.config import Clients, Load, Rate, RunConfig, Trace
 from servebench.log.result import Result
 from servebench.log.schema import Quality
-from servebench.log.store import read_parts
 from servebench.workload import Schedule, Workload
 from servebench.workload.arrivals import GAP_FILLER
 
@@ -57,7 +56,7 @@ def default_workers(load: Load) -> int:
     return max(1, min(work, roomy_workers(), max(4, -(-work // 128))))
 
 
-def _most_workers(load: Load, servers: int) -> int:
+def _max_workers(load: Load, servers: int) -> int:
     """That have something to do: a client of each server, or an arrival of the gap filler."""
     if isinstance(load, Clients):
         return max(1, load.num_clients // servers)
@@ -66,7 +65,7 @@ def _most_workers(load: Load, servers: int) -> int:
 
 def run_load(run: RunConfig, workload: Workload, target: Target, folder: Path, workers: int) -> Outcome:
     """Put the load on the target. `folder` holds the part files while it runs; it is removed at the end."""
-    workers = min(workers, _most_workers(run.load, len(target.urls)), len(workload.filler))
+    workers = min(workers, _max_workers(run.load, len(target.urls)), len(workload.filler))
     everyone = workers + bool(workload.probes)
     with _part_folder(folder, everyone * protocol.slots(len(target.urls))) as shared:
         fleet = Fleet(run, target.check, shared, everyone)
@@ -114,8 +113,20 @@ def _lead_closed(fleet: Fleet, clients: float) -> tuple[int, int]:
 
 def _lead_open(fleet: Fleet, schedule: Schedule) -> tuple[int, int]:
     """Through the schedule. Returns its window. Raises PointFailed."""
-    run, (first_s, last_s) = fleet.run, schedule.window_s
-    stops = isinstance(run.load, Rate) and run.load.stop_when_overloaded
+    requests, (first_s, last_s) = fleet.run.num_requests, schedule.window_s
+    begin = _warm_up_open(fleet, schedule)
+    fleet.host.begin()
+    fleet.shared[protocol.PHASE] = protocol.MEASURE
+    watch = _watch_overload(fleet, schedule, begin)
+    fleet.wait("measuring", protocol.DONE, requests, tick_s=TICK_S, each_tick=watch)
+    end = begin + round((last_s - first_s) * 1e9)
+    if fleet.total(protocol.DONE) >= requests:  # else it was stopped early
+        fleet.wait("measuring", protocol.DONE, requests + 1, timeout_s=(end - time.time_ns()) / 1e9)
+    return begin, min(end, time.time_ns())
+
+
+def _warm_up_open(fleet: Fleet, schedule: Schedule) -> int:
+    """Through the warm-up and the lead-in. Returns when the window begins: now. Raises PointFailed."""
     start = time.time_ns() + START_DELAY_NS
     fleet.shared[protocol.PHASE] = protocol.WARM_UP
     if schedule.warmup:
@@ -126,23 +137,8 @@ def _lead_open(fleet: Fleet, schedule: Schedule) -> tuple[int, int]:
     else:
         begin = _open_window(fleet, schedule, start, start)
         fleet.shared[protocol.START_NS] = start
-    fleet.wait("warming up", protocol.DONE, 1, timeout_s=(begin - time.time_ns()) / 1e9)
-    fleet.host.begin()
-    fleet.shared[protocol.PHASE] = protocol.MEASURE
-    in_flight: list[int] = []
-
-    def overloaded() -> bool:
-        fleet.host.sample()
-        in_flight.append(fleet.total(protocol.IN_FLIGHT))
-        passed_s = first_s + (time.time_ns() - begin) / 1e9
-        arrived = int(np.searchsorted(schedule.times_s, passed_s)) - schedule.warmup
-        return stops and arrived > MIN_ARRIVALS and growing(np.array(in_flight), arrived, 2)
-
-    fleet.wait("measuring", protocol.DONE, run.num_requests, tick_s=TICK_S, each_tick=overloaded)
-    end = begin + round((last_s - first_s) * 1e9)
-    if fleet.total(protocol.DONE) >= run.num_requests:  # else it was stopped early
-        fleet.wait("measuring", protocol.DONE, run.num_requests + 1, timeout_s=(end - time.time_ns()) / 1e9)
-    return begin, min(end, time.time_ns())
+    fleet.wait("warming up", protocol.DONE, 1, timeout_s=(begin - time.time_ns()) / 1e9)  # until the window begins
+    return begin
 
 
 def _open_window(fleet: Fleet, schedule: Schedule, start: int, not_before: int, answer_ns: int = 0) -> int:
@@ -155,6 +151,21 @@ def _open_window(fleet: Fleet, schedule: Schedule, start: int, not_before: int, 
     fleet.shared[protocol.LEAD_IN_NS] = lead_in_ns
     fleet.shared[protocol.WINDOW_NS] = begin  # last: the workers look for it
     return begin
+
+
+def _watch_overload(fleet: Fleet, schedule: Schedule, begin: int) -> Callable[[], bool]:
+    """What to do at each tick of a window that began then: look at host and load. True ends an overload early."""
+    load, in_flight = fleet.run.load, list[int]()
+    stops, (first_s, _) = isinstance(load, Rate) and load.stop_when_overloaded, schedule.window_s
+
+    def overloaded() -> bool:
+        fleet.host.sample()
+        in_flight.append(fleet.total(protocol.IN_FLIGHT))
+        passed_s = first_s + (time.time_ns() - begin) / 1e9
+        arrived = int(np.searchsorted(schedule.times_s, passed_s)) - schedule.warmup
+        return stops and arrived > MIN_ARRIVALS and growing(np.array(in_flight), arrived, 2)
+
+    return overloaded
 
 
 def _long_enough(fleet: Fleet, requests: int) -> Callable[[], bool]:
@@ -184,7 +195,7 @@ class Fleet:
         self.host = Host()
 
     def start(self, tasks: list[Task]) -> None:
-        """Start a process for each task and tell it; with a large task, wait until it has begun to read."""
+        """Start a process for each task and send it; with a large task, wait until it has begun to read."""
         self.processes.extend(map(_spawn, tasks))
         for process, task in zip(self.processes, tasks, strict=True):
             assert process.stdin
@@ -229,7 +240,7 @@ class Fleet:
         self.shared[protocol.PHASE] = protocol.STOP
         for process in self.processes:
             if process.stdin and not process.stdin.closed:
-                process.kill()  # we were interrupted before it knew what to do
+                process.kill()  # interrupted before it had its task
             try:
                 process.wait(END_S)
             except subprocess.TimeoutExpired:
@@ -239,7 +250,7 @@ class Fleet:
 
 
 def _spawn(task: Task) -> subprocess.Popen[bytes]:
-    # It is told whose child it is, lest it takes another for its parent; the folder is for readers of `ps`.
+    # The number of this process, so that it takes no other for its parent; the folder is for readers of `ps`.
     command = [sys.executable, "-m", "servebench.load.worker", str(os.getpid()), task.folder]
     fds = [fd for fd in (task.lock_fd, *task.wake_fds) if fd >= 0]
     return subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=fds)
@@ -301,6 +312,14 @@ def _part_folder(folder: Path, slots: int) -> Iterator[np.ndarray]:
 
 def _results(folder: Path, workers: range) -> list[Result]:
     return sorted(read_parts([folder / f"part-{n}.jsonl" for n in workers]), key=lambda r: r.sent_ns)
+
+
+def read_parts(paths: list[Path]) -> Iterator[Result]:
+    """Results from the part files of load processes; a last line that was cut off mid-write is left out."""
+    decode = msgspec.json.Decoder(Result).decode
+    for path in paths:
+        if path.exists():
+            yield from (decode(line) for line in path.read_bytes().splitlines(True) if line.endswith(b"\n"))
 
 
 def _evidence(folder: Path, workers: int, host: Host) -> Evidence | None:

@@ -1,6 +1,6 @@
 """HTTP/1.1: the bytes of a request, and the framing of an answer by httptools, after its bytes were stamped.
 
-Framing waits as long as it can: the segments of a chunked answer are kept as they came until one looks like its
+Framing waits as long as it can: the segments of a chunked answer stay as they came until one looks like its
 end, so that the event loop does not parse while tokens arrive.
 """
 
@@ -14,7 +14,7 @@ from servebench.errors import HttpError
 from servebench.load import sse
 from servebench.load.wire import Endpoint, Segment, Segments
 
-KEPT_HEADERS = (b"content-type", b"content-encoding", b"location", b"retry-after", b"retry-after-ms")
+HEADERS_WE_READ = (b"content-type", b"content-encoding", b"location", b"retry-after", b"retry-after-ms")
 
 
 def merge_headers(defaults: dict[str, str], given: dict[str, str]) -> dict[str, str]:
@@ -62,7 +62,7 @@ class Answer:
         self.body: list[tuple[bytes, int]] = []
         self.complete = self.chunked = False
         self.status = 0
-        self.headers: dict[bytes, bytes] = {}  # KEPT_HEADERS alone
+        self.headers: dict[bytes, bytes] = {}  # HEADERS_WE_READ alone
         self._framed = 0  # segments that the parser has seen
         self._has_length = self._keep_alive = False
         self._parsed: list[bytes] = []
@@ -77,7 +77,7 @@ class Answer:
             if not data.endswith(b"\r\n\r\n"):
                 return False  # cannot be the end: the last chunk is "0", an empty line, and perhaps trailers
             if data.endswith(b"\r\n0\r\n\r\n"):
-                return True  # a line of its own that no JSON event can hold; framed and checked later
+                return True  # no JSON event can hold such a line; framed and checked later
         self.frame()
         return self.complete
 
@@ -102,7 +102,7 @@ class Answer:
         return last.endswith(b"\n\n") and seen.endswith(last + b"\r\n")
 
     def frame(self) -> None:
-        """Parse what was kept, and find out which segment each part of the body ended in.
+        """Parse the segments that were not parsed yet, and find out which segment each part of the body ended in.
 
         Raises HttpError; `body` then has what came before the fault.
         """
@@ -147,7 +147,7 @@ class Answer:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
-        if name in KEPT_HEADERS:
+        if name in HEADERS_WE_READ:
             self.headers[name] = value.strip()
         self._has_length |= name == b"content-length"
         self.chunked |= name == b"transfer-encoding" and value.lower().split(b",")[-1].strip() == b"chunked"

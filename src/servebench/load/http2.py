@@ -1,7 +1,7 @@
 """HTTP/2 as gRPC uses it, by the h2 library, over the same stamped sockets: one connection a client.
 
 Windows are opened as wide as they go, so that our flow control never holds a server back. As with HTTP/1.1,
-framing waits: segments of whole DATA frames are kept as they came until something else arrives with them.
+framing waits: segments of whole DATA frames stay as they came until something else arrives with them.
 """
 
 from __future__ import annotations

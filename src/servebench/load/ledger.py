@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from servebench.load.protocol import ENDED, KEPT_STAMPS, SERVERS, STAMPS, WAITS, Task
+from servebench.load.protocol import ENDED, SERVERS, STAMPS, STAMPS_IN_RING, WAITS, Task
 
 
 class Ledger:
@@ -38,7 +38,7 @@ class Ledger:
         """When the answer came that gave this arrival its place, which it has; 0 where there always was one."""
         if self.limit is None or number < self.limit:
             return 0
-        later = min(self._ended() - (number - self.limit + 1), KEPT_STAMPS - 1)  # answers that ended after it
+        later = min(self._ended() - (number - self.limit + 1), STAMPS_IN_RING - 1)  # answers that ended after it
         return sorted(stamp for block in self.blocks for stamp in _last_stamps(block, later + 1))[-1 - later]
 
     def wait(self, number: int | None) -> None:
@@ -57,7 +57,7 @@ class Ledger:
         """A request ended at this time."""
         mine = self.mine
         mine[SERVERS + server] -= 1
-        mine[STAMPS + mine[ENDED] % KEPT_STAMPS] = stamp_ns
+        mine[STAMPS + mine[ENDED] % STAMPS_IN_RING] = stamp_ns
         mine[ENDED] += 1
         if self.limit:
             may_leave = self._ended() + self.limit
@@ -82,4 +82,4 @@ class Ledger:
 
 def _last_stamps(block: memoryview, n: int) -> list[int]:
     ended = block[ENDED]
-    return [block[STAMPS + i % KEPT_STAMPS] for i in range(max(0, ended - n), ended)]
+    return [block[STAMPS + i % STAMPS_IN_RING] for i in range(max(0, ended - n), ended)]

@@ -31,8 +31,8 @@ LEAD_IN_NS = 5  # and for how long
 # What a worker sets in its block. ENDED, WAITS, STAMPS and SERVERS are the ledger's (ledger.py).
 FIRST_BLOCK = 8
 CONNECTED, WARMED, DONE, FAILED, IN_FLIGHT, EVENTS, ENDED, WAITS, STAMPS = range(9)
-KEPT_STAMPS = 64
-SERVERS = STAMPS + KEPT_STAMPS
+STAMPS_IN_RING = 64
+SERVERS = STAMPS + STAMPS_IN_RING
 
 SPARE_CONNECTIONS = 4  # an open loop keeps that many open to each server, or an eighth of those in use
 

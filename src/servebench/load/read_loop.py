@@ -103,7 +103,7 @@ def read(
         if not control:  # the end, or a kernel that does not stamp
             receiver.receive(Segment(data, time_ns(), earliest_ns, False))
             continue
-        seconds, ns = unpack_timespec(control[0][2])
+        seconds, ns = unpack_timespec(control[0][2])  # as in wire.read_stamped, without a call
         stamp_ns = seconds * 1_000_000_000 + ns
         if 5 <= len(data) < READ_SIZE and data[-4:] != b"\r\n\r\n":  # not the end, as Answer.add has it
             record_lag_ns(time_ns() - stamp_ns)

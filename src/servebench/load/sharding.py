@@ -48,7 +48,7 @@ def roomy_workers() -> int:
 def deal(run: RunConfig, workload: Workload, target: Target, workers: Workers) -> list[Task]:
     """A task for each worker, and one more for the probes beside the load."""
     jobs = _jobs([*workload.measured, *workload.filler], target)
-    task = Task(
+    whole = Task(  # what all tasks have in common, with the requests that they share
         number=0,
         peers=list(range(workers.count)),
         wake_fds=list(workers.wake_fds),
@@ -69,13 +69,13 @@ def deal(run: RunConfig, workload: Workload, target: Target, workers: Workers) -
         filler=jobs[run.num_requests :],
         filler_ids=(run.num_requests, 1),
     )
-    tasks = [replace(task, number=n, filler_ids=(run.num_requests + n, workers.count)) for n in task.peers]
+    tasks = [replace(whole, number=n, filler_ids=(run.num_requests + n, workers.count)) for n in whole.peers]
     load = run.load
     if isinstance(load, Clients):
         tasks = [_share_of_clients(task, load) for task in tasks]
     elif workload.schedule:
         tasks = [_share_of_schedule(task, load, workload.schedule) for task in tasks]
-    return tasks + ([_probe_task(task, run, _jobs(workload.probes, target))] if workload.probes else [])
+    return tasks + ([_probe_task(whole, run, _jobs(workload.probes, target))] if workload.probes else [])
 
 
 def form_of(run: RunConfig) -> Form:
@@ -88,7 +88,7 @@ def form_of(run: RunConfig) -> Form:
 
 
 def _jobs(requests: Sequence[Request], target: Target) -> list[Job]:
-    """The requests with their bytes. One that belongs to no conversation is a conversation of its own."""
+    """The requests with their bytes. One that belongs to no conversation is a conversation by itself."""
     alone = 1 + max((r.conversation for r in requests if r.conversation is not None), default=-1)
     return [
         Job(
@@ -148,17 +148,17 @@ def _arrivals(times_s: np.ndarray, first: int, step: int, span_s: float = 0.0) -
     return Arrivals(at_ns, first, step, len(times_s), round(span_s * 1e9))
 
 
-def _probe_task(task: Task, run: RunConfig, probes: list[Job]) -> Task:
+def _probe_task(whole: Task, run: RunConfig, probes: list[Job]) -> Task:
     """For a process that sends nothing else, so that probes neither wait for the load's answers nor delay them."""
     times_s = np.cumsum(np.full(max(1, round(run.probe_rate * PROBE_SPAN_S)), 1 / run.probe_rate))
     none, again = Arrivals([], 0, 1, 0), _arrivals(times_s, 0, 1, float(times_s[-1]))
-    number = len(task.peers)
+    number = len(whole.peers)
     return replace(
-        task,
+        whole,
         number=number,
         peers=[number],
-        tag=f"{task.tag}-probe",
-        clients=[(server, server) for server in range(len(task.urls))],
+        tag=f"{whole.tag}-probe",
+        clients=[(server, server) for server in range(len(whole.urls))],
         pace=Pace(none, none, none, again, period_ns=0, max_in_flight=None, phase="probe"),
         measured=[],
         filler=probes,

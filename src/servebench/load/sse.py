@@ -84,7 +84,7 @@ def _data_of(event: bytes) -> list[tuple[bytes, int]]:
 
 
 def _stands_alone(value: bytes) -> bool:
-    """Is this line of data an event of its own, whose empty line is missing?"""
+    """Is this line of data a whole event, whose empty line is missing?"""
     value = value.strip()
     return value == b"[DONE]" or (value[:1] == b"{" and value[-1:] == b"}")
 

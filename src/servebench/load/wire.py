@@ -3,6 +3,8 @@
 SO_TIMESTAMPNS makes `recvmsg` return the bytes together with the time when the kernel received the newest of them
 (CLOCK_REALTIME). A reader that wakes up late reads the same time. Where the kernel gives no stamp, the reader
 takes the time itself, and `Segment.stamped` says so.
+
+Nearly every token is read and stamped in read_loop.py; here the head of an answer, its end, TLS and HTTP/2.
 """
 
 from __future__ import annotations
@@ -89,7 +91,10 @@ def ask_for_stamps(sock: socket.socket) -> None:
 
 
 def read_stamped(sock: socket.socket, earliest_ns: int) -> Segment:
-    """Raises BlockingIOError when nothing is there; empty data is the end of the stream."""
+    """Raises BlockingIOError when nothing is there; empty data is the end of the stream.
+
+    `read_loop.read` decodes stamps in the same way, without this call: it would cost time at every token.
+    """
     data, control, _, _ = sock.recvmsg(READ_SIZE, CONTROL_SIZE)
     if control:
         seconds, ns = unpack_timespec(control[0][2])

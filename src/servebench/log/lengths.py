@@ -1,7 +1,7 @@
 """How long prompts and answers are: normal around a mean as in the original suite, uniform, fixed, or a scenario.
 
 Scenarios are written as genai-bench has them, with tokens of prompt and answer: `D(100,32)` always these,
-`N(480,240)/(300,150)` normal with mean and deviation, `U(50,100)/(200,250)` uniform from least to most.
+`N(480,240)/(300,150)` normal with mean and deviation, `U(50,100)/(200,250)` uniform between two lengths.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 NUMBER = r"\s*(\d+(?:\.\d+)?)\s*"
 PAIR = rf"\({NUMBER},{NUMBER}\)"
 SCENARIO = re.compile(rf"([DNU]){PAIR}(?:/{PAIR})?")
-HIGHEST = 10  # times the mean: no normal answer is longer
+MAX_TIMES_MEAN = 10  # no normal answer is longer than so many means
 
 
 class Lengths(NamedTuple):
-    """A distribution of tokens: normal (mean, deviation) or uniform (least, most); a fixed one is uniform too."""
+    """A distribution of tokens: normal (mean, deviation) or uniform (from a to b); a fixed one is uniform too."""
 
     normal: bool
     a: float
@@ -31,17 +31,17 @@ class Lengths(NamedTuple):
         return round(self.a if self.normal else (self.a + self.b) / 2)
 
     @property
-    def most(self) -> int:
-        """No draw is longer, of some millions."""
+    def longest(self) -> int:
+        """The longest of a few million draws."""
         return round(self.a + 5 * self.b if self.normal else self.b)
 
-    def draw(self, n: int, most: int, rng: np.random.Generator) -> np.ndarray:
-        """n whole numbers within 1..most. Shape (n,)."""
+    def draw(self, n: int, longest: int, rng: np.random.Generator) -> np.ndarray:
+        """n whole numbers within 1..longest. Shape (n,)."""
         import numpy as np
 
         if self.normal:
-            return np.clip(np.rint(rng.normal(self.a, self.b, n)), 1, most).astype(int)
-        return np.minimum(rng.integers(round(self.a), round(self.b) + 1, size=n), most)
+            return np.clip(np.rint(rng.normal(self.a, self.b, n)), 1, longest).astype(int)
+        return np.minimum(rng.integers(round(self.a), round(self.b) + 1, size=n), longest)
 
     @classmethod
     def around(cls, mean: int, share: float, distribution: str) -> Lengths:

@@ -43,3 +43,13 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
     resent: int = 0  # times it was sent again since it had provably not reached the server
     retries: int = 0  # attempts after the first; times count from the first
     error: str | None = None
+
+    @property
+    def succeeded(self) -> bool:
+        """Was it answered to the end?"""
+        return self.error is None and bool(self.event_ns) and not self.cancelled
+
+    @property
+    def cancelled(self) -> bool:
+        """Was it cut off, because the point had ended?"""
+        return self.finish_reason == "cancelled"

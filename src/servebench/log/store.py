@@ -150,14 +150,6 @@ def _packed(result: Result) -> Result:
     return msgspec.structs.replace(result, **arrays)
 
 
-def read_parts(paths: list[Path]) -> Iterator[Result]:
-    """Results from the part files of load processes; a last line that was cut off mid-write is left out."""
-    decode = msgspec.json.Decoder(Result).decode
-    for path in paths:
-        if path.exists():
-            yield from (decode(line) for line in path.read_bytes().splitlines(True) if line.endswith(b"\n"))
-
-
 def load_folder(folder: Path) -> Iterator[tuple[Path, Log]]:
     """Every log of a results folder, or of one backend's, the runs of a point in succession.
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from servebench.errors import InputError
 from servebench.log.config import Dataset, RunConfig, Scenario, ServerConfig, Synthetic
-from servebench.log.lengths import HIGHEST, Lengths
+from servebench.log.lengths import MAX_TIMES_MEAN, Lengths
 from servebench.log.schema import log_name
 from servebench.plan.settings import Settings
 from servebench.plan.sweep import Point, ServerPlan
@@ -130,7 +130,10 @@ def cut_lengths(requests: Synthetic | Scenario, context: int | None) -> Iterator
     """Means that are missed by more than OFF, since lengths are cut to what is allowed."""
     prompts, answers = requests.lengths
     most = min(requests.max_prompt_length, context - answers.mean if context else requests.max_prompt_length)
-    for what, lengths, bound in (("prompts", prompts, most), ("generations", answers, HIGHEST * answers.mean)):
+    for what, lengths, bound in (
+        ("prompts", prompts, most),
+        ("generations", answers, MAX_TIMES_MEAN * answers.mean),
+    ):
         achieved = mean_within(lengths, bound)
         if abs(achieved / lengths.mean - 1) > OFF:
             yield (

@@ -213,5 +213,5 @@ def longest_request_tokens(settings: Settings) -> int:
     template = TEMPLATE if settings.common.api == "chat" else 0
     longest = settings.requests[0].max_prompt_length
     lengths = [requests.lengths for requests in settings.requests if not isinstance(requests, Dataset)]
-    tokens = [min(prompts.most, longest) + answers.most for prompts, answers in lengths]
+    tokens = [min(prompts.longest, longest) + answers.longest for prompts, answers in lengths]
     return template + max(tokens, default=longest + OF_DATASETS)

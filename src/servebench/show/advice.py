@@ -17,7 +17,7 @@ from servebench.log.schema import Log
 LATE_TOKENS_SHARE = 0.02
 LONGER = 1.1  # than asked for; less may be the tokenizer's doing
 USUAL_ENDS = ("length", "max_tokens", "stop", "stop_sequence", "eos", "eos_token", "tool_calls", "function_call")
-CACHED_SHARE = 0.02
+WARN_CACHED = 0.02
 WARM_UP_SHARE = 0.1  # of the window
 LITTLES_LAW = 0.1  # by which it may be off
 SHORT_ANSWER = 0.1  # of the window: longer ones hardly end in it if the load begins with it
@@ -96,13 +96,13 @@ def _cache(log: Log) -> Iterator[str]:
     """Prompts that share nothing should not be found in a cache."""
     done = samples.succeeded(log)
     cached, share = sum(r.cached_tokens or 0 for r in done), trust.cached_share(log)
-    if share > CACHED_SHARE:
-        decides = "; such times meet no limit and are not compared" if share > trust.CACHED_SHARE else ""
+    if share > WARN_CACHED:
+        decides = "; such times meet no limit and are not compared" if share > trust.REFUSE_CACHED else ""
         yield (
             f"the prefix cache held {share:.1%} of all prompt tokens, which share nothing; "
             f"did an earlier benchmark leave them there? Give another --seed{decides}"
         )
-    elif cached > CACHED_SHARE * sum(r.prompt_tokens for r in done):
+    elif cached > WARN_CACHED * sum(r.prompt_tokens for r in done):
         yield f"{cached} prompt tokens came from the server's prefix cache"
 
 

@@ -67,7 +67,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """better, worse, not distinguishable, or why it is not known."""
+        """better, worse, different (a metric with no good side), not distinguishable, or why it is not known."""
         if self.ratio is None:
             return "not known"
         if self.doubt:
@@ -80,7 +80,10 @@ class Comparison:
             return f"takes {MIN_PAIRS} pairs"
         if self.interval.low <= 1 <= self.interval.high:
             return "not distinguishable"
-        return "better" if (self.interval.low > 1) == (metrics.named(self.metric).better == "more") else "worse"
+        good = metrics.named(self.metric).better
+        if not good:
+            return "different"
+        return "better" if (self.interval.low > 1) == (good == "more") else "worse"
 
 
 def compare(a: Runs, b: Runs, slas: Sequence[Sla], paired: bool) -> list[Comparison]:

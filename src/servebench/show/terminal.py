@@ -80,7 +80,7 @@ def beside(log: Log) -> list[str]:
         pair = (metrics.OF_REQUESTS[f"{name}{since}_s"].sample(log) for name in ("ttft", "e2e_latency"))
         lines.append(f"  from {start}: {_latencies(*pair)}")
     if log.probes:
-        answered = [r for r in log.probes if r.error is None and r.event_ns and r.finish_reason != "cancelled"]
+        answered = [r for r in log.probes if r.succeeded]
         ttft = np.array([first for r in answered if (first := latency.ttft_s(r)) is not None])
         times = _latencies(ttft, np.array([latency.e2e_s(r) for r in answered]))
         lines.append(f"  probes: {times}; failed {sum(r.error is not None for r in log.probes)}/{len(log.probes)}")

@@ -18,10 +18,10 @@ from typing import NamedTuple
 import numpy as np
 
 from servebench.log.config import Rate, RunConfig, Trace
+from servebench.workload.seed import Stream
 
 MIN_COOLDOWN = 100  # arrivals after the measured ones; they repeat for as long as a measured request is under way
 GAP_FILLER = 100  # arrivals between warm-up and measured ones; they repeat too
-STREAM = 1  # of the seed's random numbers; requests, probes and traces have others
 MIN_GAP = 1e-6  # of a mean of 1: the smallest bursty gaps would be 0, and could not be stretched
 
 
@@ -73,7 +73,7 @@ def draw_schedule(run: RunConfig) -> Schedule:
     """The arrivals of a run whose load is a Rate."""
     load, end = run.load, run.warmup + run.num_requests
     assert isinstance(load, Rate)
-    rng = np.random.default_rng([run.seed, run.repetition, STREAM])
+    rng = np.random.default_rng([run.seed, run.repetition, Stream.ARRIVALS])
     gaps = _gaps(load, end + max(MIN_COOLDOWN, run.num_requests), rng)
     gaps[run.warmup + 1 : end + 1] *= run.num_requests / gaps[run.warmup + 1 : end + 1].sum()
     unit = np.cumsum(gaps)
@@ -102,10 +102,10 @@ def _with_gap_filler(times_s: np.ndarray, run: RunConfig, gaps_s: np.ndarray, pe
 
 
 def _gaps(load: Rate, n: int, rng: np.random.Generator) -> np.ndarray:
-    """n gaps of mean 1. Shape (n,)."""
+    """n gaps of mean 1: constant, gamma, or exponential (Poisson arrivals). Shape (n,)."""
     if load.arrival == "constant":
         return np.ones(n)
-    shape = load.burstiness if load.arrival == "gamma" else 1.0
+    shape = load.burstiness if load.arrival == "gamma" else 1.0  # Poisson: gamma of shape 1 is exponential
     return np.maximum(rng.gamma(shape, 1 / shape, n), MIN_GAP)
 
 

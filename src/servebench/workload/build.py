@@ -8,23 +8,23 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from servebench.log.config import Clients, Dataset, Rate, RunConfig, Scenario, Synthetic
-from servebench.log.lengths import HIGHEST
+from servebench.log.lengths import MAX_TIMES_MEAN
 from servebench.workload.arrivals import draw_schedule, trace_schedule
 from servebench.workload.datasets import dataset_requests
 from servebench.workload.prompt_cache import cached
 from servebench.workload.requests import Recipe, Request, Workload, probes, requests_of_lengths
+from servebench.workload.seed import Stream
 from servebench.workload.texts import plain_words
 
-REQUESTS, PROBES = 2, 3  # streams of the seed's random numbers; arrivals have 1, traces 4
 MEAN_OF_DATASET = 2600  # in the seed, for the mean prompt that a dataset does not have
 
 
 def build_workload(run: RunConfig, tokenizer: Tokenizer, context: int | None) -> Workload:
     """The same for every engine, server and machine.
 
-    `context` is the most tokens that the model takes, prompt and answer together. Raises InputError.
+    `context` is how many tokens the model takes at most, prompt and answer together. Raises InputError.
     """
-    recipe = Recipe(run, tokenizer, context, _random_numbers(run, REQUESTS))
+    recipe = Recipe(run, tokenizer, context, _random_numbers(run, Stream.REQUESTS))
     times_s, remark = None, ""
     match run.requests:
         case Dataset() as dataset:
@@ -37,11 +37,11 @@ def build_workload(run: RunConfig, tokenizer: Tokenizer, context: int | None) ->
     if times_s is not None:
         schedule = trace_schedule(times_s, run)
         measured, filler = measured[run.warmup :], [*measured[: run.warmup], *filler]
-    short = probes(tokenizer, _random_numbers(run, PROBES)) if run.probe_rate else ()
+    short = probes(tokenizer, _random_numbers(run, Stream.PROBES)) if run.probe_rate else ()
     return Workload(measured, filler, schedule, short, remark)
 
 
-def _random_numbers(run: RunConfig, stream: int) -> np.random.Generator:
+def _random_numbers(run: RunConfig, stream: Stream) -> np.random.Generator:
     """Other ones for every point of a sweep and every repetition, so that no cache holds the prompts already."""
     load, requests = run.load, run.requests
     clients, size = (load.num_clients, 0.0) if isinstance(load, Clients) else (1, load.size)
@@ -56,7 +56,7 @@ def _make(recipe: Recipe, synthetic: Synthetic | Scenario) -> list[list[Request]
     of_prompts, of_answers = synthetic.lengths
     made = []
     for n in (run.num_requests, _filler_count(run)):
-        answers = of_answers.draw(n, HIGHEST * of_answers.mean, rng)
+        answers = of_answers.draw(n, MAX_TIMES_MEAN * of_answers.mean, rng)
         prompts = of_prompts.draw(n, synthetic.max_prompt_length, rng)
         openings = [prefixes[i] for i in rng.integers(len(prefixes), size=n)] if prefixes else []
         made.append(requests_of_lengths(recipe, np.column_stack([prompts, answers]), openings))

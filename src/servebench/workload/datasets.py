@@ -22,18 +22,17 @@ import numpy as np
 
 from servebench.errors import InputError
 from servebench.log.config import Dataset, RunConfig, Trace
-from servebench.log.lengths import HIGHEST
+from servebench.log.lengths import MAX_TIMES_MEAN
 from servebench.workload.formats import TIMES, Row, rows_of, trace_format
 from servebench.workload.model_files import expanded
 from servebench.workload.requests import Recipe, Request, requests_of_lengths
+from servebench.workload.seed import Stream
 from servebench.workload.texts import plain_words
 from servebench.workload.token_counts import count_tokens
 
 NO_TIMES = "tells no arrival times; give --request_rate, not --trace_speed"
 WHOSE = "say whose they are: --trace_format mooncake (ms, AIPerf's too), bailian or guidellm (s)"
 NOT_REPLAYED = "has times beside texts, which are not replayed; give --request_rate, not --trace_speed"
-
-STREAM = 4  # of the seed's random numbers: the words that hashes stand for
 
 Conversation = list[Row]  # its requests in order; only the first, unless turns were asked for
 
@@ -191,7 +190,7 @@ def _of_trace(recipe: Recipe, contents: Contents) -> tuple[list[Request], np.nda
 def _words_of(row: Row, recipe: Recipe) -> list[str]:
     """The words that the hashes of a prompt stand for: the same wherever a hash comes in a run."""
     words = plain_words(recipe.tokenizer)
-    seed = [recipe.run.seed, recipe.run.repetition, STREAM]
+    seed = [recipe.run.seed, recipe.run.repetition, Stream.HASHES]
     streams = (np.random.default_rng([*seed, number]) for number in row.hashes)
     return [word for i, rng in enumerate(streams) for word in words.draw(row.block_tokens, rng, start=not i)]
 
@@ -225,7 +224,7 @@ def _with_lengths(recipe: Recipe, dataset: Dataset, batch: list[Conversation]) -
     prompts = count_tokens(recipe.tokenizer, [row.text for row in rows])
     answers = count_tokens(recipe.tokenizer, [row.answer for row in rows], special=False)
     of_answers = dataset.answer_lengths
-    drawn = of_answers.draw(len(rows), HIGHEST * of_answers.mean, recipe.rng).tolist()
+    drawn = of_answers.draw(len(rows), MAX_TIMES_MEAN * of_answers.mean, recipe.rng).tolist()
     lengths = zip(prompts, answers, drawn, strict=True)
     return [
         [

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 from servebench.errors import InputError
 
-# Keys for the most tokens of prompt and generation together. A model may have several.
+# Keys for the largest number of tokens, prompt and generation together. A model may have several.
 CONTEXT_KEYS = (
     *("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_length", "max_seq_len"),
     *("seq_length", "seq_len", "n_ctx", "model_max_length"),
@@ -68,7 +68,7 @@ def cached_file(name: str, file: str) -> Path | None:
 
 @lru_cache
 def model_context(model: str, from_hub: bool) -> int | None:
-    """Most tokens, prompt and generation together, that a model takes; None when unknown."""
+    """How many tokens a model takes at most, prompt and generation together; None when unknown."""
     config = _config(model, from_hub)
     for part in (config, *(config.get(name) for name in TEXT_CONFIGS)):
         if isinstance(part, dict) and (context := _context(part)):

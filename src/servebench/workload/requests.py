@@ -15,7 +15,7 @@ from servebench.workload.arrivals import Schedule
 from servebench.workload.texts import exact_texts, plain_words
 
 PROBE_PROMPT, PROBE_ANSWER = 16, 8  # tokens
-PROBES = 256  # different ones
+PROBE_TEXTS = 256  # different ones
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Recipe:
 
     run: RunConfig
     tokenizer: Tokenizer
-    context: int | None  # most tokens that the model takes, prompt and answer together; None: unknown
+    context: int | None  # tokens that the model takes at most, prompt and answer together; None: unknown
     rng: np.random.Generator
 
 
@@ -85,4 +85,4 @@ def requests_of_lengths(
 def probes(tokenizer: Tokenizer, rng: np.random.Generator) -> tuple[Request, ...]:
     """Short requests, all of one length, so that only the load changes their latency."""
     n = max(PROBE_PROMPT, plain_words(tokenizer).special + 1)
-    return tuple(Request(text, n, PROBE_ANSWER) for text in exact_texts(tokenizer, [n] * PROBES, rng))
+    return tuple(Request(text, n, PROBE_ANSWER) for text in exact_texts(tokenizer, [n] * PROBE_TEXTS, rng))
