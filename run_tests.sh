@@ -20,4 +20,6 @@ step .venv/bin/ruff format --check .
 step .venv/bin/ruff check .
 step .venv/bin/mypy
 # Three processes, since most tests wait half of their time; each has a file at a time, engines last (tests/conftest.py).
-step .venv/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder "$@"
+# Tests of times can fail where others take the cores meanwhile, so what failed is asked once more, alone.
+step .venv/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder "$@" ||
+    step .venv/bin/python -m pytest --last-failed --last-failed-no-failures none "$@"
