@@ -107,7 +107,10 @@ def test_a_point_after_an_overload_begins_at_a_server_that_is_at_rest(
     first, *rest = sorted(logs, key=lambda log: -log.run.load.size)
     assert first.quality.overloaded and rest[-1].run.load.request_rate < 50
     for log in (log for log in rest if log.run.load.size < 45):
-        assert max(latency.e2e_s(r) or 9.0 for r in samples.measured(log)) < 0.5
+        begin = sorted(samples.measured(log), key=lambda r: r.sent_ns)[:10]
+        assert min(latency.end_ns(r) - r.sent_ns for r in begin) < 0.2e9, (
+            "all wait for 0.5 s or more behind a queue"
+        )
 
 
 def test_a_server_that_keeps_up_is_not_overloaded(load: Callable[..., Log]) -> None:
@@ -151,7 +154,7 @@ def test_a_limit_is_one_for_all_load_processes(load: Callable[..., Log], workers
     most, left = places_left(log, 4)
     assert most == 4
     assert max(late_s(r) for r in log.results) > 0.05, "nobody had to wait"
-    assert left < 0.1  # with a limit a process, a quarter
+    assert left < 0.15  # with a limit a process, a quarter
     order = sorted((r for r in log.results), key=lambda r: r.scheduled_ns or 0)
     assert np.all(np.diff([r.sent_ns for r in order]) > -0.05e9), "first come, first served"
 
