@@ -78,7 +78,8 @@ def test_waiting_for_a_place_is_latency_from_schedule(load: Callable[..., Log]) 
     done = sorted(samples.succeeded(log), key=lambda r: r.id)
     assert len(done) == 12
     for k, r in enumerate(done):
-        assert 0.05 * k <= late_s(r) < 0.05 * k + 0.2
+        place_free_ns = latency.end_ns(done[k - 1]) if k else r.scheduled_ns or 0
+        assert 0.05 * k <= late_s(r) < (place_free_ns - (r.scheduled_ns or 0)) / 1e9 + 0.1
         assert latency.e2e_s(r) < 0.2
     assert [line.split(":")[0].strip() for line in terminal.beside(log)] == ["from schedule", "from send"]
 
@@ -226,21 +227,21 @@ def test_a_trace_is_sent_at_its_own_times(load: Callable[..., Log]) -> None:
 def test_a_search_stops_an_overloaded_point_early_and_ends_at_the_capacity(
     benchmark: Benchmark, reference: Callable[..., str], tokenizer_dir: Path, results: Path
 ) -> None:
-    """5 places of 50 ms: 100 requests/s. What still waited when a point was stopped has failed, not vanished."""
-    url = reference("--ttft", "0.05", "--gap", "0", "--slots", "5")
+    """100 places of 0.5 s: 200 requests/s. What still waited when a point was stopped has failed, not vanished."""
+    url = reference("--ttft", "0.5", "--gap", "0", "--slots", "100")
     where = ["--backend", "openai", "--openai_api_url", url, "--model", "m", "--tokenizer", tokenizer_dir]
-    what = ["--scenario", "D(16,1)", "--request_rate", 60, "--arrival", "constant", "--max_concurrency", 20]
+    what = ["--scenario", "D(16,1)", "--request_rate", 190, "--arrival", "constant", "--max_concurrency", 110]
     for _ in range(3):  # on a busy machine the client may say that it was the limit, and is right
-        more = ["--num_requests", 300, "--find_max", "e2e_p90<0.5s", "--overwrite_results"]
+        more = ["--num_requests", 400, "--find_max", "e2e_p90<0.65s", "--overwrite_results"]
         code, out, err = benchmark(*where, *what, *more)
         assert code == 0, out + err
         if "the client was the limit" not in out:
             break
-    found = [line for line in out.splitlines() if "meets e2e_p90<0.5s" in line]
+    found = [line for line in out.splitlines() if "meets e2e_p90<0.65s" in line]
     assert found, out
-    assert 80 <= float(found[0].split(": ")[1].split()[0]) <= 125, found
+    assert 160 <= float(found[0].split(": ")[1].split()[0]) <= 250, found
     stopped = [
-        log for path in (results / "openai").glob("*.json") if len(samples.measured(log := store.load(path))) < 300
+        log for path in (results / "openai").glob("*.json") if len(samples.measured(log := store.load(path))) < 400
     ]
     assert stopped and all(log.quality.overloaded for log in stopped)
     assert any("cut off" in error for log in stopped for error in errors(log))
