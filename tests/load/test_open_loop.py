@@ -136,7 +136,7 @@ def test_a_limit_is_one_for_all_load_processes(load: Callable[..., Log], workers
     most, left = places_left(log, 4)
     assert most == 4
     assert max(late_s(r) for r in log.results) > 0.05, "nobody had to wait"
-    assert left < 0.15  # with a limit a process, a quarter
+    assert left < 0.2  # with a limit a process, a quarter
     order = sorted((r for r in log.results), key=lambda r: r.scheduled_ns or 0)
     assert np.all(np.diff([r.sent_ns for r in order]) > -0.05e9), "first come, first served"
 
