@@ -20,11 +20,14 @@ COMMANDS = {  # the module whose main() it is, and what `servebench -h` says of 
 LISTED = "\n".join(f"  {name:17} {what}" for name, (_, what) in COMMANDS.items())
 
 
+def show_help() -> None:
+    print(f"usage: servebench COMMAND ...\n\n{LISTED}\n\nThe benchmark itself is `python run_benchmark.py`.")
+
+
 def main() -> None:
     command = sys.argv[1] if len(sys.argv) > 1 else ""
     if command in ("-h", "--help"):
-        print(f"usage: servebench COMMAND ...\n\n{LISTED}\n\nThe benchmark itself is `python run_benchmark.py`.")
-        sys.exit(0)
+        commandline.run(show_help)
     if command not in COMMANDS:
         said = f"there is no command {command!r}" if command else "a command is missing"
         print(f"servebench: error: {said}; give one of {', '.join(COMMANDS)}", file=sys.stderr)

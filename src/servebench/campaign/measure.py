@@ -101,22 +101,22 @@ def why_failed(
 
     Of an overloaded point the requests that we cut off ourselves are no fault of the server.
     """
-    counted = [r for r in results if r.phase == "measured"]
-    errors = [r.error for r in counted if r.error and not (quality.overloaded and r.cancelled)]
-    if len(counted) < run.num_requests and not quality.overloaded:
-        return f"only {len(counted)} of {run.num_requests} requests came back"
+    measured = [r for r in results if r.phase == "measured"]
+    errors = [r.error for r in measured if r.error and not (quality.overloaded and r.cancelled)]
+    if len(measured) < run.num_requests and not quality.overloaded:
+        return f"only {len(measured)} of {run.num_requests} requests came back"
     if not errors:
         return None
     try:
         check()
     except ServerFailed as death:
         return str(death)
-    if len(errors) == len(counted):
+    if len(errors) == len(measured):
         return f"every request failed, the first with: {errors[0]}"
     failed = (
-        f"{len(errors)} of {len(counted)} requests failed (more than --max_failed_share {max_failed_share:.3g})"
+        f"{len(errors)} of {len(measured)} requests failed (more than --max_failed_share {max_failed_share:.3g})"
     )
-    return f"{failed}, the first with: {errors[0]}" if len(errors) > max_failed_share * len(counted) else None
+    return f"{failed}, the first with: {errors[0]}" if len(errors) > max_failed_share * len(measured) else None
 
 
 def context_of(server: Server, settings: Settings) -> int | None:

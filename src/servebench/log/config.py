@@ -81,7 +81,7 @@ class Clients(Kind, frozen=True, kw_only=True, tag="clients"):
         return self.num_clients
 
 
-MOST_IN_FLIGHT = Option(
+MAX_IN_FLIGHT = Option(
     "most requests in flight; the others wait, which is part of the latency from schedule [no limit]",
     OPEN_LOOP,
     "N",
@@ -99,9 +99,9 @@ class Rate(Kind, frozen=True, kw_only=True, tag="rate"):
     burstiness: Annotated[float, Meta(ge=0.001), Option(
         "shape of gamma gaps: 1 is poisson, less is burstier, more is more regular", OPEN_LOOP, "X")] = 1.0
     ramp_from: Annotated[Rate_per_s | None, Option(
-        "grow from this rate at the first counted request to --request_rate at the last [no ramp]",
+        "grow from this rate at the first measured request to --request_rate at the last [no ramp]",
         OPEN_LOOP, "R")] = None
-    max_concurrency: Annotated[Count | None, MOST_IN_FLIGHT] = None
+    max_concurrency: Annotated[Count | None, MAX_IN_FLIGHT] = None
     stop_when_overloaded: bool = False  # end early if the server clearly falls behind (a search asks for it)
 
     def __post_init__(self) -> None:
@@ -120,7 +120,7 @@ class Trace(Kind, frozen=True, kw_only=True, tag="trace"):
 
     trace_speed: Annotated[Rate_per_s, Option(
         "send the trace of --dataset at its own times, X times as fast", OPEN_LOOP, "X", swept=True)]
-    max_concurrency: Annotated[Count | None, MOST_IN_FLIGHT] = None
+    max_concurrency: Annotated[Count | None, MAX_IN_FLIGHT] = None
 
     @property
     def size(self) -> float:
@@ -259,9 +259,9 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
     requests: Requests = Synthetic()
     # measured ones; those of warm-up and cooldown come on top
     num_requests: Annotated[Count, Option(
-        "counted requests a point [4 x clients + 32; open loop: those of 30 s, 100 at least]", LOAD, "N")] = 36
+        "measured requests a point [4 x clients + 32; open loop: those of 30 s, 100 at least]", LOAD, "N")] = 36
     warmup: Annotated[int, Meta(ge=0), Option(
-        "uncounted requests before: of each client [1]; open loop: of all [a tenth]", LOAD, "N")] = 1
+        "warm-up requests before these: of each client [1]; open loop: of all [a tenth]", LOAD, "N")] = 1
     stream: Annotated[bool, Option(
         "ask for streamed tokens; --no_stream: for whole answers, E2E latency only [yes]", REQUESTS)] = True
     api: Annotated[Literal["completions", "chat", "score", "mii"], Option(

@@ -107,20 +107,20 @@ class Server:
 
     def _receive(self, peer: Peer) -> None:
         try:
-            piece = read_stamped(peer.sock, 0)
+            segment = read_stamped(peer.sock, 0)
         except BlockingIOError:
             return
         except OSError:
             return self._close(peer)
-        if not piece.data:
+        if not segment.data:
             return self._close(peer)
-        peer.buffer += piece.data
+        peer.buffer += segment.data
         head, blank, rest = peer.buffer.partition(b"\r\n\r\n")
         headers = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:] if b": " in line)
         length = int(headers.get(b"content-length", 0))
         if blank and len(rest) >= length:
             peer.buffer = rest[length:]
-            self._respond(peer, head.split(b" ", 2)[1].decode(), headers, rest[:length], piece.stamp_ns)
+            self._respond(peer, head.split(b" ", 2)[1].decode(), headers, rest[:length], segment.stamp_ns)
 
     def _close(self, peer: Peer, reset: bool = False) -> None:
         self.epoll.unregister(peer.sock)
