@@ -71,7 +71,8 @@ def shown_tokens(r: Result) -> int:
 def timing_statistics(requests: Sequence[Sequence[int]]) -> dict[str, float]:
     """Mean, p50 and p99 of TTFT and of pooled ITL, s, from each request's event times (ns since it was sent).
 
-    Needs one request or more; where no request has gaps, those of ITL are 0.
+    For calibration and quality, which compare a log's times with times that are in no log. Needs one request
+    or more; where no request has gaps, those of ITL are 0.
     """
     first = np.array([events[0] for events in requests]) / 1e9
     gaps = np.concatenate([np.diff(events) for events in requests]) / 1e9

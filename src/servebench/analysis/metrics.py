@@ -47,7 +47,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class OfPoint(Metric):
-    """One number a run: function(log), None where the log cannot tell."""
+    """One number for each run: function(log), None where the log cannot tell."""
 
     per_bin: Callable[[Log], np.ndarray] | None = None  # what was counted in each bin of the window
 

@@ -75,13 +75,13 @@ class Limit(NamedTuple):
         return inf if known is None else known
 
     def value_s(self, r: Result) -> float | None:
-        """Likewise, of TTFT and E2E latency since it should have been sent."""
+        """The same, but TTFT and E2E latency count from the time at which it should have been sent."""
         since_sent = self.latency_s(r)
         waited = 0.0 if self.metric == "tpot" else latency.schedule_wait_s(r)
         return None if since_sent is None else since_sent + waited
 
     def seen_s(self, runs: Sequence[Log]) -> float | None:
-        """The percentile over the requests of all these runs: below max_s just when `share` of them are."""
+        """The percentile over the requests of all these runs: below max_s exactly when `share` of them are."""
         values = sorted(self.values_s(runs))
         return values[max(0, ceil(self.share * len(values) - 1e-9) - 1)] if values else None
 
@@ -167,11 +167,11 @@ def requests_needed(limits: Sequence[Limit]) -> int:
 
 
 def decide(runs: Sequence[Log], limits: Sequence[Limit]) -> bool | str | None:
-    """Does a load meet the limits? In words why that is not to be known; None: another run has to say.
+    """Does a load meet the limits? True, False, None: another run must decide, or in words why nobody can tell.
 
-    One run is enough to say yes, since no stall makes a server faster; that the server is overloaded; or that
-    the load failed. Else all runs count together, two at least, MAX_RUNS at most. One whose client was the limit
-    decides nothing.
+    One run is enough for a yes (no stall makes a server faster), for an overload, and for a failure. Otherwise the
+    requests of all runs are judged together, of two runs at least and MAX_RUNS at most. A run whose client was the
+    limit decides nothing.
     """
     failures = [str(log.failure) for log in runs if log.status != "ok"]
     if failures:

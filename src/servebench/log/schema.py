@@ -1,4 +1,4 @@
-"""The log: what was asked, what was measured and under which conditions. One JSON file a point.
+"""The log: what was asked, what was measured and under which conditions. One JSON file for each run of a point.
 
     results/vllm/SmolLM2-135M-Instruct-tp1-bs768-replicas1-prompt128-gen32-clients4-1a2b3c.json
 
@@ -59,7 +59,7 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Log(msgspec.Struct, frozen=True, kw_only=True, dict=True):
-    """One point of a sweep. `__dict__` keeps what is expensive to work out (analysis/cache.py)."""
+    """One run of a point. `__dict__` keeps what is expensive to work out (analysis/cache.py)."""
 
     servebench_log: int = LOG_VERSION
     status: Literal["ok", "failed"]

@@ -1,4 +1,4 @@
-"""Engines as processes: from the command that starts one to the moment when it is ready.
+"""Engines as processes: how they are started, known to be ready, and stopped.
 
 Each server leads a session, and writes to a log beside the results. It is ready only when it answers and one of
 its own processes listens on the port. `stop_server` ends it with everything that it started.

@@ -1,4 +1,4 @@
-"""Processes that end together: a server with all that it started, and a child with its parent (Linux)."""
+"""How processes are stopped together: a server with all that it started, and a child with its parent (Linux)."""
 
 from __future__ import annotations
 
