@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
-from servebench.log.config import all_fields
+from servebench.analysis.cache import once_a_log
 from servebench.log.schema import Log
 
 # Fields that a figure or a row shows as its sizes and load, or that the points of one curve need not share.
@@ -19,10 +19,10 @@ SHOWN_ELSEWHERE = {
 MAX_LETTERS = 32  # of a setting in a legend
 
 
+@once_a_log
 def settings(log: Log) -> dict[str, str]:
     """What else a point was measured with, in words: two that differ in it are no points of one curve."""
-    fields = all_fields(log.server) | all_fields(log.run)
-    fields |= log.identity.get("environment", {})
+    fields = log.fields | log.identity.get("environment", {})
     words = {name: _in_words(name, value) for name, value in fields.items() if name not in SHOWN_ELSEWHERE}
     return words | {"engine": log.server_facts.engine or "engine unknown"}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from servebench.log.config import KINDS, ServerConfig, all_fields
+from servebench.log.config import KINDS, ServerConfig
 from servebench.log.schema import Log
 
 FIELDS = {f.name: f.type for kind in (ServerConfig, *KINDS) for f in msgspec.structs.fields(kind)}
@@ -38,7 +38,6 @@ def _condition(text: str) -> tuple[str, Any]:
 
 def passes(log: Log, conditions: Sequence[tuple[str, Any]]) -> bool:
     """Has the log what --filter asks for?"""
-    values = all_fields(log.server) | all_fields(log.run)
-    values["engine"] = log.server_facts.engine
+    values = log.fields | {"engine": log.server_facts.engine}
     given = {name: [value for other, value in conditions if other == name] for name, _ in conditions}
     return all(values[name] in either for name, either in given.items())

@@ -53,6 +53,7 @@ def each(log: Log, of_request: OfRequest, by_time: bool = False) -> np.ndarray:
     return np.concatenate(values) if pooled else np.array(values, dtype=float)
 
 
+@once_a_log
 def mean_e2e_s(log: Log) -> float | None:
     """Mean end-to-end latency."""
     return stats.mean(each(log, e2e_s))

@@ -25,6 +25,7 @@ from typing import NamedTuple
 import numpy as np
 
 from servebench.analysis import deadlines, latency, samples
+from servebench.analysis.cache import once_a_log
 from servebench.analysis.metrics import Values
 from servebench.analysis.stats import Z95, wilson_interval
 from servebench.analysis.trust import doubt
@@ -87,7 +88,13 @@ class Limit(NamedTuple):
 
     def values_s(self, runs: Sequence[Log]) -> list[float]:
         """Of the requests of all these runs that have such a time."""
-        return [v for log in runs for r in samples.measured(log) if (v := self.value_s(r)) is not None]
+        return [v for log in runs for v in _values_s(log, self)]
+
+
+@once_a_log
+def _values_s(log: Log, limit: Limit) -> list[float]:
+    """Of one run. A search asks again after each of its runs."""
+    return [v for r in samples.measured(log) if (v := limit.value_s(r)) is not None]
 
 
 # Requests/s within an SLA.

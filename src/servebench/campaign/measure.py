@@ -30,10 +30,8 @@ from servebench.workload.model_files import model_context
 from servebench.workload.token_counts import with_token_counts
 
 DRAINED_RATIO = 1.5  # of two requests' latencies: up to it the first did not wait behind others
-MAX_DRAIN_TRIES, DRAIN_REPETITION = (
-    10,
-    10_000,
-)  # times that it is tried, and the first repetition, which no point has
+MAX_DRAIN_TRIES = 10
+DRAIN_REPETITION = 10_000  # the first one of a drain, which no point has
 
 
 def drain_backlog(server: Server, run: RunConfig, point: Point, settings: Settings, tokenizer: Tokenizer) -> None:

@@ -64,6 +64,11 @@ def folder(text: str) -> Path:
     return Path(text)
 
 
+def add_folder(parser: argparse.ArgumentParser) -> None:
+    """The folder of logs that a command reads."""
+    parser.add_argument("folder", type=folder, nargs="?", default="results", help="folder of logs [results]")
+
+
 def share(text: str, least: float = 0) -> float:
     """An argparse type: `5%` or `0.05`, at most all of it."""
     of_hundred, of_one = number(float, 100 * least, 100), number(float, least, 1)

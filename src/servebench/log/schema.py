@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from servebench.log.config import RunConfig, ServerConfig, load_label
+from servebench.log.config import RunConfig, ServerConfig, all_fields, load_label
 from servebench.log.result import Result
 
 LOG_VERSION = 2
@@ -77,6 +77,11 @@ class Log(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     cache_hit_rate: float | None = None  # of prompt tokens, by the engine's own counters, over all that was sent
     probes: list[Result] = []  # short requests beside the load (--probe_rate); part of no other figure
     results: list[Result] = []
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Of server and run, by the names of the options; those of other kinds at their defaults."""
+        return all_fields(self.server) | all_fields(self.run)
 
     @property
     def file_name(self) -> str:

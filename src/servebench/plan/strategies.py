@@ -28,6 +28,7 @@ from servebench.plan.options import TargetCi
 CLOSE = 1.04  # a search ends when two loads are this close, as a ratio
 DOUBLINGS, HALVINGS = 20, 8  # from the first load
 IDLE = 0.1  # requests in flight on average
+PEAK = "peak fastgen-"  # before its rate, in Verdict.searched
 PAST_PEAK = 0.95  # of the best value: below it the load is too much
 
 
@@ -38,10 +39,10 @@ class History:
         self.logs: dict[bytes, Log] = {}
 
     def add(self, run: RunConfig, log: Log) -> None:
-        self.logs[_key(run)] = log
+        self.logs[run_key(run)] = log
 
     def of(self, run: RunConfig) -> Log | None:
-        return self.logs.get(_key(run))
+        return self.logs.get(run_key(run))
 
     def earlier(self, run: RunConfig) -> list[Log]:
         """The successful logs of the same point's runs before this one."""
@@ -49,7 +50,8 @@ class History:
         return [log for log in before if log and log.status == "ok"]
 
 
-def _key(run: RunConfig) -> bytes:
+def run_key(run: RunConfig) -> bytes:
+    """Equal for equal runs, which cannot be hashed: their extra_body is a dict."""
     return msgspec.json.encode(run, order="sorted")
 
 
@@ -286,7 +288,7 @@ class PeakSearch(Search):
         return deadlines.effective_throughput(log, sla.parse(f"fastgen-{self.rate:g}").met) or 0.0
 
     def _name(self) -> str:
-        return f"peak fastgen-{self.rate:g}"
+        return f"{PEAK}{self.rate:g}"
 
     def _look(self, load: float, logs: list[Log]) -> LoadResult:
         why, seen = _doubt(logs[0]), {"effective_throughput_per_s": self._value(logs[0])}

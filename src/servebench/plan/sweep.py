@@ -25,7 +25,7 @@ from servebench.log.urls import beside
 from servebench.plan import defaults
 from servebench.plan.options import ClientsPerReplica, FindMax, FindPeak, TargetCi
 from servebench.plan.settings import Settings
-from servebench.plan.strategies import Grid, MaxSearch, PeakSearch, UntilCi, Verdict
+from servebench.plan.strategies import Grid, MaxSearch, PeakSearch, UntilCi, Verdict, run_key
 from servebench.servers.access import Access, headers_of
 from servebench.servers.backends import BACKENDS
 from servebench.servers.http_call import call
@@ -64,7 +64,7 @@ class ServerPlan:
     _points: dict[bytes, Point] = field(default_factory=dict)  # so that each log is looked at once
 
     def point(self, run: RunConfig) -> Point:
-        key = msgspec.json.encode(run, order="sorted")
+        key = run_key(run)
         if key not in self._points:
             self._points[key] = self._make_point(run)
         return self._points[key]

@@ -23,7 +23,8 @@ Runs = list[Log]
 
 def matched(a: Runs, b: Runs) -> list[tuple[str, Runs, Runs]]:
     """(point, its runs in A, its runs in B) of the points that both have. Raises InputError for unlike ones."""
-    of_a, of_b = (_by_name(runs, _several_backends(a, b)) for runs in (a, b))
+    with_backend = _several_backends(a, b)
+    of_a, of_b = (_by_name(runs, with_backend) for runs in (a, b))
     common = [name for name in of_a if name in of_b]
     if not common:
         first, second = next(iter(of_a)), next(iter(of_b))
@@ -51,8 +52,8 @@ def _several_backends(a: Runs, b: Runs) -> bool:
 
 def _unlike(a: Log, b: Log) -> list[str]:
     """The fields of server and run that are not the same in both."""
-    of_a, of_b = (all_fields(log.server) | all_fields(log.run) for log in (a, b))
-    return [name for name in of_a if of_a[name] != of_b[name] and name != "repetition"]
+    theirs = b.fields
+    return [name for name, ours in a.fields.items() if ours != theirs[name] and name != "repetition"]
 
 
 def _name(log: Log, with_backend: bool) -> str:
@@ -97,9 +98,10 @@ def notes(a: Runs, b: Runs) -> list[str]:
 def left_out(a: Runs, b: Runs) -> list[str]:
     """Points that are not compared, and why: they failed on one side, or are in one folder alone."""
     measured: dict[str, dict[str, bool]] = {}  # name of a point -> of each side that has it: was a run measured?
+    with_backend = _several_backends(a, b)
     for side, logs in (("A", a), ("B", b)):
         for log in logs:
-            sides = measured.setdefault(_name(log, _several_backends(a, b)), {})
+            sides = measured.setdefault(_name(log, with_backend), {})
             sides[side] = sides.get(side, False) or log.status == "ok"
     words = []
     for name, sides in measured.items():

@@ -128,12 +128,9 @@ def _with_unusual_settings(cells: dict[str, Cell], log: Log) -> dict[str, Cell]:
 
 def main() -> None:
     parser = commandline.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "folder", type=commandline.folder, nargs="?", default="results", help="folder of logs [results]"
-    )
-    parser.add_argument(
-        "--sla", nargs="+", default=[], metavar="SLA", help="as in servebench summary: columns more"
-    )
+    commandline.add_folder(parser)
+    of_sla = "as in servebench summary: columns more"
+    parser.add_argument("--sla", nargs="+", default=[], metavar="SLA", help=of_sla)
     args = parser.parse_args()
     file, points = write(args.folder, [sla.parse(name) for name in args.sla])
     print(f"{file}: {points} point{'s' * (points != 1)}")

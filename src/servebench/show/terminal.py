@@ -263,9 +263,7 @@ def report(logs: list[Log], slas: Sequence[Sla] = ()) -> str:
 
 def main() -> int:
     parser = commandline.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "folder", type=commandline.folder, nargs="?", default="results", help="folder of logs [results]"
-    )
+    commandline.add_folder(parser)
     parser.add_argument(
         "--sla", nargs="+", default=[], metavar="SLA", help="fastgen-4, mlperf-llama2-70b, ttft=2,tpot=0.1"
     )

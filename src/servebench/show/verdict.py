@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from servebench.plan.strategies import LoadResult, Verdict
-
-PEAK = "peak fastgen-"  # before its rate, in Verdict.searched
+from servebench.plan.strategies import PEAK, LoadResult, Verdict
 
 
 def words(found: Verdict, with_batch: bool) -> str:

@@ -39,7 +39,7 @@ ORDER = (*selection.CONFIGURATION, selection.LOAD, selection.REPETITION)
 def parser() -> argparse.ArgumentParser:
     result = commandline.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = result.add_argument
-    add("folder", type=commandline.folder, nargs="?", default="results", help="root of the logs [results]")
+    commandline.add_folder(result)
     add("-o", "--output", type=Path, metavar="FILE", help="the page [FOLDER/report.html]")
     most = "no more figures of one script [24]"
     add("--max_figures", type=commandline.COUNT, default=24, metavar="N", help=most)
