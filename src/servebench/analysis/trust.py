@@ -21,6 +21,7 @@ from servebench.log.schema import Log
 
 FASTEST_S = 1e-4  # a token: no server generates faster for one request
 MIN_TOKENS = 4  # of an answer that tells whether its tokens came one by one
+FAILED_SHARE = 0.01  # of the requests, above which those that are left decide nothing
 REFUSE_CACHED = 0.1  # of the prompt tokens, from which on a point is not what was asked for
 
 

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from msgspec.structs import asdict, replace
 
 from servebench.errors import InputError
+from servebench.log.schema import ENGINE_NAMES
 
 
 class Style(msgspec.Struct, frozen=True):
@@ -30,12 +31,12 @@ class Style(msgspec.Struct, frozen=True):
 
 
 BACKENDS = {
-    "fastgen": Style("DeepSpeed-FastGen", "#D55E00", "D"),
-    "vllm": Style("vLLM", "#0072B2", "o"),
-    "llamacpp": Style("llama.cpp", "#009E73", "s"),
-    "aml": Style("Azure ML", "#CC79A7", "^"),
-    "openai": Style("OpenAI-compatible", "#E69F00", "v"),
-    "sglang": Style("SGLang", "#56B4E9", "P"),
+    "fastgen": Style(ENGINE_NAMES["fastgen"], "#D55E00", "D"),
+    "vllm": Style(ENGINE_NAMES["vllm"], "#0072B2", "o"),
+    "llamacpp": Style(ENGINE_NAMES["llamacpp"], "#009E73", "s"),
+    "aml": Style(ENGINE_NAMES["aml"], "#CC79A7", "^"),
+    "openai": Style(ENGINE_NAMES["openai"], "#E69F00", "v"),
+    "sglang": Style(ENGINE_NAMES["sglang"], "#56B4E9", "P"),
 }
 ANY_OTHER = Style("", "#7F7F7F", "X")
 LINESTYLES = ("-", "--", ":", "-.")

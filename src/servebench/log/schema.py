@@ -22,6 +22,14 @@ from servebench.log.result import Result
 
 LOG_VERSION = 2
 MAX_NAME_LENGTH = 80  # of a name that is part of a file name, of which a file system takes 255
+ENGINE_NAMES = {  # as people write them
+    "fastgen": "DeepSpeed-FastGen",
+    "vllm": "vLLM",
+    "llamacpp": "llama.cpp",
+    "aml": "Azure ML",
+    "openai": "OpenAI-compatible",
+    "sglang": "SGLang",
+}
 
 
 class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -39,7 +39,6 @@ from servebench.show.matching import Runs, left_out, matched, notes
 
 METRICS = (*metrics.HEADLINES, "itl_p99_s")
 MIN_PAIRS = 6  # for a verdict at 5 %: of five even the signs alone could not say it
-FAILED_SHARE = 0.01  # of the requests, above which the latencies of those that are left are not compared
 OPERATORS = {">": operator.gt, "<": operator.lt, ">=": operator.ge, "<=": operator.le}
 
 
@@ -124,7 +123,7 @@ def _doubt(a: Runs, b: Runs, metric: str) -> str | None:
         if found := trust.of_point(runs, metric):
             return f"{side}: {found.mark}"
         failed = max(map(samples.failed_share, runs))
-        if failed > FAILED_SHARE and of_requests:
+        if failed > trust.FAILED_SHARE and of_requests:
             return f"{side}: {failed:.0%} failed"
         if any(log.quality.overloaded for log in runs) and of_requests:
             return f"{side}: overloaded"

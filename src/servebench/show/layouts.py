@@ -1,0 +1,102 @@
+"""The studies in a folder of logs: what was asked, each layout that was asked it, and the best point of each.
+
+A study is one model and one kind of requests under one kind of load. A layout is one server: engine, sizes, flags.
+The terminal's result sentence, the report's first screen and compare's sides all speak of layouts by these names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from servebench.analysis import differences, metrics, samples, stationarity, trust
+from servebench.log import identity
+from servebench.log.schema import ENGINE_NAMES, Log, model_name
+
+Runs = list[Log]  # of one point
+THROUGHPUT = metrics.OF_POINT["request_throughput_per_s"]
+CHANGE_WITH_SIZE = {"urls", "gpus"}
+LOADS = {"clients": "by clients", "rate": "by request rate", "trace": "by the trace's speed"}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A server, and its measured points in the order of load, at least one."""
+
+    name: str  # `vLLM TP 2 x 4`, and the settings in which it differs from the other layouts
+    points: Sequence[Runs]
+
+    @property
+    def log(self) -> Log:
+        """Any of its logs, for what they have in common."""
+        return self.points[0][0]
+
+    @property
+    def gpus(self) -> int:
+        return self.log.server.tp_size * self.log.server.num_replicas
+
+    def best(self, keeps: Callable[[Runs], bool] = lambda runs: True) -> Runs | None:
+        """The point with the most requests/s, of those that can be trusted and keep to what the caller asks."""
+        known = {i: rate for i, runs in enumerate(self.points) if keeps(runs) and (rate := trusted_rate(runs))}
+        return self.points[max(known, key=lambda i: known[i])] if known else None
+
+
+@dataclass(frozen=True)
+class Study:
+    """Layouts that were asked the same, those of most requests/s first."""
+
+    model: str
+    asked: str  # `prompt 2600, generation 60 tokens, by clients`
+    layouts: Sequence[Layout]
+
+
+def trusted_rate(runs: Runs) -> float | None:
+    """Requests/s of a point, the mean over its runs; None where that decides nothing."""
+    overloaded = any(log.quality.overloaded for log in runs)
+    if trust.of_point(runs, THROUGHPUT.name) or overloaded or samples.failed_share(*runs) > trust.FAILED_SHARE:
+        return None
+    interval = stationarity.interval(runs, THROUGHPUT.function)
+    return interval.mean if interval else None
+
+
+def studies(logs: Iterable[Log]) -> list[Study]:
+    """The studies of all logs that were measured, in the order in which they appear."""
+    found: dict[tuple[str, str], list[Log]] = {}
+    for log in logs:
+        if log.status == "ok":
+            found.setdefault((model_name(log.server.model), asked(log)), []).append(log)
+    return [Study(*key, _layouts(logs)) for key, logs in found.items()]
+
+
+def asked(log: Log) -> str:
+    """What requests of a study have in common, in words."""
+    requests = log.run.requests
+    lengths = f"prompt {requests.mean_prompt_length}, generation {requests.mean_max_new_tokens} tokens"
+    return f"{requests.name or lengths}, {LOADS[log.run.load.kind]}"
+
+
+def _layouts(logs: list[Log]) -> list[Layout]:
+    names = [name for name in differences.differing_within(logs) if name not in CHANGE_WITH_SIZE]
+    batches = {(log.server.backend, log.server.max_ragged_batch_size) for log in logs}
+    with_batch = len(batches) > len({backend for backend, _ in batches})
+    found: dict[str, list[Log]] = {}
+    for log in logs:
+        found.setdefault(_name(log, names, with_batch), []).append(log)
+    layouts = [Layout(name, _points(of_layout)) for name, of_layout in found.items()]
+    return sorted(layouts, key=_most_requests, reverse=True)
+
+
+def _name(log: Log, differing: Sequence[str], with_batch: bool) -> str:
+    server, settings = log.server, differences.settings(log)
+    name = f"{ENGINE_NAMES.get(server.backend, server.backend)} TP {server.tp_size} x {server.num_replicas}"
+    rest = [f"batch {server.max_ragged_batch_size}"] if with_batch else []
+    return ", ".join([name, *rest, *(settings[each] for each in differing)])
+
+
+def _points(logs: list[Log]) -> list[Runs]:
+    return sorted(identity.by_point(logs), key=lambda runs: runs[0].run.load.size)
+
+
+def _most_requests(layout: Layout) -> float:
+    best = layout.best()
+    return (best and trusted_rate(best)) or 0.0
