@@ -25,7 +25,7 @@ from servebench.show import plan_table
 def main() -> int:
     keys.hide_own_keys()
     settings = arguments.parse()
-    if settings.execution.list_models:
+    if settings[0].execution.list_models:
         print(plan_table.models_table())
         return 0
     with ends_on_signals():

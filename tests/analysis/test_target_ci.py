@@ -73,7 +73,7 @@ def test_bounds_that_contradict_are_refused(words: list[str], reason: str) -> No
 
 
 def test_the_least_runs_are_no_more_than_the_most() -> None:
-    settings = arguments.parse(["--backend", "vllm", "--target_ci", "5%", "--max_runs", "2"])
+    (settings,) = arguments.parse(["--backend", "vllm", "--target_ci", "5%", "--max_runs", "2"])
     assert settings.strategy == options.TargetCi(target_ci=0.05, min_runs=2, max_runs=2)
 
 

@@ -152,6 +152,6 @@ def test_the_host_counts_but_not_the_name_of_a_container(monkeypatch: pytest.Mon
 def test_the_names_of_gpus_count(monkeypatch: pytest.MonkeyPatch) -> None:
     marks = set()
     for names in ([], ["NVIDIA A100"], ["NVIDIA A100"] * 2):
-        monkeypatch.setattr(identity, "_gpus", lambda names=names: names)
+        monkeypatch.setattr(identity, "gpu_names", lambda names=names: names)
         marks.add(mark())
     assert len(marks) == 3

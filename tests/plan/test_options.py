@@ -30,12 +30,12 @@ def test_a_file_takes_the_same_names_and_the_command_line_wins(tmp_path: Path) -
         "no_such: 1\n", ""
     )
     text += "engine_args: --enforce-eager\nextra_body: {top_k: 4}\nstream: false\ntemperature: 0\nfp6: false\n"
-    settings = arguments.parse([*config(tmp_path, text), "--num_clients", "3"])
+    (settings,) = arguments.parse([*config(tmp_path, text), "--num_clients", "3"])
     assert settings.loads == (Clients(num_clients=3),)
     assert isinstance(settings.requests[0], Synthetic) and settings.requests[0].shared_prefix == (512, 4)
     assert (settings.common.stream, settings.common.temperature) == (False, 0.0)
     assert (settings.common.extra_body, settings.access.engine_args) == ({"top_k": 4}, ("--enforce-eager",))
-    (settings,) = [arguments.parse(config(tmp_path, text))]
+    (settings,) = arguments.parse(config(tmp_path, text))
     assert [load.size for load in settings.loads] == [1, 8]
 
 
@@ -56,12 +56,12 @@ def test_a_value_in_a_file_is_checked_as_if_typed(tmp_path: Path, capsys: pytest
 
 def test_the_option_chooses_the_kind(tmp_path: Path) -> None:
     (tmp_path / "d.jsonl").write_text('{"prompt": "a"}')
-    rate = arguments.parse([*VLLM, "--request_rate", "2", "--arrival", "constant", "--scenario", "D(9,9)"])
+    (rate,) = arguments.parse([*VLLM, "--request_rate", "2", "--arrival", "constant", "--scenario", "D(9,9)"])
     assert rate.loads == (Rate(request_rate=2.0, arrival="constant"),)
     assert isinstance(rate.requests[0], Scenario)
-    found = arguments.parse([*VLLM, "--dataset", str(tmp_path / "d.jsonl"), "--find_max", "ttft_p99<2s"])
+    (found,) = arguments.parse([*VLLM, "--dataset", str(tmp_path / "d.jsonl"), "--find_max", "ttft_p99<2s"])
     assert isinstance(found.requests[0], Dataset) and isinstance(found.strategy, FindMax)
-    assert isinstance(arguments.parse([*VLLM, "--target_ci", "5%"]).strategy, TargetCi)
+    assert isinstance(arguments.parse([*VLLM, "--target_ci", "5%"])[0].strategy, TargetCi)
 
 
 @pytest.mark.parametrize(

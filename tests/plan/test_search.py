@@ -35,7 +35,7 @@ def searched(tmp_path: Path, capsys: pytest.CaptureFixture[str]):  # type: ignor
 
     def run(server: Ask, *words: str, spoil: Spoil = lambda log: log) -> tuple[list[sweep.Point], str]:
         base = ["--backend", "openai", "--openai_api_url", "http://127.0.0.1:1/v1", "--model", "m"]
-        (plan,) = sweep.make_plan(arguments.parse([*base, "--out_json_dir", str(tmp_path), *words]))
+        (plan,) = sweep.make_plan(*arguments.parse([*base, "--out_json_dir", str(tmp_path), *words]))
         measured, verdicts = searched_on(plan, server, spoil)
         loop.show_and_store(plan, verdicts)
         return measured, capsys.readouterr().out.rstrip("\n")
@@ -108,7 +108,7 @@ def test_a_rate_that_leaves_the_server_idle_is_not_lowered(searched, search: lis
 
 def test_the_plan_of_a_search_is_where_it_begins() -> None:
     words = ["--backend", "vllm", "--dry_run", "--num_clients", "8", "4", "16", "--find_max", "e2e_p90<1s"]
-    plan = sweep.make_plan(arguments.parse(words))
+    plan = sweep.make_plan(*arguments.parse(words))
     assert {run.load.size for run in plan[0].strategy.runs} == {4}
     assert "the first point of each search" in plan_table.table(plan)
 
@@ -262,7 +262,7 @@ def test_each_server_has_a_conclusion_of_its_own(tmp_path: Path) -> None:
     """A batch of 8 takes 64 clients, one of 4 only 8: a mixture would say that 64 meets and 9 does not."""
     words = "--backend vllm --dry_run --max_ragged_batch_size 4 8 --num_clients 1 --find_max e2e_p90<1s"
     words += " --mean_prompt_length 9 --mean_max_new_tokens 9"
-    plan = sweep.make_plan(arguments.parse([*words.split(), "--out_json_dir", str(tmp_path)]))
+    plan = sweep.make_plan(*arguments.parse([*words.split(), "--out_json_dir", str(tmp_path)]))
     verdicts = [
         searched_on(server_plan, capacity(most), lambda log: log)[1][0]
         for server_plan, most in zip(plan, (8, 64), strict=True)
@@ -293,7 +293,7 @@ def test_the_answer_is_kept_beside_the_logs(searched, tmp_path: Path) -> None:  
 
 def test_an_answer_that_cannot_be_kept_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = "--backend vllm --dry_run --num_clients 1 --find_max e2e_p90<1s --model m"
-    (plan,) = sweep.make_plan(arguments.parse([*words.split(), "--out_json_dir", str(tmp_path)]))
+    (plan,) = sweep.make_plan(*arguments.parse([*words.split(), "--out_json_dir", str(tmp_path)]))
     (found,) = searched_on(plan, capacity(4), lambda log: log)[1]
     (tmp_path / "vllm/searches").touch()
     with pytest.raises(OSError):

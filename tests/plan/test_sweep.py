@@ -15,6 +15,7 @@ from conftest import ROOT, make_log
 from warm_python import python
 
 from servebench.campaign import loop
+from servebench.errors import InputError
 from servebench.log import identity, schema, store
 from servebench.plan import arguments, sweep
 
@@ -25,7 +26,7 @@ def points_of(tmp_path: Path):  # type: ignore[no-untyped-def]
 
     def make(*words: str) -> list[list[sweep.Point]]:
         base = ["--backend", "openai", "--openai_api_url", "http://127.0.0.1:1/v1", "--model", "m"]
-        plan = sweep.make_plan(arguments.parse([*base, "--out_json_dir", str(tmp_path), *words]))
+        plan = sweep.make_plan(*arguments.parse([*base, "--out_json_dir", str(tmp_path), *words]))
         return [server_plan.points for server_plan in plan]
 
     return make
@@ -40,7 +41,7 @@ def done(point: sweep.Point, **changes: object) -> None:
 def test_every_combination_is_one_point() -> None:
     words = "--backend vllm --dry_run --tp_size 1 2 --num_replicas 1 4"
     words += " --mean_prompt_length 10 20 --mean_max_new_tokens 5 --num_clients 1 8"
-    plan = sweep.make_plan(arguments.parse(words.split()))
+    plan = sweep.make_plan(*arguments.parse(words.split()))
     assert [(p.server.tp_size, p.server.num_replicas) for p in plan] == [(1, 1), (1, 4), (2, 1), (2, 4)]
     assert [(p.run.requests.mean_prompt_length, p.run.load.num_clients) for p in plan[0].points] == [
         (10, 1),
@@ -53,11 +54,11 @@ def test_every_combination_is_one_point() -> None:
 
 def test_clients_of_each_replica_are_counted_for_each_server() -> None:
     words = "--backend vllm --dry_run --num_replicas 1 2 4 --mean_prompt_length 10 --mean_max_new_tokens 5"
-    plan = sweep.make_plan(arguments.parse([*words.split(), "--clients_per_replica", "16", "3"]))
+    plan = sweep.make_plan(*arguments.parse([*words.split(), "--clients_per_replica", "16", "3"]))
     loads = {p.server.num_replicas: [run.load.size for run in p.strategy.runs] for p in plan}
     assert loads == {1: [16, 3], 2: [32, 6], 4: [64, 12]}
     assert [run.num_requests for run in plan[2].strategy.runs] == [4 * 64 + 32, 4 * 12 + 32]
-    same = sweep.make_plan(arguments.parse([*words.split(), "--num_clients", "16", "32", "64"]))
+    same = sweep.make_plan(*arguments.parse([*words.split(), "--num_clients", "16", "32", "64"]))
     assert {p.points[0].fingerprint for p in plan} <= {point.fingerprint for p in same for point in p.points}
 
 
@@ -245,3 +246,93 @@ def test_a_terminal_of_ascii_is_served(results: Path) -> None:
     done = subprocess.run(command, capture_output=True, env=plain)
     assert done.returncode == 0, done.stderr
     assert b"+-" in done.stdout and b"??" in done.stdout and done.stdout.isascii()
+
+
+# Several engines, layouts, and what does not fit.
+
+
+def sizes(*words: str) -> list[tuple[int, int]]:
+    (settings,) = arguments.parse(["--backend", "vllm", *words])
+    return [(server.tp_size, server.num_replicas) for server in settings.servers]
+
+
+def test_layouts_are_measured_as_they_are_named() -> None:
+    assert sizes("--layouts", "1x8", "2x4", "4X2") == [(1, 8), (2, 4), (4, 2)]
+
+
+def test_sizes_that_do_not_fit_the_gpus_are_left_out_and_said(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "--backend",
+        "vllm",
+        "--gpus",
+        "0",
+        "1",
+        "2",
+        "3",
+        "--tp_size",
+        "1",
+        "2",
+        "4",
+        "--num_replicas",
+        "1",
+        "2",
+    ]
+    (settings,) = arguments.parse(words)
+    assert [(s.tp_size, s.num_replicas) for s in settings.servers] == [(1, 1), (1, 2), (2, 1), (2, 2), (4, 1)]
+    assert loop.run(arguments.parse([*words, "--dry_run"])) == 0
+    assert "left out: TP 4 x 2, since --gpus names 4" in capsys.readouterr().out
+
+
+def test_the_gpus_of_the_shell_or_the_machine_count_where_none_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = ["--layouts", "1x1", "2x2"]
+    monkeypatch.setenv("SERVEBENCH_ENGINES", "/nowhere")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert sizes(*both) == [(1, 1), (2, 2)]  # nobody knows
+    monkeypatch.setattr("servebench.plan.sizes.gpu_names", lambda: ["A100"] * 2)
+    assert sizes(*both) == [(1, 1)]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    assert sizes(*both) == [(1, 1), (2, 2)]
+    with pytest.raises(InputError, match=r"TP 8 x 1 needs 8 GPUs, and \$CUDA_VISIBLE_DEVICES shows 4"):
+        sizes("--layouts", "8x1", "8x2")
+
+
+def test_engines_on_the_cpu_need_no_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "vllm-cpu").mkdir()
+    (tmp_path / "vllm-cpu/.installed").write_text("vllm 0")
+    monkeypatch.setenv("SERVEBENCH_ENGINES", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert sizes("--layouts", "1x2") == [(1, 2)]
+
+
+def test_several_engines_are_one_plan(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words = [
+        "--backend",
+        "vllm",
+        "sglang",
+        "--model",
+        "m",
+        "--out_json_dir",
+        str(tmp_path),
+        "--num_clients",
+        "1",
+        "2",
+    ]
+    asked = arguments.parse(words)
+    assert [settings.folder.name for settings in asked] == ["vllm", "sglang"]
+    assert loop.run(arguments.parse([*words, "--dry_run"])) == 0
+    plan = capsys.readouterr().out
+    assert plan.index("vllm") < plan.index("sglang")
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("--backend vllm sglang --engine_args --x", "with one --backend"),
+        ("--backend vllm openai", "openai measures what runs already; give it alone"),
+        ("--backend vllm sglang --openai_api_url http://h", "--openai_api_url is one server"),
+        ("--backend vllm --layouts 1x2 --tp_size 2", "leave --tp_size out"),
+    ],
+)
+def test_what_several_engines_cannot_share_is_refused(words: str, why: str) -> None:
+    with pytest.raises(InputError, match=why):
+        arguments.parse(words.split())

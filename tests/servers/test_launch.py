@@ -32,7 +32,7 @@ def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def launched(backend: str, *words: object, replica: int = 0) -> tuple[list[str], dict[str, str]]:
-    plan, *_ = make_plan(arguments.parse(["--backend", backend, *map(str, words)]))
+    plan, *_ = make_plan(*arguments.parse(["--backend", backend, *map(str, words)]))
     started = launch_of(plan.server, plan.access, 8000, replica)
     return list(started.command), started.env
 
@@ -76,7 +76,9 @@ def test_a_context_that_the_user_gives_stands(engines: Path) -> None:
 
 
 def test_the_tokenizer_of_a_gguf_lies_beside_it(engines: Path) -> None:
-    assert arguments.parse(["--backend", "llamacpp", "--model", str(engines / "m.gguf")]).tokenizer == str(engines)
+    assert arguments.parse(["--backend", "llamacpp", "--model", str(engines / "m.gguf")])[0].tokenizer == str(
+        engines
+    )
     (engines / "tokenizer.json").unlink()
     with pytest.raises(InputError, match="none is beside it; give --tokenizer"):
         arguments.parse(["--backend", "llamacpp", "--model", str(engines / "m.gguf")])
@@ -118,13 +120,13 @@ def test_the_key_of_vllm_is_in_its_environment_and_in_no_log() -> None:
     words = ["--engine_args", "--enforce-eager --api-key sesame"]
     command, env = launched("vllm", *words)
     assert "sesame" not in " ".join(command) and env["VLLM_API_KEY"] == "sesame" and "--enforce-eager" in command
-    plan, *_ = make_plan(arguments.parse(["--backend", "vllm", *words]))
+    plan, *_ = make_plan(*arguments.parse(["--backend", "vllm", *words]))
     assert plan.server.engine_args == ("--enforce-eager", "--api-key", "***")
 
 
 def test_the_key_of_the_engine_opens_it_whatever_the_shell_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "of-another-service")
-    plan, *_ = make_plan(arguments.parse(["--backend", "vllm", "--engine_args", "--api-key sesame"]))
+    plan, *_ = make_plan(*arguments.parse(["--backend", "vllm", "--engine_args", "--api-key sesame"]))
     assert headers_of(plan.server, plan.access)["Authorization"] == "Bearer sesame"
 
 

@@ -53,7 +53,7 @@ class DetachedServer(msgspec.Struct, frozen=True):
 
 def start(options: list[str]) -> None:
     """Start the first server of this command line's plan, and write it to servers.json."""
-    settings = arguments.parse(options)
+    settings, *_ = arguments.parse(options)
     if settings.access.extra_headers:  # they may be secrets, and servers.json has the options
         raise InputError("--extra_headers go with requests; give them to run_benchmark.py")
     if settings.execution.dry_run:

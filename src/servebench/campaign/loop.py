@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from servebench.campaign.measure import drain_backlog, measure_point, not_measur
 from servebench.errors import InputError, ServerFailed
 from servebench.log import store
 from servebench.log.schema import Log
+from servebench.plan.options import Execution
 from servebench.plan.preflight import check_loads, preflight
 from servebench.plan.settings import Settings
 from servebench.plan.strategies import History, Verdict
@@ -25,6 +29,7 @@ from servebench.servers.server import Server, running_server
 from servebench.show import plan_table, terminal, verdict
 from servebench.workload import load_tokenizer
 
+Ordered = Callable[[list[ServerPlan]], list[ServerPlan]]
 load_tokenizer_once = cache(load_tokenizer)  # takes a second or two, which a plan that is done need not wait for
 
 
@@ -32,7 +37,7 @@ load_tokenizer_once = cache(load_tokenizer)  # takes a second or two, which a pl
 class Campaign:
     """The progress of a plan."""
 
-    settings: Settings
+    execution: Execution
     bar: tqdm[Any]
     points: dict[Path, Point] = field(default_factory=dict)  # by the path of their logs
     failed: list[Log] = field(default_factory=list)
@@ -40,24 +45,39 @@ class Campaign:
     stopped: bool = False  # is the rest of the plan left out?
 
 
-def run(settings: Settings) -> int:
-    """Measure what is pending of the plan, and show all of its logs. Returns the exit status."""
-    if settings.execution.dry_run:
-        plan = make_plan(settings)
-        print(plan_table.table(plan))
-        check_loads(settings, plan)
+def run(asked: Sequence[Settings], ordered: Ordered = list) -> int:
+    """Measure what is pending of the plan, and show all of its logs. Returns the exit status.
+
+    `asked` has the settings of each engine; `ordered` says in which order their servers are measured.
+    """
+    execution = asked[0].execution
+    if execution.dry_run:
+        show_plan(asked, check_loads)
         return 0
-    with store.sole_writer(settings.folder):
-        plan = make_plan(settings)
-        print(plan_table.table(plan))
-        preflight(settings, plan)
+    with ExitStack() as locks:
+        for folder in dict.fromkeys(settings.folder for settings in asked):
+            locks.enter_context(store.sole_writer(folder))
+        plan = show_plan(asked, preflight)
         with tqdm(total=num_pending(plan), desc="points", disable=None) as bar:
-            campaign = Campaign(settings, bar)
-            found = [(each, measure_on(each, campaign)) for each in plan]
-        print(plan_table.closing(campaign.points.values(), campaign.failed, settings.execution.out_json_dir))
+            campaign = Campaign(execution, bar)
+            found = [(each, measure_on(each, campaign)) for each in ordered(plan)]
+        print(plan_table.closing(campaign.points.values(), campaign.failed, execution.out_json_dir))
         for server_plan, verdicts in found:
             show_and_store(server_plan, verdicts)
     return int(bool(campaign.failed))
+
+
+def show_plan(
+    asked: Sequence[Settings], check: Callable[[Settings, list[ServerPlan]], object]
+) -> list[ServerPlan]:
+    """The servers of all engines, each engine's plan checked."""
+    plans = [make_plan(settings) for settings in asked]
+    print(plan_table.table(list(chain(*plans))))
+    for settings, plan in zip(asked, plans, strict=True):
+        if settings.left_out:
+            print(f"note: {settings.left_out}")
+        check(settings, plan)
+    return list(chain(*plans))
 
 
 def measure_on(plan: ServerPlan, campaign: Campaign) -> list[Verdict]:
@@ -66,8 +86,8 @@ def measure_on(plan: ServerPlan, campaign: Campaign) -> list[Verdict]:
     campaign.points |= {point.path: point for point in plan.points}
     while point := next_pending(plan, history, campaign):  # start no server for nothing
         try:
-            tokenizer = load_tokenizer_once(campaign.settings.tokenizer)
-            with running_server(plan.server, plan.access, campaign.settings.folder) as running:
+            tokenizer = load_tokenizer_once(plan.settings.tokenizer)
+            with running_server(plan.server, plan.access, plan.settings.folder) as running:
                 server = discovered(running, point.run, tokenizer)
                 measure_while_alive(plan, history, campaign, point, server, tokenizer)
         except ServerFailed as failure:  # it does not start, so none of its points can be measured
@@ -98,9 +118,9 @@ def measure_while_alive(
     before: Log | None = None
     while point and server.alive():
         if before and before.quality.overloaded:
-            drain_backlog(server, before.run, point, campaign.settings, tokenizer)
+            drain_backlog(server, before.run, point, plan.settings, tokenizer)
         campaign.server_reached = True
-        before = measure_point(point, server, campaign.settings, tokenizer)
+        before = measure_point(point, server, plan.settings, tokenizer)
         record(plan, history, campaign, point, before)
         if before.status != "ok" and not server.processes:
             return  # and ask whether it is still there
@@ -129,7 +149,7 @@ def record(plan: ServerPlan, history: History, campaign: Campaign, point: Point,
     campaign.bar.update()
     if log.status != "ok":
         campaign.failed.append(log)
-        campaign.stopped = campaign.settings.execution.on_error == "stop"
+        campaign.stopped = campaign.execution.on_error == "stop"
         if not written:
             campaign.bar.write("  the log of this point that was measured before is kept")
 

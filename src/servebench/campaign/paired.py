@@ -2,54 +2,42 @@
 
     python -m servebench paired "--backend vllm" "--backend llamacpp" --runs 6 --model NAME --num_clients 1 8
 
-The two quoted parts say what differs; further options of run_benchmark.py go to both. Runs alternate A B, B A,
-A B ... (a server is started for each), then servebench compare --paired shows the ratios. Six runs are the fewest
-for a verdict. What was measured before is not measured again, so an interrupted comparison goes on where it ended.
+The two quoted parts say what differs; further options of run_benchmark.py go to both. Both are one plan: run 1 of
+A and B, run 2 of B and A, run 3 of A and B, ... A server that ends one turn and begins the next is not started
+again. Then servebench compare --paired shows the ratios. Six runs are the fewest for a verdict. What was measured
+before is not measured again, so an interrupted comparison goes on where it ended.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
-from pathlib import Path
+from dataclasses import replace
+from itertools import groupby
 
+from servebench.campaign import loop
 from servebench.cli import commandline, keys
 from servebench.cli.signals import ends_on_signals
 from servebench.errors import InputError
 from servebench.plan import arguments
-from servebench.servers.process_group import end_with_parent
-
-DRIVER = Path(__file__).parents[3] / "run_benchmark.py"
-
-
-def measure(a: list[str], b: list[str], runs: int) -> int:
-    """The driver measures what is missing, so `--runs 3` after `--runs 2` is the third run. Returns its status."""
-    for run in range(1, runs + 1):
-        for own in (a, b) if run % 2 else (b, a):
-            command, more = keys.split_secrets([sys.executable, str(DRIVER)], [*own, "--runs", str(run)])
-            if status := driven(command, os.environ | more):
-                return status
-    return 0
+from servebench.plan.strategies import Grid
+from servebench.plan.sweep import ServerPlan
 
 
-def driven(command: list[str], env: dict[str, str]) -> int:
-    """The exit status of the driver, which does not outlive us."""
-    process = subprocess.Popen(command, env=env, preexec_fn=end_with_parent)
-    try:
-        return process.wait()
-    finally:
-        process.terminate()
-        process.wait()
+def in_turn(plan: list[ServerPlan]) -> list[ServerPlan]:
+    """The servers forwards in run 1, backwards in run 2, ..., so that a drift of the machine favours none.
+
+    Where one turn ends and the next begins with a server, both of its runs are measured at once.
+    """
+    last = max(run.repetition for server in plan for run in server.strategy.runs)
+    turns = [(server, run) for run in range(last + 1) for server in (plan[::-1] if run % 2 else plan)]
+    at_once = [list(same) for _, same in groupby(turns, key=lambda turn: id(turn[0]))]
+    return [_only(same[0][0], {run for _, run in same}) for same in at_once]
 
 
-def results_of(words: list[str]) -> Path:
-    """Where the logs of these options go. Raises InputError or SystemExit for what cannot work."""
-    settings = arguments.parse(words)
-    if settings.execution.dry_run:
-        raise InputError("runs in turn have no plan of their own; give --dry_run to run_benchmark.py")
-    return settings.folder
+def _only(plan: ServerPlan, repetitions: set[int]) -> ServerPlan:
+    return replace(plan, strategy=Grid([run for run in plan.strategy.runs if run.repetition in repetitions]))
 
 
 def main() -> int:
@@ -62,11 +50,13 @@ def main() -> int:
     keys.hide_own_keys()
     args, common = parser.parse_known_args()
     seed = [] if "--seed" in " ".join([*args.a, *args.b, *common]) else ["--seed", "0"]  # both are asked the same
-    a, b = ([*common, *seed, *own] for own in (args.a, args.b))
-    folders = [results_of(a), results_of(b)]
-    if folders[0] == folders[1]:
-        raise InputError(f"both would write to {folders[0]}; give one of them another --out_json_dir")
+    sides = [arguments.parse([*common, *seed, *own, "--runs", str(args.runs)]) for own in (args.a, args.b)]
+    folders = [settings.folder for side in sides for settings in side]
+    if len(set(folders)) < len(folders) or len(folders) > len(sides):
+        raise InputError("A and B are one engine each, and write to two folders; give one another --out_json_dir")
     with ends_on_signals():
-        status = measure(a, b, args.runs)
+        status = loop.run([settings for side in sides for settings in side], in_turn)
+    if status or sides[0][0].execution.dry_run:
+        return status
     command = [sys.executable, "-m", "servebench", "compare", "--paired", *map(str, folders)]
-    return status or subprocess.run(command).returncode
+    return subprocess.run(command).returncode

@@ -103,6 +103,14 @@ def tokens_and_groups(text: str) -> tuple[int, int]:
     return int(tokens), int(groups)
 
 
+def tp_and_replicas(text: str) -> tuple[int, int]:
+    """An argparse type: `2x4` is tensor parallel size 2, 4 replicas."""
+    tp_size, cross, replicas = text.lower().partition("x")
+    if not (cross and tp_size.isdecimal() and replicas.isdecimal() and int(tp_size) and int(replicas)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not TPxREPLICAS; write such as 2x4")
+    return int(tp_size), int(replicas)
+
+
 def words_in_quotes(text: str) -> tuple[str, ...]:
     """An argparse type: words as a shell reads them."""
     try:

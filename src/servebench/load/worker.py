@@ -192,7 +192,10 @@ def main() -> None:
     dummy = wire.stamped_dummy()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    task = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Task)
+    try:
+        task = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Task)
+    except msgspec.DecodeError:  # the parent was killed while it wrote the task
+        sys.exit(1)
     if len(task.clients) + 32 > hard:
         sys.exit(f"{len(task.clients)} connections need more open files than {hard}; raise ulimit -n")
     worker = Worker(task, parent=int(sys.argv[1]))  # asked of the system, it could be another: ours may have died

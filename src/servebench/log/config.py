@@ -37,7 +37,7 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """One server to benchmark: what is launched, or what is attached to."""
 
-    backend: Annotated[str, Option("serving engine [fastgen]", SERVER)]  # its choices are the engines' table
+    backend: Annotated[str, Option("serving engines, one after the other [fastgen]", SERVER, swept=True)]
     model: Annotated[str, Option(f"Hugging Face id or a local directory [{DEFAULT_MODEL}]", SERVER, "NAME")]
     tp_size: Annotated[Count, Option("tensor parallel sizes [the model's]", SERVER, "N", swept=True)] = 1
     max_ragged_batch_size: Annotated[Count, Option(

@@ -59,7 +59,11 @@ def environment_of(
 ) -> dict[str, Any]:
     """What a point depends on beyond what was asked for: the engine, the tokenizer, this host and its settings."""
     found: dict[str, Any] = {"engine": engine, "tokenizer": content_of(tokenizer), "headers": _of_headers(headers)}
-    found |= {"host": _host(), "gpus": _gpus() if launched else [], "variables": _variables() if launched else {}}
+    found |= {
+        "host": _host(),
+        "gpus": gpu_names() if launched else [],
+        "variables": _variables() if launched else {},
+    }
     return {name: value for name, value in found.items() if value}
 
 
@@ -108,7 +112,7 @@ def _host() -> str:
 
 
 @cache
-def _gpus() -> list[str]:
+def gpu_names() -> list[str]:
     """Names of the GPUs of this host, as the driver says them."""
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     try:

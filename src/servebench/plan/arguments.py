@@ -1,4 +1,4 @@
-"""Command line -> Settings.
+"""Command line -> Settings, one for each engine.
 
 Bad input is refused in one line, before anything starts: types and bounds by the parser (cli/declare.py), values
 of one kind by the kind (log/config.py), combinations by checks.py, files and the machine by preflight.py.
@@ -19,7 +19,7 @@ from servebench.cli import keys
 from servebench.cli.declare import options_of, words_of_file
 from servebench.errors import InputError
 from servebench.log.config import DEFAULT_MODEL, RunConfig, ServerConfig, from_fields
-from servebench.plan import checks, defaults
+from servebench.plan import checks, defaults, sizes
 from servebench.plan.options import (
     KINDS_OF_REQUESTS,
     LOADS,
@@ -40,21 +40,29 @@ T = TypeVar("T", bound=msgspec.Struct)
 KEYS = ("openai_api_key", "aml_api_key")
 
 
-def parse(argv: Sequence[str] | None = None) -> Settings:
+def parse(argv: Sequence[str] | None = None) -> list[Settings]:
     """Raises SystemExit(2) for what argparse refuses, InputError for what only makes no sense together."""
     given = _given(sys.argv[1:] if argv is None else argv)
+    given["model"] = _model(given.get("model", DEFAULT_MODEL))
+    backends = given.pop("backend", ["fastgen"])
+    checks.check_engines(backends, given)
+    return [_settings(given | {"backend": backend}) for backend in backends]
+
+
+def _settings(given: Given) -> Settings:
+    """What is asked of one engine."""
     execution, connection = _build(Execution, given), _build(Connection, given)
-    given.setdefault("backend", "fastgen")
     given |= {name: _key(name, getattr(connection, name)) for name in KEYS}
     urls = checks.urls_of(given, connection)
-    given["model"] = _model(given.get("model", DEFAULT_MODEL))
     given["api"] = BACKENDS[given["backend"]].api or checks.api_of_urls(urls, given)
     given["stream"] = given.get("stream", True) and given["api"] != "score"
     load, requests, strategy = (choose_kind(kinds, given) for kinds in (LOADS, KINDS_OF_REQUESTS, STRATEGIES))
     checks.check_combination(given, load, strategy)
     _fill_in(given, bool(urls))
+    servers, left_out = sizes.fitting(list(_servers(given | _without_keys(given, urls))), starts=not urls)
     settings = Settings(
-        servers=tuple(expand_sweep(ServerConfig, given | _without_keys(given, urls))),
+        servers=tuple(servers),
+        left_out=left_out,
         loads=tuple(expand_sweep(load, given)),
         requests=tuple(expand_sweep(requests, given)),
         common=_build(RunConfig, given | {"extra_body": keys.hide_in_fields(given.get("extra_body", {}))}),
@@ -104,9 +112,17 @@ def choose_kind(kinds: Mapping[str, type[T]], given: Given) -> type[T]:
     return kinds[own]
 
 
+def _servers(given: Given) -> Iterator[ServerConfig]:
+    """Every combination of TP size, batch and replicas, or of each layout that is named."""
+    layouts = [{"tp_size": [tp_size], "num_replicas": [n]} for tp_size, n in given.get("layouts", ())]
+    for layout in layouts or [{}]:
+        yield from expand_sweep(ServerConfig, given | layout)
+
+
 def expand_sweep(kind: type[T], given: Given) -> Iterator[T]:
     """One of the kind for every combination of the values that are swept, the last option's fastest."""
-    several = [each.name for each in options_of(kind) if each.option.swept and each.name in given]
+    swept = [each.name for each in options_of(kind) if each.option.swept]
+    several = [name for name in swept if isinstance(given.get(name), list | tuple)]
     for values in product(*(given[name] for name in several)):
         yield _build(kind, given | dict(zip(several, values, strict=True)))
 

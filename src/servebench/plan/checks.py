@@ -19,6 +19,26 @@ from servebench.servers.backends import BACKENDS
 Given = dict[str, Any]
 
 
+def check_engines(backends: Sequence[str], given: Given) -> None:
+    """Refuse what only one engine of several could be meant by."""
+    several = len(backends) > 1
+    running = [name for name in ("client_only", "openai_api_url", "aml_api_url") if given.get(name)]
+    attached = [name for name in backends if not BACKENDS[name].launch]
+    sizes = [f"--{name}" for name in ("tp_size", "num_replicas") if name in given]
+    refuse(
+        {
+            f"--{''.join(running[:1])} is one server, and --backend names {len(backends)} engines; give one": (
+                several and running
+            ),
+            f"--backend {''.join(attached[:1])} measures what runs already; give it alone": several and attached,
+            "--engine_args are words of one engine; give them with one --backend": (
+                several and given.get("engine_args")
+            ),
+            f"--layouts says TP size and replicas; leave {' and '.join(sizes)} out": "layouts" in given and sizes,
+        }
+    )
+
+
 # Where the servers are.
 
 
@@ -158,8 +178,7 @@ def check_servers(settings: Settings) -> None:
         if len(values) > 1:
             raise InputError(f"--{size} {' '.join(values)}: a server that runs has but one; say which")
     urls, replicas = len(settings.access.urls), max(server.num_replicas for server in settings.servers)
-    tp_size = max(server.tp_size for server in settings.servers)
-    wanted, per_replica = tp_size * replicas, isinstance(settings.loads[0], ClientsPerReplica)
+    per_replica = isinstance(settings.loads[0], ClientsPerReplica)
     refuse(
         {
             "--gpus is for servers that are started, and this one runs already; leave it out": (
@@ -174,7 +193,5 @@ def check_servers(settings: Settings) -> None:
             f"--clients_per_replica counts --num_replicas; for {urls} URLs give --num_replicas {urls}": (
                 per_replica and urls > replicas
             ),
-            f"--gpus names {len(first.gpus)}, but --tp_size {tp_size} x --num_replicas {replicas} needs {wanted}; "
-            "name more or ask for less": first.gpus and len(first.gpus) < wanted,
         }
     )

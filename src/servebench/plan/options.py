@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from servebench.cli.commandline import Parser, header, non_empty, share
+from servebench.cli.commandline import Parser, header, non_empty, share, tp_and_replicas
 from servebench.cli.declare import Declared, Option, add_options, options_of
 from servebench.log.config import (
     LOAD,
@@ -79,6 +79,14 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     extra_headers: Annotated[tuple[tuple[str, str], ...], Option(
         "further headers of every call, in place of ours of that name; they are not logged",
         REQUESTS, "NAME:VALUE", parse=header)] = ()
+
+
+class Layouts(msgspec.Struct, frozen=True, kw_only=True):
+    """Servers by TP size and replicas together."""
+
+    layouts: Annotated[tuple[tuple[int, int], ...], Option(
+        "TP size x replicas of each server to measure, instead of all combinations: 1x8 2x4 4x2 8x1",
+        SERVER, "TPxN", parse=tp_and_replicas)] = ()
 
 
 class ClientsPerReplica(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,7 +171,7 @@ STRATEGIES: dict[str, Any] = {
 def declared() -> tuple[Declared, ...]:
     """Every option there is, once."""
     kinds = (*LOADS.values(), *KINDS_OF_REQUESTS.values(), *STRATEGIES.values())
-    return options_of(ServerConfig, Connection, *kinds, RunConfig, Execution)
+    return options_of(ServerConfig, Layouts, Connection, *kinds, RunConfig, Execution)
 
 
 def build_parser() -> argparse.ArgumentParser:

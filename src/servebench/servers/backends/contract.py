@@ -37,6 +37,8 @@ class Backend:
     launch: Callable[[Path, ServerConfig, int, int], Launch] | None = None
     # Folders under .engines that its recipes install it to. The first that exists is used.
     environments: tuple[str, ...] = ()
+    # Those of them that run on the CPU.
+    on_cpu: tuple[str, ...] = ()
     # (config, requests at once, tokens of the longest request) -> engine arguments that make room for them.
     capacity_args: Callable[[ServerConfig, int, int], tuple[str, ...]] = lambda *_: ()
     # For an engine that starts all replicas in one launch: the number of consecutive ports that this takes.
@@ -64,6 +66,13 @@ class Backend:
     def version(self) -> str:
         """The installed "package version", part of every point's identity. Raises InputError if it is missing."""
         return (environment(*self.environments) / ".installed").read_text().strip()
+
+    def uses_gpus(self) -> bool:
+        """Whether what is installed runs on GPUs; where nothing is, whether it would on a machine with GPUs."""
+        try:
+            return environment(*self.environments).name not in self.on_cpu
+        except InputError:
+            return self.environments != self.on_cpu
 
     def processes(self, config: ServerConfig) -> tuple[int, int]:
         """(how many processes are launched, how many consecutive ports each needs)."""

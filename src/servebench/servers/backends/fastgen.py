@@ -16,7 +16,7 @@ from servebench.servers.backends.contract import REPOSITORY, Backend, Launch, ch
 
 
 def launch(environment: Path, config: ServerConfig, port: int, replica: int) -> Launch:
-    on_cpu = "cpu" in environment.name
+    on_cpu = environment.name in BACKEND.on_cpu
     if not on_cpu:
         check_gpus(config)
     command = [str(environment / "bin/python"), str(REPOSITORY / "engines/mii_server.py"), "--model", config.model]
@@ -50,6 +50,7 @@ BACKEND = Backend(
     body,
     launch,
     environments=("fastgen", "fastgen-cpu"),
+    on_cpu=("fastgen-cpu",),
     deployment_ports=deployment_ports,
     ready_line="ready on port",
     lists_models=False,

