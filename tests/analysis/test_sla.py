@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import make_log, make_result
 
-from servebench.analysis import deadlines, sla, throughput
+from servebench.analysis import deadlines, limits, sla, throughput
 from servebench.errors import InputError
 from servebench.log.result import Result
 from servebench.log.schema import Log
@@ -67,17 +67,17 @@ def test_generation_slas_are_fastgens_formulas() -> None:
 
 
 def test_limits_are_all_to_be_met() -> None:
-    assert sla.parse("ttft=0.5,tpot=0.16,e2e=0.8").met(log_of(ONE)).all()
-    assert not sla.parse("tpot=0.14").met(log_of(ONE)).any()
-    assert not sla.parse("e2e=0.7").met(log_of(ONE)).any()
+    assert sla.parse("ttft<=0.5s, tpot<160ms, e2e<0.81s").met(log_of(ONE)).all()
+    assert not sla.parse("tpot<0.14s").met(log_of(ONE)).any()
+    assert not sla.parse("e2e<0.7s").met(log_of(ONE)).any()
 
 
 def test_one_token_has_no_tpot_to_miss_and_a_whole_answer_no_ttft_to_meet() -> None:
     single = make_result(0, 0, [1.0])
     whole = make_result(1, 0, [1.0], event_tokens=[9], generated_tokens=9, streamed=False)
-    assert sla.parse("ttft=2").met(log_of(single, whole)).tolist() == [True, False]
-    assert sla.parse("tpot=0.1").met(log_of(single, whole)).tolist() == [True, False]
-    assert sla.parse("e2e=2").met(log_of(single, whole)).tolist() == [True, True]
+    assert sla.parse("ttft<2s").met(log_of(single, whole)).tolist() == [True, False]
+    assert sla.parse("tpot<0.1s").met(log_of(single, whole)).tolist() == [True, False]
+    assert sla.parse("e2e<2s").met(log_of(single, whole)).tolist() == [True, True]
 
 
 @pytest.fixture
@@ -88,12 +88,12 @@ def log() -> Log:
 
 
 def test_failed_requests_meet_nothing(log: Log) -> None:
-    assert deadlines.share_meeting(log, sla.parse("e2e=100").met) == pytest.approx(2 / 3)
+    assert deadlines.share_meeting(log, sla.parse("e2e<100s").met) == pytest.approx(2 / 3)
 
 
 def test_effective_throughput_is_the_rate_of_requests_that_meet_the_sla(log: Log) -> None:
     # Of the two that succeeded one has TTFT 0.5 s: 2/8 requests/s x 1/2
-    assert deadlines.effective_throughput(log, sla.parse("ttft=0.6").met) == pytest.approx(1 / 8)
+    assert deadlines.effective_throughput(log, sla.parse("ttft<0.6s").met) == pytest.approx(1 / 8)
     assert throughput.request_throughput(log) == pytest.approx(2 / 8)
 
 
@@ -107,17 +107,45 @@ def test_presets() -> None:
     quick, late = make_result(0, 0, [0.19, 0.4]), make_result(1, 0, [0.2, 0.4])
     assert sla.parse("fastgen-4").met(log_of(quick, late)).tolist() == [True, False]
     assert sla.parse("fastgen-5").met(log_of(quick)).tolist() == [False]  # a gap of 0.21 s
-    assert [limit.max_s for limit in sla.parse("mlperf-llama2-70b").limits] == [2.0, 0.2]
+    assert [limit.value for limit in sla.parse("mlperf-llama2-70b").limits] == [2.0, 0.2]
     assert sla.parse("mlperf-llama2-70b").met(log_of(quick)).tolist() == [False]  # TPOT 0.21 s
-    assert [limit.max_s for limit in sla.parse("ttft=2,e2e=.5").limits] == [2.0, 0.5]
+    assert [limit.value for limit in sla.parse("ttft<2s,e2e<.5s").limits] == [2.0, 0.5]
 
 
 @pytest.mark.parametrize(
-    "name", ["fastgen-", "fastgen-0", "ttft", "ttft=", "ttft=1,", "tpt=1", "", "ttft=1;tpot=2"]
+    ("name", "words"),
+    [
+        ("fastgen-", "is not an SLA; write limits as in"),
+        ("fastgen-0", "is not an SLA; write limits as in"),
+        ("ttft", "is not an SLA; write limits as in"),
+        ("", "is not an SLA; write limits as in"),
+        ("ttft=2", "write ttft<2s"),
+        ("ttft=2,tpot=0.1", 'in "ttft=2,tpot=0.1" the part "ttft=2": = is none of < <= > >=; write ttft<2s'),
+        ("ttft<2", "write ttft<2s or ttft<2ms"),
+        ("ttft<1s,", "it is empty"),
+        ("tpt<1s", "did you mean tpot"),
+        ("ttft<1s;tpot<2s", "put a comma between them"),
+        ("ttft_p99<2s", "every request has to meet; write ttft<2s"),
+        ("tpot>100ms", "write tpot<100ms"),
+        ("error_rate<1%", "limits the times of a request"),
+        ("ttft_p99<+5%", "limits the times of a request"),
+    ],
 )
-def test_what_is_no_sla_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match="is no SLA; give ttft="):
+def test_what_is_no_sla_is_refused(name: str, words: str) -> None:
+    with pytest.raises(InputError) as refused:
         sla.parse(name)
+    assert str(refused.value).startswith("--sla") and words in str(refused.value)
+
+
+def test_a_limit_is_judged_as_it_is_written() -> None:
+    assert sla.parse("ttft<=0.5s").met(log_of(ONE)).all()  # 0.5 s exactly
+    assert not sla.parse("ttft<0.5s").met(log_of(ONE)).any()
+    assert sla.parse("itl<=200ms").met(log_of(ONE)).all() and not sla.parse("itl<200ms").met(log_of(ONE)).any()
+
+
+def test_a_name_is_the_limits_as_they_were_typed_without_spaces(log: Log) -> None:
+    found = sla.values(log, [sla.parse("ttft<2s, tpot<100ms")])
+    assert list(found) == ["effective_throughput[ttft<2s,tpot<100ms]_per_s", "fluidity_index[ttft<2s,tpot<100ms]"]
 
 
 def test_one_event_of_many_tokens_does_not_tell_how_fast_they_came() -> None:
@@ -125,7 +153,7 @@ def test_one_event_of_many_tokens_does_not_tell_how_fast_they_came() -> None:
     single = make_result(1, 0, [0.1])
     assert deadlines.meets_ema(log_of(at_once, single), 4).tolist() == [False, True]
     assert deadlines.meets_cumulative(log_of(at_once, single), 4).tolist() == [False, True]
-    assert sla.parse("tpot=1").met(log_of(at_once, single)).tolist() == [False, True]
+    assert sla.parse("tpot<1s").met(log_of(at_once, single)).tolist() == [False, True]
 
 
 def test_answers_that_came_whole_do_not_tell_when_tokens_came() -> None:
@@ -134,11 +162,11 @@ def test_answers_that_came_whole_do_not_tell_when_tokens_came() -> None:
         (0, 5),
         stream=False,
     )
-    assert sla.parse("fastgen-4").throughput(whole) is None and sla.parse("ttft=1").throughput(whole) is None
-    assert sla.parse("e2e=1").throughput(whole) == pytest.approx(4 / 5)
+    assert sla.parse("fastgen-4").throughput(whole) is None and sla.parse("ttft<1s").throughput(whole) is None
+    assert sla.parse("e2e<1s").throughput(whole) == pytest.approx(4 / 5)
 
 
 def test_one_token_that_was_shown_has_no_tpot_whatever_was_hidden_before_it() -> None:
     hidden = make_result(0, 0, [5.0], event_tokens=[1], generated_tokens=500, reasoning_tokens=499)
-    assert sla.Limit("tpot", 0.9, 1.0).value_s(hidden) is None
-    assert sla.parse("tpot=0.1").met(log_of(hidden)).tolist() == [True]
+    assert not len(sla.of_requests([log_of(hidden)], *limits.parse("tpot_p90<1s")))
+    assert sla.parse("tpot<0.1s").met(log_of(hidden)).tolist() == [True]

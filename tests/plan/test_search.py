@@ -9,12 +9,15 @@ import msgspec
 import pytest
 from conftest import make_log, make_result, run_config
 
-from servebench.analysis.sla import Limit, decide, parse_limits, requests_needed
+from servebench.analysis import sla
+from servebench.analysis.limits import Limit
+from servebench.analysis.sla import decide, goals, requests_needed
 from servebench.analysis.stats import wilson_interval
 from servebench.campaign import loop
 from servebench.errors import InputError
 from servebench.log import store
 from servebench.log.config import RunConfig, ServerConfig
+from servebench.log.result import Result
 from servebench.log.schema import Log
 from servebench.plan import arguments, sweep
 from servebench.plan.strategies import History, Verdict
@@ -143,12 +146,58 @@ def test_the_peak_is_found_from_both_sides(searched) -> None:  # type: ignore[no
     assert "at 24 clients" in found
 
 
-def test_limits_are_read() -> None:
-    assert parse_limits("ttft_p99<2s, tpot_p90<=100ms") == (Limit("ttft", 0.99, 2.0), Limit("tpot", 0.9, 0.1))
-    assert requests_needed(parse_limits("ttft_p99<2s")) == 381  # 1.96^2 x 0.99 / 0.01 = 380.3
-    for wrong in ("ttft<2s", "ttft_p99<2", "speed_p99<1s", "ttft_p100<1s", ""):
-        with pytest.raises(InputError, match="--find_max"):
-            parse_limits(wrong)
+def limit_of(text: str) -> Limit:
+    (found,) = goals(text)
+    return found
+
+
+def test_requests_that_a_limit_takes() -> None:
+    assert requests_needed(goals("ttft_p99<2s")) == 381  # 1.96^2 x 0.99 / 0.01 = 380.3
+    assert requests_needed(goals("ttft_p90<2s, error_rate<1%")) == 381
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("ttft<2s", "write ttft_p99<2s"),
+        ("ttft_p99<2", "write ttft_p99<2s or ttft_p99<2ms"),
+        ("ttft_mean<2s", "write ttft_p99<2s"),
+        ("ttft_p99>2s", "write ttft_p99<2s"),
+        ("ttft_p99<+5%", "write such as ttft_p99<2s"),
+        ("request_throughput>5", "write such as ttft_p99<2s"),
+        ("error_rate>1%", "write such as error_rate<1%"),
+        ("error_rate<=0%", "write such as error_rate<1%"),
+        ("speed_p99<1s", "no metric speed_p99"),
+        ("ttft_p100<1s", "no percentile"),
+        ("", "it is empty"),
+    ],
+)
+def test_what_a_search_cannot_judge_is_refused(wrong: str, words: str) -> None:
+    with pytest.raises(InputError, match=r"^--find_max") as refused:
+        goals(wrong)
+    assert words in str(refused.value)
+
+
+def test_failures_count_for_a_limit_of_the_error_rate() -> None:
+    def run(failed: int) -> Log:
+        results = [make_result(i, i, [0.1], **({"error": "HTTP 500"} if i < failed else {})) for i in range(400)]
+        return make_log(results, (0.0, 400.0))
+
+    assert sla.seen([run(2)], limit_of("error_rate<1%")) == 2 / 400
+    assert decide([run(0)], goals("error_rate<1%")) is True
+    assert decide([run(4)], goals("error_rate<1%")) is None, "1 % of 400, and that is not below 1 %"
+    assert decide([run(20), run(20)], goals("error_rate<1%")) is False
+
+
+def test_the_answer_is_found_again_however_its_limits_are_spaced(tmp_path: Path) -> None:
+    def path(limits: str) -> Path:
+        words = ["--backend", "vllm", "--dry_run", "--num_clients", "1", "--model", "m", "--find_max", limits]
+        (plan,) = sweep.make_plan(arguments.parse([*words, "--out_json_dir", str(tmp_path)]))
+        (found,) = searched_on(plan, capacity(4), lambda log: log)[1]
+        assert found.searched == "ttft_p99<2s,e2e_p99<100ms"
+        return plan.verdict_path(found)
+
+    assert path("ttft_p99<2s,e2e_p99<100ms") == path("ttft_p99 < 2.0s, e2e_latency_p99 < 100 ms")
 
 
 def test_wilsons_interval_is_that_of_the_book() -> None:
@@ -158,7 +207,7 @@ def test_wilsons_interval_is_that_of_the_book() -> None:
 
 
 def test_a_share_near_its_limit_needs_another_run() -> None:
-    limit = (Limit("e2e", 0.9, 1.0),)
+    limit = goals("e2e_p90<1s")
 
     def run(good: int, n: int = 100) -> Log:
         return log_of(run_config(), ServerConfig(backend="b", model="m"), "", [0.1] * good + [2.0] * (n - good))
@@ -173,32 +222,40 @@ def test_a_share_near_its_limit_needs_another_run() -> None:
 
 def test_the_verdict_and_the_percentile_that_is_shown_say_the_same() -> None:
     """By requests of all runs together: 0.9 of 300 are the 270 fastest."""
-    limit = Limit("e2e", 0.9, 0.6)
+    limit = limit_of("e2e_p90<0.6s")
     for slow in range(24, 37):
         runs = [
             log_of(run_config(), ServerConfig(backend="b", model="m"), "", [0.5] * (100 - n) + [0.7] * n)
             for n in (slow, slow // 2, 20)
         ]
-        seen = limit.seen_s(runs)
+        seen = sla.seen(runs, limit)
         assert seen is not None and decide(runs, [limit]) is (seen < 0.6)
 
 
+def times(limit: str, *results: Result) -> list[float]:
+    return sla.of_requests([make_log(list(results), (0.0, 9.0))], limit_of(limit)).tolist()
+
+
 def test_latency_from_schedule_counts() -> None:
-    assert Limit("e2e", 0.9, 1.0).value_s(make_result(0, 5.0, [0.1], scheduled_ns=0)) == pytest.approx(5.1)
-    assert Limit("e2e", 0.9, 1.0).value_s(make_result(0, 5.0, [0.1])) == pytest.approx(0.1)
+    assert times("e2e_p90<1s", make_result(0, 5.0, [0.1], scheduled_ns=0)) == [pytest.approx(5.1)]
+    assert times("e2e_p90<1s", make_result(0, 5.0, [0.1])) == [pytest.approx(0.1)]
+    assert times("tpot_p90<1s", make_result(0, 5.0, [0.1, 0.3], scheduled_ns=0)) == [pytest.approx(0.2)]
 
 
 def test_what_is_not_known_never_meets_a_limit() -> None:
     whole = make_result(0, 0.0, [0.1], event_tokens=[9], generated_tokens=9)
-    assert Limit("tpot", 0.9, 1.0).value_s(whole) == float("inf"), "nine tokens in one event"
-    assert Limit("e2e", 0.9, 1.0).value_s(make_result(0, 0.0, [0.1], error="HTTP 500")) == float("inf")
-    assert Limit("tpot", 0.9, 1.0).value_s(make_result(0, 0.0, [0.1])) is None, "one token has no gap at all"
+    failed = make_result(0, 0.0, [0.1], error="HTTP 500", max_new_tokens=9)
+    assert times("tpot_p90<1s", whole) == [float("inf")], "nine tokens in one event"
+    assert times("itl_p90<1s", whole) == [float("inf")]
+    assert times("e2e_p90<1s", failed) == [float("inf")]
+    assert times("itl_p90<1s", failed) == [float("inf")] * 8, "the gaps that it should have had"
+    assert times("tpot_p90<1s", make_result(0, 0.0, [0.1])) == [], "one token has no gap at all"
 
 
 def test_answers_of_one_token_decide_nothing_about_tpot() -> None:
     ones = log_of(run_config(), ServerConfig(backend="b", model="m"), "", [0.1] * 50)
-    assert decide([ones], [Limit("tpot", 0.9, 1.0)]) is None
-    assert decide([ones] * 3, [Limit("tpot", 0.9, 1.0)]) == "no answer has such a time"
+    assert decide([ones], goals("tpot_p90<1s")) is None
+    assert decide([ones] * 3, goals("tpot_p90<1s")) == "no answer has such a time"
 
 
 def broken_from(most: int, **changes: object) -> Spoil:

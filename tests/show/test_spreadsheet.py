@@ -98,10 +98,10 @@ def test_the_first_answer_token_has_columns(tmp_path: Path) -> None:
 def test_slas_become_columns(tmp_path: Path) -> None:
     log = make_log([make_result(n, n * 1.0, [0.5, 0.6, 0.8]) for n in range(4)], (0.0, 4.0))
     store.save(log, tmp_path / "vllm" / schema.log_name(log.server, log.run))
-    _, _, (row,) = write(tmp_path, "--sla", "ttft=0.5,tpot=0.1", "fastgen-4")
-    assert float(row["effective_throughput[ttft=0.5,tpot=0.1]_per_s"]) == 0  # TPOT 0.15 s
+    _, _, (row,) = write(tmp_path, "--sla", "ttft<0.5s, tpot<100ms", "fastgen-4")
+    assert float(row["effective_throughput[ttft<0.5s,tpot<100ms]_per_s"]) == 0  # TPOT 0.15 s
     # Tokens are due at 0.5, 0.6, 0.7: the last is late.
-    assert float(row["fluidity_index[ttft=0.5,tpot=0.1]"]) == pytest.approx(2 / 3)
+    assert float(row["fluidity_index[ttft<0.5s,tpot<100ms]"]) == pytest.approx(2 / 3)
     assert float(row["effective_throughput[fastgen-4]_per_s"]) == 0  # prompts of 100 tokens are due in 0.2 s
 
 

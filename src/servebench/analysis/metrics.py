@@ -150,7 +150,7 @@ _OF_REQUESTS = (
     OfRequests("ttft_from_schedule_s", "TTFT from schedule", latency.ttft_from_schedule_s, of_tokens=True),
     OfRequests("e2e_latency_from_schedule_s", "E2E from schedule", latency.e2e_from_schedule_s),
 )
-OF_SLA = (  # the name of the SLA stands in brackets: `fluidity_index[ttft=2,tpot=0.1]`; see sla.values
+OF_SLA = (  # the name of the SLA stands in brackets: `fluidity_index[ttft<2s,tpot<100ms]`; see sla.values
     Metric(
         "effective_throughput_per_s",
         "requests/s that meet the SLA",
@@ -224,7 +224,7 @@ def _lines() -> Iterator[str]:
     for title, metrics in (
         ("A column each", _OF_POINT),
         ("Mean and percentiles over the requests that succeeded, such as `ttft_p99_s`", _OF_REQUESTS),
-        ("A column for each `--sla`, such as `fluidity_index[ttft=2,tpot=0.1]`", OF_SLA),
+        ("A column for each `--sla`, such as `fluidity_index[ttft<2s,tpot<100ms]`", OF_SLA),
     ):
         yield from ("", f"## {title}", "", "| Name | Label | Better | Definition |", "|---|---|---|---|")
         for metric in metrics:

@@ -1,11 +1,11 @@
 """Service level agreements: what a request has to keep to, and two ways to ask whether a load does.
 
-    --sla fastgen-4 mlperf-llama2-70b ttft=2,tpot=0.1       requests/s that meet it: the goodput
-    --find_max ttft_p99<2s,tpot_p99<100ms                   do so many of the requests meet it? yes, no, unknown
+    --sla fastgen-4 mlperf-llama2-70b "ttft<2s, tpot<100ms"   requests/s that meet it: the goodput
+    --find_max "ttft_p99<2s, tpot_p99<100ms"                  do so many of the requests meet it? yes, no, unknown
 
 fastgen-R: the prompt at 512 tokens/s or more, the generation at R tokens/s or more by FastGen's moving average.
 mlperf-MODEL[-interactive]: MLPerf's limits on TTFT and TPOT, here of each request (MLPerf's are of the p99).
-ttft=S,tpot=S,e2e=S: free limits in s, each may be left out.
+ttft<2s, tpot<100ms, e2e<10s: limits of every request, any of them (limits.py). All of one SLA stand in one word.
 
 A percentile is below its limit when that share of the requests is: p99 < 2 s means that 99 % take less than 2 s.
 So --find_max judges a share, with Wilson's 95 % interval, over the requests of all runs of a load together. A
@@ -17,16 +17,16 @@ an open loop, from when it should have been.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, inf
-from typing import NamedTuple
 
 import numpy as np
 
-from servebench.analysis import deadlines, latency, samples
+from servebench.analysis import deadlines, latency, limits, metrics, samples
 from servebench.analysis.cache import once_a_log
-from servebench.analysis.metrics import Values
+from servebench.analysis.limits import Limit
+from servebench.analysis.metrics import OfRequests, Values
 from servebench.analysis.stats import Z95, wilson_interval
 from servebench.analysis.trust import doubt
 from servebench.errors import InputError
@@ -46,55 +46,78 @@ MLPERF = {
     "mlperf-deepseek-r1-interactive": (1.5, 0.015),
 }
 MAX_RUNS = 3  # of a load that is near the limit; each has fresh requests
-FREE = re.compile(r"(ttft|tpot|e2e)=(\d*\.?\d+)")
-OF_SHARE = re.compile(r"(ttft|tpot|e2e)_p(\d+(?:\.\d+)?)<=?(\d+(?:\.\d+)?)(s|ms)")
-LATENCIES: dict[str, tuple[str, Callable[[Result], float | None]]] = {  # the metric, and its function
-    "ttft": ("ttft_s", latency.ttft_s),
-    "tpot": ("tpot_s", latency.tpot_s),
-    "e2e": ("e2e_latency_s", latency.e2e_s),
-}
+BETWEEN_TOKENS = (
+    "tpot_s",
+    "itl_s",
+    "interactivity_per_s",
+)  # an answer of one token has none, and they wait for nobody
+FROM_SCHEDULE = (
+    "ttft_s",
+    "time_to_first_answer_token_s",
+    "e2e_latency_s",
+)  # since sent, so that a wait comes on top
 
 
-class Limit(NamedTuple):
-    """At least `share` of the requests have less than max_s of a latency: ttft, tpot or e2e."""
+# The requests behind a limit.
 
-    metric: str
-    share: float
-    max_s: float
 
-    def __str__(self) -> str:
-        return f"{self.metric}_p{self.share * 100:g}"
+def needed_share(limit: Limit) -> float | None:
+    """Share of the requests that has to meet it, 0.99 for a p99. None of a limit that is not about a share."""
+    if limit.relative:
+        return None
+    if limit.metric.name == "failed_share":
+        return 1 - limit.value
+    if limit.percentile is not None:
+        return limit.percentile / 100 if limit.upper else 1 - limit.percentile / 100
+    return 1.0 if limit.of_every_request else None
 
-    def latency_s(self, r: Result) -> float | None:
-        """Since it was sent: infinite if the request failed or the log cannot tell. None: it has no such time."""
-        if r.error is not None or not r.event_ns:
-            return inf
-        if self.metric == "tpot" and latency.shown_tokens(r) <= 1:
-            return None
-        _, of_request = LATENCIES[self.metric]
-        known = of_request(r)
-        return inf if known is None else known
 
-    def value_s(self, r: Result) -> float | None:
-        """The same, but TTFT and E2E latency count from the time at which it should have been sent."""
-        since_sent = self.latency_s(r)
-        waited = 0.0 if self.metric == "tpot" else latency.schedule_wait_s(r)
-        return None if since_sent is None else since_sent + waited
+def of_requests(runs: Sequence[Log], limit: Limit) -> np.ndarray:
+    """What the limit is asked about, of the requests of all these runs as they were sent. Shape (n,).
 
-    def seen_s(self, runs: Sequence[Log]) -> float | None:
-        """The percentile over the requests of all these runs: below max_s exactly when `share` of them are."""
-        values = sorted(self.values_s(runs))
-        return values[max(0, ceil(self.share * len(values) - 1e-9) - 1)] if values else None
-
-    def values_s(self, runs: Sequence[Log]) -> list[float]:
-        """Of the requests of all these runs that have such a time."""
-        return [v for log in runs for v in _values_s(log, self)]
+    A request that failed has what meets no limit, and so has one of which the log cannot tell. Of the error rate:
+    1 for a request that failed, 0 for one that did not.
+    """
+    return np.concatenate([np.empty(0), *(_of_log(log, limit.metric, limit.upper) for log in runs)])
 
 
 @once_a_log
-def _values_s(log: Log, limit: Limit) -> list[float]:
+def _of_log(log: Log, metric: metrics.Metric, upper: bool) -> np.ndarray:
     """Of one run. A search asks again after each of its runs."""
-    return [v for r in samples.measured(log) if (v := limit.value_s(r)) is not None]
+    counted = sorted(samples.measured(log), key=lambda r: r.sent_ns)
+    if not isinstance(metric, OfRequests):
+        return np.array([0.0 if r.succeeded else 1.0 for r in counted])
+    worst = inf if upper else -inf
+    from_schedule = metric.name in FROM_SCHEDULE
+    found: list[float] = []
+    for r in counted:
+        waited = latency.schedule_wait_s(r) if from_schedule else 0.0
+        found += [value + waited for value in _of_request(r, metric, worst)]
+    return np.array(found)
+
+
+def _of_request(r: Result, metric: OfRequests, worst: float) -> Sequence[float]:
+    """Since it was sent; `worst` if it failed or the log cannot tell; nothing if it has no such value."""
+    if not r.succeeded:
+        return [worst] * (max(1, r.max_new_tokens - 1) if metric.name == "itl_s" else 1)  # gaps it should have had
+    if metric.name in BETWEEN_TOKENS and latency.shown_tokens(r) <= 1:
+        return []
+    value = metric.function(r)
+    if isinstance(value, np.ndarray):
+        return value.tolist() or [worst]
+    return [worst if value is None else value]
+
+
+def seen(runs: Sequence[Log], limit: Limit) -> float | None:
+    """The percentile (or error rate) of all these runs: within the limit exactly when enough requests are."""
+    found = of_requests(runs, limit)
+    if not len(found):
+        return None
+    if limit.metric.name == "failed_share":
+        return float(found.mean())
+    rank = ceil((needed_share(limit) or 0) * len(found) - 1e-9) - 1
+    best_first = np.sort(found) if limit.upper else -np.sort(-found)
+    return float(best_first[max(0, rank)])
 
 
 # Requests/s within an SLA.
@@ -102,7 +125,7 @@ def _values_s(log: Log, limit: Limit) -> list[float]:
 
 @dataclass(frozen=True)
 class Sla:
-    """An SLA by the name that `--sla` gave it; its limits, s, where it has any."""
+    """An SLA by its name; its limits, of every request, where it has any."""
 
     name: str
     met: deadlines.Met
@@ -110,34 +133,49 @@ class Sla:
 
     def throughput(self, log: Log) -> float | None:
         """Requests/s that succeed and meet it. None where the log cannot tell: answers that came whole."""
-        of_tokens = {limit.metric for limit in self.limits} != {"e2e"}
+        of_tokens = not self.limits or any(limit.metric.of_tokens for limit in self.limits)
         return None if of_tokens and not log.run.stream else deadlines.effective_throughput(log, self.met)
 
 
-def parse(name: str) -> Sla:
+def parse(name: str, option: str = "--sla") -> Sla:
     """Raises InputError for what is no SLA."""
     fastgen = re.fullmatch(r"fastgen-(\d+(?:\.\d+)?)", name)
     if fastgen and float(fastgen[1]) > 0:
         rate = float(fastgen[1])
         return Sla(name, lambda log: deadlines.meets_prompt(log) & deadlines.meets_ema(log, rate))
     if name in MLPERF:
-        return _within(name, dict(zip(("ttft", "tpot"), MLPERF[name], strict=True)))
-    parts = [FREE.fullmatch(part) for part in name.split(",")]
-    if all(parts):
-        return _within(name, {part[1]: float(part[2]) for part in parts if part})
-    presets = "fastgen-1 ... fastgen-8, " + ", ".join(MLPERF)
-    raise InputError(f"--sla {name!r} is no SLA; give ttft=S,tpot=S,e2e=S (any of them), or one of {presets}")
+        ttft_s, tpot_s = MLPERF[name]
+        return _within(name, limits.parse(f"ttft<={ttft_s}s,tpot<={tpot_s}s"))
+    if not re.search("[<>=]", name):
+        presets = "fastgen-1 ... fastgen-8, " + ", ".join(MLPERF)
+        raise InputError(
+            f'{option} {name!r} is not an SLA; write limits as in "ttft<2s, tpot<100ms", or one of {presets}'
+        )
+    found = limits.parse(name, option, _no_sla)
+    return _within(limits.joined(found), found)
 
 
-def _within(name: str, limits_s: dict[str, float]) -> Sla:
+def _no_sla(limit: Limit) -> str:
+    """Why a limit is not one that a request can keep to."""
+    if limit.metric.unit != "_s" or limit.relative:
+        return "an SLA limits the times of a request; write such as ttft<2s"
+    if limit.statistic:
+        return f"an SLA is what every request has to meet; write {limits.short(limit.metric)}<{limit.typed}"
+    return "" if limit.upper else f"a time is to be short; write {limit.name}<{limit.typed}"
+
+
+def _within(name: str, of_request: tuple[Limit, ...]) -> Sla:
     """The SLA that every request is within these limits."""
-    limits = tuple(Limit(metric, 1, max_s) for metric, max_s in limits_s.items())
 
     def met(log: Log) -> np.ndarray:
-        done = samples.succeeded(log)
-        return np.array([all((limit.latency_s(r) or 0) <= limit.max_s for limit in limits) for r in done], bool)
+        return np.array([all(_keeps(r, limit) for limit in of_request) for r in samples.succeeded(log)], bool)
 
-    return Sla(name, met, limits)
+    return Sla(name, met, of_request)
+
+
+def _keeps(r: Result, limit: Limit) -> bool:
+    assert isinstance(limit.metric, OfRequests)
+    return all(map(limit.admits, _of_request(r, limit.metric, inf)))
 
 
 def values(log: Log, slas: Sequence[Sla]) -> Values:
@@ -145,7 +183,7 @@ def values(log: Log, slas: Sequence[Sla]) -> Values:
     found: Values = {}
     for sla in slas:
         found[f"effective_throughput[{sla.name}]_per_s"] = sla.throughput(log)
-        limits_s = {limit.metric: limit.max_s for limit in sla.limits}
+        limits_s = {limit.metric.stem: limit.value for limit in sla.limits}
         if {"ttft", "tpot"} <= limits_s.keys():
             index = deadlines.fluidity_index(log, limits_s["ttft"], limits_s["tpot"])
             found[f"fluidity_index[{sla.name}]"] = index
@@ -155,25 +193,30 @@ def values(log: Log, slas: Sequence[Sla]) -> Values:
 # Does a load keep to its limits?
 
 
-def parse_limits(text: str) -> tuple[Limit, ...]:
-    """Raises InputError."""
-    found = [OF_SHARE.fullmatch(part.strip().replace(" ", "")) for part in text.split(",")]
-    limits = [
-        Limit(m[1], float(m[2]) / 100, float(m[3]) / (1000 if m[4] == "ms" else 1)) if m else None for m in found
-    ]
-    good = tuple(limit for limit in limits if limit and 0 < limit.share < 1 and limit.max_s > 0)
-    if len(good) < len(found):
-        raise InputError(f"--find_max {text!r} is no list of limits; write such as 'ttft_p99<2s,tpot_p99<100ms'")
-    return good
+def goals(text: str) -> tuple[Limit, ...]:
+    """The limits of --find_max. Raises InputError."""
+    return limits.parse(text, "--find_max", _no_goal)
 
 
-def requests_needed(limits: Sequence[Limit]) -> int:
+def _no_goal(limit: Limit) -> str:
+    """Why a limit is not one that a search can judge: it counts the requests that meet it."""
+    name = limits.short(limit.metric)
+    if limit.metric.name == "failed_share":
+        return "" if limit.upper and 0 < limit.value < 1 else "write such as error_rate<1%"
+    if limit.metric.unit != "_s" or limit.relative:
+        return "a search takes limits of latencies and of the error rate; write such as ttft_p99<2s"
+    if limit.percentile is None:
+        return f"a search asks which share of the requests meets a limit; write {name}_p99<{limit.typed}"
+    return "" if limit.upper else f"a time is to be short; write {limit.name}<{limit.typed}"
+
+
+def requests_needed(wanted: Sequence[Limit]) -> int:
     """Requests of which, when all meet the limits, the interval says so: z^2 q / (1 - q), 381 for a p99."""
-    strictest = max(limit.share for limit in limits)
+    strictest = max(needed_share(limit) or 0 for limit in wanted)
     return int(Z95**2 * strictest / (1 - strictest)) + 1
 
 
-def decide(runs: Sequence[Log], limits: Sequence[Limit]) -> bool | str | None:
+def decide(runs: Sequence[Log], wanted: Sequence[Limit]) -> bool | str | None:
     """Does a load meet the limits? True, False, None: another run must decide, or in words why nobody can tell.
 
     One run is enough for a yes (no stall makes a server faster), for an overload, and for a failure. Otherwise the
@@ -183,33 +226,34 @@ def decide(runs: Sequence[Log], limits: Sequence[Limit]) -> bool | str | None:
     failures = [str(log.failure) for log in runs if log.status != "ok"]
     if failures:
         return failures[0]
-    metrics = [LATENCIES[limit.metric][0] for limit in limits]
-    doubts = [next(filter(None, (doubt(log, metric) for metric in metrics)), "") for log in runs]
+    doubts = [next(filter(None, (doubt(log, limit.column) for limit in wanted)), "") for log in runs]
     good = [log for log, why in zip(runs, doubts, strict=True) if not why]
     if any(log.quality.overloaded for log in good):
         return False
     last = len(runs) >= MAX_RUNS
-    verdict = _decide_together(good, limits, last) if good else None
+    verdict = _decide_together(good, wanted, last) if good else None
     if verdict is None and last:
         return next(filter(None, doubts), "no answer has such a time")
     return verdict
 
 
-def _decide_together(runs: Sequence[Log], limits: Sequence[Limit], last: bool) -> bool | None:
+def _decide_together(runs: Sequence[Log], wanted: Sequence[Limit], last: bool) -> bool | None:
     """Of runs that count. `last`: no more will come, so that what was seen decides. None: undecided."""
-    found = [limit.values_s(runs) for limit in limits]
+    found = [of_requests(runs, limit) for limit in wanted]
+    shares = [needed_share(limit) or 0 for limit in wanted]
     bounds = [
-        wilson_interval(sum(v < limit.max_s for v in values_s), len(values_s))
-        for limit, values_s in zip(limits, found, strict=True)
+        wilson_interval(sum(map(limit.admits, sample)), len(sample))
+        for limit, sample in zip(wanted, found, strict=True)
     ]
-    if all(low >= limit.share for limit, (low, _) in zip(limits, bounds, strict=True)):
+    if all(low >= share for share, (low, _) in zip(shares, bounds, strict=True)):
         return True
-    missed = [any(high < limit.share for limit, (_, high) in zip(limits, bounds, strict=True))]
-    missed += [not _seen_within([log], limits) for log in runs]
+    missed = [any(high < share for share, (_, high) in zip(shares, bounds, strict=True))]
+    missed += [not _seen_within([log], wanted) for log in runs]
     if len(runs) > 1 and all(missed):
         return False
-    return _seen_within(runs, limits) if last and all(found) else None
+    return _seen_within(runs, wanted) if last and all(map(len, found)) else None
 
 
-def _seen_within(runs: Sequence[Log], limits: Sequence[Limit]) -> bool:
-    return all((limit.seen_s(runs) or 0.0) < limit.max_s for limit in limits)
+def _seen_within(runs: Sequence[Log], wanted: Sequence[Limit]) -> bool:
+    known = [(limit, value) for limit in wanted if (value := seen(runs, limit)) is not None]
+    return all(limit.admits(value) for limit, value in known)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from servebench.analysis.sla import parse_limits
+from servebench.analysis.sla import goals
 from servebench.cli import keys
 from servebench.errors import InputError
 from servebench.log.config import Rate, Trace
@@ -145,8 +145,8 @@ def api_of_urls(urls: Sequence[str], given: Given) -> str:
 def check_combination(given: Given, load: type, strategy: type) -> None:
     """Refuse a load, requests and a strategy that do not go together."""
     open_loop, search = load in (Rate, Trace), strategy in (FindMax, FindPeak)
-    limits = parse_limits(given["find_max"]) if strategy is FindMax else ()
-    wanted = [limit for limit in limits if limit.metric != "e2e"] or strategy is FindPeak
+    limits = goals(given["find_max"]) if strategy is FindMax else ()
+    wanted = any(limit.metric.of_tokens for limit in limits) or strategy is FindPeak
     refuse(
         {
             "--clients_per_replica fixes the load; leave the search out": search and load is ClientsPerReplica,

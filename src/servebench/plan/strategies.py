@@ -20,6 +20,7 @@ import msgspec
 from msgspec.structs import replace
 
 from servebench.analysis import deadlines, sla, throughput, trust
+from servebench.analysis.limits import Limit, joined
 from servebench.analysis.target_ci import why_stop
 from servebench.log.config import Clients, Load, Rate, RunConfig, ServerConfig
 from servebench.log.schema import Log
@@ -62,7 +63,7 @@ class LoadResult(msgspec.Struct, frozen=True):
     runs: int
     says: str  # "meets", "does not meet", "unknown"; of a peak: "" or "unknown"
     why: str = ""  # it is unknown, or is overloaded
-    seen: dict[str, float | None] = {}  # percentile (s) of each limit; of a peak requests/s that meet the SLAs
+    seen: dict[str, float | None] = {}  # of each limit the percentile (s) or share; of a peak its requests/s
     logs: list[str] = []
 
 
@@ -202,8 +203,7 @@ def rounded(load: float, open_loop: bool) -> float:
 class MaxSearch(Search):
     """Stops at the first load whose verdict is unknown: higher loads cannot be judged."""
 
-    limits: tuple[sla.Limit, ...]
-    text: str  # the limits as they were given
+    limits: tuple[Limit, ...]
 
     def _steps(self, first: RunConfig) -> Steps:
         low: float | None = None
@@ -229,7 +229,7 @@ class MaxSearch(Search):
         return None if load in (low, high) else rounded(load, first.open_loop)
 
     def _name(self) -> str:
-        return self.text
+        return joined(self.limits)
 
     def _look(self, load: float, logs: list[Log]) -> LoadResult:
         verdict = sla.decide(logs, self.limits)
@@ -237,7 +237,7 @@ class MaxSearch(Search):
         why = "" if isinstance(verdict, bool) else verdict or "interrupted"
         if verdict is False and any(log.quality.overloaded for log in logs):
             why = "overloaded"
-        seen = {str(limit): _finite(limit.seen_s(logs)) for limit in self.limits}
+        seen = {limit.name: _finite(sla.seen(logs, limit)) for limit in self.limits}
         return LoadResult(load, len(logs), says, why, seen, [log.file_name for log in logs])
 
     def _best(self, loads: list[LoadResult]) -> float | None:

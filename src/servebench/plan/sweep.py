@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
-from servebench.analysis.sla import parse_limits, requests_needed
+from servebench.analysis.sla import goals, requests_needed
 from servebench.errors import InputError
 from servebench.load.chunks import UNREADABLE
 from servebench.log.config import Clients, Dataset, Load, Rate, RunConfig, ServerConfig
@@ -154,7 +154,7 @@ def _strategy(settings: Settings, server: ServerConfig) -> Grid:
 
 def _search(settings: Settings, asked: FindMax | FindPeak, loads: list[Load]) -> Grid:
     """It begins with the lowest load, for every kind of requests."""
-    limits = parse_limits(asked.find_max) if isinstance(asked, FindMax) else ()
+    limits = goals(asked.find_max) if isinstance(asked, FindMax) else ()
     at_least = requests_needed(limits) if limits else 0
     lowest, sizes = min(loads, key=lambda load: load.size), [load.size for load in loads]
     if isinstance(lowest, Rate):
@@ -163,7 +163,7 @@ def _search(settings: Settings, asked: FindMax | FindPeak, loads: list[Load]) ->
     runs = [under(_with(settings, requests), lowest) for requests in settings.requests]
     if isinstance(asked, FindPeak):
         return PeakSearch(runs, sizes, under, asked.find_peak)
-    return MaxSearch(runs, sizes, under, limits, asked.find_max)
+    return MaxSearch(runs, sizes, under, limits)
 
 
 def _with(settings: Settings, requests: Any) -> RunConfig:

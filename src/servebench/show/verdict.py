@@ -43,8 +43,13 @@ def _seen(seen: LoadResult) -> str:
     if seen.says == "does not meet" and seen.why:
         return f" ({seen.why})"
     runs = f" over {seen.runs} runs" if seen.runs > 1 else ""
-    times = [f"{name} {'unknown' if t is None else f'{t:.3g} s'}" for name, t in seen.seen.items()]
-    return f" ({', '.join(times)}{runs})"
+    values = [f"{name} {'unknown' if v is None else _value(name, v)}" for name, v in seen.seen.items()]
+    return f" ({', '.join(values)}{runs})"
+
+
+def _value(name: str, value: float) -> str:
+    """Of a limit, by its name."""
+    return f"{value:.2%}" if name == "error_rate" else f"{value:.3g} s"
 
 
 def _peak(found: Verdict) -> str:
