@@ -46,7 +46,7 @@ def number(kind: type[int] | type[float], least: float, most: float = float("inf
     return parse
 
 
-PLAIN = {"±": "+-", "×": "x", "→": "->", "≤": "<=", "≥": ">=", "–": "-", "—": "-", "…": "..."}
+PLAIN = {"±": "+-", "×": "x", "→": "->", "≤": "<=", "≥": ">=", "–": "-", "—": "-", "…": "...", "✓": "+", "✗": "x"}
 COUNT = number(int, 1)
 
 
