@@ -11,6 +11,7 @@ COMMANDS = {  # the module whose main() it is, and what `servebench -h` says of 
     "summary": ("show.terminal", "table and warnings of a folder of logs"),
     "spreadsheet": ("show.spreadsheet", "the same numbers as summary.csv"),
     "compare": ("show.compare", "two folders of logs side by side, with intervals and verdicts"),
+    "gate": ("show.gate", "do results keep to limits? a line a limit, and the exit status for CI"),
     "paired": ("campaign.paired", "measure two servers in turn, run by run, and compare them"),
     "report": ("show.html.report", "a folder of logs as one HTML page, figures included"),
     "server": ("campaign.detached", "start, stop, restart or list servers that outlive a benchmark"),

@@ -97,13 +97,3 @@ def test_what_cannot_be_read_is_pointed_at(text: str, words: str) -> None:
     with pytest.raises(InputError) as refused:
         limits.parse(text)
     assert words in str(refused.value) and "\n" not in str(refused.value)
-
-
-def test_values_are_shown_with_their_unit() -> None:
-    for text, value, words in (
-        ("ttft_p99<2s", 0.8123, "812.3 ms"),
-        ("e2e_p99<2s", 12.5, "12.5 s"),
-        ("error_rate<1%", 0.096, "9.60%"),
-        ("request_throughput>5", 4.25, "4.25"),
-    ):
-        assert limits.shown(*limits.parse(text), value) == words

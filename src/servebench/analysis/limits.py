@@ -89,13 +89,10 @@ def joined(limits: tuple[Limit, ...]) -> str:
     return ",".join(map(str, limits))
 
 
-def shown(limit: Limit, value: float) -> str:
-    """A value that the limit is about, with its unit: times below 10 s in ms."""
-    if limit.metric.name in SHARES:
-        return f"{value:.2%}"
-    if limit.metric.unit != "_s":
-        return f"{value:.4g}"
-    return f"{value * 1000:.4g} ms" if abs(value) < 10 else f"{value:.4g} s"
+def column_of(name: str) -> str:
+    """The column of a metric's name, in which the unit may be left out. Raises ValueError."""
+    metric, statistic = _named(name)
+    return Limit(metric, statistic, "<", 0, "").column
 
 
 def short(metric: Metric) -> str:

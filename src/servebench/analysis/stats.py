@@ -6,7 +6,9 @@ from the means of its batches, and only of means and medians.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from math import ceil, inf
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +26,7 @@ BATCHES = 20
 MIN_FOR_BATCHES = 5 * BATCHES  # values that batches can be made of
 T99_TREND = 2.878  # two-sided 99 % point of Student's t with BATCHES - 2 degrees of freedom
 DRIFT = 0.1  # change over the series, as a share of its mean, below which a trend does not matter
+CORRELATED = 1.587  # 95 % point of chi-square with BATCHES - 1 degrees of freedom, over these degrees
 MIN_EFFECTIVE = 2.5 * BATCHES  # below it the batches themselves are correlated: 20 of them always seem some 20
 
 
@@ -50,6 +53,11 @@ class Interval(NamedTuple):
     @property
     def half(self) -> float:
         return self.high - self.mean
+
+    @property
+    def sees(self) -> float:
+        """Of a ratio: the smallest difference, in %, that would have been told apart."""
+        return 100 * (math.sqrt(self.high / self.low) - 1)
 
 
 def majority(some: int, of: int) -> bool:
@@ -116,6 +124,16 @@ def effective_samples(values: np.ndarray) -> float:
     return float(np.clip(np.var(values, ddof=1) / spread * BATCHES, 1, len(values)))
 
 
+def independent(values: np.ndarray) -> float:
+    """How many independent values these are worth: as many as they are, unless their batches show otherwise.
+
+    They stand in the order of time. Batch means of independent values spread by more than CORRELATED times what
+    the values themselves let one expect in 5 % of all cases only.
+    """
+    effective = effective_samples(values)
+    return effective if len(values) > CORRELATED * effective else float(len(values))
+
+
 def enough_for_percentile(values: np.ndarray, q: float) -> bool:
     """Are these enough effective samples, in the order of sending, for this percentile?"""
     return effective_samples(values) >= SAMPLES_NEEDED[q]
@@ -152,7 +170,7 @@ def drifts(values: np.ndarray) -> bool:
 Z95 = 1.959964  # two-sided 95 % point of the normal distribution
 
 
-def wilson_interval(met: int, n: int) -> tuple[float, float]:
+def wilson_interval(met: float, n: float) -> tuple[float, float]:
     """Wilson's 95 % interval of a share, from met of n; (0, 1) of none."""
     if not n:
         return 0.0, 1.0
@@ -160,3 +178,17 @@ def wilson_interval(met: int, n: int) -> tuple[float, float]:
     middle = (share + weight / 2) / (1 + weight)
     half = Z95 * (share * (1 - share) / n + weight / (4 * n)) ** 0.5 / (1 + weight)
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def quantile_interval(values: np.ndarray, share: float, independent: float) -> tuple[float, float]:
+    """The 95 % interval of the value that this share of the requests stays below; infinite where they are too few.
+
+    Its ends are the order statistics at which Wilson's interval of the share that lies below them, from so many
+    independent values, just reaches `share`: a limit is beyond the interval exactly if Wilson's says so.
+    """
+    if not len(values):
+        return -inf, inf
+    ordered = np.sort(values)
+    half = Z95 * (share * (1 - share) / independent) ** 0.5
+    low, high = (ceil(len(ordered) * end - 1e-9) for end in (share - half, share + half))
+    return float(ordered[low - 1]) if low > 0 else -inf, float(ordered[high - 1]) if high <= len(ordered) else inf

@@ -1,80 +1,164 @@
-"""Which points of two folders are compared: those that were asked the same; and what else a reader has to know."""
+"""Which points of two sides are compared: those that were asked the same; and what else a reader has to know.
+
+What varies within a side is matched (its loads, perhaps its TP sizes). What is the same all over each side, but
+not in both, is what is compared.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from msgspec.structs import replace
+import msgspec
 
-from servebench.analysis import differences, trust
+from servebench.analysis import trust
 from servebench.errors import InputError
-from servebench.log import identity, schema
+from servebench.log import identity
 from servebench.log.config import all_fields
 from servebench.log.schema import Log
+from servebench.show import points
+from servebench.show.points import LAYOUT, Runs
 
-# How it was asked, and what the client did when it went wrong: it may differ. All else has to be alike. (The
-# template of a chat is part of the prompt: see _asked.)
+# How it was asked, and what the client did when it went wrong: it may differ. All else of a run has to be alike.
+# (The template of a chat is part of the prompt: see _work.)
 CONDITIONS = (
     *("api", "stream", "request_timeout", "max_retries", "stop_when_overloaded", "repetition"),
     "dataset",  # its path; dataset_sha256 says what is in it
 )
-Runs = list[Log]
 
 
-def matched(a: Runs, b: Runs) -> list[tuple[str, Runs, Runs]]:
-    """(point, its runs in A, its runs in B) of the points that both have. Raises InputError for unlike ones."""
-    with_backend = _several_backends(a, b)
-    of_a, of_b = (_by_name(runs, with_backend) for runs in (a, b))
-    common = [name for name in of_a if name in of_b]
+@dataclass(frozen=True)
+class Pair:
+    """A point that both sides have, and its measured runs."""
+
+    name: str
+    group: str  # what the name begins with, all but the load
+    load: str
+    a: Runs
+    b: Runs
+
+    @property
+    def gpus(self) -> tuple[int, int]:
+        return points.gpus(self.a[0]), points.gpus(self.b[0])
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Two sides, point by point. `compared`: settings that are the same all over each side, and differ."""
+
+    pairs: list[Pair]
+    compared: list[str]
+    alone: dict[str, list[str]]  # points without a partner, by why
+
+
+def matched(a: Runs, b: Runs) -> Matched:
+    """The points of all logs of A and B, failed ones too. Raises InputError where nothing can be compared."""
+    measured = [[log for log in side if log.status == "ok"] for side in (a, b)]
+    names = points.telling(*measured)
+    of_a, of_b = (_by_key(side, names, letter) for side, letter in zip(measured, "ab", strict=True))
+    common = [key for key in of_a if key in of_b]
     if not common:
-        first, second = next(iter(of_a)), next(iter(of_b))
-        raise InputError(f"no point is in both; the first has {first!r}, the second {second!r}")
-    for name in common:
-        _refuse_unlike(name, of_a[name], of_b[name])
-    return [(name, of_a[name], of_b[name]) for name in common]
+        raise InputError(_nothing_in_common(of_a, of_b, names))
+    firsts = [of_a[key] for key in common]
+    shown = points.named(firsts, _still_varying(firsts, names))
+    pairs = [Pair(name, *_split(name), of_a[key], of_b[key]) for name, key in zip(shown, common, strict=True)]
+    for pair in pairs:
+        _refuse_unlike(pair)
+    return Matched(pairs, _compared(pairs, names), _alone(a, b, names, set(common)))
 
 
-def _by_name(logs: Runs, with_backend: bool) -> dict[str, Runs]:
-    found: dict[str, Runs] = {}
+def _by_key(logs: Runs, names: Sequence[str], letter: str) -> dict[Any, Runs]:
+    """The points of a side by what they are matched by."""
+    found: dict[Any, Runs] = {}
     for runs in identity.by_point(logs):
-        name = _name(runs[0], with_backend)
-        if name in found:
-            what = ", ".join(_unlike(found[name][0], runs[0]) or differences.differing([found[name][0], runs[0]]))
-            raise InputError(f"{name}: runs of unlike settings ({what}) in one folder; choose with --filter")
-        found[name] = runs
+        key = _key(runs[0], names)
+        if key in found:
+            (name,) = points.named([runs], names)
+            twice = f"{letter.upper()} has {name} twice, of servers that differ"
+            raise InputError(f"{twice}; give each a folder of its own")
+        found[key] = runs
     return found
 
 
-def _several_backends(a: Runs, b: Runs) -> bool:
-    """Has one side points of several backends? Then their names tell them apart."""
-    return any(len({log.server.backend for log in logs}) > 1 for logs in (a, b))
+def _key(log: Log, names: Sequence[str]) -> tuple[Any, ...]:
+    return (*points.values(log, names), *points.asked(log.run))
 
 
-def _unlike(a: Log, b: Log) -> list[str]:
-    """The fields of server and run that are not the same in both."""
-    theirs = b.fields
-    return [name for name, ours in a.fields.items() if ours != theirs[name] and name != "repetition"]
+def _split(name: str) -> tuple[str, str]:
+    group, _, load = name.rpartition(", ")
+    return group, load
 
 
-def _name(log: Log, with_backend: bool) -> str:
-    """What two points have in common that are to be compared: the name of the log, but for what may differ."""
-    name = schema.log_name(log.server, replace(log.run, repetition=0)).removesuffix(".json")
-    return f"{log.server.backend}/{name}" if with_backend else name
+def _still_varying(of_side: Sequence[Runs], names: Sequence[str]) -> list[str]:
+    left = points.varying(runs[0] for runs in of_side)
+    return [name for name in names if name in left]
 
 
-def _asked(log: Log) -> dict[str, Any]:
+def _nothing_in_common(of_a: dict[Any, Runs], of_b: dict[Any, Runs], names: Sequence[str]) -> str:
+    """Why no point of A has a partner in B, and which filter would choose one."""
+    sides = [[runs[0] for runs in side.values()] for side in (of_a, of_b)]
+    ours, theirs = ({points.values(log, names): points.in_words(log, names) for log in side} for side in sides)
+    if names and not ours.keys() & theirs.keys():
+        letter, several, others = ("a", sides[0], sides[1]) if len(ours) > 1 else ("b", sides[1], sides[0])
+        have = f"A has {_listed(ours.values())}, B has {_listed(theirs.values())}"
+        choice = filter_for(several[0], _apart(several, others, names), letter)
+        return f"no point is in both: {have}; choose what to compare, as in {choice}"
+    asked = [[points.asked(log.run) for log in side] for side in sides]
+    which = [{each[0] for each in side} for side in asked]
+    have_a, have_b = (_listed(each[bool(which[0] & which[1])] for each in side) for side in asked)
+    return f"no point is in both; A has {have_a}, B has {have_b}; measure both alike"
+
+
+def _apart(logs: Sequence[Log], others: Sequence[Log], names: Sequence[str]) -> list[str]:
+    """Those of the settings that no log has in common with the others, if there are any; else all that vary."""
+    values = [
+        {name: {points.settings(log).get(name) for log in side} for name in names} for side in (logs, others)
+    ]
+    alien = [name for name in names if not values[0][name] & values[1][name]]
+    return alien or [name for name in names if len(values[0][name]) > 1]
+
+
+def _listed(texts: Iterable[str]) -> str:
+    found = list(dict.fromkeys(texts))
+    return ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+
+
+def filter_for(log: Log, names: Sequence[str], letter: str) -> str:
+    """How a filter would be typed that chooses this log by these settings."""
+    return f"--filter_{letter} {' '.join(_condition(log, name) for name in names)}"
+
+
+def _condition(log: Log, name: str) -> str:
+    value = log.server_facts.engine if name == "engine" else log.fields.get(name)
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return f"'{name}={text}'" if set(text) & set(" \"[]{}'") else f"{name}={text}"
+
+
+def _compared(pairs: Sequence[Pair], names: Sequence[str]) -> list[str]:
+    """Settings, but those that points are matched by, with one value in A and another in B."""
+    sides = [[points.settings(getattr(pair, side)[0]) for pair in pairs] for side in ("a", "b")]
+    found = []
+    for name in dict.fromkeys(name for side in sides for settings in side for name in settings):
+        ours, theirs = ({settings.get(name) for settings in side} for side in sides)
+        if name not in names and len(ours) == len(theirs) == 1 and ours != theirs:
+            found.append(name)
+    return found
+
+
+def _work(log: Log) -> dict[str, Any]:
     asked = {name: value for name, value in all_fields(log.run).items() if name not in CONDITIONS}
     return asked | {"chat template": log.run.api == "chat"}
 
 
-def _refuse_unlike(name: str, a: Runs, b: Runs) -> None:
-    ours, theirs = _asked(a[0]), _asked(b[0])
+def _refuse_unlike(pair: Pair) -> None:
+    name, (ours, theirs) = pair.name, (_work(runs[0]) for runs in (pair.a, pair.b))
     for field in ours:
         if ours[field] != theirs[field]:
             what = f"{field} is {ours[field]} and {theirs[field]}"
             how = "with one --seed, which a running server is else given anew" if field == "seed" else "alike"
             raise InputError(f"{name}: unlike workloads, {what}; measure both {how}")
-    hashes = [{log.run.repetition: log.client.get("workload_sha256") for log in runs} for runs in (a, b)]
+    hashes = [{log.run.repetition: log.client.get("workload_sha256") for log in runs} for runs in (pair.a, pair.b)]
     for run in hashes[0].keys() & hashes[1].keys():
         if hashes[0][run] != hashes[1][run]:
             alike = "measure both with one --tokenizer and --seed"
@@ -83,31 +167,57 @@ def _refuse_unlike(name: str, a: Runs, b: Runs) -> None:
         raise InputError(f"{name}: no run has the same prompts in both; measure both with the same --runs")
 
 
-def notes(a: Runs, b: Runs) -> list[str]:
+def _alone(a: Runs, b: Runs, names: Sequence[str], common: set[Any]) -> dict[str, list[str]]:
+    """Points that are not compared, and why: they failed on a side, or one side alone has them."""
+    found: dict[Any, tuple[Log, dict[str, bool]]] = {}  # of each side that has the point: was a run measured?
+    for letter, logs in (("A", a), ("B", b)):
+        for log in logs:
+            _, sides = found.setdefault(_key(log, names), (log, {}))
+            sides[letter] = sides.get(letter, False) or log.status == "ok"
+    rest = {key: each for key, each in found.items() if key not in common}
+    shown = points.named([[log] for log, _ in rest.values()], names)
+    reasons: dict[str, list[str]] = {}
+    for name, (_, sides) in zip(shown, rest.values(), strict=True):
+        reasons.setdefault(_why_alone(sides), []).append(name)
+    return reasons
+
+
+def _why_alone(sides: dict[str, bool]) -> str:
+    failed = [letter for letter, good in sides.items() if not good]
+    return f"failed in {' and '.join(failed)}" if failed else f"only in {next(iter(sides))}"
+
+
+# What the sides are called.
+
+
+def names_of(found: Matched, otherwise: tuple[str, str]) -> tuple[str, str]:
+    """What A and B are called: by the settings that are compared; where none is, as given."""
+    a, b = found.pairs[0].a[0], found.pairs[0].b[0]
+    of_layout = [name for name in found.compared if name in LAYOUT]
+    chosen = of_layout or found.compared[:1]
+    if not chosen:
+        return otherwise
+    chosen = chosen if "model" in chosen else ["backend", *chosen]
+    words = (points.in_words(a, chosen), points.in_words(b, chosen))
+    gpus = {pair.gpus for pair in found.pairs}
+    if len(gpus) > 1 or all(of_a == of_b for of_a, of_b in gpus):
+        return words
+    of_a, of_b = (f"{n} GPU{'s' * (n > 1)}" for n in gpus.pop())
+    return f"{words[0]} ({of_a})", f"{words[1]} ({of_b})"
+
+
+def notes(found: Matched, names: tuple[str, str]) -> list[str]:
     """What a reader has to know beside the table: what else differs, and whose times are not the engine's."""
-    words = []
-    for field in (name for name in CONDITIONS if name != "repetition"):
-        values = [sorted({str(all_fields(log.run)[field]) for log in runs}) for runs in (a, b)]
-        if values[0] != values[1]:
-            words.append(f"{field}: {', '.join(values[0])} in A, {', '.join(values[1])} in B")
+    a, b = found.pairs[0].a[0], found.pairs[0].b[0]
+    shown = [name for name in found.compared if name not in LAYOUT]
+    words = [f"{name}: {_value(a, name)} for {names[0]}, {_value(b, name)} for {names[1]}" for name in shown]
     stand_in = "is the stand-in of FastGen (fastgen-cpu), which says nothing about DeepSpeed-FastGen"
-    sides = (("A", a), ("B", b))
+    sides = (
+        (names[0], [log for pair in found.pairs for log in pair.a]),
+        (names[1], [log for pair in found.pairs for log in pair.b]),
+    )
     return words + [f"{side} {stand_in}" for side, runs in sides if any(map(trust.stand_in, runs))]
 
 
-def left_out(a: Runs, b: Runs) -> list[str]:
-    """Points that are not compared, and why: they failed on one side, or are in one folder alone."""
-    measured: dict[str, dict[str, bool]] = {}  # name of a point -> of each side that has it: was a run measured?
-    with_backend = _several_backends(a, b)
-    for side, logs in (("A", a), ("B", b)):
-        for log in logs:
-            sides = measured.setdefault(_name(log, with_backend), {})
-            sides[side] = sides.get(side, False) or log.status == "ok"
-    words = []
-    for name, sides in measured.items():
-        failed = [side for side, good in sides.items() if not good]
-        if failed:
-            words.append(f"{name} failed in {' and '.join(failed)}")
-        elif len(sides) == 1:
-            words.append(f"{name} is in {next(iter(sides))} alone")
-    return words
+def _value(log: Log, name: str) -> str:
+    return points.setting(log, name).removeprefix(f"{name} ")
