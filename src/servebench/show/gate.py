@@ -114,7 +114,7 @@ def _of_values(limit: Limit, point: str, runs: Runs) -> Finding:
 
 def _settled(limit: Limit, runs: Runs, found: Finding) -> Finding:
     """A point that has not settled may only fail."""
-    if found.says != "pass" or limit.metric.name == "failed_share" or stationarity.stationary(runs):
+    if found.says == "FAIL" or limit.metric.name == "failed_share" or stationarity.stationary(runs):
         return found
     reason = next(why for log in runs if (why := stationarity.why_not_stationary(log)))
     why = f"not settled: {reason}; more --num_requests or a lower load"
@@ -209,7 +209,7 @@ def _relative(limit: Limit, point: str, row: ratios.Comparison | None) -> Findin
         return Finding(point, "cannot tell", "the baseline has no such point")
     if row.ratio is None:
         return Finding(point, "cannot tell", "not known in both")
-    if row.ratio == 1 and row.a == row.b and not row.interval:  # as 0 of 0 requests that failed
+    if row.a == row.b == 0:  # as of requests that failed
         return Finding(point, "pass" if limit.admits(1) else "FAIL", "", 1, 1, 1)
     found: Interval | None = row.known
     if found is None or row.verdict.startswith("takes"):
