@@ -16,8 +16,7 @@ taken in turn (servebench paired). `servebench gate` judges results, for CI.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -39,13 +38,14 @@ from servebench.show.winner import THROUGHPUT, TOLD, Sides, metric_words, senten
 
 STREAMED = ("ttft_p50_s", "ttft_p99_s", "tpot_p50_s", "tpot_p99_s")
 WHOLE = ("e2e_latency_p50_s", "e2e_latency_p99_s")  # of answers that came whole
+SLA = "effective_throughput["
 MOST = 10  # rows, and points that are listed, without --all
 MARKS = {"better": "+", "worse": "-", "different": "!", ALIKE: "="}
 COLOURS = {"better": "green", "worse": "red", "different": "yellow"}
 LEGEND = {
     "+": "+ B is better",
-    "-": "- worse",
-    "!": "! different",
+    "-": "- B is worse",
+    "!": "! B is different",
     "=": "= not distinguishable",
     "?": "? cannot tell",
 }
@@ -58,7 +58,7 @@ def table(sides: Sides, pairs: Sequence[Pair]) -> str:
     """A row a point: A -> B of each metric, and a mark that says which is better."""
     columns = [Column("", left=True, cut=True)]
     known = [m for m in sides.shown if any(row.ratio is not None for row in sides.of(m))]
-    columns += [Column(_head(metric), drop=i if i > 1 else 0) for i, metric in enumerate(known)]
+    columns += [Column(_head(metric), drop=i if metric in STREAMED[1:] else 0) for i, metric in enumerate(known)]
     cells = {(row.point, row.metric): _cell(row) for row in sides.rows}
     per_gpu = {row.point: _cell(row) for row in sides.per_gpu}
     columns += [Column("req/s\nper GPU", drop=1)] if per_gpu else []
@@ -68,15 +68,20 @@ def table(sides: Sides, pairs: Sequence[Pair]) -> str:
         for pair in of_group:
             of_gpu = [per_gpu[pair.name]] if per_gpu else []
             rows.append([pair.load, *(cells[pair.name, metric] for metric in known), *of_gpu])
-    text = tables.table(columns, rows)
-    last = {cell[-1] for row in rows if not isinstance(row, str) for cell in map(tables.plain, row[1:])}
-    return f"{text}\n{', '.join(words for mark, words in LEGEND.items() if mark in last)}"
+    names = {pair.name for pair in pairs}
+    shown = [row for row in [*sides.rows, *sides.per_gpu] if row.point in names and row.metric in known]
+    marks = {_mark(row) for row in shown}
+    legend = [words for mark, words in LEGEND.items() if mark in marks]
+    legend += [] if tables.fits(columns, rows) else ["--wide has what finds no room here"]
+    return f"{tables.table(columns, rows)}\n{', '.join(legend)}"
 
 
 def _head(column: str) -> str:
     metric, of_sla = metrics.named(column), column.partition("[")[2].partition("]")[0]
+    if of_sla:
+        return "\n".join(["req/s within", *of_sla.replace(",", ",\n").split("\n")])
     if not isinstance(metric, OfRequests):
-        return f"{metric.short or metric.label}\n{of_sla}".strip()
+        return metric.short or metric.label
     statistic = column.removeprefix(metric.stem).removesuffix(metric.unit).strip("_")
     return f"{metric.label} {statistic}\n{'ms' if metric.unit == '_s' else ''}".strip()
 
@@ -84,8 +89,11 @@ def _head(column: str) -> str:
 def _cell(row: Comparison) -> str:
     """`480→250 +`."""
     show = tables.ms if metrics.named(row.metric).unit == "_s" else tables.significant
-    mark = MARKS.get(row.verdict, "?")
-    return f"{show(row.a)}→{show(row.b)} {tables.paint(mark, COLOURS.get(row.verdict, 'dim'))}"
+    return f"{show(row.a)}→{show(row.b)} {tables.paint(_mark(row), COLOURS.get(row.verdict, 'dim'))}"
+
+
+def _mark(row: Comparison) -> str:
+    return MARKS.get(row.verdict, "?")
 
 
 def wide(sides: Sides) -> str:
@@ -120,7 +128,7 @@ def _numbers(row: Comparison) -> list[str]:
     return [*numbers, *span, tables.counted(i.runs, row.evidence.removesuffix("s")) if i else "", row.verdict]
 
 
-def telling(sides: Sides, everything: bool) -> list[Pair]:
+def chosen(sides: Sides, everything: bool) -> list[Pair]:
     """The points to show: all, or MOST of them spread evenly over their order, the first and the last included."""
     pairs = sides.found.pairs
     if everything or len(pairs) <= MOST:
@@ -174,7 +182,7 @@ def main() -> int:
         print(as_json(sides))
         return 0
     print(tables.wrapped(f"{sentence(sides)}."), tables.wrapped(_asked(sides)), "", sep="\n")
-    shown = telling(sides, args.all)
+    shown = chosen(sides, args.all)
     print(wide(sides) if args.wide else table(sides, shown))
     hidden = 0 if args.wide else len(found.pairs) - len(shown)
     print("".join(f"{tables.wrapped(words)}\n" for words in _rest(sides, hidden, args.all)), end="")
@@ -195,27 +203,25 @@ def _asked(sides: Sides) -> str:
 def _rest(sides: Sides, hidden: int, everything: bool) -> list[str]:
     """What a reader has to know besides: what cannot be told and why, what else differs, what is not compared."""
     lines = [f"--all shows the other {tables.counted(hidden, 'point')}, --wide the intervals"] if hidden else []
-    lines += [f"cannot tell ({why}): {_listed(of, everything)}" for why, of in _untold(sides).items()]
+    lines += _untold(sides, everything)
     lines += [f"note: {note}" for note in matching.notes(sides.found, sides.names)]
     for why, alone in sides.found.alone.items():
         lines.append(f"not compared, {why}: {tables.counted(len(alone), 'point')}: {_listed(alone, everything)}")
     return lines
 
 
-def _untold(sides: Sides) -> dict[str, list[str]]:
-    """Of what nothing can be told, by why: the point, and the metrics if they are not all."""
-    found: dict[str, dict[str, list[str]]] = {}
+def _untold(sides: Sides, everything: bool) -> Iterator[str]:
+    """What cannot be told, why, and of which points: a line for each reason and metrics."""
+    of_points: dict[tuple[str, str], list[str]] = {}
     for row in sides.rows:
         if row.metric in sides.shown and row.verdict not in (*TOLD, "not known"):
-            why = (
-                "single runs have no such interval; --runs 5" if row.verdict.startswith("no int") else row.verdict
-            )
-            found.setdefault(sides.said(why), {}).setdefault(row.point, []).append(metric_words(row.metric))
-    every = len(sides.shown)
-    return {
-        why: [f"{point}{'' if len(of) == every else ' ' + ' and '.join(of)}" for point, of in at.items()]
-        for why, at in found.items()
-    }
+            of_points.setdefault((sides.said(row.verdict), row.point), []).append(metric_words(row.metric))
+    alike: dict[tuple[str, str], list[str]] = {}
+    for (why, point), of in of_points.items():
+        what = "" if len(of) == len(sides.shown) else f"{', '.join(of)} at "
+        alike.setdefault((why, what), []).append(point)
+    for (why, what), of in alike.items():
+        yield f"cannot tell ({why}): {what}{_listed(of, everything)}"
 
 
 def _listed(names: Sequence[str], everything: bool) -> str:
@@ -225,16 +231,15 @@ def _listed(names: Sequence[str], everything: bool) -> str:
 
 
 def as_json(sides: Sides) -> str:
-    rows = [
-        {name: value for name, value in asdict(row).items() if name not in ("interval", "stationary", "doubt")}
-        | {
-            "ratio": row.ratio,
-            "low": row.interval and row.interval.low,
-            "high": row.interval and row.interval.high,
+    rows = []
+    for row in sides.rows:
+        ends = (
+            {"low": row.interval.low, "high": row.interval.high} if row.interval else {"low": None, "high": None}
+        )
+        values = {
+            name: getattr(row, name) for name in ("point", "metric", "a", "b", "ratio", "evidence", "verdict")
         }
-        | {"verdict": row.verdict}
-        for row in sides.rows
-    ]
+        rows.append(values | ends)
     said: dict[str, Any] = {"answer": sentence(sides), "a": sides.names[0], "b": sides.names[1], "rows": rows}
     said |= {"notes": matching.notes(sides.found, sides.names), "not_compared": sides.found.alone}
     return msgspec.json.format(msgspec.json.encode(said)).decode()
@@ -246,7 +251,12 @@ def _shown(rows: Sequence[Comparison], asked: Sequence[str]) -> list[str]:
     if asked:
         return [_named(name, names) for name in asked]
     streamed = any(row.ratio is not None for row in rows if row.metric == STREAMED[0])
-    return [THROUGHPUT, *(STREAMED if streamed else WHOLE), *_first_answer(rows), *(n for n in names if "[" in n)]
+    return [
+        THROUGHPUT,
+        *(STREAMED if streamed else WHOLE),
+        *_first_answer(rows),
+        *(n for n in names if n.startswith(SLA)),
+    ]
 
 
 def _named(name: str, columns: Sequence[str]) -> str:
@@ -273,13 +283,13 @@ class Gone(argparse.Action):
     """An option that another command has now."""
 
     def __call__(self, parser: argparse.ArgumentParser, *args: Any) -> None:
-        instead = 'servebench gate B --baseline A --limits "ttft_p99<+5%%, request_throughput>-5%%"'
-        parser.error(f"--fail_if is now a command of its own: {instead}".replace("%%", "%"))
+        instead = 'servebench gate B --baseline A --limits "ttft_p99<+5%, request_throughput>-5%"'
+        parser.error(f"--fail_if is now a command of its own: {instead}")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = commandline.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
+    add, of_metric = parser.add_argument, "columns to show, such as ttft_p99 [the main ones]"
     add("a", type=commandline.folder, metavar="A", help="folder of logs")
     add("b", type=commandline.folder, metavar="B", nargs="?", help="another; without it filters choose from A")
     filters.add_filter(parser, "--filter")
@@ -287,9 +297,7 @@ def _parser() -> argparse.ArgumentParser:
     filters.add_filter(parser, "--filter_b", "logs of B")
     add("--paired", action="store_true", help="take runs of the same number as pairs")
     add("--sla", nargs="+", default=[], metavar="SLA", help='their effective throughput too: fastgen-4, "ttft<2s"')
-    add(
-        "--metric", nargs="+", default=[], metavar="NAME", help="columns to show, such as ttft_p99 [the main ones]"
-    )
+    add("--metric", nargs="+", default=[], metavar="NAME", help=of_metric)
     add("--all", action="store_true", help=f"every point, also if they are more than {MOST}")
     add("--wide", action="store_true", help="a row a metric, with ratios and intervals")
     add("--json", action="store_true", help="all of it as JSON")

@@ -106,14 +106,9 @@ def _total(widths: Sequence[int], kept: Sequence[int]) -> int:
     return sum(widths[i] for i in kept) + len(GAP) * (len(kept) - 1)
 
 
-def plain(text: str) -> str:
-    """Without its colours."""
-    return ESCAPE.sub("", text)
-
-
 def _length(text: str) -> int:
     """Characters that show."""
-    return len(plain(text))
+    return len(ESCAPE.sub("", text))
 
 
 def _head_lines(head: str, columns: Sequence[Column]) -> list[str]:

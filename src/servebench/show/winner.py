@@ -12,6 +12,11 @@ from servebench.show.matching import Matched
 from servebench.show.ratios import ALIKE, DECIDED, MIN_PAIRS, Comparison
 
 TOLD = (*DECIDED, ALIKE)
+HELP = {
+    "no interval": f"too few runs and requests; measure both with --runs {MIN_PAIRS}",
+    "takes": f"fewer than {MIN_PAIRS} pairs; servebench paired --runs {MIN_PAIRS} adds runs",
+    "not settled": "not settled; more --num_requests or less load",
+}
 THROUGHPUT = "request_throughput_per_s"
 
 
@@ -35,7 +40,8 @@ class Sides:
         return [row.scaled(*(1 / n for n in pair.gpus)) for row, pair in rows] if unlike else []
 
     def said(self, words: str) -> str:
-        """A doubt about A or B, by its name."""
+        """A verdict that tells nothing, with the names of the sides, and what would help."""
+        words = next((helped for begin, helped in HELP.items() if words.startswith(begin)), words)
         for letter, name in zip("AB", self.names, strict=True):
             words = words.replace(f"{letter}: ", f"{name} ")
         return words
@@ -156,8 +162,4 @@ def _why_not(sides: Sides, judged: Sequence[str]) -> str:
     rows = [row for metric in judged for row in sides.of(metric)]
     reason, _ = Counter(row.verdict for row in rows).most_common(1)[0]
     at = len({row.point for row in rows if row.verdict == reason})
-    if reason.startswith("no interval"):
-        return f"too few runs and requests; measure both with --runs {MIN_PAIRS}"
-    if reason.startswith("takes"):
-        return f"{reason} of runs; servebench paired --runs {MIN_PAIRS} adds them"
     return f"{sides.said(reason)}{_at(at, len(sides.found.pairs), [])}"
