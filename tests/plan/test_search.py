@@ -192,7 +192,7 @@ def test_failures_count_for_a_limit_of_the_error_rate() -> None:
 def test_the_answer_is_found_again_however_its_limits_are_spaced(tmp_path: Path) -> None:
     def path(limits: str) -> Path:
         words = ["--backend", "vllm", "--dry_run", "--num_clients", "1", "--model", "m", "--find_max", limits]
-        (plan,) = sweep.make_plan(arguments.parse([*words, "--out_json_dir", str(tmp_path)]))
+        (plan,) = sweep.make_plan(*arguments.parse([*words, "--out_json_dir", str(tmp_path)]))
         (found,) = searched_on(plan, capacity(4), lambda log: log)[1]
         assert found.searched == "ttft_p99<2s,e2e_p99<100ms"
         return plan.verdict_path(found)

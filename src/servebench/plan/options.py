@@ -123,7 +123,7 @@ class FindMax(msgspec.Struct, frozen=True, kw_only=True):
     """The highest load that meets limits."""
 
     find_max: Annotated[str, Option(
-        "find the most clients, or the highest rate, that meets limits such as 'ttft_p99<2s, tpot_p99<100ms', "
+        "find the most clients, or the highest rate, that meets limits such as 'ttft_p99<2s,tpot_p99<100ms', "
         "from the least to the most of --num_clients or --request_rate", SEARCH, "LIMITS")]
 
 
