@@ -112,6 +112,26 @@ def test_correlated_requests_count_as_fewer() -> None:
     assert correlated.high - correlated.low > 2 * (independent.high - independent.low)
 
 
+def test_the_interval_holds_for_a_queue_whose_percentiles_are_known() -> None:
+    """M/M/1 at half load: times in the system are exponential with mean 1, but correlated."""
+    rng = np.random.default_rng(0)
+
+    def times(n: int = 1000, before: int = 1000) -> np.ndarray:
+        served = rng.exponential(0.5, n + before)
+        ahead = np.cumsum(np.append(0.0, served[:-1] - rng.exponential(1.0, n + before - 1)))
+        waited = ahead - np.minimum.accumulate(ahead)
+        return (waited + served)[before:]
+
+    runs = [times() for _ in range(200)]
+    for share in (0.5, 0.9, 0.99):
+        truth = -np.log(1 - share)
+        held = {}
+        for name, worth in (("as many as they are", len), ("as they are worth", stats.independent)):
+            ends = [stats.quantile_interval(values, share, worth(values)) for values in runs]
+            held[name] = np.mean([low <= truth <= high for low, high in ends])
+        assert held["as many as they are"] < 0.85 and held["as they are worth"] > 0.9, (share, held)
+
+
 def test_failed_requests_meet_no_limit() -> None:
     told = found("ttft_p99<9s", steady(1.0, 400, failed=20))
     assert told.says == "FAIL" and told.value == float("inf")

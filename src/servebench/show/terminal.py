@@ -1,6 +1,6 @@
 """What the terminal shows of logs: a line a point, and a table at the end.
 
-    python -m servebench summary results/ --sla fastgen-4 ttft=2,tpot=0.1
+    python -m servebench summary results/ --sla fastgen-4 "ttft<2s, tpot<100ms"
 
 shows the table and the warnings of a folder's logs again, with the requests/s that meet these SLAs (sla.py).
 """
@@ -265,7 +265,7 @@ def main() -> int:
     parser = commandline.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commandline.add_folder(parser)
     parser.add_argument(
-        "--sla", nargs="+", default=[], metavar="SLA", help="fastgen-4, mlperf-llama2-70b, ttft=2,tpot=0.1"
+        "--sla", nargs="+", default=[], metavar="SLA", help='fastgen-4, mlperf-llama2-70b, "ttft<2s, tpot<100ms"'
     )
     args = parser.parse_args()
     slas = [parse(name) for name in args.sla]
