@@ -167,6 +167,13 @@ def test_what_is_alike_all_over_each_side_and_differs_is_compared() -> None:
     assert matching.names_of(found, ("a", "b")) == ("vLLM TP 2 x 1", "SGLang TP 1 x 2")
 
 
+def test_two_running_servers_are_named_by_their_addresses() -> None:
+    a, b = ([run(1.0, backend="openai", urls=(f"http://{host}:8000/v1",))] for host in ("one", "two"))
+    found = matching.matched(a, b)
+    names = matching.names_of(found, ("a", "b"))
+    assert names == ("one:8000", "two:8000") and matching.notes(found, names) == []
+
+
 def test_unlike_numbers_of_gpus_are_named_and_each_gpu_is_compared() -> None:
     found = matching.matched([sized("vllm", 2, 2)], [sized("vllm", 1, 2)])
     names = matching.names_of(found, ("a", "b"))

@@ -132,6 +132,17 @@ def test_the_interval_holds_for_a_queue_whose_percentiles_are_known() -> None:
         assert held["as many as they are"] < 0.85 and held["as they are worth"] > 0.9, (share, held)
 
 
+def test_in_an_open_loop_latency_counts_from_the_schedule() -> None:
+    def late(log: Log) -> Log:
+        results = [msgspec.structs.replace(r, scheduled_ns=r.sent_ns - 10**9) for r in log.results]
+        return msgspec.structs.replace(log, results=results)
+
+    run = late(steady(1.0, 400, request_rate=1.0))
+    told = found("ttft_p50<1s", run)
+    assert told.says == "FAIL" and told.value == pytest.approx(1.5, rel=0.05)
+    assert found("tpot_p50<0.6s", run).says == "pass", "the time between tokens waits for nobody"
+
+
 def test_failed_requests_meet_no_limit() -> None:
     told = found("ttft_p99<9s", steady(1.0, 400, failed=20))
     assert told.says == "FAIL" and told.value == float("inf")
@@ -185,6 +196,8 @@ def test_what_is_in_doubt_does_not_pass(changes: dict[str, object], limit: str, 
 def test_one_run_in_doubt_is_left_out() -> None:
     late = steady(9.0, 400, verdict="client-limited: late")
     assert found("ttft_p99<0.6s", steady(1.0, 400), late).says == "pass"
+    told = found("ttft_p99<0.6s", steady(1.0, 100), late)
+    assert told.why == "100 requests; about 390 would tell; 1 of 2 runs left out: the client was the limit"
 
 
 def test_a_point_that_failed_fails_every_limit() -> None:

@@ -19,6 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+import numpy as np
+
 from servebench.analysis import metrics
 from servebench.analysis.metrics import Metric, OfRequests
 from servebench.errors import InputError
@@ -76,6 +78,10 @@ class Limit:
     def admits(self, value: float) -> bool:
         """Is this value within the limit?"""
         return bool(OPERATORS[self.operator](value, self.value))
+
+    def admitted(self, values: np.ndarray) -> int:
+        """How many of these values are."""
+        return int(OPERATORS[self.operator](values, self.value).sum())
 
 
 def parse(text: str, option: str = "--limits", refuse: Refuse = lambda limit: "") -> tuple[Limit, ...]:

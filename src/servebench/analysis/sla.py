@@ -242,8 +242,7 @@ def _decide_together(runs: Sequence[Log], wanted: Sequence[Limit], last: bool) -
     found = [of_requests(runs, limit) for limit in wanted]
     shares = [needed_share(limit) or 0 for limit in wanted]
     bounds = [
-        wilson_interval(sum(map(limit.admits, sample)), len(sample))
-        for limit, sample in zip(wanted, found, strict=True)
+        wilson_interval(limit.admitted(sample), len(sample)) for limit, sample in zip(wanted, found, strict=True)
     ]
     if all(low >= share for share, (low, _) in zip(shares, bounds, strict=True)):
         return True

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import ceil, inf, isfinite
 from pathlib import Path
 from typing import Literal
@@ -97,7 +97,11 @@ def judge(limit: Limit, point: str, runs: Runs, against: ratios.Comparison | Non
         return Finding(point, says, "overloaded: requests in flight grew all through, and so does latency")
     if limit.relative:
         return _relative(limit, point, against)
-    return _settled(limit, good, _of_values(limit, point, good))
+    found = _settled(limit, good, _of_values(limit, point, good))
+    left_out = next(filter(None, doubts), "")
+    if found.says != "cannot tell" or not left_out:
+        return found
+    return replace(found, why=f"{found.why}; {len(runs) - len(good)} of {len(runs)} runs left out: {left_out}")
 
 
 def _bounds_the_worse(limit: Limit) -> bool:
@@ -118,7 +122,7 @@ def _settled(limit: Limit, runs: Runs, found: Finding) -> Finding:
         return found
     reason = next(why for log in runs if (why := stationarity.why_not_stationary(log)))
     why = f"not settled: {reason}; more --num_requests or a lower load"
-    return Finding(found.point, "cannot tell", why, found.value, found.low, found.high)
+    return replace(found, says="cannot tell", why=why)
 
 
 def _by_interval(limit: Limit, point: str, value: float, low: float, high: float, help_: str) -> Finding:
@@ -144,7 +148,7 @@ def _percentile(limit: Limit, point: str, runs: Runs) -> Finding:
     worth = sum(_independent(values) for values in of_runs)
     share = (limit.percentile or 0) / 100
     low, high = stats.quantile_interval(together, share, worth)
-    within = float(np.mean([limit.admits(value) for value in together]))
+    within = limit.admitted(together) / len(together)
     n = len(together)
     counted = f"{n} requests" if worth > 0.99 * n else f"{n} requests, worth {worth:.0f} independent ones"
     why = counted + _needed(sla.needed_share(limit) or 0, within, n, n / worth)
@@ -172,7 +176,7 @@ def _every_request(limit: Limit, point: str, runs: Runs) -> Finding:
     values = sla.of_requests(runs, limit)
     if not np.isfinite(values).any():
         return Finding(point, "cannot tell", _unknown(limit, runs))
-    beyond = sum(not limit.admits(value) for value in values)
+    beyond = len(values) - limit.admitted(values)
     worst = float(values.max() if limit.upper else values.min())
     if beyond:
         return Finding(point, "FAIL", f"{beyond} of {len(values)} requests are beyond it", worst, worst, worst)
@@ -309,7 +313,8 @@ def verdict(found: Sequence[Judged], strict: bool) -> str:
         return f"fails: {len(failed)} {of}{rest}"
     if unclear:
         failure = ", which --strict takes for a failure" if strict else ""
-        near = any(f.value is not None and f.says == "cannot tell" for each in unclear for f in each.findings)
+        untold = [finding for each in unclear for finding in each.findings if finding.says == "cannot tell"]
+        near = any(isfinite(finding.low) or isfinite(finding.high) for finding in untold)
         more = "; more requests (--num_requests) or runs (--runs) would tell more" if near else ""
         return f"cannot tell: {len(unclear)} {of}{failure}{more}"
     return f"passes: {tables.counted(len(found), 'limit')} at {of_points}"

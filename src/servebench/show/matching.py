@@ -26,6 +26,7 @@ CONDITIONS = (
     *("api", "stream", "request_timeout", "max_retries", "stop_when_overloaded", "repetition"),
     "dataset",  # its path; dataset_sha256 says what is in it
 )
+MOST_TELLING = ("engine_args", "engine", "urls")  # beside the layout, of what may be compared
 
 
 @dataclass(frozen=True)
@@ -193,10 +194,11 @@ def _why_alone(sides: dict[str, bool]) -> str:
 def names_of(found: Matched, otherwise: tuple[str, str]) -> tuple[str, str]:
     """What A and B are called: by the settings that are compared; where none is, as given."""
     a, b = found.pairs[0].a[0], found.pairs[0].b[0]
-    of_layout = [name for name in found.compared if name in LAYOUT]
-    chosen = of_layout or found.compared[:1]
+    chosen = _naming(found)
     if not chosen:
         return otherwise
+    if chosen == ["urls"]:
+        return _value(a, "urls"), _value(b, "urls")
     chosen = chosen if "model" in chosen else ["backend", *chosen]
     words = (points.in_words(a, chosen), points.in_words(b, chosen))
     gpus = {pair.gpus for pair in found.pairs}
@@ -206,10 +208,16 @@ def names_of(found: Matched, otherwise: tuple[str, str]) -> tuple[str, str]:
     return f"{words[0]} ({of_a})", f"{words[1]} ({of_b})"
 
 
+def _naming(found: Matched) -> list[str]:
+    """The settings that name the sides: all of the layout that are compared, else the most telling one."""
+    of_layout = [name for name in found.compared if name in LAYOUT]
+    return of_layout or sorted(found.compared, key=lambda name: (*MOST_TELLING, name).index(name))[:1]
+
+
 def notes(found: Matched, names: tuple[str, str]) -> list[str]:
     """What a reader has to know beside the table: what else differs, and whose times are not the engine's."""
     a, b = found.pairs[0].a[0], found.pairs[0].b[0]
-    shown = [name for name in found.compared if name not in LAYOUT]
+    shown = [name for name in found.compared if name not in _naming(found)]
     words = [f"{name}: {_value(a, name)} for {names[0]}, {_value(b, name)} for {names[1]}" for name in shown]
     stand_in = "is the stand-in of FastGen (fastgen-cpu), which says nothing about DeepSpeed-FastGen"
     sides = (
