@@ -320,3 +320,13 @@ def test_a_point_that_the_baseline_does_not_have_cannot_be_told(tmp_path: Path) 
         "-m", "servebench", "gate", single, "--baseline", before, "--limits", "ttft_p99<+20%", "--strict"
     )
     assert done.returncode == 1 and "cannot tell" in done.stdout, "one run has no interval of a p99"
+
+
+def test_marks_are_for_terminals_and_words_for_pipes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [gate.sign(says).strip() for says in gate.SIGNS] == ["pass", "FAIL", "cannot tell"]
+    monkeypatch.setattr(gate.tables, "on_terminal", lambda: True)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert [gate.sign(says) for says in gate.SIGNS] == ["✓", "✗", "?"]
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("TERM", "xterm")
+    assert all("\x1b[" in gate.sign(says) for says in gate.SIGNS)
