@@ -35,6 +35,25 @@ def test_settings_of_one_engine_make_layouts() -> None:
     assert sorted(rows(study)) == ["vLLM TP 1 x 1, engine_args --enforce-eager", "vLLM TP 1 x 1, no engine_args"]
 
 
+def test_servers_at_two_addresses_are_two_layouts_unless_their_number_says_it() -> None:
+    a, b = "http://one:8000", "http://two:8000"
+    logs = [point("openai", n, 1.0, urls=urls) for urls in ((a,), (b,)) for n in (1, 2)]
+    (study,) = layouts.studies(logs)
+    assert sorted(rows(study)) == [f"OpenAI-compatible TP 1 x 1, urls {host}:8000" for host in ("one", "two")]
+    logs = [point("openai", 1, 1.0, urls=urls, num_replicas=len(urls)) for urls in ((a,), (a, b))]
+    (study,) = layouts.studies(logs)
+    assert sorted(rows(study)) == ["OpenAI-compatible TP 1 x 1", "OpenAI-compatible TP 1 x 2"]
+
+
+def test_a_caller_may_know_the_rates() -> None:
+    logs = [point("vllm", n, 1.0) for n in (1, 2)]
+    (study,) = layouts.studies(
+        [replace(log, results=[]) for log in logs], lambda runs: 3.0 - runs[0].run.load.size
+    )
+    best = study.layouts[0].best()
+    assert best and best[0].run.load.size == 1
+
+
 def test_the_best_point_has_the_most_requests_and_runs_stay_together() -> None:
     logs = [point("vllm", n, 1.0, repetition=again) for again in (0, 1) for n in (4, 1, 2)]
     (layout,) = layouts.studies(logs)[0].layouts

@@ -14,6 +14,7 @@ from servebench.log import identity
 from servebench.log.schema import ENGINE_NAMES, Log, model_name
 
 Runs = list[Log]  # of one point
+Rate = Callable[[Runs], float | None]  # requests/s of a point, None where that decides nothing
 THROUGHPUT = metrics.OF_POINT["request_throughput_per_s"]
 CHANGE_WITH_SIZE = {"urls", "gpus"}
 LOADS = {"clients": "by clients", "rate": "by request rate", "trace": "by the trace's speed"}
@@ -25,6 +26,7 @@ class Layout:
 
     name: str  # `vLLM TP 2 x 4`, and the settings in which it differs from the other layouts
     points: Sequence[Runs]
+    rate: Rate
 
     @property
     def log(self) -> Log:
@@ -37,7 +39,7 @@ class Layout:
 
     def best(self, keeps: Callable[[Runs], bool] = lambda runs: True) -> Runs | None:
         """The point with the most requests/s, of those that can be trusted and keep to what the caller asks."""
-        known = {i: rate for i, runs in enumerate(self.points) if keeps(runs) and (rate := trusted_rate(runs))}
+        known = {i: rate for i, runs in enumerate(self.points) if keeps(runs) and (rate := self.rate(runs))}
         return self.points[max(known, key=lambda i: known[i])] if known else None
 
 
@@ -59,13 +61,16 @@ def trusted_rate(runs: Runs) -> float | None:
     return interval.mean if interval else None
 
 
-def studies(logs: Iterable[Log]) -> list[Study]:
-    """The studies of all logs that were measured, in the order in which they appear."""
+def studies(logs: Iterable[Log], rate: Rate = trusted_rate) -> list[Study]:
+    """The studies of all logs that were measured, in the order in which they appear.
+
+    A caller that has dropped the requests of its logs gives the rates that it has worked out before.
+    """
     found: dict[tuple[str, str], list[Log]] = {}
     for log in logs:
         if log.status == "ok":
             found.setdefault((model_name(log.server.model), asked(log)), []).append(log)
-    return [Study(*key, _layouts(logs)) for key, logs in found.items()]
+    return [Study(*key, _layouts(logs, rate)) for key, logs in found.items()]
 
 
 def asked(log: Log) -> str:
@@ -75,15 +80,29 @@ def asked(log: Log) -> str:
     return f"{requests.name or lengths}, {LOADS[log.run.load.kind]}"
 
 
-def _layouts(logs: list[Log]) -> list[Layout]:
-    names = [name for name in differences.differing_within(logs) if name not in CHANGE_WITH_SIZE]
+def _layouts(logs: list[Log], rate: Rate) -> list[Layout]:
+    names = [
+        name
+        for name in differences.differing_within(logs)
+        if name not in CHANGE_WITH_SIZE or _differs_within_a_size(logs, name)
+    ]
     batches = {(log.server.backend, log.server.max_ragged_batch_size) for log in logs}
     with_batch = len(batches) > len({backend for backend, _ in batches})
     found: dict[str, list[Log]] = {}
     for log in logs:
         found.setdefault(_name(log, names, with_batch), []).append(log)
-    layouts = [Layout(name, _points(of_layout)) for name, of_layout in found.items()]
+    layouts = [Layout(name, _points(of_layout), rate) for name, of_layout in found.items()]
     return sorted(layouts, key=_most_requests, reverse=True)
+
+
+def _differs_within_a_size(logs: list[Log], name: str) -> bool:
+    """As the URLs of two servers that others started do: of one size, they are two layouts."""
+    found = {(*_size(log), differences.settings(log)[name]) for log in logs}
+    return len(found) > len(set(map(_size, logs)))
+
+
+def _size(log: Log) -> tuple[str, int, int]:
+    return log.server.backend, log.server.tp_size, log.server.num_replicas
 
 
 def _name(log: Log, differing: Sequence[str], with_batch: bool) -> str:
@@ -99,4 +118,4 @@ def _points(logs: list[Log]) -> list[Runs]:
 
 def _most_requests(layout: Layout) -> float:
     best = layout.best()
-    return (best and trusted_rate(best)) or 0.0
+    return (best and layout.rate(best)) or 0.0
