@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
@@ -16,22 +17,29 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from warm_python import python
 
+from servebench.analysis import metrics, trust
 from servebench.cli import commandline
 from servebench.log import schema, store
 from servebench.log.schema import Log
-from servebench.show import spreadsheet
+from servebench.show import layouts
+from servebench.show.html import chart, details, groups, read, report, table
 from servebench.show.html import page as html_page
-from servebench.show.html import report, table
 
 EVIL = "</pre><script>document.title = 'owned'</script><img src=x onerror='document.title=1'>&amp;\""
 SWITCHES = (
     "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking "
-    "disable-component-update disable-sync window-size=1400,1000"
+    "disable-component-update disable-sync hide-scrollbars window-size=1400,1000"
 )
+WIDTHS = (420, 1400, 1900)
 
 
 def save(log: Log, results: Path) -> None:
     store.save(log, results / log.server.backend / schema.log_name(log.server, log.run))
+
+
+def slowing(backend: str, clients: int, base_s: float, **changes: object) -> Log:
+    """As `point`, of a server that takes longer the more clients there are, and hardly more from four on."""
+    return point(backend, clients, base_s * (1 + clients / 8), num_requests=10 * clients, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +61,38 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = results.parent / "page.html"
     done = python("-m", "servebench", "report", results, "-o", output)
     assert done.returncode == 0 and done.stdout == f"{output}: 3 points\n", done.stderr
+    scripts = len(list((ROOT / "src").glob("plot_*.py")))
+    assert done.stderr == f"figures: {scripts} of {scripts}\n"
     return output
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six layouts of two engines at four loads; some points are client-limited, overloaded, buffered or failed."""
+    results = tmp_path_factory.mktemp("study") / "results"
+    for backend, base in (("vllm", 0.4), ("fastgen", 0.5)):
+        for sizes in ({}, {"tp_size": 2}, {"num_replicas": 2}):
+            for clients in (1, 2, 4, 8):
+                faster = base / (1.7 if "tp_size" in sizes else 1.9 if sizes else 1)
+                save(slowing(backend, clients, faster, **sizes), results)
+    save(slowing("vllm", 32, 0.2, verdict="client-limited: the load processes"), results)
+    save(slowing("vllm", 64, 0.2, overloaded=True), results)
+    at_once = [make_result(i, i * 0.1, [0.05] * 4) for i in range(100)]
+    save(make_log(at_once, (0.0, 10.0), backend="fastgen", num_clients=16), results)
+    failed = make_log([], None, backend="fastgen", num_clients=32)
+    save(msgspec.structs.replace(failed, status="failed", failure="it ended"), results)
+    return write(results)
+
+
+def write(results: Path, limits: str = "") -> Path:
+    """The page of these logs, without figures."""
+    output = results.parent / "page.html"
+    output.write_text(html_page.page(results, points_of(results), [], [], limits))
+    return output
+
+
+def points_of(results: Path) -> list[read.Point]:
+    return list(read.read(results, read.entries(results)))
 
 
 @pytest.fixture(scope="module")
@@ -73,72 +112,352 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
 
 @pytest.fixture
 def opened(browser: webdriver.Chrome, page: Path) -> webdriver.Chrome:
+    return seen(browser, page)
+
+
+@pytest.fixture
+def studied(browser: webdriver.Chrome, study: Path) -> webdriver.Chrome:
+    return seen(browser, study)
+
+
+def seen(
+    browser: webdriver.Chrome, page: Path, width: int = 1400, scheme: str = "light", media: str = ""
+) -> webdriver.Chrome:
+    """The browser with the page open, as a reader with such a window and such a taste sees it."""
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": [feature]})
     browser.get(page.as_uri())
     return browser
 
 
-def column(opened: webdriver.Chrome, number: int) -> list[str]:
-    """The cells of a column that can be seen, from top to bottom."""
-    cells = opened.find_elements(By.CSS_SELECTOR, f"#table tbody td:nth-child({number + 1})")
-    return [cell.text for cell in cells if cell.is_displayed()]
+def texts(opened: webdriver.Chrome, selector: str) -> list[str]:
+    """Of the elements that can be seen."""
+    found = opened.find_elements(By.CSS_SELECTOR, selector)
+    return [" ".join(element.text.split()) for element in found if element.is_displayed()]
 
 
 def heads(opened: webdriver.Chrome) -> list[WebElement]:
-    return opened.find_elements(By.CSS_SELECTOR, "#table thead button")
+    return opened.find_elements(By.CSS_SELECTOR, ".points thead button")
 
 
 def number_of(opened: webdriver.Chrome, head: str) -> int:
-    return [button.text.replace("\n", " ") for button in heads(opened)].index(head)
+    return [" ".join(button.text.split()) for button in heads(opened)].index(head)
+
+
+def column(opened: webdriver.Chrome, head: str) -> list[str]:
+    """The cells of a column that can be seen, from top to bottom."""
+    return texts(opened, f".points tbody tr:not(.group) td:nth-child({number_of(opened, head) + 1})")
 
 
 def keep(opened: webdriver.Chrome, head: str, words: str) -> list[str]:
     """Filter a column; the loads that are left."""
-    box = opened.find_elements(By.CSS_SELECTOR, "#table thead input")[number_of(opened, head)]
+    box = opened.find_elements(By.CSS_SELECTOR, ".points thead input")[number_of(opened, head)]
     box.clear()
     box.send_keys(words)
-    return column(opened, number_of(opened, "load"))
+    return column(opened, "load clients")
+
+
+# The title and the first screen.
+
+
+def test_the_title_is_what_was_studied(opened: webdriver.Chrome, page: Path) -> None:
+    assert texts(opened, "h1") == [
+        "Llama-2-7b-hf · prompt 2600, generation 60 tokens, by clients · llama.cpp, vLLM 1.2.3"
+    ]
+    assert texts(opened, "header > p")[0].startswith(
+        "results/ · measured 2026-11-24 · 3 points · 5 runs · 32 requests"
+    )
+    assert opened.title.endswith("vLLM 1.2.3 - ServeBench")
+
+
+def test_hardware_stands_in_the_title_as_far_as_the_logs_know() -> None:
+    def title(**environment: object) -> str:
+        log = msgspec.structs.replace(
+            point("vllm", 1, 1.0), identity={"environment": environment} if environment else {}
+        )
+        found = [read.point(0, "vllm", {"a": log})]
+        return html_page.page(Path("x"), found, [], []).partition("<h1>")[2].partition("</h1>")[0]
+
+    assert title(gpus=["A100"] * 8, host="node7 x86_64 64 cores").endswith(" · vLLM · 8 x A100")
+    assert title(host="x86_64 2 cores").endswith(" · vLLM · 2 cores")
+    assert title().endswith(" · vLLM")
+
+
+def best_of(study: Path, limits: dict[str, float]) -> dict[str, tuple[str, str]]:
+    """(load, share of the best) of each layout, from the logs alone: most requests/s a GPU within the limits."""
+    chosen: dict[str, tuple[float, float, int]] = {}
+    (only,) = layouts.studies(log for _, log in store.load_folder(study.parent / "results"))
+    for layout in only.layouts:
+        for (log,) in layout.points:
+            values = metrics.values(log)
+            bad = log.quality.overloaded or any(trust.doubt(log, name) for name in ("request_throughput", *limits))
+            times = [value if value is not None else 9.9 for value in map(values.get, limits)]
+            within = all(seconds < most for seconds, most in zip(times, limits.values(), strict=True))
+            rate = (values["request_throughput_per_s"] or 0) / layout.gpus
+            if within and not bad and rate > chosen.get(layout.name, (0.0, 0.0, 0))[0]:
+                chosen[layout.name] = rate, log.run.load.size, layout.gpus
+    most = max((rate for rate, *_ in chosen.values()), default=1.0)
+    none = {layout.name: ("-", "-") for layout in only.layouts}
+    return none | {
+        name: (f"{load:g}", "best" if rate == most else f"{rate / most:.2f}")
+        for name, (rate, load, _) in chosen.items()
+    }
+
+
+def shown_layouts(opened: webdriver.Chrome) -> dict[str, tuple[str, str]]:
+    """(best load, share of the best) of each row."""
+    rows = opened.find_elements(By.CSS_SELECTOR, ".layouts tbody tr")
+    cells = [
+        [" ".join(cell.text.split()) for cell in row.find_elements(By.CSS_SELECTOR, "th, td")] for row in rows
+    ]
+    return {name: (load, share) for name, _, load, *_, share, _ in cells}
+
+
+def type_limits(opened: webdriver.Chrome, text: str) -> None:
+    box = opened.find_element(By.CSS_SELECTOR, ".typed")
+    box.clear()
+    box.send_keys(text)
+
+
+def test_a_row_a_layout_shows_its_best_point(studied: webdriver.Chrome, study: Path) -> None:
+    rows = shown_layouts(studied)
+    assert rows == best_of(study, {}) and len(rows) == 6
+    assert next(iter(rows.values()))[1] == "best"
+    head = " ".join(texts(studied, ".layouts thead th"))
+    assert head == (
+        "layout GPUs best load clients req/s req/s a GPU TTFT p50 ms TTFT p99 ms TPOT p50 ms TPOT p99 ms "
+        "against the best trust"
+    )
+
+
+@pytest.mark.parametrize(
+    ("typed", "limits"),
+    [
+        ("ttft_p99<100ms", {"ttft_p99_s": 0.1}),
+        ("ttft_p99 < 0.13s , tpot_p99<=120ms", {"ttft_p99_s": 0.13, "tpot_p99_s": 0.120000001}),
+        ("tpot_p50<60ms", {"tpot_p50_s": 0.06}),
+        ("e2e_p99<400 ms", {"e2e_latency_p99_s": 0.4}),
+        ("ttft_p99<1ms", {"ttft_p99_s": 0.001}),
+        ("error_rate<1%", {"failed_share": 0.01}),
+    ],
+)
+def test_limits_choose_again(studied: webdriver.Chrome, study: Path, typed: str, limits: dict[str, float]) -> None:
+    type_limits(studied, typed)
+    wanted = best_of(study, limits)
+    assert shown_layouts(studied) == wanted
+    best = next((name for name, (_, share) in wanted.items() if share == "best"), "No best layout.")
+    assert texts(studied, ".result .name") == [best]
+    assert texts(studied, ".result .within")[0].startswith("within ") and texts(studied, ".error") == []
+
+
+def test_limits_change_what_the_page_says(studied: webdriver.Chrome, study: Path) -> None:
+    before = texts(studied, ".result p, .result li, .layouts td")
+    type_limits(studied, "ttft_p99<100ms")
+    assert texts(studied, ".result p, .result li, .layouts td") != before
+    assert texts(studied, ".chart .limit text") == ["ttft_p99<100ms"]
+    missed = len(studied.find_elements(By.CSS_SELECTOR, ".chart a.missed"))
+    assert 0 < missed < len(studied.find_elements(By.CSS_SELECTOR, ".chart a"))
+    type_limits(studied, " ")
+    assert texts(studied, ".result p, .result li, .layouts td") == before
+    assert studied.find_elements(By.CSS_SELECTOR, ".chart a.missed") == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("ttft_p99<2", "write ttft_p99<2s or ttft_p99<2ms"),
+        ("ttft<2s", "write ttft_p50, _p90, _p95, _p99 or _mean"),
+        ("ttft99<2s", "no metric ttft99: write such as ttft_p99"),
+        ("ttft_p99 2s", 'cannot read "ttft_p99 2s"'),
+        ("speed>3", "no metric speed"),
+        ("ttft_p99<+5%", "needs a baseline: servebench gate"),
+    ],
+)
+def test_a_limit_that_cannot_be_read_is_said_and_changes_nothing(
+    studied: webdriver.Chrome, typed: str, said: str
+) -> None:
+    type_limits(studied, "tpot_p99<90ms")
+    before = shown_layouts(studied)
+    studied.find_element(By.CSS_SELECTOR, ".typed").send_keys(f", {typed}")
+    assert said in texts(studied, ".error")[0] and shown_layouts(studied) == before
+
+
+def test_limits_given_on_the_command_line_stand_in_the_box(
+    browser: webdriver.Chrome, study: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(study.parent / "results", tmp_path / "results")
+    opened = seen(browser, write(tmp_path / "results", "ttft_p99<100ms"))
+    assert opened.find_element(By.CSS_SELECTOR, ".typed").get_attribute("value") == "ttft_p99<100ms"
+    assert shown_layouts(opened) == best_of(study, {"ttft_p99_s": 0.1})
+
+
+def test_the_first_screen_is_seen_without_scrolling(studied: webdriver.Chrome) -> None:
+    for selector in (".result", ".limits", ".counts", ".overview", ".layouts"):
+        box = studied.find_element(By.CSS_SELECTOR, selector).rect
+        assert box["y"] + box["height"] <= 900, selector
+
+
+def test_what_is_wrong_with_the_best_point_stands_below_it() -> None:
+    loads = [read.point(i, "vllm", {"a": slowing("vllm", n, 1.0)}) for i, n in enumerate((1, 2))]
+    loads.append(read.point(2, "vllm", {"a": slowing("vllm", 4, 1.0, overloaded=True)}))
+    ((_, (group,)),) = groups.studies(loads)
+    assert group.best is loads[1]
+    said = groups.warnings(group, loads[1])
+    assert said[0].startswith("Too few requests for a reliable p99: ") and said[1].startswith("Measured once")
+    assert said[2] == "No higher load can be trusted (overloaded)."
+    assert groups.warnings(group._replace(points=loads[:2]), loads[1])[2].startswith("No higher load was measured")
+
+
+def test_a_point_that_nothing_is_known_of_is_never_the_best() -> None:
+    bad = [read.point(0, "vllm", {"a": slowing("vllm", 1, 1.0, verdict="client-limited: x")})]
+    ((_, found),) = groups.studies(bad)
+    assert found[0].best is None and bad[0].rate is None and bad[0].numbers == {}
+    assert "No point can be trusted" in html_page.page(Path("x"), bad, [], [])
+
+
+def test_the_layout_with_most_requests_is_named_where_another_is_best_a_gpu(
+    browser: webdriver.Chrome, results: Path
+) -> None:
+    save(point("vllm", 4, 1.0), results)
+    save(point("vllm", 6, 1.0, tp_size=2), results)
+    opened = seen(browser, write(results))
+    words = "More requests/s in all, on more GPUs: vLLM TP 2 x 1."
+    for _ in range(2):
+        assert texts(opened, ".result .name") == ["vLLM TP 1 x 1"] and words in texts(opened, ".doubts li")
+        type_limits(opened, "e2e_p99<2s")
+
+
+def test_layouts_whose_gpus_are_not_known_are_compared_by_their_requests(results: Path) -> None:
+    for n in (1, 2):
+        save(point("openai", 1, 1.0, urls=("http://a:1",) * n, num_replicas=n), results)
+    ((_, found),) = groups.studies(points_of(results))
+    assert not groups.by_gpu(found) and [column.key for column in table.columns(found)].count("per_gpu") == 0
+
+
+def test_buffered_times_meet_no_limit_on_tokens() -> None:
+    at_once = make_log([make_result(i, i, [0.5] * 4) for i in range(20)], (0.0, 20.0), num_clients=2)
+    found = read.point(0, "vllm", {"a": at_once})
+    assert found.rate and "ttft_p99" not in found.numbers and "e2e_p99" in found.numbers
+    assert found.marks == ["buffered"]
+
+
+def test_in_an_open_loop_limits_count_from_the_schedule() -> None:
+    late = [make_result(i, i + 0.5, [0.25, 0.5], scheduled_ns=round(i * 1e9)) for i in range(20)]
+    found = read.point(0, "vllm", {"a": make_log(late, (0.0, 20.0), request_rate=1.0)})
+    assert found.numbers["ttft_p50"] == pytest.approx(0.75) and found.mean("ttft_p50_s") == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.026, 0.036), (0.08, 4.0), (0.001, 100.0), (0.9, 1.1)])
+def test_an_axis_has_a_few_round_ticks(low: float, high: float) -> None:
+    found = chart.log_ticks(low, high)
+    assert 3 <= len(found) <= 8 and all(low <= value <= high for value in found)
+    assert 4 <= len(chart.ticks(high)) <= 9
+
+
+# Counts, warnings and their rows.
+
+
+def test_counts_lead_to_their_rows(studied: webdriver.Chrome, study: Path) -> None:
+    unsettled = sum("not settled" in found.marks for found in points_of(study.parent / "results"))
+    faults = f"1 client-limited · 1 overloaded · 1 failed · {unsettled} not settled · 1 buffered"
+    assert texts(studied, ".counts") == [f"28 points: {faults}"]
+    for word, load in (("client-limited", "32"), ("overloaded", "64"), ("failed", "32"), ("buffered", "16")):
+        studied.find_element(By.CSS_SELECTOR, f".counts a[data-word='{word}']").click()
+        assert column(studied, "load clients") == [load], word
+        assert word in column(studied, "trust")[0]
+        assert texts(studied, ".shown") == ["1 of 28 points."]
+
+
+def test_a_warning_leads_to_its_rows_even_if_they_are_folded_or_filtered(studied: webdriver.Chrome) -> None:
+    studied.find_element(By.CSS_SELECTOR, ".points .group button").click()
+    keep(studied, "load clients", "99")
+    link = studied.find_element(By.CSS_SELECTOR, ".warnings a[data-rows]")
+    numbers = str(link.get_attribute("data-rows")).split()
+    assert link.text == f"{len(numbers)} points" and len(numbers) > 2
+    link.click()
+    marked = studied.find_elements(By.CSS_SELECTOR, ".points .marked")
+    assert {row.get_attribute("id") for row in marked} == {f"row-{n}" for n in numbers}
+    assert all(row.is_displayed() for row in marked)
+    at = studied.execute_script("return document.querySelector('.marked').getBoundingClientRect().y")
+    assert 0 < at < 900
+
+
+def test_warnings_that_differ_in_numbers_alone_are_one() -> None:
+    found = [read.point(i, "vllm", {"a": slowing("vllm", n, 4.0)}) for i, n in enumerate((1, 2))]
+    text = details.warnings(found, {0: "one", 1: "two"})
+    assert text.count(" do not carry even a median") == 3 and ">2 points</a>: such as: " in text
+    assert details.warnings([], {}) == "None."
+
+
+def test_a_link_to_a_row_marks_it(studied: webdriver.Chrome) -> None:
+    studied.execute_script("location.hash = '#row-3'")
+    assert [row.get_attribute("id") for row in studied.find_elements(By.CSS_SELECTOR, ".marked")] == ["row-3"]
+
+
+# The table of points.
 
 
 def test_every_point_is_a_row_and_runs_share_one(opened: webdriver.Chrome) -> None:
-    assert column(opened, number_of(opened, "backend")) == ["llamacpp", "vllm", "vllm"]
-    assert column(opened, number_of(opened, "runs")) == ["3", "1", "1"]
-    assert column(opened, number_of(opened, "failed")) == ["0/23", "1/9", "point failed"]
+    assert texts(opened, ".points .group") == [
+        "llama.cpp TP 1 x 1 1 point, 1 GPU",
+        "vLLM TP 1 x 1 2 points, 1 GPU",
+    ]
+    assert column(opened, "runs") == ["3", "1", "1"]
+    assert column(opened, "failed of requests") == ["0/23", "1/9", "-"]
+    assert column(opened, "trust") == ["ok", "client-limited, 11% failed", "point failed"]
     # E2E P50 of the runs: 1.0, 1.25, 2.0 s: mean 1.4167, s 0.5204, half width t(2) s / sqrt 3 = 4.303 x 0.3005.
     # 5 and more requests a run are fewer than the 11 that a P50 needs.
-    assert column(opened, number_of(opened, "E2E P50 (s)")) == ["1.42~ ±1.29", "1.00~", "-"]
+    assert column(opened, "E2E p50 ms") == ["1417~ ±1293", "1000~", "-"]
 
 
-def test_a_click_sorts_by_number_and_another_turns_it_round(opened: webdriver.Chrome) -> None:
-    load = number_of(opened, "load")
+def test_a_click_sorts_the_rows_of_each_layout_and_another_turns_them_round(opened: webdriver.Chrome) -> None:
+    load = number_of(opened, "load clients")
     heads(opened)[load].click()
-    assert column(opened, load) == ["1", "2", "16"]
+    assert column(opened, "load clients") == ["1", "2", "16"]
     heads(opened)[load].click()
-    assert column(opened, load) == ["16", "2", "1"]
+    assert column(opened, "load clients") == ["16", "2", "1"]
     assert heads(opened)[load].find_element(By.XPATH, "..").get_attribute("aria-sort") == "descending"
-    heads(opened)[number_of(opened, "E2E P50 (s)")].click()
-    assert column(opened, load) == ["2", "1", "16"]  # the point without a number comes last
+    heads(opened)[number_of(opened, "E2E p50 ms")].click()
+    assert column(opened, "load clients") == ["2", "16", "1"]  # in a layout what has no number comes last
 
 
 @pytest.mark.parametrize(
     ("head", "words", "left"),
     [
-        ("backend", "VLLM", ["2", "16"]),
-        ("load", "1", ["1"]),
-        ("load", "> 1", ["2", "16"]),
-        ("load", "<=2", ["1", "2"]),
-        ("E2E P50 (s)", ">0", ["1", "2"]),
-        ("client", "limited", ["2"]),
-        ("backend", "sglang", []),
+        ("load clients", "1", ["1"]),
+        ("load clients", "> 1", ["2", "16"]),
+        ("load clients", "<=2", ["1", "2"]),
+        ("E2E p50 ms", ">1000", ["1"]),
+        ("trust", "LIMITED", ["2"]),
+        ("trust", "sglang", []),
     ],
 )
 def test_boxes_filter(opened: webdriver.Chrome, head: str, words: str, left: list[str]) -> None:
     assert keep(opened, head, words) == left
-    assert opened.find_element(By.ID, "shown").text == f"{len(left)} of 3 points."
+    assert opened.find_element(By.CSS_SELECTOR, ".shown").text == f"{len(left)} of 3 points."
 
 
 def test_filters_of_two_columns_add_up(opened: webdriver.Chrome) -> None:
-    keep(opened, "backend", "vllm")
-    assert keep(opened, "load", "<10") == ["2"]
+    keep(opened, "trust", "failed")
+    assert keep(opened, "load clients", "<10") == ["2"]
+
+
+def test_a_layout_folds(opened: webdriver.Chrome) -> None:
+    opened.find_elements(By.CSS_SELECTOR, ".points .group button")[1].click()
+    assert column(opened, "load clients") == ["1"]
+    opened.find_elements(By.CSS_SELECTOR, ".points .group button")[1].click()
+    assert column(opened, "load clients") == ["1", "2", "16"]
+
+
+def test_a_point_opens_by_its_link(opened: webdriver.Chrome) -> None:
+    opened.find_element(By.CSS_SELECTOR, ".points tbody a").click()
+    inside = opened.find_element(By.ID, "point-0").text
+    assert inside.count("lag p50") == 3 and "num_clients" in inside and "clients1-run2.json" in inside
+
+
+# The page as a whole.
 
 
 def test_nothing_comes_from_outside_and_nothing_is_blocked(opened: webdriver.Chrome) -> None:
@@ -155,7 +474,6 @@ def test_nothing_comes_from_outside_and_nothing_is_blocked(opened: webdriver.Chr
 
 
 def test_texts_of_logs_stay_texts(opened: webdriver.Chrome) -> None:
-    assert opened.title == "results - ServeBench"
     assert opened.find_elements(By.CSS_SELECTOR, "[onerror], img[src=x]") == []
     assert f"oom {EVIL}" in opened.find_element(By.CSS_SELECTOR, "#failed pre").text
     assert f"ended {EVIL}" in opened.find_element(By.ID, "failed").text
@@ -175,10 +493,18 @@ def test_every_script_has_its_figures_and_the_browser_draws_them(opened: webdriv
         assert opened.execute_script("return arguments[0].naturalWidth", image) > 400
 
 
-@pytest.mark.parametrize(("scheme", "paper"), [("light", [255, 255, 255]), ("dark", [0x15, 0x18, 0x1D])])
-def test_page_and_figures_follow_the_reader(opened: webdriver.Chrome, scheme: str, paper: list[int]) -> None:
-    feature = {"name": "prefers-color-scheme", "value": scheme}
-    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+@pytest.mark.parametrize(
+    ("scheme", "media", "paper"),
+    [
+        ("light", "", [255, 255, 255]),
+        ("dark", "", [0x15, 0x18, 0x1D]),
+        ("dark", "print", [255, 255, 255]),
+    ],
+)
+def test_page_and_figures_follow_the_reader(
+    browser: webdriver.Chrome, page: Path, scheme: str, media: str, paper: list[int]
+) -> None:
+    opened = seen(browser, page, scheme=scheme, media=media)
     assert (
         opened.execute_script("return getComputedStyle(document.body).backgroundColor")
         == f"rgb({paper[0]}, {paper[1]}, {paper[2]})"
@@ -192,39 +518,126 @@ def test_page_and_figures_follow_the_reader(opened: webdriver.Chrome, scheme: st
     assert corner == paper
 
 
-def test_a_point_opens_by_its_link(opened: webdriver.Chrome) -> None:
-    opened.find_element(By.LINK_TEXT, "llamacpp").click()
-    inside = opened.find_element(By.ID, "point-0").text
-    assert inside.count("lag p50") == 3 and "num_clients" in inside and "clients1-run2.json" in inside
+# The words of the page, each with its colour on the nearest paper behind it (WCAG's contrast).
+CONTRASTS = """
+const channel = (c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+const parts = (css) => css.match(/[\\d.]+/g).map(Number);
+const light = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
+const paper = (e) => { for (; e; e = e.parentElement) { const c = parts(getComputedStyle(e).backgroundColor);
+  if (c.length < 4 || c[3] > 0) return c; } return [255, 255, 255]; };
+const low = [];
+for (const e of document.querySelectorAll("body *")) {
+  const words = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+  if (!words || !e.getClientRects().length || e.closest("script, title")) continue;
+  const style = getComputedStyle(e), ink = e.closest("svg") ? style.fill : style.color;
+  const [a, b] = [light(parts(ink)), light(paper(e))].sort((x, y) => y - x);
+  if ((a + 0.05) / (b + 0.05) < 4.5) low.push(e.tagName + "." + e.className + " " + e.textContent.slice(0, 40));
+}
+return low;
+"""
 
 
-@pytest.mark.parametrize("width", [500, 1400])
-def test_the_page_is_no_wider_than_the_window(opened: webdriver.Chrome, width: int) -> None:
-    opened.set_window_size(width, 1000)
-    assert opened.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_words_stand_out_from_the_paper(browser: webdriver.Chrome, study: Path, scheme: str) -> None:
+    opened = seen(browser, study, scheme=scheme)
+    type_limits(opened, "ttft_p99<100ms")
+    opened.find_element(By.CSS_SELECTOR, ".warnings a").click()
+    assert opened.execute_script(CONTRASTS) == []
+
+
+@pytest.mark.parametrize("media", ["", "print"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_page_fits_the_window_and_cuts_no_words(
+    browser: webdriver.Chrome, study: Path, page: Path, width: int, media: str
+) -> None:
+    for each in (study, page):
+        opened = seen(browser, each, 1047 if media else width, media=media)  # a landscape page of A4
+        assert opened.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+        cut = "return [...document.querySelectorAll('th, td, h1, h2, h3, p, li, a, summary')].filter((e) =>"
+        cut += "e.clientWidth && e.scrollWidth > e.clientWidth + 1).map((e) => e.outerHTML.slice(0, 200))"
+        assert opened.execute_script(cut) == []
+        wide = "return [...document.querySelectorAll('.scroll')].every((e) => e.scrollWidth <= e.clientWidth + 1)"
+        assert opened.execute_script(wide) or (width < 1400 and not media), "a table has no room"
+
+
+def test_figures_stand_in_two_columns_where_there_is_room(browser: webdriver.Chrome, page: Path) -> None:
+    for width, columns in ((420, 1), (1400, 2), (1900, 2)):
+        opened = seen(browser, page, width)
+        images = opened.find_elements(By.CSS_SELECTOR, "#figures img")
+        assert len({image.rect["x"] for image in images if image.is_displayed()}) == columns
+
+
+def test_paper_has_no_boxes_to_type_in(browser: webdriver.Chrome, study: Path) -> None:
+    opened = seen(browser, study, media="print")
+    assert not [box for box in opened.find_elements(By.CSS_SELECTOR, "input, nav a") if box.is_displayed()]
+    assert len(column(opened, "load clients")) == 28
+
+
+def test_it_can_be_read_without_scripts(browser: webdriver.Chrome, study: Path) -> None:
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        opened = seen(browser, study)
+        assert len(texts(opened, ".points tbody tr:not(.group)")) == 28 and texts(opened, "input") == []
+        assert shown_layouts(opened) == best_of(study, {})
+        assert texts(opened, ".result .name") == [next(iter(best_of(study, {}) and shown_layouts(opened)))]
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+def test_several_studies_have_a_section_each(browser: webdriver.Chrome, results: Path) -> None:
+    for length in (128, 2600):
+        for clients in (1, 2):
+            save(point("vllm", clients, 1.0, mean_prompt_length=length), results)
+    opened = seen(browser, write(results))
+    assert texts(opened, "h1") == ["Llama-2-7b-hf · 2 studies · vLLM"]
+    names = [f"Prompt {length}, generation 60 tokens, by clients" for length in (128, 2600)]
+    assert texts(opened, "nav a")[:2] == names == texts(opened, "section[id^=study] > h2")
+    boxes = opened.find_elements(By.CSS_SELECTOR, ".typed")
+    boxes[1].send_keys("ttft_p99<1ms")
+    assert texts(opened, ".result .name") == ["vLLM TP 1 x 1", "No best layout."]
+
+
+# What is read and run.
 
 
 def test_folders_of_the_same_settings_are_not_runs_of_one_point(results: Path) -> None:
     for folder in ("before", "after"):
         store.save(point("vllm", 1, 1.0), results / folder / "m-clients1.json")
-    points = report.read(results)
-    assert [[run.name for run in runs] for runs in points] == [
+    points = points_of(results)
+    assert [[run.name for run in found.runs] for found in points] == [
         ["after/m-clients1.json"],
         ["before/m-clients1.json"],
     ]
-    assert [runs[0].row["backend"] for runs in points] == ["after", "before"]
+    ((_, found),) = groups.studies(points)
+    assert [group.layout.name for group in found] == ["after TP 1 x 1", "before TP 1 x 1"]
 
 
-def test_a_folder_without_logs_is_one_line(
+def test_a_folder_without_folders_is_named_by_its_engine(results: Path) -> None:
+    store.save(point("vllm", 1, 1.0), results / "m-clients1.json")
+    ((_, (group,)),) = groups.studies(points_of(results))
+    assert group.layout.name == "vLLM TP 1 x 1"
+
+
+def test_a_folder_without_logs_is_one_line_before_any_script_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(report, "SCRIPTS", tmp_path)  # has none, which would be started before the logs are read
+    monkeypatch.setattr(report, "draw", lambda *words: pytest.fail("a script was started"))
     for folder, said in ((tmp_path, "no logs in"), (tmp_path / "x", "is not a folder")):
         monkeypatch.setattr("sys.argv", ["servebench report", str(folder)])
         with pytest.raises(SystemExit) as ended:
             commandline.run(report.main)
         err = capsys.readouterr().err
         assert ended.value.code == 2 and said in err and err.count("\n") == 1
+
+
+def test_progress_is_one_line_that_a_terminal_sees_change(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for terminal, wanted in ((True, "\rfigures: 1 of 2\rfigures: 2 of 2\n"), (False, "figures: 2 of 2\n")):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
+        report.progress(1, 2)
+        report.progress(2, 2)
+        assert capsys.readouterr().err == wanted
 
 
 def test_what_searches_found_stands_on_the_page(logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -236,16 +649,11 @@ def test_what_searches_found_stands_on_the_page(logs: Path, capsys: pytest.Captu
     place.mkdir()
     (place / "a.json").write_bytes(msgspec.json.encode(found))
     (place / "b.json").write_text("{}")
-    (only,) = report.searches(logs)
+    (only,) = read.searches(logs)
     assert f"left out: {place / 'b.json'}" in capsys.readouterr().err
-    page = html_page.page(logs, report.read(logs), [], [only])
+    page = html_page.page(logs, points_of(logs), [], [only])
     assert escape(f"vllm: {EVIL}") in page and "<td>4</td><td>meets</td><td>ttft_p99 2</td>" in page
-
-
-def test_a_dataset_has_no_prompt_length_in_the_table() -> None:
-    log = point("vllm", 1, 1.0, dataset="chats.json", dataset_sha256="ab")
-    points = [runs_of(log), runs_of(point("vllm", 1, 1.0))]
-    assert '<td data-value="">-</td>' in table.table(points)
+    assert 'id="searches"' not in html_page.page(logs, points_of(logs), [], [])
 
 
 def test_a_script_that_fails_is_said_in_its_place(logs: Path, tmp_path: Path) -> None:
@@ -256,45 +664,62 @@ def test_a_script_that_fails_is_said_in_its_place(logs: Path, tmp_path: Path) ->
     assert (drawing.script, drawing.figures, drawing.said) == ("plot_broken.py", {}, "no <ink>\n")
 
 
-def test_what_is_offered_and_an_overload_are_told_apart() -> None:
-    runs = []
-    for scenario in ("", "D(2600,60)"):
-        log = make_log([make_result(0, 0, [1.0])], (0, 10), request_rate=1.0, overloaded=True, scenario=scenario)
-        runs.append([table.Run("x", log, spreadsheet.row([log]), [])])
-    page = table.table(runs)
-    assert "<button>scenario</button>" in page and "<button>dataset</button>" not in page
-    assert page.count("ok, overloaded") == 2 and page.count("D(2600,60)") == 1
-    assert "dataset" not in table.common(runs) and "prompt 2600" in table.common(runs)
+# Cells.
 
 
-def runs_of(*logs: Log) -> list[table.Run]:
-    return [report.run_of(f"vllm/{i}.json", "vllm", log) for i, log in enumerate(logs)]
+def table_of(*points: list[Log]) -> str:
+    made = [
+        read.point(i, "vllm", {f"vllm/{j}.json": log for j, log in enumerate(runs)})
+        for i, runs in enumerate(points)
+    ]
+    ((_, found),) = groups.studies(made)
+    return table.table(found).partition("</thead>")[2]
 
 
-def test_what_is_not_stationary_has_no_interval_in_the_table() -> None:
+def test_what_is_not_settled_has_no_interval_in_the_table() -> None:
     growing = [make_result(i, float(i), [0.5 + i, 1.0 + i]) for i in range(200)]
     drifting = [make_log(growing, (0.0, 200.0), num_clients=1, repetition=i) for i in range(3)]
     steady = [point("vllm", 1, 1.0, repetition=i) for i in range(3)]
-    assert "?" in table.table([runs_of(*drifting)]) and "±" not in table.table([runs_of(*drifting)])
-    assert "±" in table.table([runs_of(*steady)])
+    text = table_of(drifting)
+    assert "?</td>" in text and "±" not in text and "not settled" in text
+    assert "±" in table_of(steady)
+
+
+def test_a_run_that_failed_is_in_no_mean() -> None:
+    good = [point("vllm", 1, latency, repetition=i) for i, latency in enumerate((1.0, 1.0))]
+    failed = msgspec.structs.replace(point("vllm", 1, 5.0, repetition=2), status="failed", failure="it ended")
+    text = table_of([*good, failed])
+    assert ">1 of 3 runs point failed<" in text and ">1000~ <small>±0.0</small><" in text
 
 
 def test_doubts_have_a_column() -> None:
     limited = [point("vllm", 1, 1.0, repetition=i, verdict=v) for i, v in enumerate(("ok", "client-limited: x"))]
     at_once = make_log([make_result(i, i, [0.5] * 4) for i in range(20)], (0.0, 20.0), num_clients=2)
-    text = table.table([runs_of(*limited), runs_of(at_once)])
-    assert "decides nothing" in text and ">1 of 2 runs client-limited<" in text and ">buffered<" in text
-    assert "ok, but 1 of 2 runs client-limited" in text
+    text = table_of(limited, [at_once])
+    assert ">1 of 2 runs client-limited<" in text and ">buffered<" in text
 
 
 def test_the_first_answer_token_has_a_column_where_it_is_not_the_first() -> None:
     thinking = make_log([make_result(i, i, [0.1, 0.5, 0.9], first_answer_event=1) for i in range(20)], (0.0, 20.0))
-    assert "first answer token P50 (s)" in table.table([runs_of(thinking)])
-    assert "first answer token" not in table.table([runs_of(point("vllm", 1, 1.0))])
+    for log, wanted in ((thinking, True), (point("vllm", 1, 1.0), False)):
+        ((_, found),) = groups.studies([read.point(0, "vllm", {"a": log})])
+        assert ("first answer token p50" in [column.head for column in table.columns(found)]) == wanted
 
 
 def test_points_of_one_load_are_told_apart_by_their_settings() -> None:
-    points = [runs_of(point("vllm", 1, 1.0)), runs_of(point("vllm", 1, 1.0, stream=False))]
-    text = table.table(points)
-    assert "<button>stream</button>" in text and ">True</td>" in text and ">False</td>" in text
-    assert "stream" not in table.table(points[:1])
+    text = table_of([point("vllm", 1, 1.0)], [point("vllm", 1, 1.0, stream=False)])
+    assert "vLLM TP 1 x 1, stream True" in text and "vLLM TP 1 x 1, stream False" in text
+    assert "stream" not in table_of([point("vllm", 1, 1.0)])
+
+
+def test_long_times_are_in_seconds() -> None:
+    assert [groups.in_ms(seconds) for seconds in (0.0502, 1.234, 9.9, 12.3)] == ["50.2", "1234", "9900", "12.3 s"]
+
+
+def test_clients_of_different_workloads_are_one_row() -> None:
+    logs = [
+        msgspec.structs.replace(point("vllm", n, 1.0), client={"host": "a", "workload_sha256": str(n)})
+        for n in (1, 2)
+    ]
+    found = [read.point(i, "vllm", {"a": log}) for i, log in enumerate(logs)]
+    assert "<td>2</td><td><code>host a</code></td>" in details.versions(found)

@@ -7,30 +7,32 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import Any
 from urllib.parse import quote
 
 import msgspec
-from msgspec.structs import asdict
 
 from servebench import __version__
-from servebench.log.config import fields_of
-from servebench.log.schema import Log
+from servebench.log.schema import ENGINE_NAMES, Log
 from servebench.plan.strategies import LoadResult
-from servebench.show.html.table import CONFIGURATION, Run, Runs, common, table
-from servebench.show.terminal import quality_line
+from servebench.show.html import details
+from servebench.show.html.first_screen import first_screen
+from servebench.show.html.groups import Group, load_words, studies
+from servebench.show.html.read import Point, SearchResult, units
+from servebench.show.html.table import table
+from servebench.show.layouts import Study
 
 HERE = Path(__file__)
-OPEN_FIGURES = 12  # a section with more is opened by a click
-EMPTY: tuple[Any, ...] = (None, "", (), [], {})
+OPEN_FIGURES = 12  # a script with more is opened by a click
 NOTES = 3  # lines of a script's stderr that are shown
+CORES = re.compile(r"\d+ cores")
 
 
 @dataclass(frozen=True)
@@ -39,40 +41,32 @@ class Drawing:
 
     script: str
     about: str
-    figures: dict[str, str]
+    figures: Mapping[str, str]
     said: str
 
 
-class SearchResult(msgspec.Struct):
-    """What a search found: the fields that the report shows of the file that campaign/loop.py wrote.
-
-    A Verdict has more, but its server and run may be an older version's.
-    """
-
-    words: str
-    unit: str
-    loads: list[LoadResult]
-
-
-def page(folder: Path, points: list[Runs], drawings: list[Drawing], searches: list[SearchResult]) -> str:
-    """The whole page."""
+def page(
+    folder: Path,
+    points: Sequence[Point],
+    drawings: Sequence[Drawing],
+    searches: Sequence[SearchResult],
+    limits: str = "",
+) -> str:
+    """The whole page. `limits` stand in the box that the reader may change."""
     style, script = (HERE.with_name(f"report.{kind}").read_text() for kind in ("css", "js"))
-    # Scripts that draw few figures come first, since each shows much; those without a figure come last.
-    drawings = sorted(drawings, key=lambda drawing: len(drawing.figures) or float("inf"))
+    found = studies(points)
+    parts = list(_parts(points, found, drawings, searches))
+    title = " · ".join(_title(points, [study for study, _ in found]))
     return Template(HERE.with_name("report.html").read_text()).substitute(
-        folder=escape(folder.resolve().name),
+        title=escape(title),
+        limits=escape(limits),
+        names=escape(msgspec.json.encode(units()).decode()),
         policy=f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}",
         style=style,
         script=script,
-        facts=_facts(points),
-        common=common(points),
-        table=table(points),
-        searches="".join(map(_search, searches)) or "<p>None.</p>",
-        figures="".join(map(_drawing, drawings)),
-        warnings=_warnings(points),
-        failed=_failed(points),
-        points="".join(_point(number, runs) for number, runs in enumerate(points)),
-        versions=_versions(points),
+        facts=_facts(folder, points),
+        links=" ".join(f'<a href="#{name}">{escape(words)}</a>' for name, words, _ in parts),
+        parts="\n".join(f'<section id="{name}">{inside}</section>' for name, _, inside in parts),
     )
 
 
@@ -81,19 +75,104 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _facts(points: list[Runs]) -> str:
-    runs = [run for point in points for run in point]
+# What the page is about.
+
+
+def _title(points: Sequence[Point], found: Sequence[Study]) -> Iterator[str]:
+    """Model, what was asked, engines and versions, and what they ran on, as far as the logs know."""
+    logs = [run.log for point in points for run in point.runs]
+    yield ", ".join(dict.fromkeys(_short(study.model) for study in found))
+    yield found[0].asked if len(found) == 1 else f"{len(found)} studies"
+    engines = dict.fromkeys(map(_engine, logs))
+    yield ", ".join(name for name in engines if not any(other.startswith(f"{name} ") for other in engines))
+    yield from filter(None, [", ".join(dict.fromkeys(map(_hardware, logs)))])
+
+
+def _short(model: str) -> str:
+    return model.rpartition("/")[2]
+
+
+def _engine(log: Log) -> str:
+    """`vLLM 0.33`: the package and version that a log knows, by the name that people write."""
+    _, _, version = log.server_facts.engine.rpartition(" ")
+    name = ENGINE_NAMES.get(log.server.backend, log.server.backend)
+    return f"{name} {version}" if version[:1].isdigit() else name
+
+
+def _hardware(log: Log) -> str:
+    """`8 x NVIDIA H100 80GB HBM3`, or the cores of a host without GPUs; "" of a server that others started."""
+    environment = log.identity.get("environment", {})
+    if log.server.urls or not environment:
+        return ""
+    gpus = Counter(environment.get("gpus", []))
+    named = [f"{n} x {name}" for name, n in gpus.items()]
+    return ", ".join(named or CORES.findall(environment.get("host", "")))
+
+
+def _facts(folder: Path, points: Sequence[Point]) -> str:
+    runs = [run for point in points for run in point.runs]
     requests, failed = (sum(int(run.row[name] or 0) for run in runs) for name in ("requests", "failed"))
     started = sorted(run.log.started_at[:10] for run in runs)
     now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    words = [f"{len(points):,} points", f"{len(runs):,} runs", f"{requests:,} requests", f"{failed:,} failed"]
-    words += [f"measured {' to '.join(dict.fromkeys((started[0], started[-1])))}", f"written {now}"]
-    return " · ".join(map(escape, [*words, f"ServeBench {__version__}"]))
+    words = [f"{folder.resolve().name}/", f"measured {' to '.join(dict.fromkeys((started[0], started[-1])))}"]
+    words += [f"{len(points):,} points", f"{len(runs):,} runs", f"{requests:,} requests, {failed:,} failed"]
+    return " · ".join(map(escape, [*words, f"written {now} by ServeBench {__version__}"]))
+
+
+# Its parts.
+
+
+def _parts(
+    points: Sequence[Point],
+    found: Sequence[tuple[Study, Sequence[Group]]],
+    drawings: Sequence[Drawing],
+    searches: Sequence[SearchResult],
+) -> Iterator[tuple[str, str, str]]:
+    """(id, words of the link to it, HTML) of each section."""
+    several = len({study.model for study, _ in found}) > 1
+    for number, (study, groups) in enumerate(found):
+        name = f"{_short(study.model)}, {study.asked}" if several else study.asked[:1].upper() + study.asked[1:]
+        link, head = (name, name) if len(found) > 1 else ("Best layout and points", "")
+        yield f"study-{number}", link, _study(number, groups, head)
+    labels = {
+        point.number: f"{group.layout.name}, {load_words(point)}"
+        for _, groups in found
+        for group in groups
+        for point in group.points
+    }
+    if searches:
+        yield "searches", "Searches", "<h2>Searches</h2>" + "".join(map(_search, searches))
+    if drawings:
+        # Scripts that draw few figures come first, since each shows much; those without a figure come last.
+        few_first = sorted(drawings, key=lambda drawing: len(drawing.figures) or float("inf"))
+        yield "figures", "Figures", f"<h2>Figures</h2>{''.join(map(_drawing, few_first))}"
+    yield "warnings", "Warnings", f"<h2>Warnings</h2>{details.warnings(points, labels)}"
+    if failed := details.failed(points, labels):
+        yield "failed", "Failed points", f"<h2>Failed points</h2>{failed}"
+    every = "".join(details.point(point, labels) for point in points)
+    yield "numbers", "Every number", f"<h2>Every number</h2>{EVERY_NUMBER}{every}"
+    yield "versions", "Versions", f"<h2>Versions and commands</h2>{details.versions(points)}"
+
+
+EVERY_NUMBER = "<p class=note>What was asked, what the client says of itself, and every number of each run.</p>"
+HOW_TO_READ = """
+<p class="note"><output class="shown"></output> Grey numbers are worked out from the measured ones beside them.
+± is the 95 % interval over runs. ~ too few requests for a reliable percentile. ? not settled, so without interval.
+<span class="needs-js">Click a column to sort, a layout to fold it. Filter with a word, a number, or such as
+&lt;100.</span></p>
+"""
+
+
+def _study(number: int, groups: Sequence[Group], name: str) -> str:
+    head = f"<h2>{escape(name)}</h2>" if name else ""
+    points = f'<div class="scroll"><table class="points">{table(groups)}</table></div>'
+    screen = first_screen(groups, f"points-{number}")
+    return f'{head}{screen}<h3 id="points-{number}">Points</h3>{HOW_TO_READ}{points}'
 
 
 def _search(search: SearchResult) -> str:
     """Its words; a click shows every load that it tried."""
-    inside = _list_table(map(_searched_load, search.loads), (escape(search.unit), "says", "seen"))
+    inside = details.list_table(map(_searched_load, search.loads), (escape(search.unit), "says", "seen"))
     return f"<details><summary><strong>{escape(search.words)}</strong></summary>{inside}</details>"
 
 
@@ -120,73 +199,3 @@ def _figure(name: str, svg: str) -> str:
     data = quote(" ".join(svg.split()), safe=" '()*+,-./:;=?@[]^_{|}~!$")
     image = f'<img loading="lazy" alt="{escape(name)}" src="data:image/svg+xml,{data}">'
     return f"<figure>{image}<figcaption>{escape(name)}</figcaption></figure>"
-
-
-def _warnings(points: list[Runs]) -> str:
-    found = [(number, run, word) for number, runs in enumerate(points) for run in runs for word in run.warnings]
-    return _list_table([_link(number, run), escape(word)] for number, run, word in found) or "<p>None.</p>"
-
-
-def _failed(points: list[Runs]) -> str:
-    found = [(number, run) for number, runs in enumerate(points) for run in runs if run.log.status != "ok"]
-    return "".join(f"<h3>{_link(number, run)}</h3>{_failure(run.log)}" for number, run in found) or "<p>None.</p>"
-
-
-def _failure(log: Log) -> str:
-    tail = log.server_facts.log_tail
-    return f"<p>{escape(log.failure or '')}</p>" + (f"<pre>{escape(tail)}</pre>" if tail else "")
-
-
-def _link(number: int, run: Run) -> str:
-    return f'<a href="#point-{number}">{escape(run.name.removesuffix(".json"))}</a>'
-
-
-def _point(number: int, runs: Runs) -> str:
-    inside = "".join(map(_run, runs))
-    name = escape(runs[0].name.removesuffix(".json"))
-    return f'<details id="point-{number}" class=point><summary>{name}</summary>{inside}</details>\n'
-
-
-def _run(run: Run) -> str:
-    log = run.log
-    warnings = "".join(f"<p class=warning>{escape(word)}</p>" for word in run.warnings)
-    lists = {
-        "Numbers": {name: value for name, value in run.row.items() if name not in CONFIGURATION},
-        "Client": log.client | asdict(log.quality),
-        "Load": fields_of(log.run),
-        "Server": asdict(log.server) | asdict(log.server_facts) | {"log_tail": ""},
-    }
-    inside = "".join(f"<div><h4>{title}</h4>{_list(values)}</div>" for title, values in lists.items())
-    head = f"<h3>{escape(run.name)}</h3><p>{escape(quality_line(log.quality))}</p>{warnings}"
-    return f"{head}<div class=lists>{inside}</div>" + ("" if log.status == "ok" else _failure(log))
-
-
-def _list(values: dict[str, Any]) -> str:
-    """Names and values, empty ones left out."""
-    texts = {k: f"{v:.6g}" if isinstance(v, float) else str(v) for k, v in values.items() if v not in EMPTY}
-    rows = (f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in texts.items())
-    return f"<dl>{''.join(rows)}</dl>"
-
-
-def _versions(points: list[Runs]) -> str:
-    """Each engine, client and server command once, with the number of its runs."""
-    logs = [run.log for runs in points for run in runs]
-    texts = {
-        "Engines": [log.server_facts.engine for log in logs],
-        "Clients": [", ".join(f"{name} {value}" for name, value in log.client.items()) for log in logs],
-        "Server commands": [command for log in logs for command in log.server_facts.commands],
-    }
-    return "".join(f"<h3>{title}</h3>{_counted(of_runs)}" for title, of_runs in texts.items())
-
-
-def _counted(texts: Iterable[str]) -> str:
-    counts = sorted(Counter(filter(None, texts)).items())
-    rows = [[str(n), f"<code>{escape(text)}</code>"] for text, n in counts]
-    return _list_table(rows, ("runs", "")) or "<p>Unknown.</p>"
-
-
-def _list_table(rows: Iterable[Iterable[str]], head: Iterable[str] = ()) -> str:
-    """A table of cells of HTML; "" without rows."""
-    titles = "".join(f"<th>{title}</th>" for title in head)
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table class=list>{f'<tr>{titles}</tr>' if titles else ''}{body}</table>" if body else ""

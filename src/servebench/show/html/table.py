@@ -1,160 +1,153 @@
-"""The table of the report: a row a point, its numbers as means over its runs, sorted and filtered by report.js."""
+"""The points of a study as a table: a row a load, grouped by layout; report.js sorts, filters and folds it."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import NamedTuple
 
-from servebench.analysis import metrics, stats, trust
-from servebench.analysis.differences import differing_within, settings
+import msgspec
+
+from servebench.analysis import metrics, stats
 from servebench.analysis.metrics import FIRST_ANSWER
-from servebench.figures.selection import load_size, load_text
-from servebench.log.schema import Log
-from servebench.show.spreadsheet import Cell, client
+from servebench.figures.selection import KINDS_OF_LOAD, load_size
+from servebench.show.html.groups import RATE, Group, in_ms, warnings, words
+from servebench.show.html.read import Point
 from servebench.show.terminal import significant
-
-CONFIGURATION = {
-    "backend": "backend",
-    "model": "model",
-    "tp_size": "TP size",
-    "num_replicas": "replicas",
-    "max_ragged_batch_size": "batch",
-    "mean_prompt_length": "prompt",
-    "mean_max_new_tokens": "generation",
-    "scenario": "scenario",
-    "dataset": "dataset",
-}
-TEXTS = ("backend", "model", "scenario", "dataset")
-NUMBERS = (  # columns of the spreadsheet
-    *("request_throughput_per_s", "output_token_throughput_per_s", "ttft_p50_s", "ttft_p99_s"),
-    *(FIRST_ANSWER, "tpot_p50_s", "tpot_p99_s", "e2e_latency_p50_s", "e2e_latency_p99_s"),
-)
-
-
-class Run(NamedTuple):
-    """One log: its file, the log without its requests, its numbers as in the spreadsheet, its warnings."""
-
-    name: str
-    log: Log
-    row: dict[str, Cell]
-    warnings: list[str]
-
-
-Runs = list[Run]
 
 
 class Column(NamedTuple):
     """A column of the table: its head, and of a point the HTML and (for numbers) the value it is sorted by."""
 
+    key: str  # the same column in the table of layouts has the same
     head: str
-    cell: Callable[[Runs], tuple[str, float | None]]
+    unit: str
+    tip: str  # the whole definition
+    cell: Callable[[Point], tuple[str, float | None]]
     numeric: bool = True
 
-    def html(self, runs: Runs) -> str:
-        text, value = self.cell(runs)
+    @property
+    def derived(self) -> bool:
+        return self.tip.startswith("Derived")
+
+    def th(self, inside: str) -> str:
+        kind = "words" if not self.numeric else "derived" if self.derived else ""
+        return f'<th scope="col" data-key="{self.key}" class="{kind}" title="{escape(self.tip)}">{inside}</th>'
+
+    def title(self) -> str:
+        return f"{escape(self.head)}<small>{escape(self.unit)}</small>"
+
+    def td(self, point: Point) -> str:
+        text, value = self.cell(point)
         if not self.numeric:
             return f'<td class="words">{text}</td>'
-        return f'<td data-value="{"" if value is None else value}">{text}</td>'
+        kind = ' class="derived"' if self.derived else ""
+        return f'<td{kind} data-value="{"" if value is None else value}">{text}</td>'
 
 
-def table(points: list[Runs]) -> str:
-    shown = _columns(points)
-    heads = [(escape(column.head), "" if column.numeric else ' class="words"') for column in shown]
-    titles = "".join(f"<th{side}><button>{head}</button></th>" for head, side in heads)
+def table(groups: Sequence[Group]) -> str:
+    """The points of these layouts. What report.js chooses and says for limits stands in attributes of the rows."""
+    shown = columns(groups)
+    titles = "".join(column.th(f"<button type=button>{column.title()}</button>") for column in shown)
     boxes = "".join(
-        f'<th{side}><input aria-label="{head}: only" placeholder="filter"></th>' for head, side in heads
+        f'<td><input aria-label="filter {escape(column.head)}" placeholder="filter"></td>' for column in shown
     )
-    body = "".join(_row(number, runs, shown) for number, runs in enumerate(points))
-    return f"<thead><tr>{titles}</tr><tr>{boxes}</tr></thead><tbody>{body}</tbody>"
+    bodies = "".join(_body(group, i, shown) for i, group in enumerate(groups))
+    return f'<thead><tr>{titles}</tr><tr class="filters needs-js">{boxes}</tr></thead>{bodies}'
 
 
-def _row(number: int, runs: Runs, shown: list[Column]) -> str:
-    first, *rest = shown
-    link = f'<td class="words"><a href="#point-{number}">{first.cell(runs)[0]}</a></td>'
-    return f"<tr>{link}{''.join(column.html(runs) for column in rest)}</tr>\n"
+def _body(group: Group, number: int, shown: Sequence[Column]) -> str:
+    """A layout: its name, which folds it, and its rows."""
+    points, gpus = len(group.points), group.gpus
+    facts = [f"{points} point{'s' * (points != 1)}", *([f"{gpus} GPU{'s' * (gpus != 1)}"] if gpus else [])]
+    name = f"{escape(group.layout.name)} <small>{', '.join(facts)}</small>"
+    fold = f'<button type=button aria-expanded="true">{name}</button>'
+    head = f'<th colspan="{len(shown)}" scope="rowgroup">{fold}</th>'
+    rows = "".join(_row(group, point, shown) for point in group.points)
+    return f'<tbody data-layout="{number}"><tr class="group">{head}</tr>{rows}</tbody>\n'
 
 
-def common(points: list[Runs]) -> str:
-    """The configuration that is the same everywhere."""
-    row, differing = points[0][0].row, _differing(points)
-    same = [name for name in CONFIGURATION if name not in differing and row[name] is not None]
-    return escape(", ".join(f"{CONFIGURATION[name]} {row[name]}" for name in same))
+def _row(group: Group, point: Point, shown: Sequence[Column]) -> str:
+    about = {"numbers": _json(point.numbers), "says": words(group, point), "doubts": _json(warnings(group, point))}
+    data = " ".join(f'data-{name}="{escape(text)}"' for name, text in about.items())
+    cells = "".join(column.td(point) for column in shown)
+    return f'<tr id="row-{point.number}" {data}>{cells}</tr>\n'
 
 
-def _differing(points: list[Runs]) -> list[str]:
-    """What of the configuration is not the same everywhere (the backend is always shown)."""
-    return [k for k in CONFIGURATION if k == "backend" or len({runs[0].row[k] for runs in points}) > 1]
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
 
 
-def _columns(points: list[Runs]) -> list[Column]:
-    thinks = metrics.thinks_first([run.row for runs in points for run in runs])
+def columns(groups: Sequence[Group]) -> list[Column]:
+    """Those that these layouts can fill."""
+    points = [point for group in groups for point in group.points]
+    rows = [run.row for point in points for run in point.runs]
+    gpus = {point.number: group.gpus for group in groups for point in group.points}
+    names = ["ttft_p50_s", "ttft_p99_s", FIRST_ANSWER, "tpot_p50_s", "tpot_p99_s"]
+    names += ["e2e_latency_p50_s", "e2e_latency_p99_s"]
+    names = [name for name in names if name != FIRST_ANSWER or metrics.thinks_first(rows)]
+    asked = "What was asked for. A click leads to every number of the point."
+    counts = "Runs of this load; numbers are their means, ± is the 95 % interval."
+    failed = "Requests that failed, of those that count; they are in no latency."
+    trust = "What is wrong with the point; with words here, it meets no limit and is never the best."
     return [
-        *(_configured(name) for name in _differing(points)),
-        *(_setting(name) for name in differing_within(runs[0].log for runs in points)),
-        Column("load", lambda runs: (load_text(runs[0].log.run), load_size(runs[0].log))),
-        Column("runs", lambda runs: (str(len(runs)), len(runs))),
-        Column("failed", _failed),
-        *(_measured(name) for name in NUMBERS if name != FIRST_ANSWER or thinks),
-        Column("client", _client, numeric=False),
-        Column("decides nothing", _decides_nothing, numeric=False),
+        Column("load", "load", KINDS_OF_LOAD[points[0].log.run.load.kind].unit, asked, _load),
+        Column("runs", "runs", "", counts, lambda point: (str(len(point.runs)), len(point.runs))),
+        _measured(RATE, "req/s"),
+        *_per_gpu("per_gpu", "req/s", RATE, gpus),
+        _measured("output_token_throughput_per_s", "tok/s"),
+        *_per_gpu("tokens_per_gpu", "tok/s", "output_token_throughput_per_s", gpus),
+        *(_measured(name) for name in names if any(row[name] is not None for row in rows)),
+        Column("failed", "failed", "of requests", failed, _failed),
+        Column("trust", "trust", "", trust, _trust, numeric=False),
     ]
 
 
-def _configured(name: str) -> Column:
-    numeric = name not in TEXTS
-
-    def cell(runs: Runs) -> tuple[str, float | None]:
-        value = runs[0].row[name]
-        return escape("-" if value is None else str(value)), (
-            float(value) if numeric and value is not None else None
-        )
-
-    return Column(CONFIGURATION[name], cell, numeric)
+def _load(point: Point) -> tuple[str, float]:
+    size = load_size(point.log)
+    return f'<a href="#point-{point.number}">{size:g}</a>', size
 
 
-def _setting(name: str) -> Column:
-    """A setting that points of one backend do not share."""
-    return Column(name, lambda runs: (escape(settings(runs[0].log)[name].removeprefix(f"{name} ")), None), False)
+def _per_gpu(key: str, head: str, name: str, gpus: dict[int, int | None]) -> list[Column]:
+    """A rate by GPU, where the logs know how many there were."""
+
+    def cell(point: Point) -> tuple[str, float | None]:
+        rate, number = point.mean(name), gpus[point.number]
+        value = None if rate is None or not number else rate / number
+        return significant(value), value
+
+    tip = f"Derived: {metrics.named(name).label} / GPUs (TP size x replicas)."
+    return [Column(key, head, "a GPU", tip, cell)] if any(gpus.values()) else []
 
 
-def _measured(name: str) -> Column:
-    """A column of the spreadsheet; a percentile too few samples tell has a "~", what is not stationary a "?"."""
-    label, percentile = metrics.named(name).label, re.search(r"_p(\d+)_", name)
+def _measured(name: str, head: str = "") -> Column:
+    """A column of the spreadsheet, latencies in ms. "~": a percentile of too few requests; "?": not settled."""
+    metric, percentile = metrics.named(name), re.search(r"_p(\d+)_", name)
     needed = stats.SAMPLES_NEEDED[int(percentile[1])] if percentile else 0
+    show = in_ms if percentile else significant
 
-    def cell(runs: Runs) -> tuple[str, float | None]:
+    def cell(point: Point) -> tuple[str, float | None]:
+        runs = point.measured
         values = [float(value) for run in runs if (value := run.row[name]) is not None]
         drifting = stats.majority(sum(run.row["not_stationary"] is not None for run in runs), len(runs))
         interval = stats.t_interval(values, stationary=not drifting)
         if interval is None:
             return "-", None
-        samples = min(float(run.row["effective_samples"] or 0) for run in runs)
-        weak = ("~" if samples < needed else "") + ("?" if drifting else "")
-        spread = f" <small>±{significant(interval.half)}</small>" if interval.known else ""
-        return significant(interval.mean) + weak + spread, interval.mean
+        weak = ("~" if point.samples < needed else "") + ("?" if drifting else "")
+        spread = f" <small>±{show(interval.half, 2)}</small>" if interval.known else ""
+        return show(interval.mean) + weak + spread, interval.mean * (1e3 if percentile else 1)
 
-    return Column(f"{label} P{percentile[1]} (s)" if percentile else label, cell)
-
-
-def _failed(runs: Runs) -> tuple[str, float]:
-    failed, requests = (sum(int(run.row[name] or 0) for run in runs) for name in ("failed", "requests"))
-    if any(run.log.status != "ok" for run in runs):
-        return "<b>point failed</b>", 1.0
-    return (f"<b>{failed}/{requests}</b>" if failed else f"0/{requests}"), failed / max(1, requests)
+    definition = " ".join((metric.function.__doc__ or "").split())
+    label = head or f"{metric.label} p{percentile[1] if percentile else ''}"
+    return Column(name, label, "ms" if percentile else "", definition, cell)
 
 
-def _client(runs: Runs) -> tuple[str, None]:
-    verdict = client([run.log.quality.verdict for run in runs])
-    words = re.sub(r"(client-limited):.*", r"\1", verdict)
-    words += ", overloaded" if any(run.log.quality.overloaded for run in runs) else ""
-    return escape(words), None
+def _failed(point: Point) -> tuple[str, float]:
+    failed, requests = (sum(int(run.row[name] or 0) for run in point.runs) for name in ("failed", "requests"))
+    text = f"{failed}/{requests}" if requests else "-"
+    return (f"<b>{text}</b>" if failed else text), failed / max(1, requests)
 
 
-def _decides_nothing(runs: Runs) -> tuple[str, None]:
-    """Why numbers of the point decide nothing; a reason that only a few runs have comes with their number."""
-    counts = Counter(mark for run in runs for mark in str(run.row["decides_nothing"] or "").split(", ") if mark)
-    counts.update("stand-in" for run in runs if run.row["stand_in"])
-    return escape(", ".join(trust.in_runs(mark, n, len(runs)) for mark, n in counts.items())), None
+def _trust(point: Point) -> tuple[str, None]:
+    return (f"<b>{escape(', '.join(point.marks))}</b>" if point.marks else "ok"), None

@@ -1,0 +1,170 @@
+"""What the report shows of a folder: its points, without their requests, and what its searches found."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from servebench.analysis import metrics, samples, stationarity, trust
+from servebench.analysis.metrics import OfRequests
+from servebench.figures import selection
+from servebench.figures.selection import Entry
+from servebench.log import store
+from servebench.log.identity import point_of
+from servebench.log.schema import Log, model_name
+from servebench.plan.strategies import LoadResult
+from servebench.show import advice, layouts, spreadsheet
+from servebench.show.spreadsheet import Cell
+
+ORDER = (*selection.CONFIGURATION, selection.LOAD, selection.REPETITION)
+NAMES_IN_LIMITS = {"e2e_latency": "e2e", "failed_share": "error_rate"}  # where columns have others
+
+
+class Run(NamedTuple):
+    """One log: its file, the log without its requests, its numbers as in the spreadsheet, its warnings."""
+
+    name: str
+    log: Log
+    row: dict[str, Cell]
+    warnings: list[str]
+
+
+class Point(NamedTuple):
+    """One load on one server: its runs, and what they say together."""
+
+    number: int  # on the page
+    runs: Sequence[Run]
+    rate: float | None  # requests/s; None where they decide nothing
+    numbers: dict[str, float]  # what may be held against a limit, by the names that limits use
+    marks: list[str]  # what is wrong with it
+
+    @property
+    def measured(self) -> Sequence[Run]:
+        """Its runs, without those that failed if others did not."""
+        return [run for run in self.runs if run.log.status == "ok"] or self.runs
+
+    @property
+    def log(self) -> Log:
+        return self.runs[0].log
+
+    def mean(self, name: str) -> float | None:
+        """Of a column of the spreadsheet, over the runs."""
+        values = [float(value) for run in self.measured if (value := run.row[name]) is not None]
+        return sum(values) / len(values) if values else None
+
+    @property
+    def samples(self) -> float:
+        """Requests of a run, as many as their correlation leaves: of the run that has fewest."""
+        return min(float(run.row["effective_samples"] or 0) for run in self.measured)
+
+
+class SearchResult(msgspec.Struct):
+    """What a search found: the fields that the report shows of the file that campaign/loop.py wrote.
+
+    A Verdict has more, but its server and run may be an older version's.
+    """
+
+    words: str
+    unit: str
+    loads: list[LoadResult]
+
+
+def entries(folder: Path) -> list[Entry]:
+    """Every log of the folder, without its requests, in the order of the page."""
+    found = [entry for place in selection.folders(folder) for entry in selection.entries(place)]
+    return sorted(found, key=lambda entry: (entry.path.parent.name, *(trait.of(entry.head) for trait in ORDER)))
+
+
+def read(folder: Path, found: Iterable[Entry]) -> Iterator[Point]:
+    """Every point, one by one: their requests may be millions, and only those of one point are in memory.
+
+    Points of two folders are never the same, even of the same settings: they may be a before and an after.
+    """
+    files: dict[tuple[Any, ...], list[Path]] = {}
+    for path, head in found:
+        files.setdefault((path.parent, *point_of(head)), []).append(path)
+    number = 0
+    for (parent, *_), paths in files.items():
+        logs = {str(path.relative_to(folder)): log for path, log in store.read(paths)}
+        if logs:
+            yield point(number, "" if parent == folder else parent.name, logs)
+            number += 1
+
+
+def point(number: int, place: str, logs: Mapping[str, Log]) -> Point:
+    """Of its logs by the names of their files. The folder `place` stands for the backend, as in the figures."""
+    runs = list(logs.values())
+    good = [log for log in runs if log.status == "ok"]
+    rate = layouts.trusted_rate(good) if good else None
+    shown = [_run(name, place or log.server.backend, log) for name, log in logs.items()]
+    return Point(number, shown, rate, _numbers(good) if rate else {}, marks(runs))
+
+
+def _run(name: str, place: str, log: Log) -> Run:
+    warnings = advice.of_point(log) if log.status == "ok" else []
+    row = spreadsheet.row([log]) | {"backend": place, "model": model_name(log.server.model)}
+    return Run(name, msgspec.structs.replace(log, results=[], probes=[]), row, warnings)
+
+
+def _numbers(runs: list[Log]) -> dict[str, float]:
+    """The mean over the runs of all that may decide; in an open loop latencies count from the schedule."""
+    per_run = [metrics.values(log) for log in runs]
+    found = {}
+    for name, column in _columns(runs[0].run.open_loop).items():
+        known = [value for values in per_run if (value := values[column]) is not None]
+        if known and not trust.of_point(runs, column):
+            found[name] = sum(known) / len(known)
+    return found
+
+
+def units() -> dict[str, str]:
+    """The names that limits may use, and the unit of each: "s", "%" or none."""
+    columns = _columns(open_loop=False)
+    times = {name for name, column in columns.items() if metrics.named(column).unit == "_s"}
+    return {
+        name: "s" if name in times else "%" if column.endswith("_share") else ""
+        for name, column in columns.items()
+    }
+
+
+def _columns(open_loop: bool) -> dict[str, str]:
+    """The columns of all metrics, by the names that limits use."""
+    found: dict[str, str] = {}
+    for metric in metrics.METRICS:
+        name = NAMES_IN_LIMITS.get(metric.stem, metric.stem)
+        from_schedule = metrics.OF_REQUESTS.get(f"{metric.stem}_from_schedule_s")
+        if isinstance(metric, OfRequests):
+            asked = from_schedule if open_loop and from_schedule else metric
+            found |= {f"{name}_{each}": asked.column(each) for each in metric.statistics}
+        else:
+            found[name] = metric.name
+    return found
+
+
+def marks(runs: Sequence[Log]) -> list[str]:
+    """What is wrong with a point: why it decides nothing, or less than it seems."""
+    good, of = [log for log in runs if log.status == "ok"], len(runs)
+    share = samples.failed_share(*good) if good else 0.0
+    counted = {
+        "overloaded": sum(log.quality.overloaded for log in good),
+        "not settled": sum(stationarity.why_not_stationary(log) is not None for log in good),
+        "stand-in": sum(map(trust.stand_in, good)),
+        "client unknown": sum(log.quality.verdict == "unknown" for log in good),
+    }
+    found = trust.marks(runs) + ([f"{share * 100:.2g}% failed"] if share > trust.FAILED_SHARE else [])
+    return found + [trust.in_runs(words, some, of) for words, some in counted.items() if some]
+
+
+def searches(folder: Path) -> list[SearchResult]:
+    """What each search in the folder found, or in those of its backends."""
+    found = []
+    for path in sorted((*folder.glob("searches/*.json"), *folder.glob("*/searches/*.json"))):
+        try:
+            found.append(msgspec.json.decode(path.read_bytes(), type=SearchResult))
+        except (OSError, msgspec.MsgspecError) as error:
+            print(f"left out: {path}: not what a search found: {error}", file=sys.stderr)
+    return found
