@@ -40,8 +40,7 @@ def _result(groups: Sequence[Group], per_gpu: bool) -> str:
         says, doubts = words(best, best.best), warnings(best, best.best) + _more_in_all(groups)
     else:
         name = "No best layout."
-    lead = value(best, per_gpu) / value(second, per_gpu) - 1 if second and value(second, per_gpu) else None
-    rest = f"{lead:.0%} more than the next, {second.layout.name}" if second and lead is not None else ""
+    rest = _ahead(best, second, per_gpu) if second else ""
     more = "".join(f"<li>{escape(each)}</li>" for each in doubts)
     basis = f"Best {'layout' if second else 'load'}, by requests/s{' a GPU' if per_gpu else ''}"
     return (
@@ -49,6 +48,15 @@ def _result(groups: Sequence[Group], per_gpu: bool) -> str:
         f'<p class="name">{escape(name)}</p><p class="says">{says}</p>'
         f'<p><span class="next">{escape(rest)}</span></p><ul class="doubts">{more}</ul></div>'
     )
+
+
+def _ahead(best: Group, second: Group, per_gpu: bool) -> str:
+    """How far it is before the next."""
+    first, next_one = value(best, per_gpu), value(second, per_gpu)
+    if not next_one:
+        return ""
+    percent = f"{first / next_one - 1:.0%}"
+    return f"{'About as much as' if percent == '0%' else f'{percent} more than'} the next, {second.layout.name}"
 
 
 def _more_in_all(groups: Sequence[Group]) -> list[str]:

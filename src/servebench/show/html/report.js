@@ -107,13 +107,13 @@ class Study {
     const [best, second] = chosen;
     const part = (name) => this.section.querySelector(`.result .${name}`);
     const name = (layout) => layout.row.querySelector("span").textContent;
-    const lead = best.value && second?.value ? best.value / second.value - 1 : null;
+    const lead = second?.value ? (100 * (best.value / second.value - 1)).toFixed(0) : null;
     part("within").textContent = limits.map((limit) => limit.words).join(", ").replace(/^(?=.)/, " within ");
     part("name").textContent = best.point ? name(best) : "No best layout.";
     if (best.point) part("says").innerHTML = best.point.dataset.says;
     else part("says").textContent = "No point that can be trusted is within the limits.";
-    part("next").textContent =
-      lead === null ? "" : `${(100 * lead).toFixed(0)}% more than the next, ${name(second)}`;
+    const ahead = lead === "0" ? "About as much as" : `${lead}% more than`;
+    part("next").textContent = lead === null ? "" : `${ahead} the next, ${name(second)}`;
     const doubts = best.point ? JSON.parse(best.point.dataset.doubts) : [];
     const most = chosen.reduce((a, b) => (b.all > a.all ? b : a));
     if (most !== best) doubts.push(`More requests/s in all, on more GPUs: ${name(most)}.`);

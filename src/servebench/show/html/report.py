@@ -50,6 +50,8 @@ def main() -> int:
         for number, _ in enumerate(as_completed(drawings), 1):
             progress(number, len(scripts))
         drawn = [each.result() for each in drawings]
+    if not points:  # none of their files could be read to the end
+        raise no_logs(args.folder)
     output.write_text(page(args.folder, points, drawn, searches(args.folder)), encoding="utf-8")
     print(f"{output}: {len(points)} points")
     return 0
