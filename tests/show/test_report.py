@@ -17,7 +17,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from warm_python import python
 
-from servebench.analysis import metrics, trust
+from servebench.analysis import limits, metrics, trust
 from servebench.cli import commandline
 from servebench.log import schema, store
 from servebench.log.schema import Log
@@ -291,6 +291,37 @@ def test_limits_given_on_the_command_line_stand_in_the_box(
     opened = seen(browser, write(tmp_path / "results", "ttft_p99<100ms"))
     assert opened.find_element(By.CSS_SELECTOR, ".typed").get_attribute("value") == "ttft_p99<100ms"
     assert shown_layouts(opened) == best_of(study, {"ttft_p99_s": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("ttft_p99<2", "the limit needs a unit: write ttft_p99<2s or ttft_p99<2ms"),
+        ("tpot_p50<9ms, ttft_p99<+5%", "a report has no baseline; servebench gate compares with one"),
+        (
+            "ttft<2s",
+            "a report knows ttft_mean, ttft_p50, ttft_p90, ttft_p95, ttft_p99; servebench gate judges others",
+        ),
+        ("ttft_p99.9<2s", "a report knows ttft_mean, "),
+    ],
+)
+def test_limits_that_the_page_cannot_judge_are_one_line(logs: Path, typed: str, said: str) -> None:
+    done = python("-m", "servebench", "report", logs, "--limits", typed)
+    assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_the_page_reads_every_limit_that_the_command_line_reads(studied: webdriver.Chrome) -> None:
+    for typed in (
+        "TTFT_p99_s < 2 s",
+        "tpot_p50<=.04s",
+        "e2e_latency_mean<10s",
+        "failed_share<0.01",
+        "error_rate>=0%",
+    ):
+        (limit,) = limits.parse(typed)
+        for text in (typed, str(limit)):
+            read_as = "const [limit] = readLimits(arguments[0]); return [limit.name, limit.value]"
+            assert studied.execute_script(read_as, text) == [limit.name, pytest.approx(limit.value)]
 
 
 def test_the_first_screen_is_seen_without_scrolling(studied: webdriver.Chrome) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from servebench.analysis import metrics, samples, stationarity, trust
+from servebench.analysis import limits, metrics, samples, stationarity, trust
 from servebench.analysis.metrics import OfRequests
 from servebench.figures import selection
 from servebench.figures.selection import Entry
@@ -21,7 +21,6 @@ from servebench.show import advice, layouts, spreadsheet
 from servebench.show.spreadsheet import Cell
 
 ORDER = (*selection.CONFIGURATION, selection.LOAD, selection.REPETITION)
-NAMES_IN_LIMITS = {"e2e_latency": "e2e", "failed_share": "error_rate"}  # where columns have others
 
 
 class Run(NamedTuple):
@@ -135,7 +134,7 @@ def _columns(open_loop: bool) -> dict[str, str]:
     """The columns of all metrics, by the names that limits use."""
     found: dict[str, str] = {}
     for metric in metrics.METRICS:
-        name = NAMES_IN_LIMITS.get(metric.stem, metric.stem)
+        name = limits.short(metric)
         from_schedule = metrics.OF_REQUESTS.get(f"{metric.stem}_from_schedule_s")
         if isinstance(metric, OfRequests):
             asked = from_schedule if open_loop and from_schedule else metric

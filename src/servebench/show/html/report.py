@@ -1,6 +1,7 @@
 """All of a results folder as one HTML page that opens from disk and loads nothing.
 
     servebench report results/
+    servebench report results/ --limits "ttft_p99<2s, tpot_p99<100ms"
 
 First the best layout of each study and what is wrong with it, one row a layout, and a box for limits. Then every
 point in a table to sort and filter, all figures, warnings, failed points with the end of their server's log, what
@@ -18,10 +19,13 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from servebench.analysis import limits
+from servebench.analysis.limits import Limit
+from servebench.analysis.metrics import OfRequests
 from servebench.cli import commandline
 from servebench.errors import no_logs
 from servebench.show.html.page import Drawing, page
-from servebench.show.html.read import entries, read, searches
+from servebench.show.html.read import entries, read, searches, units
 
 SCRIPTS = Path(__file__).parents[3]  # beside the package, in a checkout
 AT_ONCE = 2  # plot scripts: each holds the requests of a figure in memory
@@ -32,6 +36,8 @@ def parser() -> argparse.ArgumentParser:
     add = result.add_argument
     commandline.add_folder(result)
     add("-o", "--output", type=Path, metavar="FILE", help="the page [FOLDER/report.html]")
+    what = 'what a load has to meet, such as "ttft_p99<2s, tpot_p99<100ms"; the reader may change it in the page'
+    add("--limits", default="", metavar='"..."', help=what)
     most = "most figures of one plot script [24]"
     add("--max_figures", type=commandline.COUNT, default=24, metavar="N", help=most)
     return result
@@ -39,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     args = parser().parse_args()
+    wanted = limits.joined(limits.parse(args.limits, refuse=_unknown)) if args.limits else ""
     output = args.output or args.folder / "report.html"
     found = entries(args.folder)
     if not found:
@@ -52,9 +59,20 @@ def main() -> int:
         drawn = [each.result() for each in drawings]
     if not points:  # none of their files could be read to the end
         raise no_logs(args.folder)
-    output.write_text(page(args.folder, points, drawn, searches(args.folder)), encoding="utf-8")
+    output.write_text(page(args.folder, points, drawn, searches(args.folder), wanted), encoding="utf-8")
     print(f"{output}: {len(points)} points")
     return 0
+
+
+def _unknown(limit: Limit) -> str:
+    """Why the page, which has the numbers of points but not their requests, cannot judge it."""
+    if limit.relative:
+        return "a report has no baseline; servebench gate compares with one"
+    if limit.name in units():
+        return ""
+    statistics = limit.metric.statistics if isinstance(limit.metric, OfRequests) else ()
+    known = ", ".join(f"{limits.short(limit.metric)}_{each}" for each in statistics)
+    return f"a report knows {known}; servebench gate judges others"
 
 
 def progress(number: int, of: int) -> None:
