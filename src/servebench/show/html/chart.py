@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from servebench.show.html.groups import RATE, Group, in_ms
 from servebench.show.html.read import Point
 from servebench.show.terminal import significant
 
+Scale = Callable[[float], float]  # of a value, where it stands
 WIDTH, HEIGHT = 620, 290
 LEFT, RIGHT, TOP, BOTTOM = 58, 604, 34, 250  # the axes
 LATENCIES = ("ttft_p99_s", "e2e_latency_p99_s")  # the latter where answers came whole
@@ -103,8 +104,7 @@ def _drawn(groups: Sequence[Group], places: list[list[Place]], latency: str, per
     )
 
 
-def _curve(group: Group, places: list[Place], style: Style, at_x: object, at_y: object) -> str:
-    assert callable(at_x) and callable(at_y)
+def _curve(group: Group, places: list[Place], style: Style, at_x: Scale, at_y: Scale) -> str:
     spots = [(place, at_x(place.x), at_y(place.y)) for place in places]
     line = _line("M" + "L".join(f"{x:.1f} {y:.1f}" for _, x, y in spots), style) if spots else ""
     return line + "".join(_spot(group, place, x, y, style) for place, x, y in spots)
