@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -147,3 +149,63 @@ def test_a_key_reaches_no_file_and_no_process_list(
     assert code == 0, err
     assert "sk-secret-123" not in out + err
     assert not [p for p in results.rglob("*") if p.is_file() and b"sk-secret-123" in p.read_bytes()]
+
+
+class Hub(BaseHTTPRequestHandler):
+    """A hub that refuses every model, with the code that is its name."""
+
+    asked = 0
+
+    def do_HEAD(self) -> None:
+        Hub.asked += 1
+        code = self.path.split("/")[2]
+        if code != "no_answer":
+            self.send_response({"GatedRepo": 403, "RepoNotFound": 401}[code])
+            self.send_header("X-Error-Code", code)
+            self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Where the client then looks for models, with an empty cache and no key."""
+    with HTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        yield
+        server.shutdown()
+
+
+NOWHERE = ("--backend", "openai", "--openai_api_url", "http://127.0.0.1:1/v1")
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        (
+            "org/GatedRepo",
+            "$HF_TOKEN is not set; accept its licence at https://huggingface.co/org/G",
+        ),
+        ("org/RepoNotFound", "no such model on the Hugging Face hub; correct the name, or set $HF_TOKEN"),
+        ("two words", "no such model on the Hugging Face hub; correct the name"),
+    ],
+)
+def test_a_model_that_the_hub_does_not_give_is_one_line(benchmark: Benchmark, model: str, why: str) -> None:
+    code, _, err = benchmark(*NOWHERE, "--model", model)
+    assert_refused(code, err, why)
+    assert f"--model {model}: " in err and "--tokenizer" not in err
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_hub_that_does_not_answer_is_asked_once(benchmark: Benchmark, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its library would try again for half a minute, and for every file."""
+    monkeypatch.setattr(Hub, "asked", 0)
+    code, _, err = benchmark(*NOWHERE, "--model", "org/no_answer")
+    assert_refused(code, err, "--model org/no_answer: no such directory, not in the hub's cache, and the Hugging")
+    assert Hub.asked == 1

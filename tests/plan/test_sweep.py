@@ -231,7 +231,7 @@ def test_a_plan_that_is_done_starts_nothing_and_loads_no_tokenizer(
     words = ["--num_clients", "1", "2", "--tokenizer", str(tmp_path)]
     for point in points_of(*words)[0]:
         done(point)
-    monkeypatch.setattr(loop, "load_tokenizer_once", lambda _: pytest.fail("loaded"))
+    monkeypatch.setattr(loop, "load_tokenizer_once", lambda *_: pytest.fail("loaded"))
     base = ["--backend", "openai", "--openai_api_url", "http://127.0.0.1:1/v1", "--model", "m"]
     assert loop.run(arguments.parse([*base, "--out_json_dir", str(tmp_path), *words])) == 0
     assert "2 points measured, 0 failed" in capsys.readouterr().out

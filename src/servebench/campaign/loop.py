@@ -86,7 +86,7 @@ def measure_on(plan: ServerPlan, campaign: Campaign) -> list[Verdict]:
     campaign.points |= {point.path: point for point in plan.points}
     while point := next_pending(plan, history, campaign):  # start no server for nothing
         try:
-            tokenizer = load_tokenizer_once(plan.settings.tokenizer)
+            tokenizer = load_tokenizer_once(plan.settings.tokenizer, plan.settings.tokenizer_option)
             with running_server(plan.server, plan.access, plan.settings.folder) as running:
                 server = discovered(running, point.run, tokenizer)
                 measure_while_alive(plan, history, campaign, point, server, tokenizer)

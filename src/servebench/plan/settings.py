@@ -41,6 +41,11 @@ class Settings:
         return not self.access.urls
 
     @property
+    def tokenizer_option(self) -> str:
+        """The option that names the tokenizer."""
+        return "--model" if self.tokenizer == self.model else "--tokenizer"
+
+    @property
     def folder(self) -> Path:
         """Where the logs of the backend go."""
         return self.execution.out_json_dir / self.backend

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import msgspec
@@ -28,7 +30,8 @@ DEFAULT_CONTEXTS = {"falcon": 2048, "RefinedWeb": 2048, "RefinedWebModel": 2048}
 
 OTHER_TOKENIZERS = ("tokenizer.model", "*.tiktoken", "tekken.json", "*.spm", "vocab.json")
 
-unreachable: list[Exception] = []  # why the hub cannot be reached: its retries take too long to fail twice
+unreachable: list[Exception] = []  # why the hub cannot be reached, which it then is for every file
+HUB_TIMEOUT_S = 5
 
 
 def expanded(option: str, text: str) -> Path:
@@ -42,16 +45,28 @@ def expanded(option: str, text: str) -> Path:
 def hub_file(name: str, file: str) -> Path:
     """A file of a model on the hub. Raises what the hub's library does."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    from huggingface_hub import errors, hf_hub_download  # take a quarter of a second to import
+    from huggingface_hub import hf_hub_download  # takes a quarter of a second to import
 
     if found := cached_file(name, file):
         return found
     if unreachable:
         raise unreachable[0]
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it warns of every retry
+    _ask_once(name, file)
+    return Path(hf_hub_download(name, file, etag_timeout=HUB_TIMEOUT_S))
+
+
+def _ask_once(name: str, file: str) -> None:
+    """Raise what keeps a file from being had. A download would try again for half a minute first."""
+    from huggingface_hub import errors, get_hf_file_metadata, hf_hub_url
+
     try:
-        return Path(hf_hub_download(name, file, etag_timeout=5))
-    except errors.LocalEntryNotFoundError as error:
+        get_hf_file_metadata(hf_hub_url(name, file), timeout=HUB_TIMEOUT_S)
+    except (ValueError, errors.RepositoryNotFoundError, errors.EntryNotFoundError):
+        raise
+    except errors.HfHubHTTPError:
+        return  # the hub is busy: the download waits for it
+    except Exception as error:  # of the network; its kind changes with the version of the hub's library
         unreachable.append(error)
         raise
 
@@ -101,64 +116,81 @@ def _context(config: dict[str, Any]) -> int | None:
     return min(lengths)
 
 
-def load_tokenizer(name: str) -> Tokenizer:
+def load_tokenizer(name: str, option: str = "--tokenizer") -> Tokenizer:
     """From a directory with tokenizer.json, such a file, or the Hugging Face hub. Raises InputError.
 
+    `option` is the one that names it: --model, unless the tokenizer is given on its own.
     Switches off truncation and padding, which some files still have from training: they falsify every count.
     """
-    path = expanded("--tokenizer", name)
+    asked = f"{option} {name}"
+    path = expanded(option, name)
     if not path.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
-        raise InputError(f"--tokenizer {name}: there is no such directory or file; give one, or a Hugging Face id")
+        raise InputError(f"{asked}: there is no such directory or file; give one, or a Hugging Face id")
     folder = path.parent if path.suffix == ".gguf" else path
     file = path if path.is_file() and folder == path else folder / "tokenizer.json"
     try:
-        tokenizer = Tokenizer.from_file(str(file)) if file.is_file() else _from_elsewhere(name, path)
+        tokenizer = Tokenizer.from_file(str(file)) if file.is_file() else _from_elsewhere(asked, name, path)
     except InputError:
         raise
     except Exception as error:  # the library raises bare Exceptions
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise InputError(f"--tokenizer {name}: cannot be loaded ({reason}); give a directory or file") from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        short = shorten(reason, 150, placeholder=" ...")
+        raise InputError(f"{asked}: its tokenizer cannot be loaded ({short}); give a directory or file") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
 
 
-def _from_elsewhere(name: str, path: Path) -> Tokenizer:
+def _from_elsewhere(asked: str, name: str, path: Path) -> Tokenizer:
     """From the hub, or converted from other files, where no tokenizer.json is at hand."""
+    if not path.exists():
+        with _hub_errors(asked, name):
+            return Tokenizer.from_file(str(hub_file(name, "tokenizer.json")))
+    return _converted(asked, name, path)
+
+
+@contextmanager
+def _hub_errors(asked: str, name: str) -> Iterator[None]:
+    """Say in one line why the hub does not give a model. That only the file is not there is no error here."""
     from huggingface_hub import errors
 
     try:
-        if not path.exists():
-            return Tokenizer.from_file(str(hub_file(name, "tokenizer.json")))
-    except errors.LocalEntryNotFoundError as error:
-        raise InputError(
-            f"--tokenizer {name}: neither a path nor in the hub's cache, and the hub cannot be reached; "
-            "give the directory of the model, or connect"
-        ) from error
-    except errors.RepositoryNotFoundError as error:  # also the hub's answer for gated models
-        key = "with the key in $HF_TOKEN" if os.environ.get("HF_TOKEN") else "without $HF_TOKEN"
-        raise InputError(
-            f"--tokenizer {name}: the hub has no such model, or does not give it away {key}; correct the name, "
-            "or accept the model's licence on its page and set $HF_TOKEN"
-        ) from error
-    except errors.EntryNotFoundError:
-        pass
-    return _converted(name, path)
+        yield
+    except errors.GatedRepoError as error:
+        key = "the key in $HF_TOKEN may not read it" if os.environ.get("HF_TOKEN") else "$HF_TOKEN is not set"
+        licence = f"accept its licence at https://huggingface.co/{name} and set $HF_TOKEN"
+        raise InputError(f"{asked}: this model is gated, and {key}; {licence}") from error
+    except errors.EntryNotFoundError as error:
+        if isinstance(error, errors.LocalEntryNotFoundError):
+            raise unreached(asked) from error
+    except (errors.RepositoryNotFoundError, ValueError) as error:  # ValueError: it cannot be a name
+        private = "" if os.environ.get("HF_TOKEN") else ", or set $HF_TOKEN if the model is private"
+        nowhere = f"{asked}: no such directory, and no such model on the Hugging Face hub"
+        raise InputError(f"{nowhere}; correct the name{private}") from error
+    except Exception as error:
+        if error not in unreachable:
+            raise
+        raise unreached(asked) from error
 
 
-def _converted(name: str, path: Path) -> Tokenizer:
+def unreached(asked: str) -> InputError:
+    return InputError(
+        f"{asked}: no such directory, not in the hub's cache, and the Hugging Face hub cannot be reached; "
+        "give the model's directory, or connect to the network"
+    )
+
+
+def _converted(asked: str, name: str, path: Path) -> Tokenizer:
     """From SentencePiece's or tiktoken's file, by transformers if that is installed."""
     if path.suffix == ".gguf":
-        raise InputError(
-            f"--tokenizer {name}: no tokenizer.json is beside it; give the folder that it was made of"
-        )
+        raise InputError(f"{asked}: no tokenizer.json is beside it; give the folder that it was made of")
     try:
         from transformers import AutoTokenizer
     except ImportError as error:
         others = [file.name for pattern in OTHER_TOKENIZERS for file in sorted(path.glob(pattern))]
         there = f", only {others[0]}" if others else ""
         raise InputError(
-            f"--tokenizer {name}: no tokenizer.json in it{there}; name another that counts alike, or make one "
+            f"{asked}: no tokenizer.json in it{there}; name another that counts alike, or make one "
             'with transformers: python -c "from transformers import AutoTokenizer as A; '
             f"A.from_pretrained('{name}').save_pretrained('tokenizer')\" and give --tokenizer tokenizer"
         ) from error
