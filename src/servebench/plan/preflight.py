@@ -123,7 +123,8 @@ def older(plan: list[ServerPlan]) -> Iterator[str]:
     pending = [point for server_plan in plan for point in server_plan.points if point.pending]
     old = [point for point in pending if point.path.with_name(log_name(point.server, point.run)).exists()]
     if old:
-        yield f"{len(old)} points have logs of an older version, which stay; they are measured anew"
+        which = "1 point has a log" if len(old) == 1 else f"{len(old)} points have logs"
+        yield f"{which} of an older version; these stay, and the points are measured anew"
 
 
 def cut_lengths(requests: Synthetic | Scenario, context: int | None) -> Iterator[str]:

@@ -23,7 +23,8 @@ def _highest(found: Verdict) -> str:
     if found.best is None:
         return f"no load is known to meet {searched}{_edge(above, unit)}"
     best = next(each for each in loads if each.load == found.best)
-    meets = f"{best.load:g} {unit} meets {searched}{_seen(best)}"
+    load = "1 client meets" if (best.load, unit) == (1, "clients") else f"{best.load:g} {unit} meet"
+    meets = f"{load} {searched}{_seen(best)}"
     return f"{meets}{_edge(above, unit) or ', and no more was tried'}"
 
 
