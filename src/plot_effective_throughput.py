@@ -25,7 +25,7 @@ from servebench.figures.curves import Coordinate, Series
 from servebench.figures.page import page, plot_parser
 from servebench.log.schema import Log
 
-RATE = commandline.number(float, 1e-3)  # tokens/s
+RATE = commandline.Number(float, 1e-3)  # tokens/s
 EFFECTIVE = metrics.named("effective_throughput")
 KINDS = {"ema": "moving average", "cum": "running sum"}
 
@@ -64,13 +64,13 @@ def panels(figure: Figure, all_series: list[Series], throughputs: Mapping[float,
 
 
 def main() -> None:
-    parser = plot_parser(__doc__, "goodtput")
+    parser = plot_parser(__doc__, "goodput")
     add = parser.add_argument
     prompt, rates = deadlines.PROMPT_RATE, deadlines.GENERATION_RATES
     add("--sla_prompt_tokens_per_sec", type=RATE, default=prompt, metavar="R", help="[512]")
     gen = "a panel each [1 2 3 4 6 8]"
     add("--sla_gen_tokens_per_sec", type=RATE, nargs="+", default=rates, metavar="R", help=gen)
-    add("--ema_span", type=commandline.number(int, 1), default=deadlines.EMA_SPAN, metavar="N", help="tokens [16]")
+    add("--ema_span", type=commandline.Number(int, 1), default=deadlines.EMA_SPAN, metavar="N", help="tokens [16]")
     args = parser.parse_args()
     sla = {"prompt_rate": args.sla_prompt_tokens_per_sec, "span": args.ema_span}
     for group in curves.groups(args, selection.CONFIGURATION):

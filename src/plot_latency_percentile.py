@@ -24,7 +24,7 @@ from servebench.figures.curves import Series
 from servebench.figures.page import page, plot_parser
 from servebench.log.schema import Log
 
-COUNT = commandline.number(int, 0)
+COUNT = commandline.Number(int, 0)
 PERCENTILES = (50, 90, 95)
 Gaps = Callable[[Log], np.ndarray]
 

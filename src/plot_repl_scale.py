@@ -52,7 +52,9 @@ def draw(ax: Axes, all_series: list[Series]) -> None:
 def main() -> None:
     parser = plot_parser(__doc__, "repl_scale")
     what = "a figure each [all measured]"
-    parser.add_argument("--clients_per_replica", type=float, nargs="+", metavar="N", help=what)
+    parser.add_argument(
+        "--clients_per_replica", type=commandline.Number(float, 1e-3), nargs="+", metavar="N", help=what
+    )
     args = parser.parse_args()
     found: set[float] = set()
     for group in curves.groups(args, FAMILY, must_vary=REPLICAS):

@@ -37,7 +37,7 @@ def options(logs: Path, *words: object) -> argparse.Namespace:
     ("script", "folder", "figures_drawn"),
     [
         ("plot_th_lat", "throughput_latency", 3),
-        ("plot_effective_throughput", "goodtput", 6),
+        ("plot_effective_throughput", "goodput", 6),
         ("plot_latency_percentile", "percentile_token_latency", 9),
         ("plot_repl_scale", "repl_scale", 2),  # 1 and 2 clients a replica were measured with 1 and with 2 replicas
         ("plot_tp_sizes", "tp_sizes", 2),

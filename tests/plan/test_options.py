@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from servebench.errors import InputError
 from servebench.log.config import Clients, Dataset, Rate, Scenario, Synthetic
 from servebench.plan import arguments
-from servebench.plan.options import FindMax, TargetCi, declared
+from servebench.plan.options import FindMax, TargetCi, declared, document
 
 VLLM = ["--backend", "vllm"]
 
@@ -41,7 +42,11 @@ def test_a_file_takes_the_same_names_and_the_command_line_wins(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("text", "reason"),
-    [("nosuch: 1", "nosuch is not an option"), ("[1", "give a YAML file"), ("- 1", "is not an option")],
+    [
+        ("num_client: 1", "unknown option num_client: did you mean num_clients"),
+        ("[1", "give a YAML file"),
+        ("- 1", "it is a list; write a line NAME: VALUE"),
+    ],
 )
 def test_a_file_that_is_wrong_is_one_line(tmp_path: Path, text: str, reason: str) -> None:
     with pytest.raises(InputError, match=reason):
@@ -52,6 +57,21 @@ def test_a_value_in_a_file_is_checked_as_if_typed(tmp_path: Path, capsys: pytest
     with pytest.raises(SystemExit):
         arguments.parse(config(tmp_path, "num_clients: [0]"))
     assert "at least 1" in capsys.readouterr().err
+
+
+def test_names_in_a_file_may_have_hyphens(tmp_path: Path) -> None:
+    settings = arguments.parse([*VLLM, *config(tmp_path, "num-clients: 1,3")])
+    assert [load.size for load in settings.loads] == [1, 3]
+
+
+def test_a_dozen_options_are_common() -> None:
+    assert 10 <= sum(each.option.common for each in declared()) <= 15
+
+
+def test_the_document_of_the_options_is_up_to_date() -> None:
+    assert (ROOT / "docs/options.md").read_text() == document(), (
+        "python -m servebench.plan.options > docs/options.md"
+    )
 
 
 def test_the_option_chooses_the_kind(tmp_path: Path) -> None:

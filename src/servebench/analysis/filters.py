@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from servebench.cli.nearest import did_you_mean
 from servebench.log.config import KINDS, ServerConfig
 from servebench.log.schema import Log
 
@@ -22,9 +23,10 @@ def add_filter(parser: argparse.ArgumentParser, name: str, of: str = "logs") -> 
 
 def _condition(text: str) -> tuple[str, Any]:
     """An argparse type: FIELD=VALUE, the value in the field's type (tuples and objects as JSON)."""
-    name, _, value = text.partition("=")
-    if name not in FIELDS:
-        raise argparse.ArgumentTypeError(f"{text!r} is not FIELD=VALUE; fields are {', '.join(FIELDS)}")
+    name, equals, value = text.partition("=")
+    name = name.strip().replace("-", "_")
+    if not equals or name not in FIELDS:
+        raise argparse.ArgumentTypeError(_unknown(name, text))
     try:
         return name, msgspec.convert(value, FIELDS[name], strict=False)
     except msgspec.MsgspecError as error:
@@ -34,6 +36,14 @@ def _condition(text: str) -> tuple[str, Any]:
     except msgspec.MsgspecError:
         lists = "; lists and objects are JSON" if "array" in str(why) or "object" in str(why) else ""
         raise argparse.ArgumentTypeError(f"{text!r}: {why}{lists}") from None
+
+
+def _unknown(name: str, text: str) -> str:
+    if "=" not in text:
+        return f"{text!r} is not FIELD=VALUE, such as tp_size=2"
+    return (
+        f"there is no field {name}{did_you_mean(name, FIELDS)} (fields have the names of options, docs/options.md)"
+    )
 
 
 def passes(log: Log, conditions: Sequence[tuple[str, Any]]) -> bool:

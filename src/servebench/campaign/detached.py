@@ -1,8 +1,8 @@
-"""Servers that outlive a benchmark: `python -m servebench server start|stop|restart|status`.
+"""Servers that outlive a benchmark: `./servebench server start|stop|restart|status`.
 
-    python -m servebench server start --backend llamacpp --model FILE.gguf --port 8080
+    ./servebench server start --backend llamacpp --model FILE.gguf --port 8080
     python run_benchmark.py --backend llamacpp --model FILE.gguf --client_only --port 8080
-    python -m servebench server stop --port 8080
+    ./servebench server stop --port 8080
 
 `start` takes the options of run_benchmark.py (the first value of a list) and returns when the server is ready.
 What was started is kept in servers.json beside the logs; only that is ever stopped, while it is the same process.
@@ -10,7 +10,6 @@ What was started is kept in servers.json beside the logs; only that is ever stop
 
 from __future__ import annotations
 
-import argparse
 import sys
 from contextlib import ExitStack
 from datetime import datetime
@@ -135,7 +134,7 @@ def run(verb: str, options: list[str]) -> None:
 
 
 def main() -> None:
-    parser = commandline.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = commandline.Parser(description=__doc__)
     parser.add_argument("verb", choices=["start", "stop", "restart", "status"])
     keys.hide_own_keys()
     verb = parser.parse_args(sys.argv[1:2]).verb

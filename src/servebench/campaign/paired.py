@@ -1,6 +1,6 @@
 """Two benchmarks in turn: run by run, each with the prompts of the other, so that nothing slow can favour one.
 
-    python -m servebench paired "--backend vllm" "--backend llamacpp" --runs 6 --model NAME --num_clients 1 8
+    ./servebench paired "--backend vllm" "--backend llamacpp" --runs 6 --model NAME --num_clients 1 8
 
 The two quoted parts say what differs; further options of run_benchmark.py go to both. Both are one plan: run 1 of
 A and B, run 2 of B and A, run 3 of A and B, ... A server that ends one turn and begins the next is not started
@@ -10,7 +10,6 @@ before is not measured again, so an interrupted comparison goes on where it ende
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 from dataclasses import replace
@@ -41,9 +40,7 @@ def _only(plan: ServerPlan, repetitions: set[int]) -> ServerPlan:
 
 
 def main() -> int:
-    parser = commandline.Parser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = commandline.Parser(description=__doc__)
     parser.add_argument("a", type=commandline.words_in_quotes, metavar='"OPTIONS OF A"')
     parser.add_argument("b", type=commandline.words_in_quotes, metavar='"OPTIONS OF B"')
     parser.add_argument("--runs", type=commandline.COUNT, default=6, metavar="N", help="of each [6]")

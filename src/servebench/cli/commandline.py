@@ -9,45 +9,164 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from errno import EDQUOT, ENOSPC
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, NoReturn
 
 import msgspec
 
+from servebench.cli import words
+from servebench.cli.nearest import did_you_mean
 from servebench.errors import InputError, ServerFailed
+
+HELP_LINES = 12  # of a description; what is longer is told in docs/
+
+
+class Format(argparse.RawDescriptionHelpFormatter):
+    """Texts as they are written, options in two columns."""
+
+    def __init__(self, prog: str, **how: Any) -> None:
+        super().__init__(prog, **{"max_help_position": 30} | how)
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        """`N ...` for a list."""
+        if action.nargs != "+":
+            return super()._format_args(action, default_metavar)
+        return f"{self._metavar_formatter(action, default_metavar)(1)[0]} ..."
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        """Names with hyphens stay whole."""
+        return wrap(text, width, break_on_hyphens=False)
+
+
+class Made(Exception):
+    """A program has made its parser."""
+
+    def __init__(self, parser: Parser) -> None:
+        self.parser = parser
+
+
+class Shows(argparse.Action):
+    """An option that shows a text, which is made only then, and ends the program."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, const: Callable[[], str], help: str) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, const=const, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(self.const(), end="")
+        parser.exit()
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the page of usage above it."""
+    """The words of a program. It says what is wrong with them in one line, without the page of usage above it."""
+
+    hint = "-h lists all options"
+    asked_for = False  # is the parser wanted (by completion.py), and not what it makes of any words?
+
+    def __init__(self, **how: Any) -> None:
+        """No option can be shortened: a key under a shortened name would not be recognised as one."""
+        own: dict[str, Any] = {"formatter_class": Format, "allow_abbrev": False}
+        super().__init__(**{"prog": Path(sys.argv[0]).name} | how | own)
+        self.quoted: set[str] = set()  # options whose value is a command line itself
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        given = sys.argv[1:] if args is None else args
+        if Parser.asked_for:
+            raise Made(self)
+        return super().parse_known_args(
+            words.ready(given, self._option_string_actions, self.quoted, self._places()), namespace
+        )
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        given = sys.argv[1:] if args is None else args
+        for part in words.parts(_before_dashes(given), self._option_string_actions, self.quoted):
+            if part.option and not part.action:
+                self._refuse(part.option)
+        return super().parse_args(args, namespace)
+
+    def _places(self) -> list[argparse.Action]:
+        """The positional arguments."""
+        return [action for action in self._actions if not action.option_strings]
+
+    def _refuse(self, option: str) -> NoReturn:
+        """What stands behind an option that is not known may be a key, so it is not repeated."""
+        name = option if option.startswith("--") else option[:2]
+        self.error(f"unknown option {name}{did_you_mean(name, self._option_string_actions)} ({self.hint})")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            known = [str(choice) for choice in action.choices]
+            wrong = f"{value!r} is not one of {', '.join(known)}{did_you_mean(str(value), known)}"
+            raise argparse.ArgumentError(action, wrong)
 
     def error(self, message: str) -> NoReturn:
-        said, unknown, words = message.partition("unrecognized arguments: ")
-        options = [word.partition("=")[0] for word in words.split() if word.startswith("-")]
-        words = " ".join(options) or words  # what stands behind an option that we do not know may be a key
-        self.exit(2, f"{self.prog}: error: {said}{unknown}{words} (-h explains every option)\n")
+        message = message.removeprefix("argument ").replace("unrecognized arguments", "not understood")
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        sys.stdout.flush()  # here, where a closed pipe is still expected
+        super().exit(status, message)
+
+    def format_help(self) -> str:
+        """With one line of usage, and of a long description the beginning."""
+        names = [(action, str(action.metavar or action.dest).upper()) for action in self._places()]
+        places = [f"[{name}]" if action.nargs == "?" else name for action, name in names]
+        self.usage = self.usage or " ".join([self.prog, *places, "[options]"]).replace("%", "%%")
+        self.description = shortened(self.description or "")
+        return super().format_help()
 
 
-def number(kind: type[int] | type[float], least: float, most: float = float("inf")) -> Callable[[str], float]:
-    """An argparse type: a finite number of this kind between the bounds."""
+def _before_dashes(given: Sequence[str]) -> Sequence[str]:
+    return given[: list(given).index("--")] if "--" in given else given
 
-    def parse(text: str) -> float:
-        wanted = "a whole number" if kind is int else "a number"
-        bounds = f"of at least {least:g}" + (f" and at most {most:g}" if most != float("inf") else "")
+
+def shortened(text: str) -> str:
+    """Its first paragraphs, as many as fit."""
+    kept: list[str] = []
+    for paragraph in text.strip("\n").split("\n\n"):
+        if kept and len("\n\n".join([*kept, paragraph]).splitlines()) > HELP_LINES:
+            break
+        kept.append(paragraph)
+    return "\n\n".join(kept)
+
+
+@dataclass(frozen=True)
+class Number:
+    """An argparse type: a finite number of this kind between the bounds. A list of them may have commas."""
+
+    kind: type[int] | type[float]
+    least: float
+    most: float = float("inf")
+    ranges: bool = False  # is 0-3 or 0..3 the same as 0 1 2 3?
+
+    def __call__(self, text: str) -> float:
         try:
-            value = kind(text)
+            value = self.kind(text)
         except ValueError:
             value = None
-        if value is None or not least <= value <= min(most, sys.float_info.max):
+        if value is None or not self.least <= value <= min(self.most, sys.float_info.max):
+            wanted = "a whole number" if self.kind is int else "a number"
+            bounds = f"of at least {self.least:g}"
+            bounds += f" and at most {self.most:g}" if self.most != float("inf") else ""
             raise argparse.ArgumentTypeError(f"{text!r} is not {wanted} {bounds}")
         return value
 
-    return parse
+    def split(self, word: str) -> list[str]:
+        """The numbers that are joined in one word."""
+        each = [self._of_range(part) for part in word.split(",") if part.strip()]
+        return [number for part in each for number in part] or [word]
+
+    def _of_range(self, text: str) -> list[str]:
+        found = re.fullmatch(r"(\d{1,4})(?:-|\.\.)(\d{1,4})", text) if self.ranges else None
+        return [str(n) for n in range(int(found[1]), int(found[2]) + 1)] or [text] if found else [text]
 
 
 PLAIN = {"±": "+-", "×": "x", "→": "->", "≤": "<=", "≥": ">=", "–": "-", "—": "-", "…": "...", "✓": "+", "✗": "x"}
-COUNT = number(int, 1)
+COUNT = Number(int, 1)
 
 
 def non_empty(text: str) -> str:
@@ -71,8 +190,15 @@ def add_folder(parser: argparse.ArgumentParser) -> None:
 
 def share(text: str, least: float = 0) -> float:
     """An argparse type: `5%` or `0.05`, at most all of it."""
-    of_hundred, of_one = number(float, 100 * least, 100), number(float, least, 1)
-    return of_hundred(text[:-1]) / 100 if text.endswith("%") else of_one(text)
+    with suppress(argparse.ArgumentTypeError):
+        return (
+            Number(float, 100 * least, 100)(text[:-1]) / 100
+            if text.endswith("%")
+            else Number(float, least, 1)(text)
+        )
+    percent = re.fullmatch(r"\d+(\.\d+)?", text)
+    like = f"{text}% or {float(text) / 100:g}" if percent and 1 < float(text) <= 100 else "5% or 0.05"
+    raise argparse.ArgumentTypeError(f"{text!r} is not a share of all; write {like}")
 
 
 def json_object(text: str) -> dict[str, Any]:

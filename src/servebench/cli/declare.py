@@ -21,8 +21,11 @@ import msgspec
 import yaml
 from msgspec import inspect
 
-from servebench.cli.commandline import non_empty, number
+from servebench.cli.commandline import Number, Parser, non_empty
+from servebench.cli.nearest import did_you_mean
 from servebench.errors import InputError
+
+HELP_ALL = "--help_all lists all options"
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Option:
     choices: tuple[str, ...] = ()  # if not all that the field can be
     as_one_text: bool = False  # a tuple that comes as one text, which `parse` reads
     const: Any = None  # what the flag alone stands for, where its value may be left out
+    common: bool = False  # is it among the dozen that `-h` shows?
 
 
 class Declared(NamedTuple):
@@ -76,23 +80,23 @@ def _known(found: inspect.Type) -> inspect.Type:
 
 
 def add_options(
-    parser: argparse.ArgumentParser,
-    titles: Iterable[str],
-    declared: Iterable[Declared],
-    choices: Mapping[str, Sequence[str]],
+    parser: Parser, titles: Iterable[str], declared: Sequence[Declared], choices: Mapping[str, Sequence[str]]
 ) -> None:
-    """Add the flags, in groups of these titles. What is not given is not in the namespace.
+    """Add the flags, in groups of these titles, or all as one. What is not given is not in the namespace.
 
     `choices` are those that only the caller knows, by option.
     """
     groups = {title: parser.add_argument_group(title) for title in titles}
     for each in declared:
-        _add(groups[each.option.group], each, choices.get(each.name))
+        _add(groups.get(each.option.group, parser), each, choices)
+    parser.quoted |= {f"--{each.name}" for each in declared if each.option.as_one_text}
 
 
-def _add(group: Any, each: Declared, choices: Sequence[str] | None) -> None:
+def _add(group: Any, each: Declared, choices: Mapping[str, Sequence[str]]) -> None:
     option, flag = each.option, f"--{each.name}"
-    about: dict[str, Any] = {"default": argparse.SUPPRESS, "help": f"{option.help}{_usual(each)}"}
+    words, usual = described(each)
+    shown = f"{words} [{usual}]" if usual and not isinstance(each.type, inspect.BoolType) else words
+    about: dict[str, Any] = {"default": argparse.SUPPRESS, "help": shown.replace("%", "%%")}
     if isinstance(each.type, inspect.BoolType):
         group.add_argument(flag, action="store_true", **about)
         if each.default is True:
@@ -103,17 +107,34 @@ def _add(group: Any, each: Declared, choices: Sequence[str] | None) -> None:
         about["nargs"] = "+"
     if option.const is not None:
         about |= {"nargs": "?", "const": option.const}
-    choices = choices or option.choices or getattr(each.type, "values", None)
-    about |= {"choices": choices} if choices else {"type": _parse_of(each), "metavar": option.metavar}
+    known = _choices(each, choices)
+    about |= {"choices": known} if known else {"type": _parse_of(each), "metavar": option.metavar}
     group.add_argument(flag, **about)
 
 
-def _usual(each: Declared) -> str:
-    """The default in brackets, unless the help says in its own words what happens without the option."""
-    said = each.option.help.endswith("]") or isinstance(each.default, bool)
-    if said or not isinstance(each.default, int | float | str | Path) or each.default == "":
-        return ""
-    return f" [{each.default:g}]" if isinstance(each.default, int | float) else f" [{each.default}]"
+def _choices(each: Declared, choices: Mapping[str, Sequence[str]]) -> Sequence[str]:
+    return choices.get(each.name) or each.option.choices or tuple(getattr(each.type, "values", ()))
+
+
+def values_of(each: Declared, choices: Mapping[str, Sequence[str]]) -> list[str]:
+    """What stands behind the flag, in words: [], ["N"], ["N", "..."] or the choices."""
+    if isinstance(each.type, inspect.BoolType):
+        return []
+    known = _choices(each, choices)
+    value = f"{{{','.join(known)}}}" if known else str(each.option.metavar)
+    return [f"[{value}]" if each.option.const is not None else value, *["..."] * each.several]
+
+
+def described(each: Declared) -> tuple[str, str]:
+    """(what the option does, its default): the default is in brackets where the field's own does not say it."""
+    words, bracket, usual = each.option.help.removesuffix("]").partition(" [")
+    if bracket:
+        return words, usual
+    if isinstance(each.default, bool):
+        return words, "on" if each.default else "off"
+    if not isinstance(each.default, int | float | str | Path) or each.default == "":
+        return words, ""
+    return words, f"{each.default:g}" if isinstance(each.default, int | float) else str(each.default)
 
 
 def _parse_of(each: Declared) -> Callable[[str], Any]:
@@ -122,9 +143,9 @@ def _parse_of(each: Declared) -> Callable[[str], Any]:
     if each.option.parse:
         return each.option.parse
     if isinstance(of, inspect.IntType):
-        return number(int, of.ge or 0, float("inf") if of.le is None else of.le)
+        return Number(int, of.ge or 0, float("inf") if of.le is None else of.le)
     if isinstance(of, inspect.FloatType):
-        return number(float, of.ge or 0, float("inf") if of.le is None else of.le)
+        return Number(float, of.ge or 0, float("inf") if of.le is None else of.le)
     return non_empty
 
 
@@ -136,9 +157,16 @@ def words_of_file(path: str, declared: Iterable[Declared]) -> list[str]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"--config {path}: {' '.join(str(error).split())}; give a YAML file") from error
     usual = {each.name: each.default for each in declared}
-    unknown = [str(name) for name in given if name not in usual] if isinstance(given, dict) else [str(given)]
-    if unknown:
-        raise InputError(f"--config {path}: {unknown[0][:80]} is not an option; write NAME: VALUE, as in -h")
+    if not isinstance(given, dict):
+        raise InputError(
+            f"--config {path}: it is a {type(given).__name__}; write a line NAME: VALUE for each option"
+        )
+    given, as_typed = ({str(k).replace("-", "_"): v for k, v in read.items()} for read in (given, as_typed))
+    for name in given:
+        if name not in usual:
+            raise InputError(
+                f"--config {path}: unknown option {name[:80]}{did_you_mean(name, usual)} ({HELP_ALL})"
+            )
     asked = {name: value for name, value in given.items() if not value is usual[name] is False}
     return [word for name, value in asked.items() for word in _words(name, value, as_typed[name])]
 

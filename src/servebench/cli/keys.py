@@ -26,7 +26,7 @@ NAMES |= {"passphrase"}
 NO_KEYS = {"eos", "bos", "pad", "stop", "unk", "mask", "prompt_cache"}  # `eos_token` and its like: not secret
 URL_SECRET_NAMES = {"code"}  # Azure's functions
 OPTION = re.compile(r"--[\w-]+")
-HEADERS_OPTION = "--extra_headers"  # any of them may be a key
+HEADERS_OPTIONS = ("--extra_headers", "--extra-headers")  # any of them may be a key
 IN_TEXT = re.compile(r"(?i)(api[-_]?key\W{1,4})(?!None)([^\s,'\")]+)")
 HEADER = re.compile(r"\s*([\w-]+):\s")
 NO_SECRETS = {"user-agent", "accept", "content-type", "azureml-model-deployment"}  # headers
@@ -112,7 +112,7 @@ def hide_in_words(words: Sequence[str]) -> list[str]:
 
 def _hide_value(option: str, value: str) -> str:
     """What stands behind an option."""
-    if option == HEADERS_OPTION:
+    if option in HEADERS_OPTIONS:
         return f"{value.partition(':')[0]}:{HIDDEN}"
     return HIDDEN if is_key(option) else _hide_in_word(value)
 

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import asdict
 
-from servebench.cli.commandline import json_object, tokens_and_groups, words_in_quotes
+from servebench.cli.commandline import Number, json_object, tokens_and_groups, words_in_quotes
 from servebench.cli.declare import Option
 from servebench.log.lengths import Lengths, parse_scenario
 
@@ -26,9 +26,9 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 # A declaration reads as one statement.
 # fmt: off
-SERVER, RUNNING = "the server", "a server that runs already"
-LOAD, OPEN_LOOP = "the load", "the load, as an open loop"
-REQUESTS, OWN_REQUESTS = "the requests", "the requests, more like your own"
+SERVER, RUNNING = "server", "a server that is running already"
+LOAD, OPEN_LOOP = "load", "load on a schedule (open loop)"
+REQUESTS, OWN_REQUESTS = "requests", "requests like those of your own users"
 Count = Annotated[int, Meta(ge=1)]
 Rate_per_s = Annotated[float, Meta(ge=1e-6)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -37,24 +37,30 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """One server to benchmark: what is launched, or what is attached to."""
 
-    backend: Annotated[str, Option("serving engines, one after the other [fastgen]", SERVER, swept=True)]
-    model: Annotated[str, Option(f"Hugging Face id or a local directory [{DEFAULT_MODEL}]", SERVER, "NAME")]
-    tp_size: Annotated[Count, Option("tensor parallel sizes [the model's]", SERVER, "N", swept=True)] = 1
+    backend: Annotated[str, Option(
+        "serving engines, one after the other [fastgen]", SERVER, swept=True, common=True)]  # of servers/backends/
+    model: Annotated[str, Option(
+        f"Hugging Face id or local directory [{DEFAULT_MODEL}]", SERVER, "NAME", common=True)]
+    tp_size: Annotated[Count, Option(
+        "tensor parallel sizes: GPUs of one replica [the model's]", SERVER, "N", swept=True, common=True)] = 1
     max_ragged_batch_size: Annotated[Count, Option(
-        "fastgen: tokens of a forward step, and sequences; vllm, sglang: most sequences, if it is not 768; "
-        "llamacpp: slots, at most 32 [768, and other engines keep their own limits]",
+        "fastgen: max. tokens and sequences in one forward step; vllm, sglang: max. running sequences; "
+        "llamacpp: slots, at most 32 [fastgen: 768; others: the engine's own]",
         SERVER, "N", swept=True)] = 768
-    num_replicas: Annotated[Count, Option("model replicas", SERVER, "N", swept=True)] = 1
-    fp6: Annotated[bool, Option("quantise the weights to 6 bits (fastgen)", SERVER)] = False
+    num_replicas: Annotated[Count, Option(
+        "replicas of the model", SERVER, "N", swept=True, common=True)] = 1
+    fp6: Annotated[bool, Option("quantize the weights to 6 bits (fastgen only)", SERVER)] = False
     engine_args: Annotated[tuple[str, ...], Option(
-        "further words of the engine's own command line",
-        SERVER, '"..."', parse=words_in_quotes, as_one_text=True)] = ()
+        "more options for the engine's own command line, in quotes [none]",
+        SERVER, '"..."', parse=words_in_quotes, as_one_text=True, common=True)] = ()
     gpus: Annotated[tuple[Annotated[int, Meta(ge=0)], ...], Option(
-        "GPUs to start servers on, dealt to the replicas in this order [those visible]", SERVER, "N")] = ()
+        "GPUs for the servers, such as 0 1 2 3 or 0-3; replicas take them in this order [all visible]",
+        SERVER, "N", parse=Number(int, 0, ranges=True))] = ()
     router: Annotated[bool, Option(
-        "put vllm-router before the replicas, on the next port [the client deals]", SERVER)] = False
+        "put vllm-router in front of the replicas, on the next port; without it the client spreads the requests",
+        SERVER)] = False
     deployment_name: Annotated[str, Option(
-        "name of the deployment (aml: which one; fastgen: as you like)", SERVER, "NAME", parse=str)] = ""
+        "name of the deployment; needed for aml, optional for fastgen", SERVER, "NAME", parse=str)] = ""
     urls: tuple[str, ...] = ()  # base URLs of servers that run already, without keys; none for those we start
 
 
@@ -73,8 +79,8 @@ class Clients(Kind, frozen=True, kw_only=True, tag="clients"):
     """A closed loop: each client sends its next request when its last one ended."""
 
     num_clients: Annotated[Count, Option(
-        "clients, each sends its next request when its last ended [1 2 4 6 8 12 ... 32]",
-        LOAD, "N", swept=True)] = 1
+        "concurrent clients; each sends its next request when its last one has ended [1 2 4 6 8 12 ... 32]",
+        LOAD, "N", swept=True, common=True)] = 1
 
     @property
     def size(self) -> float:
@@ -82,7 +88,8 @@ class Clients(Kind, frozen=True, kw_only=True, tag="clients"):
 
 
 MAX_IN_FLIGHT = Option(
-    "most requests in flight; the others wait, which is part of the latency from schedule [no limit]",
+    "caps requests in flight; the rest queue in the client, and latency is shown with and without that wait "
+    "[no cap]",
     OPEN_LOOP,
     "N",
 )
@@ -92,14 +99,15 @@ class Rate(Kind, frozen=True, kw_only=True, tag="rate"):
     """An open loop: requests leave at times set beforehand, whether or not the last ones ended."""
 
     request_rate: Annotated[Rate_per_s, Option(
-        "requests/s, sent at times set beforehand whether or not the last ones ended (instead of clients)",
-        OPEN_LOOP, "R", swept=True)]
+        "requests/s on a fixed schedule, even if the server falls behind (instead of --num_clients)",
+        OPEN_LOOP, "R", swept=True, common=True)]
     arrival: Annotated[Literal["poisson", "constant", "gamma"], Option(
-        "gaps between them, around 1/R", OPEN_LOOP)] = "poisson"
+        "how the gaps between requests are drawn; their mean is 1/R s", OPEN_LOOP)] = "poisson"
     burstiness: Annotated[float, Meta(ge=0.001), Option(
-        "shape of gamma gaps: 1 is poisson, less is burstier, more is more regular", OPEN_LOOP, "X")] = 1.0
+        "with --arrival gamma: 1 is like poisson, lower is burstier, higher is more regular",
+        OPEN_LOOP, "X")] = 1.0
     ramp_from: Annotated[Rate_per_s | None, Option(
-        "grow from this rate at the first measured request to --request_rate at the last [no ramp]",
+        "start at this rate and ramp up to --request_rate during the measurement, requests/s [no ramp]",
         OPEN_LOOP, "R")] = None
     max_concurrency: Annotated[Count | None, MAX_IN_FLIGHT] = None
     stop_when_overloaded: bool = False  # end early if the server clearly falls behind (a search asks for it)
@@ -119,7 +127,7 @@ class Trace(Kind, frozen=True, kw_only=True, tag="trace"):
     """An open loop at the dataset's own times."""
 
     trace_speed: Annotated[Rate_per_s, Option(
-        "send the trace of --dataset at its own times, X times as fast", OPEN_LOOP, "X", swept=True)]
+        "replay the trace of --dataset at its recorded times, X times as fast", OPEN_LOOP, "X", swept=True)]
     max_concurrency: Annotated[Count | None, MAX_IN_FLIGHT] = None
 
     @property
@@ -131,13 +139,13 @@ Load = Clients | Rate | Trace
 
 # The requests: one of three kinds. Lengths are tokens.
 
-LONGEST_PROMPT = Option("no prompt is longer [the model's, mostly 4000]", REQUESTS, "N")
-MEAN_ANSWER = Option("mean tokens to generate [the model's]", REQUESTS, "N", swept=True)
-SPREAD_ANSWER = Option("likewise for generated tokens", REQUESTS, "X")
-DISTRIBUTION = Option("of both lengths, around the means above", OWN_REQUESTS)
-TEXT = Option("what prompts are made of: random words, or sentences behind eight random words", OWN_REQUESTS)
+LONGEST_PROMPT = Option("longest prompt, in tokens [the model's, usually 4000]", REQUESTS, "N")
+MEAN_ANSWER = Option("mean tokens to generate [the model's]", REQUESTS, "N", swept=True, common=True)
+SPREAD_ANSWER = Option("the same for generated tokens, as a fraction of their mean", REQUESTS, "X")
+DISTRIBUTION = Option("distribution of prompt and answer lengths around their means", OWN_REQUESTS)
+TEXT = Option("text of prompts: random words, or prose after eight random words", OWN_REQUESTS)
 PREFIX = Option(
-    "prompts begin with one of GROUPS texts of TOKENS tokens [each begins with its own]",
+    "prompts start with one of GROUPS shared texts of TOKENS tokens [no shared text]",
     OWN_REQUESTS,
     "TOKENS:GROUPS",
     parse=tokens_and_groups,
@@ -148,9 +156,9 @@ class Synthetic(Kind, frozen=True, kw_only=True, tag="synthetic"):
     """Made-up prompts and answers, whose lengths lie around means."""
 
     mean_prompt_length: Annotated[Count, Option(
-        "mean tokens of prompts [the model's]", REQUESTS, "N", swept=True)] = 2600
+        "mean prompt length in tokens [the model's]", REQUESTS, "N", swept=True, common=True)] = 2600
     prompt_length_var: Annotated[Share, Option(
-        "standard deviation of prompt lengths as a share of the mean", REQUESTS, "X")] = 0.3
+        "standard deviation of prompt lengths, as a fraction of the mean", REQUESTS, "X")] = 0.3
     max_prompt_length: Annotated[Count, LONGEST_PROMPT] = 4000
     mean_max_new_tokens: Annotated[Count, MEAN_ANSWER] = 60
     max_new_tokens_var: Annotated[Share, SPREAD_ANSWER] = 0.3
@@ -181,7 +189,8 @@ class Scenario(Kind, frozen=True, kw_only=True, tag="scenario"):
     """Made-up prompts and answers, whose lengths a scenario says (log/lengths.py)."""
 
     scenario: Annotated[str, Option(
-        "lengths of prompt and answer instead: 'D(100,32)', 'N(480,240)/(300,150)', 'U(50,100)/(200,250)'",
+        "prompt and answer lengths: fixed 'D(100,32)', normal (mean, deviation) 'N(480,240)/(300,150)', "
+        "or uniform 'U(50,100)/(200,250)'",
         OWN_REQUESTS, "S", swept=True)]
     max_prompt_length: Annotated[Count, LONGEST_PROMPT] = 4000
     prompt_text: Annotated[Literal["words", "prose"], TEXT] = "words"
@@ -214,14 +223,16 @@ class Dataset(Kind, frozen=True, kw_only=True, tag="dataset"):
     """Requests of a file; answers whose length it does not say are drawn around a mean."""
 
     dataset: Annotated[str, Option(
-        "file of requests: ShareGPT, prompts, messages, or a trace (docs/datasets.md)", OWN_REQUESTS, "FILE")]
+        "requests from a file: ShareGPT, prompts, chat messages or a trace (docs/datasets.md)",
+        OWN_REQUESTS, "FILE")]
     dataset_sha256: str = ""
     trace_format: Annotated[Literal["auto", "mooncake", "bailian", "guidellm", "azure", "burstgpt"], Option(
-        "whose trace it is, where its keys do not say what times and hashes stand for", OWN_REQUESTS)] = "auto"
+        "format of the trace, if it is not recognized", OWN_REQUESTS)] = "auto"
     multi_turn: Annotated[bool, Option(
-        "send whole conversations, each by one client [their first requests]", OWN_REQUESTS)] = False
+        "replay whole conversations, each by one client; without it, their first requests only",
+        OWN_REQUESTS)] = False
     think_time: Annotated[float, Meta(ge=0), Option(
-        "pause between an answer and the conversation's next request, in s", OWN_REQUESTS, "S")] = 0.0
+        "pause in s between an answer and the next request of its conversation", OWN_REQUESTS, "S")] = 0.0
     max_prompt_length: Annotated[Count, LONGEST_PROMPT] = 4000
     mean_max_new_tokens: Annotated[Count, MEAN_ANSWER] = 60
     max_new_tokens_var: Annotated[Share, SPREAD_ANSWER] = 0.3
@@ -259,33 +270,33 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
     requests: Requests = Synthetic()
     # measured ones; those of warm-up and cooldown come on top
     num_requests: Annotated[Count, Option(
-        "measured requests a point [4 x clients + 32; open loop: those of 30 s, 100 at least]", LOAD, "N")] = 36
+        "measured requests per run [4 x clients + 32; open loop: 30 s of them, at least 100]", LOAD, "N")] = 36
     warmup: Annotated[int, Meta(ge=0), Option(
-        "warm-up requests before these: of each client [1]; open loop: of all [a tenth]", LOAD, "N")] = 1
+        "warm-up requests before those, per client; open loop: in all [1; open loop: a tenth]", LOAD, "N")] = 1
     stream: Annotated[bool, Option(
-        "ask for streamed tokens; --no_stream: for whole answers, E2E latency only [yes]", REQUESTS)] = True
+        "stream tokens; with --no_stream only end-to-end latency can be measured", REQUESTS)] = True
     api: Annotated[Literal["completions", "chat", "score", "mii"], Option(
-        "OpenAI's API to use (fastgen has its own) [what the URL names, else completions]",
+        "OpenAI API to use; not for fastgen [what the URL names, else completions]",
         RUNNING, choices=('completions', 'chat'))] = "completions"
-    temperature: Annotated[float, Meta(ge=0), Option("of sampling; 0 is greedy", REQUESTS, "X")] = 1.0
-    top_p: Annotated[Share, Option("share of likely tokens to sample from", REQUESTS, "X")] = 0.9
+    temperature: Annotated[float, Meta(ge=0), Option("sampling temperature; 0 is greedy", REQUESTS, "X")] = 1.0
+    top_p: Annotated[Share, Option("sample from the likeliest tokens up to this probability", REQUESTS, "X")] = 0.9
     respect_eos: Annotated[bool, Option(
-        "let answers end early; else every engine does the same work", REQUESTS)] = False
+        "let answers end at the end-of-text token; without it every answer has its full length, the same for all "
+        "engines", REQUESTS)] = False
     extra_body: Annotated[dict[str, Any], Option(
-        "further fields of every request, as a JSON object; they win over ours, and null takes one away; "
-        "max_completion_tokens is learnt from a chat server that wants it [{}]",
+        "more fields for every request, as a JSON object; they replace ours, and null removes one [{}]",
         REQUESTS, "JSON", parse=json_object)] = {}
     request_timeout: Annotated[float, Meta(ge=0.001), Option(
-        "a request that takes longer fails, in s", LOAD, "S")] = 600.0  # of each attempt
+        "a request that takes longer than this fails, in s", LOAD, "S")] = 600.0  # of each attempt
     max_retries: Annotated[int, Meta(ge=0), Option(
-        "times a request is sent again after 429, 5xx, an error in its answer or a broken connection; all "
-        "count; waits as Retry-After says, at most 60 s", LOAD, "N")] = 0
+        "retries of a request after status 429 or 5xx, an error in the answer or a broken connection; latency "
+        "counts from the first try; Retry-After is obeyed up to 60 s", LOAD, "N")] = 0
     seed: Annotated[int, Meta(ge=0), Option(
-        "of lengths, texts and times; the same asks for the same [0; a fresh one for a server that runs "
-        "already, since it may have the last prompts in its cache]", REQUESTS, "N")] = 0
+        "random seed for lengths, text and arrival times; same seed, same requests [0; a running server: a "
+        "new one, since its cache may have the last prompts]", REQUESTS, "N")] = 0
     repetition: int = 0  # which of several runs of the same load; each has fresh requests
     probe_rate: Annotated[float, Meta(ge=0), Option(
-        "short requests/s beside the load, reported apart: what a stranger feels", LOAD, "R")] = 0.0
+        "extra short requests per second, reported separately (what a new user would feel)", LOAD, "R")] = 0.0
 
     @property
     def open_loop(self) -> bool:

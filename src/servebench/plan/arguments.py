@@ -81,20 +81,12 @@ def _settings(given: Given) -> Settings:
 
 def _given(argv: Sequence[str]) -> Given:
     """What was typed, and before it what a --config file says, which the former overrides. Values count once."""
-    parser, words = build_parser(), _engine_args_joined(argv)
-    given = vars(parser.parse_args(words))
+    parser = build_parser()
+    given = vars(parser.parse_args(argv))
     if given["config"]:
-        given = vars(parser.parse_args([*_engine_args_joined(words_of_file(given["config"], declared())), *words]))
+        given = vars(parser.parse_args([*words_of_file(given["config"], declared()), *argv]))
     del given["config"]
     return {name: list(dict.fromkeys(v)) if isinstance(v, list) else v for name, v in given.items()}
-
-
-def _engine_args_joined(argv: Sequence[str]) -> list[str]:
-    """`--engine_args --flag` as `--engine_args=--flag`, since argparse takes the former for two options."""
-    words = list(argv)
-    for i in reversed([i for i, word in enumerate(words[:-1]) if word == "--engine_args"]):
-        words[i : i + 2] = [f"--engine_args={words[i + 1]}"]
-    return words
 
 
 def choose_kind(kinds: Mapping[str, type[T]], given: Given) -> type[T]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from textwrap import fill
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
-from servebench.cli.commandline import Parser, header, non_empty, share, tp_and_replicas
-from servebench.cli.declare import Declared, Option, add_options, options_of
+from servebench.cli.commandline import Parser, Shows, header, non_empty, share, tp_and_replicas
+from servebench.cli.declare import Declared, Option, add_options, described, options_of, values_of
 from servebench.log.config import (
     LOAD,
     OPEN_LOOP,
@@ -33,21 +32,54 @@ from servebench.log.config import (
 from servebench.servers.backends import BACKENDS
 from servebench.workload.model_files import expanded
 
-SEARCH, RESULTS = "the load, searched for", "the results"
+SEARCH, RESULTS = "search for a load", "results"
 Port = Annotated[int, Meta(ge=1, le=65535)]
 GROUPS = (SERVER, RUNNING, LOAD, OPEN_LOOP, SEARCH, REQUESTS, OWN_REQUESTS, RESULTS)
-EPILOG = """examples:
-  python run_benchmark.py --backend vllm --dry_run                     show the plan of the default sweep
+EXAMPLES = """examples:
+  python run_benchmark.py --backend vllm --tp_size 1 2 --num_clients 1 8 --dry_run
+  python run_benchmark.py --backend openai --model NAME --num_clients 1 4 16 \\
+      --openai_api_url http://localhost:8000/v1 --mean_prompt_length 512
+  python run_benchmark.py --backend vllm --find_max "ttft_p99<2s, tpot_p99<100ms"
+
+Lists are swept: each combination is one point. Defaults are in brackets.
+--help_all shows all {} options.
+"""
+ALL_EXAMPLES = """examples: start an engine
   python run_benchmark.py --backend vllm --tp_size 1 2 --num_clients 1 8 32
-  python run_benchmark.py --backend vllm --model .models/SmolLM2-135M-Instruct --mean_prompt_length 128 \\
-      --mean_max_new_tokens 32 --num_clients 1 2 4 --engine_args "--enforce-eager"
-  python run_benchmark.py --backend vllm --request_rate 1 2 4 --scenario "N(480,240)/(300,150)"
-  python run_benchmark.py --backend openai --openai_api_url http://localhost:8000/v1 --model NAME
-  python run_benchmark.py --backend aml --aml_api_url https://HOST/score --aml_api_key KEY \\
-      --deployment_name NAME --model mistralai/Mixtral-8x7B-v0.1
-  python run_benchmark.py --config sweep.yaml --num_clients 64         options from a file; those typed here win
-{swept}
+  python run_benchmark.py --backend vllm --engine_args "--enforce-eager" \\
+      --model .models/SmolLM2-135M-Instruct --mean_prompt_length 128
+... or measure a server that is running
+  python run_benchmark.py --backend openai --model NAME --num_clients 1 4 16 \\
+      --openai_api_url http://localhost:8000/v1
+  python run_benchmark.py --backend aml --model mistralai/Mixtral-8x7B-v0.1 \\
+      --aml_api_url https://HOST/score --aml_api_key KEY --deployment_name NAME
+a closed loop: clients that wait for answers
+  python run_benchmark.py --backend vllm --num_clients 1 4 16 --runs 5
+  python run_benchmark.py --backend vllm --dataset chats.jsonl --multi_turn
+... or an open loop: requests on a schedule
+  python run_benchmark.py --backend vllm --request_rate 1 2 4 \\
+      --scenario "N(480,240)/(300,150)"
+  python run_benchmark.py --backend vllm --dataset trace.jsonl --trace_speed 1 2
+a grid of settings
+  python run_benchmark.py --backend vllm --tp_size 1 2 --num_replicas 1 2
+  python run_benchmark.py --config sweep.yaml --num_clients 64
+... or a search for the highest load
+  python run_benchmark.py --backend vllm --find_max "ttft_p99<2s, tpot_p99<100ms"
+  python run_benchmark.py --backend vllm --find_max "e2e_p90<10s" \\
+      --request_rate 0.5 16
+
+Lists are swept: each combination is one point, and each of its runs one log. What
+was measured before with the same settings is skipped. Defaults are in brackets.
 Exit status: 0 all points measured, 1 some failed, 2 bad input.
+"""
+ABOUT = """# Options of run_benchmark.py
+
+Made by `python -m servebench.plan.options > docs/options.md` from the declarations in `log/config.py` and
+`plan/options.py`. `-h` shows the common options, `--help_all` all of them. Hyphens do as well as underscores.
+
+An option with `N ...` takes several values and is swept: each combination of values is one point. Numbers may be
+joined by commas (`--num_clients 1,2,4`). `--config FILE.yaml` reads options from a file, a line `NAME: VALUE`
+each; what is typed wins. Times are in seconds, lengths in tokens.
 """
 
 
@@ -62,22 +94,25 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     """How a server is started or reached."""
 
     tokenizer: Annotated[str, Option(
-        "Hugging Face id or directory that prompts are measured with [the model]", SERVER, "NAME")] = ""
+        "tokenizer that counts tokens: Hugging Face id or local directory [the model's]", SERVER, "NAME")] = ""
     port: Annotated[Port | None, Option(
-        "port of the first replica, or with --client_only of the server [a free one]", SERVER, "N")] = None
+        "port of the first replica; with --client_only, of the running server [a free one]", SERVER, "N")] = None
     server_timeout: Annotated[float, Meta(ge=0.001), Option(
-        "a server that takes longer to start has failed, in s", SERVER, "S")] = 1800.0
+        "a server that takes longer than this to start has failed, in s", SERVER, "S")] = 1800.0
     client_only: Annotated[bool, Option(
-        "start no server; measure the one at --openai_api_url or --port", RUNNING)] = False
+        "start no server; measure the one at --openai_api_url or --port with the requests of --backend",
+        RUNNING)] = False
     openai_api_url: Annotated[tuple[str, ...], Option(
-        "OpenAI-compatible servers: http://HOST:PORT, or a base with its own path and query (.../v1, "
-        ".../openai/deployments/NAME?api-version=V), or the whole URL of the API",
-        RUNNING, "URL", parse=str.strip)] = ()
-    openai_api_key: Annotated[str, Option("their key [$OPENAI_API_KEY]", RUNNING, "KEY", parse=str)] = ""
-    aml_api_url: Annotated[str, Option("URL of an Azure ML endpoint", RUNNING, "URL", parse=str.strip)] = ""
-    aml_api_key: Annotated[str, Option("its key [$AML_API_KEY]", RUNNING, "KEY", parse=str)] = ""
+        "OpenAI-compatible servers, such as http://HOST:PORT/v1 [none]",
+        RUNNING, "URL", parse=str.strip, common=True)] = ()
+    openai_api_key: Annotated[str, Option(
+        "key for --openai_api_url [$OPENAI_API_KEY]", RUNNING, "KEY", parse=str)] = ""
+    aml_api_url: Annotated[str, Option(
+        "URL of an Azure ML endpoint; /score endpoints do not stream, so only end-to-end latency is measured",
+        RUNNING, "URL", parse=str.strip)] = ""
+    aml_api_key: Annotated[str, Option("key for --aml_api_url [$AML_API_KEY]", RUNNING, "KEY", parse=str)] = ""
     extra_headers: Annotated[tuple[tuple[str, str], ...], Option(
-        "further headers of every call, in place of ours of that name; they are not logged",
+        "more headers for every request; they replace ours of the same name and are not logged [none]",
         REQUESTS, "NAME:VALUE", parse=header)] = ()
 
 
@@ -85,7 +120,8 @@ class Layouts(msgspec.Struct, frozen=True, kw_only=True):
     """Servers by TP size and replicas together."""
 
     layouts: Annotated[tuple[tuple[int, int], ...], Option(
-        "TP size x replicas of each server to measure, instead of all combinations: 1x8 2x4 4x2 8x1",
+        "servers to measure, by TP size x replicas, such as 1x8 2x4 4x2 8x1 (instead of all combinations of "
+        "--tp_size and --num_replicas)",
         SERVER, "TPxN", parse=tp_and_replicas)] = ()
 
 
@@ -93,7 +129,7 @@ class ClientsPerReplica(msgspec.Struct, frozen=True, kw_only=True):
     """A closed loop that grows with the server."""
 
     clients_per_replica: Annotated[Count, Option(
-        "clients of each replica instead: N x --num_replicas of them, to see how replicas scale",
+        "clients per replica, N x --num_replicas in all, to see how replicas scale (instead of --num_clients)",
         LOAD, "N", swept=True)]
 
 
@@ -101,15 +137,17 @@ class Repeats(msgspec.Struct, frozen=True, kw_only=True):
     """Every point so many times."""
 
     runs: Annotated[Count, Option(
-        "runs of every point, each with fresh requests, all points once before any again", LOAD, "N")] = 1
+        "runs of each point, with new prompts each time; all points are run before any is repeated, so that "
+        "drift affects all alike", LOAD, "N", common=True)] = 1
 
 
 class TargetCi(msgspec.Struct, frozen=True, kw_only=True):
     """Every point until its numbers are known well enough."""
 
     target_ci: Annotated[float, Option(
-        "5%% or 0.05; instead of --runs: runs of a point until the 95%% intervals of request throughput and "
-        "mean E2E latency are within this of their means [off]", LOAD, "SHARE", parse=partial(share, least=0.001))]
+        "repeat each point until the 95% intervals of request throughput and mean end-to-end latency are "
+        "within this share of their means, such as 5% or 0.05 (instead of --runs)",
+        LOAD, "SHARE", parse=partial(share, least=0.001))]
     min_runs: Annotated[int, Meta(ge=2), Option("fewest runs with --target_ci", LOAD, "N")] = 3
     max_runs: Annotated[int, Meta(ge=2), Option("most runs with --target_ci", LOAD, "N")] = 10
 
@@ -123,32 +161,36 @@ class FindMax(msgspec.Struct, frozen=True, kw_only=True):
     """The highest load that meets limits."""
 
     find_max: Annotated[str, Option(
-        "find the most clients, or the highest rate, that meets limits such as 'ttft_p99<2s,tpot_p99<100ms', "
-        "from the least to the most of --num_clients or --request_rate", SEARCH, "LIMITS")]
+        "find the highest load that meets limits such as \"ttft_p99<2s, tpot_p99<100ms\"; the search doubles the "
+        "load from the lowest --num_clients or --request_rate until a limit is broken or the highest is reached, "
+        "then bisects; it can be interrupted and resumed",
+        SEARCH, "LIMITS", common=True)]
 
 
 class FindPeak(msgspec.Struct, frozen=True, kw_only=True):
     """The load with the highest effective throughput."""
 
     find_peak: Annotated[float, Meta(ge=0.001), Option(
-        "find the load with the most requests/s that meet FastGen's SLAs, R tokens/s for generation [4]",
+        "find the load with the most requests/s that meet FastGen's SLAs, with R tokens/s for generation [4]",
         SEARCH, "R", const=4.0)]
 
 
 class Execution(msgspec.Struct, frozen=True, kw_only=True):
     """How the plan is executed, and where its logs go."""
 
-    num_workers: Annotated[Count | None, Option("client processes [by cores and clients]", LOAD, "N")] = None
+    num_workers: Annotated[Count | None, Option(
+        "client processes [chosen by cores and clients]", LOAD, "N")] = None
     max_failed_share: Annotated[float, Option(
-        "a point of whose requests more than this fail has failed; 5%% or 0.05 [5%%]",
+        "a point fails if more than this share of its requests fail, such as 5% or 0.05 [5%]",
         LOAD, "SHARE", parse=share)] = 0.05
-    out_json_dir: Annotated[Path, Option("where logs go", RESULTS, "DIR", parse=results_folder)] = Path("results")
+    out_json_dir: Annotated[Path, Option(
+        "folder for the logs", RESULTS, "DIR", parse=results_folder, common=True)] = Path("results")
     overwrite_results: Annotated[bool, Option(
-        "measure again what was measured with these settings", RESULTS)] = False
+        "measure again what was measured before with the same settings", RESULTS)] = False
     on_error: Annotated[Literal["continue", "stop"], Option(
-        "after a failed point go on with the next, or end", RESULTS)] = "continue"
-    dry_run: Annotated[bool, Option("show the plan and end", RESULTS)] = False
-    list_models: Annotated[bool, Option("show the models with defaults of their own and end", RESULTS)] = False
+        "after a failed point, go on with the next or stop", RESULTS)] = "continue"
+    dry_run: Annotated[bool, Option("show the plan and exit", RESULTS, common=True)] = False
+    list_models: Annotated[bool, Option("list the models that have their own defaults and exit", RESULTS)] = False
 
 
 # fmt: on
@@ -160,6 +202,7 @@ LOADS: dict[str, Any] = {
     "trace_speed": Trace,
 }
 KINDS_OF_REQUESTS: dict[str, Any] = {"mean_prompt_length": Synthetic, "scenario": Scenario, "dataset": Dataset}
+CHOICES = {"backend": tuple(BACKENDS)}
 STRATEGIES: dict[str, Any] = {
     "runs": Repeats,
     "target_ci": TargetCi,
@@ -174,20 +217,59 @@ def declared() -> tuple[Declared, ...]:
     return options_of(ServerConfig, Layouts, Connection, *kinds, RunConfig, Execution)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    names = ", ".join(each.name for each in declared() if each.option.swept)
-    swept = fill(
-        f"Options that take several values ({names}) are swept: every combination is one point and one log. "
-        "A point that was measured before with the same settings is skipped.",
-        width=108,
+def build_parser() -> Parser:
+    """The parser of all options. Its -h shows the common ones."""
+    parser = _parser(ALL_EXAMPLES)
+    parser.hint = "-h lists the common options, --help_all all"
+    parser.add_argument("-h", "--help", action=Shows, const=common_help, help="show the common options and exit")
+    parser.add_argument("--help_all", action=Shows, const=parser.format_help, help="show all options and exit")
+    parser.add_argument(
+        "--config", type=non_empty, metavar="FILE.yaml", help="more options, a line NAME: VALUE each"
     )
-    parser = Parser(
-        prog="run_benchmark.py",
-        description="Benchmark LLM servers: sweep servers and loads, write one JSON log a point.",
-        epilog=EPILOG.format(swept=swept),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,  # a key under a shortened name would not be recognised as one
-    )
-    parser.add_argument("--config", type=non_empty, metavar="FILE.yaml", help="further options, as NAME: VALUE")
-    add_options(parser, GROUPS, declared(), {"backend": tuple(BACKENDS)})
+    add_options(parser, GROUPS, declared(), CHOICES)
     return parser
+
+
+def common_help() -> str:
+    """Only the common options, each with only what stands before the first semicolon."""
+    common = [each._replace(option=_brief(each.option)) for each in declared() if each.option.common]
+    parser = _parser(EXAMPLES.format(len(declared()) + 1))
+    add_options(parser, (), common, CHOICES)
+    return parser.format_help()
+
+
+def _brief(option: Option) -> Option:
+    words, bracket, usual = option.help.partition(" [")
+    return replace(option, help=words.partition("; ")[0] + bracket + usual)
+
+
+def _parser(epilog: str) -> Parser:
+    about = "Benchmark LLM servers: start them, or use one that is running, and sweep loads."
+    parser = Parser(description=about, epilog=epilog, add_help=False)
+    parser.usage = f"{parser.prog} [--backend ENGINE] [options]"
+    return parser
+
+
+def document() -> str:
+    """docs/options.md."""
+    tables = [f"## {title[0].upper()}{title[1:]}\n\n{_table(title)}" for title in GROUPS]
+    return "\n".join([ABOUT, *tables])
+
+
+def _table(group: str) -> str:
+    rows = [_row(each) for each in declared() if each.option.group == group]
+    return "\n".join(["| option | what it does | default |", "|---|---|---|", *rows, ""])
+
+
+def _row(each: Declared) -> str:
+    words, usual = described(each)
+    cells = [
+        f"`{' '.join([f'--{each.name}', *values_of(each, CHOICES)])}`",
+        f"{words[0].upper()}{words[1:]}.",
+        usual,
+    ]
+    return f"| {' | '.join(cell.replace('|', '¦') for cell in cells)} |"
+
+
+if __name__ == "__main__":
+    print(document(), end="")

@@ -1,6 +1,6 @@
 """How much load can this machine measure, and how exactly?
 
-    servebench calibrate --num_clients 1 64 1000
+    ./servebench calibrate --num_clients 1 64 1000
 
 The client puts its load on the reference server, which records when every event really left. What the client then
 says of TTFT and ITL is held against that record. Both run on this machine, so the server takes its share of it.
@@ -97,7 +97,7 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     usual = " ".join(map(str, NUM_CLIENTS))
     add("--num_clients", nargs="+", type=COUNT, default=NUM_CLIENTS, metavar="N", help=f"loads to try [{usual}]")

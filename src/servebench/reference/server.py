@@ -1,7 +1,7 @@
 """A server whose times are known: OpenAI-compatible streaming with given delays, faults on demand, and a record of
 when every event really left. Tests, calibration and `benchmarks/` measure the client against it.
 
-    servebench reference-server --port 8000 --ttft 0.05 --gap 0.01 --record /tmp/truth
+    ./servebench reference-server --port 8000 --ttft 0.05 --gap 0.01 --record /tmp/truth
 
 One epoll loop a process. The record holds, of each request: the client's X-Request-Id, the kernel's stamp of the
 request's arrival, the time just before each send of a content event (ns of CLOCK_REALTIME), the tokens in each of
@@ -10,7 +10,6 @@ them, all tokens, the reasoning among them, and the index of the first event tha
 
 from __future__ import annotations
 
-import argparse
 import heapq
 import os
 import select
@@ -26,6 +25,7 @@ from typing import Any
 
 import msgspec
 
+from servebench.cli.commandline import Parser
 from servebench.load.wire import ask_for_stamps, read_stamped, stamped_dummy
 from servebench.reference.behaviour import (
     CLOSES,
@@ -275,8 +275,8 @@ def main() -> None:
         os.waitpid(pid, 0)
 
 
-def parser() -> argparse.ArgumentParser:
-    result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser() -> Parser:
+    result = Parser(description=__doc__)
     add = result.add_argument
     add("--host", default="127.0.0.1")
     add("--port", type=int, default=8000, help="0: a free one, said on the first line of output [8000]")

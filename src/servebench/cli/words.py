@@ -1,0 +1,130 @@
+"""The words of a command line, made ready for argparse, which would misread some of them.
+
+- Options may be spelled with hyphens: `--num-clients`.
+- What is a command line itself may begin with dashes: `--engine_args --enforce-eager`.
+- Numbers may be joined by commas: `--num_clients 1,2,4`; those of GPUs are ranges too: `--gpus 0-7`.
+- A list ends where the folders begin that a command still lacks: `--sla fastgen-4 results/`.
+"""
+
+from __future__ import annotations
+
+import re
+from argparse import Action, ArgumentTypeError
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+NUMBER = re.compile(r"-\d*\.?\d+(e-?\d+)?")
+LIST, ANY = "+", ("+", "*")  # argparse's nargs
+
+
+@dataclass
+class Part:
+    """An option and the words behind it; or words that are free, without an option."""
+
+    option: str = ""
+    action: Action | None = None  # None for an option that is not known
+    values: list[str] = field(default_factory=list)
+    joined: bool = False  # was it `--option=value`?
+
+    def full(self) -> bool:
+        """Is the next word none of its values?"""
+        if not self.action:
+            return False
+        return self.joined or (self.action.nargs not in ANY and len(self.values) >= (self.action.nargs != 0))
+
+    @property
+    def is_list(self) -> bool:
+        return self.action is not None and self.action.nargs == LIST
+
+    def words(self) -> list[str]:
+        as_one = self.joined and not self.is_list
+        return (
+            [f"{self.option}={self.values[0]}"] if as_one else [*([self.option] * bool(self.option)), *self.values]
+        )
+
+
+def parts(words: Sequence[str], options: Mapping[str, Action], quoted: Collection[str]) -> list[Part]:
+    """Each option with its words. `quoted` are the options that take the next word, whatever it looks like."""
+    found = [Part()]
+    for word in words:
+        last = found[-1]
+        if last.option in quoted and not last.values:
+            last.values, last.joined = [word], True
+        elif _is_option(word):
+            name, joined, value = word.partition("=")
+            option = _spelled(name, options)
+            found.append(Part(option, options.get(option), [value] * bool(joined), bool(joined)))
+        elif last.full():
+            found.append(Part(values=[word]))
+        else:
+            last.values.append(word)
+    for part in found:
+        part.values = list(_split(part)) if part.is_list else part.values
+    return found
+
+
+def _is_option(word: str) -> bool:
+    name = word.partition("=")[0]
+    return len(word) > 1 and name.startswith("-") and " " not in name and not NUMBER.fullmatch(word)
+
+
+def _spelled(name: str, options: Mapping[str, Action]) -> str:
+    """As it was declared, if it is an option of ours; else as it was typed."""
+    ours = "--" + name[2:].replace("-", "_")
+    return ours if name not in options and name.startswith("--") and ours in options else name
+
+
+def _split(part: Part) -> Iterator[str]:
+    """Its values, those that are several numbers one by one (commandline.Number)."""
+    split = getattr(part.action and part.action.type, "split", None)
+    for value in part.values:
+        yield from split(value) if split else [value]
+
+
+def ready(
+    words: Sequence[str], options: Mapping[str, Action], quoted: Collection[str], places: Sequence[Action]
+) -> list[str]:
+    """The words as argparse is to see them. `places` are the positional arguments."""
+    before, behind = (list(words), []) if "--" not in words else _at_dashes(words)
+    found = parts(before, options, quoted)
+    if behind or not places or not any(part.is_list for part in found):
+        return [word for part in found for word in part.words()] + behind
+    found = _end_lists(found, places)
+    with_option = [word for part in found if part.option for word in part.words()]
+    return [*with_option, "--", *(word for part in found if not part.option for word in part.values)]
+
+
+def _at_dashes(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words before `--`, behind which nothing is an option, and the rest."""
+    at = list(words).index("--")
+    return list(words[:at]), list(words[at:])
+
+
+def _end_lists(found: list[Part], places: Sequence[Action]) -> list[Part]:
+    """Lists without the words that belong to places which nothing else fills: those behind the last list first.
+
+    A word that can be there goes there. If a place has to be filled, any word does, and is then refused by name.
+    """
+    free = sum(len(part.values) for part in found if not part.option)
+    required = sum(place.nargs in (None, LIST) for place in places)
+    for fits, wanted in ((_fits(places[0]), len(places)), (lambda word: True, required)):
+        ended: list[Part] = []
+        for part in reversed(found):
+            ended.insert(0, part)
+            while part.is_list and free < wanted and len(part.values) > 1 and fits(part.values[-1]):
+                ended.insert(1, Part(values=[part.values.pop()]))
+                free += 1
+        found = ended
+    return found
+
+
+def _fits(place: Action) -> Callable[[str], bool]:
+    """Can a word be there? Of a place that takes any text it is not said."""
+
+    def fits(word: str) -> bool:
+        try:
+            return bool(callable(place.type) and place.type(word))
+        except (ArgumentTypeError, ValueError):
+            return False
+
+    return fits
