@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Benchmark LLM servers: sweep tp_size x replicas x lengths x clients and write a log of each run to results/.
 
-python run_benchmark.py --backend vllm --num_clients 1 2 4 8        (-h explains every option)
+python run_benchmark.py --backend vllm --num_clients 1 2 4 8        (-h shows the common options)
 """
 
 import sys
@@ -15,22 +15,8 @@ except ModuleNotFoundError:
 
     servebench.refuse_lacking(["servebench"])
 
-from servebench.campaign import loop
-from servebench.cli import commandline, keys
-from servebench.cli.signals import ends_on_signals
-from servebench.plan import arguments
-from servebench.show import plan_table
-
-
-def main() -> int:
-    keys.hide_own_keys()
-    settings = arguments.parse()
-    if settings[0].execution.list_models:
-        print(plan_table.models_table())
-        return 0
-    with ends_on_signals():
-        return loop.run(settings)
-
+from servebench.campaign import driver
+from servebench.cli import commandline
 
 if __name__ == "__main__":
-    commandline.run(main)
+    commandline.run(driver.main)

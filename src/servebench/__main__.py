@@ -1,4 +1,4 @@
-"""`servebench COMMAND` (or `python -m servebench COMMAND`): everything beside the benchmark, run_benchmark.py."""
+"""`./servebench COMMAND` (or `python -m servebench COMMAND`): all that is around run_benchmark.py."""
 
 from __future__ import annotations
 
@@ -6,23 +6,36 @@ import sys
 from importlib import import_module
 
 from servebench.cli import commandline
+from servebench.cli.nearest import did_you_mean
 
-COMMANDS = {  # the module whose main() it is, and what `servebench -h` says of it
-    "summary": ("show.terminal", "table and warnings of a folder of logs"),
-    "spreadsheet": ("show.spreadsheet", "the same numbers as summary.csv"),
-    "compare": ("show.compare", "two folders of logs side by side, with intervals and verdicts"),
-    "gate": ("show.gate", "do results keep to limits? a line a limit, and the exit status for CI"),
-    "paired": ("campaign.paired", "measure two servers in turn, run by run, and compare them"),
-    "report": ("show.html.report", "a folder of logs as one HTML page, figures included"),
-    "server": ("campaign.detached", "start, stop, restart or list servers that outlive a benchmark"),
-    "reference-server": ("reference.server", "a server whose times are known, for tests"),
-    "calibrate": ("reference.calibrate", "measure how exact this client is on this machine"),
+# The commands in groups: the module whose main() each is, and what `servebench -h` says of it.
+GROUPS = {
+    "look at results": {
+        "summary": ("show.terminal", "table and warnings of a folder of logs"),
+        "report": ("show.html.report", "the folder as one HTML page, with figures"),
+        "compare": ("show.compare", "two folders side by side, with intervals and verdicts"),
+        "gate": ("show.gate", "do the results keep to limits? a line each, and the exit status for CI"),
+        "spreadsheet": ("show.spreadsheet", "the same numbers as summary.csv"),
+    },
+    "measure": {
+        "run": ("campaign.driver", "the benchmark: the same as python run_benchmark.py"),
+        "paired": ("campaign.paired", "measure two servers in turn, run by run, and compare them"),
+        "server": ("campaign.detached", "start, stop, restart or list servers that outlive a benchmark"),
+        "calibrate": ("reference.calibrate", "how exact this client is on this machine"),
+        "reference-server": ("reference.server", "a server with known times, to try things out"),
+    },
+    "set up": {
+        "completion": ("completion", "commands and options at the TAB key, in bash or zsh"),
+    },
 }
-LISTED = "\n".join(f"  {name:17} {what}" for name, (_, what) in COMMANDS.items())
+COMMANDS = {name: module for group in GROUPS.values() for name, (module, _) in group.items()}
 
 
 def show_help() -> None:
-    print(f"usage: servebench COMMAND ...\n\n{LISTED}\n\nThe benchmark itself is `python run_benchmark.py`.")
+    print("usage: servebench COMMAND [options]\n")
+    for title, commands in GROUPS.items():
+        print(f"{title}:", *(f"  {name:17} {what}" for name, (_, what) in commands.items()), "", sep="\n")
+    print("servebench COMMAND -h shows the options of a command.")
 
 
 def main() -> None:
@@ -30,11 +43,13 @@ def main() -> None:
     if command in ("-h", "--help"):
         commandline.run(show_help)
     if command not in COMMANDS:
-        said = f"there is no command {command!r}" if command else "a command is missing"
-        print(f"servebench: error: {said}; give one of {', '.join(COMMANDS)}", file=sys.stderr)
+        said = (
+            f"unknown command {command!r}{did_you_mean(command, COMMANDS)}" if command else "a command is missing"
+        )
+        print(f"servebench: error: {said} (servebench -h lists the commands)", file=sys.stderr)
         sys.exit(2)
     sys.argv[:2] = [f"servebench {command}"]
-    commandline.run(import_module(f"servebench.{COMMANDS[command][0]}").main)
+    commandline.run(import_module(f"servebench.{COMMANDS[command]}").main)
 
 
 if __name__ == "__main__":

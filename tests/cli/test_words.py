@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from servebench.completion import COMMANDS, parser_of
 
 from servebench.cli import commandline, keys
 from servebench.cli.commandline import Number
 from servebench.cli.nearest import near
+from servebench.completion import COMMANDS, parser_of
 from servebench.plan import arguments
 from servebench.plan.options import declared
 
@@ -86,14 +86,15 @@ def test_numbers_may_have_commas(given: str) -> None:
     assert parser().parse_args(["--some_numbers", *given.split()]).some_numbers == [1, 2, 4]
 
 
-def test_only_numbers_have() -> None:
+def test_so_may_choices_but_no_texts() -> None:
+    assert [each.backend for each in arguments.parse(["--backend", "vllm,sglang"])] == ["vllm", "sglang"]
     assert parser().parse_args(["--names", "a,b", "--one_text=c,d"]).names == ["a,b"]
 
 
 @pytest.mark.parametrize("given", ["0-3", "0..3", "0,1-2,3", "0 1 2 3"])
 def test_gpus_may_be_a_range(given: str) -> None:
-    (server,) = arguments.parse([*VLLM, "--gpus", *given.split()]).servers
-    assert server.gpus == (0, 1, 2, 3)
+    (settings,) = arguments.parse([*VLLM, "--gpus", *given.split()])
+    assert settings.servers[0].gpus == (0, 1, 2, 3)
 
 
 def test_values_keep_their_hyphens() -> None:
@@ -101,14 +102,14 @@ def test_values_keep_their_hyphens() -> None:
         ["--one-text", "--not-an-option --wide", "--words", "--one-text", "--names", "a-b"]
     )
     assert (found.one_text, found.words, found.names) == ("--not-an-option --wide", ("--one-text",), ["a-b"])
-    settings = arguments.parse([*VLLM, "--engine-args", "--max-retries 3", "--max-retries", "2"])
+    (settings,) = arguments.parse([*VLLM, "--engine-args", "--max-retries 3", "--max-retries", "2"])
     assert (settings.access.engine_args, settings.common.max_retries) == (("--max-retries", "3"), 2)
 
 
 @pytest.mark.parametrize("name", [each.name for each in declared()])
 def test_each_option_of_the_benchmark_has_a_spelling_with_hyphens(name: str) -> None:
     action = parser_of("run")._option_string_actions[f"--{name}"]
-    value = {"backend": "vllm", "target_ci": "5%", "min_runs": "2", "max_runs": "2"}.get(
+    value = {"backend": "vllm", "target_ci": "5%", "layouts": "2x4", "min_runs": "2", "max_runs": "2"}.get(
         name, (list(action.choices or ()) or ["1"])[0]
     )
     value = {"extra_headers": "a:b", "extra_body": '{"a": 1}', "shared_prefix": "1:1"}.get(name, value)
@@ -140,7 +141,7 @@ def test_keys_under_hyphens_are_hidden() -> None:
     ]
     hidden = ["--openai-api-key", "***", "--extra-headers", "a:***", "b:***", "--aml-api-key=***", "--seed", "1"]
     assert keys.hide_in_words(words) == hidden
-    assert arguments.parse([*VLLM, *words[:2]]).access.key == "sk-1"
+    assert arguments.parse([*VLLM, *words[:2]])[0].access.key == "sk-1"
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_a_value_in_a_file_is_checked_as_if_typed(tmp_path: Path, capsys: pytest
 
 
 def test_names_in_a_file_may_have_hyphens(tmp_path: Path) -> None:
-    settings = arguments.parse([*VLLM, *config(tmp_path, "num-clients: 1,3")])
+    (settings,) = arguments.parse([*VLLM, *config(tmp_path, "num-clients: 1,3")])
     assert [load.size for load in settings.loads] == [1, 3]
 
 

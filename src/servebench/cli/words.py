@@ -2,7 +2,7 @@
 
 - Options may be spelled with hyphens: `--num-clients`.
 - What is a command line itself may begin with dashes: `--engine_args --enforce-eager`.
-- Numbers may be joined by commas: `--num_clients 1,2,4`; those of GPUs are ranges too: `--gpus 0-7`.
+- Numbers and choices may be joined by commas: `--num_clients 1,2,4`; GPUs may be a range: `--gpus 0-7`.
 - A list ends where the folders begin that a command still lacks: `--sla fastgen-4 results/`.
 """
 
@@ -75,10 +75,11 @@ def _spelled(name: str, options: Mapping[str, Action]) -> str:
 
 
 def _split(part: Part) -> Iterator[str]:
-    """Its values, those that are several numbers one by one (commandline.Number)."""
-    split = getattr(part.action and part.action.type, "split", None)
+    """The values of a list, one by one: numbers (commandline.Number) and choices may be joined by commas."""
+    assert part.action
+    split = getattr(part.action.type, "split", None)
     for value in part.values:
-        yield from split(value) if split else [value]
+        yield from split(value) if split else value.split(",") if part.action.choices else [value]
 
 
 def ready(
