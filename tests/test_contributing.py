@@ -59,7 +59,7 @@ for run in (RunConfig(top_k=5), RunConfig()):
 
 def test_an_option(tmp_path: Path) -> None:
     tree = example("Add an option", tmp_path)
-    assert "--top_k N" in run(tree, "run_benchmark.py", "--help")
+    assert "--top_k N" in run(tree, "run_benchmark.py", "--help_all")
     assert run(tree, "run_benchmark.py", "--backend", "vllm", "--top_k", 5, "--dry_run")
     assert run(tree, "-c", BODY) == "5\nNone\n"
 

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Iterator
 from importlib import import_module
 
-from servebench.__main__ import COMMANDS
 from servebench.cli.commandline import Made, Parser
+from servebench.commands import COMMANDS
 
 FURTHER = ("server", "paired")  # these take the options of `run` too
 SCRIPT = """# Made by `servebench completion {shell}`: completes servebench and run_benchmark.py.

@@ -9,7 +9,8 @@ import pytest
 from servebench.cli import commandline, keys
 from servebench.cli.commandline import Number
 from servebench.cli.nearest import near
-from servebench.completion import COMMANDS, parser_of
+from servebench.commands import COMMANDS
+from servebench.completion import parser_of
 from servebench.plan import arguments
 from servebench.plan.options import declared
 

@@ -90,12 +90,12 @@ def test_filter_takes_any_field_of_the_server_or_the_run(logs: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--filter", "tp=1"), "fields are backend, model, tp_size,"),
+        (("--filter", "tp=1"), "there is no field tp: did you mean tp_size?"),
         (("--filter", "tp_size=one"), "'tp_size=one': Expected `int`"),
         (("--log_dir", "nowhere"), "nowhere is not a folder"),
         (("--data_dirs", "nowhere"), "nowhere is not a folder"),
         (("--max_figures", "0"), "'0' is not a whole number of at least 1"),
-        (("--theme", "pink"), "invalid choice: 'pink'"),
+        (("--theme", "pink"), "'pink' is not one of light, dark, auto"),
     ],
 )
 def test_bad_input_is_one_line(logs: Path, words: tuple[str, ...], said: str) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from errno import EDQUOT, ENOSPC
+from itertools import pairwise
 from pathlib import Path
 from textwrap import wrap
 from typing import Any, NoReturn
@@ -20,6 +21,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from servebench.cli import words
+from servebench.cli.keys import is_key
 from servebench.cli.nearest import did_you_mean
 from servebench.errors import InputError, ServerFailed
 
@@ -83,7 +85,9 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         given = sys.argv[1:] if args is None else args
-        for part in words.parts(_before_dashes(given), self._option_string_actions, self.quoted):
+        for before, part in pairwise(words.parts(_before_dashes(given), self._option_string_actions, self.quoted)):
+            if part.option and not part.action and is_key(before.option) and not before.values:
+                self.error(f"{before.option}: no value; if it begins with a dash, write {before.option}=VALUE")
             if part.option and not part.action:
                 self._refuse(part.option)
         return super().parse_args(args, namespace)
@@ -197,8 +201,8 @@ def share(text: str, least: float = 0) -> float:
             else Number(float, least, 1)(text)
         )
     percent = re.fullmatch(r"\d+(\.\d+)?", text)
-    like = f"{text}% or {float(text) / 100:g}" if percent and 1 < float(text) <= 100 else "5% or 0.05"
-    raise argparse.ArgumentTypeError(f"{text!r} is not a share of all; write {like}")
+    like = f"{text}% or {float(text) / 100:g}" if percent and 1 < float(text) <= 100 else "such as 5% or 0.05"
+    raise argparse.ArgumentTypeError(f"{text!r} is not a share; write {like}")
 
 
 def json_object(text: str) -> dict[str, Any]:

@@ -120,12 +120,12 @@ def _end_lists(found: list[Part], places: Sequence[Action]) -> list[Part]:
 
 
 def _fits(place: Action) -> Callable[[str], bool]:
-    """Can a word be there? Of a place that takes any text it is not said."""
+    """Can a word be there, or does it look like a folder? Of a place that takes any text it is not known."""
 
     def fits(word: str) -> bool:
         try:
             return bool(callable(place.type) and place.type(word))
         except (ArgumentTypeError, ValueError):
-            return False
+            return word.endswith("/")
 
     return fits

@@ -44,8 +44,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     tp_size: Annotated[Count, Option(
         "tensor parallel sizes: GPUs of one replica [the model's]", SERVER, "N", swept=True, common=True)] = 1
     max_ragged_batch_size: Annotated[Count, Option(
-        "fastgen: max. tokens and sequences in one forward step; vllm, sglang: max. running sequences; "
-        "llamacpp: slots, at most 32 [fastgen: 768; others: the engine's own]",
+        "largest batch: fastgen counts tokens and sequences in one forward step, vllm and sglang running "
+        "sequences, llamacpp its slots (at most 32) [fastgen: 768; others: the engine's own]",
         SERVER, "N", swept=True)] = 768
     num_replicas: Annotated[Count, Option(
         "replicas of the model", SERVER, "N", swept=True, common=True)] = 1

@@ -36,10 +36,10 @@ SEARCH, RESULTS = "search for a load", "results"
 Port = Annotated[int, Meta(ge=1, le=65535)]
 GROUPS = (SERVER, RUNNING, LOAD, OPEN_LOOP, SEARCH, REQUESTS, OWN_REQUESTS, RESULTS)
 EXAMPLES = """examples:
-  python run_benchmark.py --backend vllm --tp_size 1 2 --num_clients 1 8 --dry_run
+  python run_benchmark.py --backend vllm sglang --num_clients 1 2 4 8 --dry_run
   python run_benchmark.py --backend openai --model NAME --num_clients 1 4 16 \\
       --openai_api_url http://localhost:8000/v1 --mean_prompt_length 512
-  python run_benchmark.py --backend vllm --find_max "ttft_p99<2s, tpot_p99<100ms"
+  python run_benchmark.py --backend vllm --find_max "ttft_p99<2s, e2e_p99<30s"
 
 Lists are swept: each combination is one point. Defaults are in brackets.
 --help_all shows all {} options.
@@ -77,9 +77,10 @@ ABOUT = """# Options of run_benchmark.py
 Made by `python -m servebench.plan.options > docs/options.md` from the declarations in `log/config.py` and
 `plan/options.py`. `-h` shows the common options, `--help_all` all of them. Hyphens do as well as underscores.
 
-An option with `N ...` takes several values and is swept: each combination of values is one point. Numbers may be
-joined by commas (`--num_clients 1,2,4`). `--config FILE.yaml` reads options from a file, a line `NAME: VALUE`
-each; what is typed wins. Times are in seconds, lengths in tokens.
+Options with `...` take several values. They are swept: each combination of values is one point. Only `--gpus`,
+`--openai_api_url` and `--extra_headers` are plain lists. Numbers may be joined by commas (`--num_clients 1,2,4`).
+`--config FILE.yaml` reads options from a file, with a line `NAME: VALUE` for each; what is typed wins. Times are
+in seconds, lengths in tokens.
 """
 
 
@@ -122,7 +123,7 @@ class Layouts(msgspec.Struct, frozen=True, kw_only=True):
     layouts: Annotated[tuple[tuple[int, int], ...], Option(
         "servers to measure, by TP size x replicas, such as 1x8 2x4 4x2 8x1 (instead of all combinations of "
         "--tp_size and --num_replicas)",
-        SERVER, "TPxN", parse=tp_and_replicas)] = ()
+        SERVER, "TPxN", parse=tp_and_replicas, common=True)] = ()
 
 
 class ClientsPerReplica(msgspec.Struct, frozen=True, kw_only=True):
