@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from importlib import import_module
 
-from servebench.cli.commandline import Made, Parser
+from servebench.cli.parser import Made, Parser
 from servebench.commands import COMMANDS
 
 FURTHER = ("server", "paired")  # these take the options of `run` too
@@ -76,11 +76,12 @@ def table() -> Iterator[tuple[str, list[str]]]:
 
 def parser_of(command: str) -> Parser:
     """The parser that a command makes: it is stopped where it would read its words."""
-    sys.argv[1:], Parser.asked_for = [], True
+    given, Parser.asked_for = sys.argv[1:], True
+    sys.argv[1:] = []
     try:
         import_module(f"servebench.{COMMANDS[command]}").main()
     except Made as made:
         return made.parser
     finally:
-        Parser.asked_for = False
+        sys.argv[1:], Parser.asked_for = given, False
     raise AssertionError(f"{command} reads no words")

@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 from warm_python import python
 
-from servebench.cli.commandline import HELP_LINES, shortened
+from servebench.cli.parser import HELP_LINES, shortened
 from servebench.commands import COMMANDS
 from servebench.plan.options import declared
 

@@ -162,3 +162,11 @@ def test_what_may_have_been_meant(word: str, first: str) -> None:
 
 def test_nothing_is_like_nonsense() -> None:
     assert near("qqqq", [each.name for each in declared()]) == []
+
+
+def test_options_of_another_program_are_left_as_they_are() -> None:
+    """`servebench paired` hands them on."""
+    made = commandline.Parser(prog="x")
+    made.add_argument("place")
+    found, rest = made.parse_known_args(["--seed=1", "words of it", "--num-clients", "1"])
+    assert (found.place, rest) == ("words of it", ["--seed=1", "--num-clients", "1"])

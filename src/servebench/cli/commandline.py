@@ -9,133 +9,17 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from errno import EDQUOT, ENOSPC
-from itertools import pairwise
 from pathlib import Path
-from textwrap import wrap
 from typing import Any, NoReturn
 
 import msgspec
 
-from servebench.cli import words
-from servebench.cli.keys import is_key
-from servebench.cli.nearest import did_you_mean
+from servebench.cli.parser import Parser as Parser  # commands take all of theirs from here
 from servebench.errors import InputError, ServerFailed
-
-HELP_LINES = 12  # of a description; what is longer is told in docs/
-
-
-class Format(argparse.RawDescriptionHelpFormatter):
-    """Texts as they are written, options in two columns."""
-
-    def __init__(self, prog: str, **how: Any) -> None:
-        super().__init__(prog, **{"max_help_position": 30} | how)
-
-    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
-        """`N ...` for a list."""
-        if action.nargs != "+":
-            return super()._format_args(action, default_metavar)
-        return f"{self._metavar_formatter(action, default_metavar)(1)[0]} ..."
-
-    def _split_lines(self, text: str, width: int) -> list[str]:
-        """Names with hyphens stay whole."""
-        return wrap(text, width, break_on_hyphens=False)
-
-
-class Made(Exception):
-    """A program has made its parser."""
-
-    def __init__(self, parser: Parser) -> None:
-        self.parser = parser
-
-
-class Shows(argparse.Action):
-    """An option that shows a text, which is made only then, and ends the program."""
-
-    def __init__(self, option_strings: Sequence[str], dest: str, const: Callable[[], str], help: str) -> None:
-        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, const=const, help=help)
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        print(self.const(), end="")
-        parser.exit()
-
-
-class Parser(argparse.ArgumentParser):
-    """The words of a program. It says what is wrong with them in one line, without the page of usage above it."""
-
-    hint = "-h lists all options"
-    asked_for = False  # is the parser wanted (by completion.py), and not what it makes of any words?
-
-    def __init__(self, **how: Any) -> None:
-        """No option can be shortened: a key under a shortened name would not be recognised as one."""
-        own: dict[str, Any] = {"formatter_class": Format, "allow_abbrev": False}
-        super().__init__(**{"prog": Path(sys.argv[0]).name} | how | own)
-        self.quoted: set[str] = set()  # options whose value is a command line itself
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        given = sys.argv[1:] if args is None else args
-        if Parser.asked_for:
-            raise Made(self)
-        return super().parse_known_args(
-            words.ready(given, self._option_string_actions, self.quoted, self._places()), namespace
-        )
-
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        given = sys.argv[1:] if args is None else args
-        for before, part in pairwise(words.parts(_before_dashes(given), self._option_string_actions, self.quoted)):
-            if part.option and not part.action and is_key(before.option) and not before.values:
-                self.error(f"{before.option}: no value; if it begins with a dash, write {before.option}=VALUE")
-            if part.option and not part.action:
-                self._refuse(part.option)
-        return super().parse_args(args, namespace)
-
-    def _places(self) -> list[argparse.Action]:
-        """The positional arguments."""
-        return [action for action in self._actions if not action.option_strings]
-
-    def _refuse(self, option: str) -> NoReturn:
-        """What stands behind an option that is not known may be a key, so it is not repeated."""
-        name = option if option.startswith("--") else option[:2]
-        self.error(f"unknown option {name}{did_you_mean(name, self._option_string_actions)} ({self.hint})")
-
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        if action.choices is not None and value not in action.choices:
-            known = [str(choice) for choice in action.choices]
-            wrong = f"{value!r} is not one of {', '.join(known)}{did_you_mean(str(value), known)}"
-            raise argparse.ArgumentError(action, wrong)
-
-    def error(self, message: str) -> NoReturn:
-        message = message.removeprefix("argument ").replace("unrecognized arguments", "not understood")
-        self.exit(2, f"{self.prog}: error: {message}\n")
-
-    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        sys.stdout.flush()  # here, where a closed pipe is still expected
-        super().exit(status, message)
-
-    def format_help(self) -> str:
-        """With one line of usage, and of a long description the beginning."""
-        names = [(action, str(action.metavar or action.dest).upper()) for action in self._places()]
-        places = [f"[{name}]" if action.nargs == "?" else name for action, name in names]
-        self.usage = self.usage or " ".join([self.prog, *places, "[options]"]).replace("%", "%%")
-        self.description = shortened(self.description or "")
-        return super().format_help()
-
-
-def _before_dashes(given: Sequence[str]) -> Sequence[str]:
-    return given[: list(given).index("--")] if "--" in given else given
-
-
-def shortened(text: str) -> str:
-    """Its first paragraphs, as many as fit."""
-    kept: list[str] = []
-    for paragraph in text.strip("\n").split("\n\n"):
-        if kept and len("\n\n".join([*kept, paragraph]).splitlines()) > HELP_LINES:
-            break
-        kept.append(paragraph)
-    return "\n\n".join(kept)
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,9 @@ import msgspec
 import yaml
 from msgspec import inspect
 
-from servebench.cli.commandline import Number, Parser, non_empty
+from servebench.cli.commandline import Number, non_empty
 from servebench.cli.nearest import did_you_mean
+from servebench.cli.parser import Parser
 from servebench.errors import InputError
 
 HELP_ALL = "--help_all lists all options"

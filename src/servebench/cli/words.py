@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 NUMBER = re.compile(r"-\d*\.?\d+(e-?\d+)?")
-LIST, ANY = "+", ("+", "*")  # argparse's nargs
+LIST = "+"  # argparse's nargs
 
 
 @dataclass
@@ -28,19 +28,18 @@ class Part:
 
     def full(self) -> bool:
         """Is the next word none of its values?"""
-        if not self.action:
-            return False
-        return self.joined or (self.action.nargs not in ANY and len(self.values) >= (self.action.nargs != 0))
+        if self.joined or not self.action:
+            return self.joined
+        return not self.is_list and len(self.values) >= (self.action.nargs != 0)
 
     @property
     def is_list(self) -> bool:
         return self.action is not None and self.action.nargs == LIST
 
     def words(self) -> list[str]:
-        as_one = self.joined and not self.is_list
-        return (
-            [f"{self.option}={self.values[0]}"] if as_one else [*([self.option] * bool(self.option)), *self.values]
-        )
+        if self.joined and not self.is_list:
+            return [f"{self.option}={self.values[0]}"]
+        return [self.option, *self.values] if self.option else self.values
 
 
 def parts(words: Sequence[str], options: Mapping[str, Action], quoted: Collection[str]) -> list[Part]:
@@ -86,19 +85,20 @@ def ready(
     words: Sequence[str], options: Mapping[str, Action], quoted: Collection[str], places: Sequence[Action]
 ) -> list[str]:
     """The words as argparse is to see them. `places` are the positional arguments."""
-    before, behind = (list(words), []) if "--" not in words else _at_dashes(words)
+    before, behind = before_dashes(words)
     found = parts(before, options, quoted)
     if behind or not places or not any(part.is_list for part in found):
         return [word for part in found for word in part.words()] + behind
     found = _end_lists(found, places)
     with_option = [word for part in found if part.option for word in part.words()]
-    return [*with_option, "--", *(word for part in found if not part.option for word in part.values)]
+    free = [word for part in found if not part.option for word in part.values]
+    return [*with_option, "--", *free] if free else with_option
 
 
-def _at_dashes(words: Sequence[str]) -> tuple[list[str], list[str]]:
+def before_dashes(words: Sequence[str]) -> tuple[Sequence[str], list[str]]:
     """The words before `--`, behind which nothing is an option, and the rest."""
-    at = list(words).index("--")
-    return list(words[:at]), list(words[at:])
+    at = list(words).index("--") if "--" in words else len(words)
+    return words[:at], list(words[at:])
 
 
 def _end_lists(found: list[Part], places: Sequence[Action]) -> list[Part]:

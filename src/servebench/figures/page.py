@@ -40,7 +40,7 @@ FORMATS: dict[str, dict[str, Any]] = {  # how each is saved
 
 def plot_parser(doc: str | None, name: str, every_load: bool = False) -> argparse.ArgumentParser:
     """The options of every plot script, and that of scripts that draw one load. Figures go to plots/NAME."""
-    parser = Parser(description=doc)
+    parser = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     selection.add_options(parser)
     add = parser.add_argument
     out = Path("plots") / name

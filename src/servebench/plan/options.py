@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from servebench.cli.commandline import Parser, Shows, header, non_empty, share, tp_and_replicas
+from servebench.cli.commandline import header, non_empty, share, tp_and_replicas
 from servebench.cli.declare import Declared, Option, add_options, described, options_of, values_of
+from servebench.cli.parser import Parser, Shows
 from servebench.log.config import (
     LOAD,
     OPEN_LOOP,
