@@ -130,9 +130,9 @@ def test_no_key_reaches_a_process_list_or_a_file(
     reference: Callable[..., str], tokenizer_dir: Path, results: Path, paired: bool
 ) -> None:
     url = reference("--ttft", "0.01", "--gap", "0.001").replace("//", f"//me:{SECRET}@") + f"/v1?key={SECRET}"
-    own = ["--openai_api_url", url, "--extra_headers", f"k:{SECRET}", "--extra_body", f'{{"token":"{SECRET}"}}']
+    own = ["--openai_api_url", url, "--extra-headers", f"k:{SECRET}", "--extra_body", f'{{"token":"{SECRET}"}}']
     load = ["--backend", "openai", "--model", "reference", "--tokenizer", str(tokenizer_dir), "--num_clients", "1"]
-    load += ["--num_requests", "3", "--mean_prompt_length", "8"]
+    load += ["--num_requests", "3", "--mean_prompt_length", "8", "--openai-api-key", SECRET]
     quoted = [" ".join([*own[:4], "--out_json_dir", f"{results}/{side}"]) for side in "ab"]
     words = [*quoted, "--runs", "1", *load] if paired else [*own, *load, "--out_json_dir", str(results)]
     program = ["-m", "servebench", "paired"] if paired else [str(ROOT / "run_benchmark.py")]

@@ -79,7 +79,7 @@ def test_a_folder_that_may_be_left_out_is_one_that_is_there(words: str, names: l
 def test_a_folder_that_is_missing_is_the_word_at_its_place(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parser("a", "b").parse_args(["--names", "n", "A", "Bee"])
-    assert capsys.readouterr().err.startswith("x: error: b: Bee is not a folder")
+    assert capsys.readouterr().err.startswith("x: error: Bee is not a folder")
 
 
 @pytest.mark.parametrize("given", ["1,2,4", "1, 2, 4", "1 2,4", "1 2 4"])

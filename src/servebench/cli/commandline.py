@@ -71,6 +71,15 @@ def folder(text: str) -> Path:
     return Path(text)
 
 
+def new_file(text: str) -> Path:
+    """An argparse type: a file to write, in a folder that exists."""
+    if not Path(text).parent.is_dir():
+        raise argparse.ArgumentTypeError(
+            f"{Path(text).parent} is not a folder; make it first, or correct the name"
+        )
+    return Path(text)
+
+
 def add_folder(parser: argparse.ArgumentParser) -> None:
     """The folder of logs that a command reads."""
     parser.add_argument("folder", type=folder, nargs="?", default="results", help="folder of logs [results]")

@@ -15,6 +15,13 @@ from servebench.cli.keys import is_key
 from servebench.cli.nearest import did_you_mean
 
 HELP_LINES = 12  # of a description; what is longer is told in docs/
+PLAINER = {  # words of argparse
+    "unrecognized arguments": "not understood",
+    "the following arguments are required": "missing",
+    "expected one argument": "its value is missing",
+    "expected at least one argument": "its value is missing",
+    "ignored explicit argument": "it takes no value, and was given",
+}
 
 
 class Format(argparse.RawDescriptionHelpFormatter):
@@ -97,7 +104,10 @@ class Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, wrong)
 
     def error(self, message: str) -> NoReturn:
-        message = message.removeprefix("argument ").replace("unrecognized arguments", "not understood")
+        place, _, rest = message.removeprefix("argument ").partition(": ")
+        message = rest if place in map(_name, self._places()) else message.removeprefix("argument ")
+        for theirs, ours in PLAINER.items():
+            message = message.replace(theirs, ours)
         self.exit(2, f"{self.prog}: error: {message}\n")
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
@@ -106,11 +116,15 @@ class Parser(argparse.ArgumentParser):
 
     def format_help(self) -> str:
         """With one line of usage, and of a long description the beginning."""
-        names = [(action, str(action.metavar or action.dest).upper()) for action in self._places()]
-        places = [f"[{name}]" if action.nargs == "?" else name for action, name in names]
-        self.usage = self.usage or " ".join([self.prog, *places, "[options]"]).replace("%", "%%")
+        places = [f"[{_name(each)}]" if each.nargs == "?" else _name(each) for each in self._places()]
+        self.usage = self.usage or " ".join([self.prog, *map(str.upper, places), "[options]"]).replace("%", "%%")
         self.description = shortened(self.description or "")
         return super().format_help()
+
+
+def _name(place: argparse.Action) -> str:
+    """Of a positional argument."""
+    return str(place.metavar or place.dest)
 
 
 def shortened(text: str) -> str:

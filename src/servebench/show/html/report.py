@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     result = commandline.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = result.add_argument
     commandline.add_folder(result)
-    add("-o", "--output", type=Path, metavar="FILE", help="the page [FOLDER/report.html]")
+    add("-o", "--output", type=commandline.new_file, metavar="FILE", help="the page [FOLDER/report.html]")
     what = 'what a load has to meet, such as "ttft_p99<2s, tpot_p99<100ms"; the reader may change it in the page'
     add("--limits", default="", metavar='"..."', help=what)
     most = "most figures of one plot script [24]"
