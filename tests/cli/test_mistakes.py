@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,10 @@ MISTAKES: list[tuple[list[object], str, str]] = [
     ),
     (RUN, "--backend vllm", "vllm is not installed in"),
     (RUN, "--backend vllm", "install it: ./engines/vllm.sh"),
+    (RUN, "--backend vllm --find_max 'ttft_p99<2'", "write ttft_p99<2s or ttft_p99<2ms"),
+    (RUN, "--backend vllm --find_max 'ttft99<2s'", "did you mean ttft_p99?"),
+    (SERVEBENCH, "gate --limit 'ttft_p99<2s' results", "unknown option --limit: did you mean --limits?"),
+    (SERVEBENCH, "gate results --limits 'ttft_p99<2'", "write ttft_p99<2s or ttft_p99<2ms"),
     (RUN, "--config nowhere.yaml", "--config nowhere.yaml: [Errno 2] No such file or directory"),
     (SERVEBENCH, "sumary", "unknown command 'sumary': did you mean summary? (servebench -h lists the commands)"),
     (SERVEBENCH, "", "a command is missing (servebench -h lists the commands)"),
@@ -55,10 +60,9 @@ MISTAKES: list[tuple[list[object], str, str]] = [
         "nowhere/ is not a folder; give one that run_benchmark.py wrote to",
     ),
     (SERVEBENCH, "summary --sal fastgen-4", "unknown option --sal: did you mean --sla? (-h lists all options)"),
-    (SERVEBENCH, "compare results", "error: missing: b"),
+    (SERVEBENCH, "compare", "error: missing: "),
     (SERVEBENCH, "compare results --num_clients sk-hidden", "unknown option --num_clients (-h lists all options)"),
-    (SERVEBENCH, "compare results results --metric ttft", "--metric ttft: no such metric: did you mean ttft_p"),
-    (SERVEBENCH, "compare results results --metric ttft", "? (docs/metrics.md lists all)"),
+    (SERVEBENCH, "compare results copy --metric ttft", "--metric ttft: say which: ttft_mean_s, ttft_p50_s"),
     (SERVEBENCH, "compare results results --filter tp=2", "there is no field tp: did you mean tp_size?"),
     (SERVEBENCH, "compare results results --filter tp_size", "'tp_size' is not FIELD=VALUE, such as tp_size=2"),
     (SERVEBENCH, "report results --output nowhere/page.html", "--output: nowhere is not a folder; make it first"),
@@ -73,7 +77,12 @@ MISTAKES: list[tuple[list[object], str, str]] = [
 ]
 
 
-@pytest.mark.usefixtures("logs")
+@pytest.fixture(autouse=True)
+def _folders(logs: Path, tmp_path: Path) -> None:
+    """results/ and a copy of a part of it."""
+    shutil.copytree(logs / "vllm", tmp_path / "copy")
+
+
 @pytest.mark.parametrize(("program", "words", "said"), MISTAKES, ids=[words for _, words, _ in MISTAKES])
 def test_a_mistake_is_answered_in_one_line(
     program: list[object], words: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -86,7 +95,6 @@ def test_a_mistake_is_answered_in_one_line(
     assert len(lines[0]) < 250 and "hidden" not in lines[0]
 
 
-@pytest.mark.usefixtures("logs")
 @pytest.mark.parametrize(
     ("program", "words"),
     [
@@ -94,8 +102,9 @@ def test_a_mistake_is_answered_in_one_line(
         (RUN, "--tp-size 1 2 --gpus 0-7 --dry_run --backend vllm,sglang"),
         (SERVEBENCH, "run --dry-run --backend vllm"),
         (SERVEBENCH, "summary --sla fastgen-4 results/vllm"),
-        (SERVEBENCH, "compare --metric ttft_p99_s results/vllm results/vllm"),
-        (SERVEBENCH, "compare --filter tp_size=1 results/vllm results/vllm"),
+        (SERVEBENCH, "gate --filter tp_size=1 results/vllm --limits 'error_rate<1%'"),
+        (SERVEBENCH, "compare --metric ttft_p99_s results/vllm copy"),
+        (SERVEBENCH, "compare --filter tp_size=1 results/vllm copy"),
         (PLOT, "--log-dir results --out-dir figures --filter tp-size=1 --max-figures 1"),
     ],
 )
