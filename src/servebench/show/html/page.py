@@ -28,6 +28,7 @@ from servebench.show.html.groups import Group, load_words, studies
 from servebench.show.html.read import Point, SearchResult, units
 from servebench.show.html.table import table
 from servebench.show.layouts import Study
+from servebench.show.tables import counted
 
 HERE = Path(__file__)
 OPEN_FIGURES = 12  # a script with more is opened by a click
@@ -115,7 +116,11 @@ def _facts(folder: Path, points: Sequence[Point]) -> str:
     started = sorted(run.log.started_at[:10] for run in runs)
     now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     words = [f"{folder.resolve().name}/", f"measured {' to '.join(dict.fromkeys((started[0], started[-1])))}"]
-    words += [f"{len(points):,} points", f"{len(runs):,} runs", f"{requests:,} requests, {failed:,} failed"]
+    words += [
+        counted(len(points), "point"),
+        counted(len(runs), "run"),
+        f"{requests:,} requests, {failed:,} failed",
+    ]
     return " · ".join(map(escape, [*words, f"written {now} by ServeBench {__version__}"]))
 
 

@@ -26,6 +26,7 @@ from servebench.cli import commandline
 from servebench.errors import no_logs
 from servebench.show.html.page import Drawing, page
 from servebench.show.html.read import entries, read, searches, units
+from servebench.show.tables import counted
 
 SCRIPTS = Path(__file__).parents[3]  # beside the package, in a checkout
 AT_ONCE = 2  # plot scripts: each holds the requests of a figure in memory
@@ -60,7 +61,7 @@ def main() -> int:
     if not points:  # none of their files could be read to the end
         raise no_logs(args.folder)
     output.write_text(page(args.folder, points, drawn, searches(args.folder), wanted), encoding="utf-8")
-    print(f"{output}: {len(points)} points")
+    print(f"{output}: {counted(len(points), 'point')}")
     return 0
 
 
