@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# From nothing to figures in one command, on any Linux machine with Python >= 3.10:
+# From nothing to an answer in one command, on any Linux machine with Python >= 3.10:
 #
-#     ./run_example.sh              sets itself up, measures, draws; run again, it only does what is missing
+#     ./run_example.sh              sets itself up, measures, draws, reports; run again, it only does what is missing
 #     ./run_example.sh --dry_run    shows what it would do on this machine, and does nothing
 #
 # With an NVIDIA GPU: figure 8 of the first DeepSpeed-FastGen blog, Llama-2-7b with vLLM and DeepSpeed-MII (40 GB of disk;
@@ -38,6 +38,17 @@ figures() { # figures "BACKENDS" SLA...
     try $PYTHON src/plot_effective_throughput.py "${what[@]}" "${@:2}"
 }
 
+answer() { # answer BACKEND BACKEND: a page with everything, the result in words, and what to type next
+    try $PYTHON -m servebench report "$LOGS"
+    try $PYTHON -m servebench summary "$LOGS"
+    if [ "$DRY_RUN" ]; then return; fi
+    echo
+    echo "Open $LOGS/report.html in a browser. Then try:"
+    show ./servebench compare "$LOGS/$1" "$LOGS/$2"
+    show ./servebench gate "$LOGS" --limits "ttft_p99<2s, tpot_p99<100ms"
+    show ./servebench run --backend "$1" "$2" --model "$MODEL" --dry_run
+}
+
 on_a_gpu() {
     llama_7b
     for backend in vllm fastgen; do
@@ -45,6 +56,7 @@ on_a_gpu() {
             benchmark --backend $backend --model "$MODEL" --mean_prompt_length 2600 --mean_max_new_tokens 60 "$@"
     done
     figures "vllm fastgen"
+    answer vllm fastgen
 }
 
 on_a_laptop() {
@@ -57,6 +69,7 @@ on_a_laptop() {
         benchmark --backend vllm --model "$MODEL" --engine_args=--enforce-eager "${load[@]}" "$@"
     # A laptop's speed: the prompt at 128 tokens/s or more, the generation at 8, 16 and 24.
     figures "vllm llamacpp" --sla_prompt_tokens_per_sec 128 --sla_gen_tokens_per_sec 8 16 24
+    answer vllm llamacpp
 }
 
 try scripts/setup_client.sh || exit
