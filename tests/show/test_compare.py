@@ -499,7 +499,20 @@ def test_two_backends_are_measured_in_turn_with_the_same_prompts(
     assert [repetition for _, repetition in order] == [0, 1]
 
 
-def test_two_that_would_write_to_one_folder_are_refused() -> None:
-    command = ["-m", "servebench", "paired", "--backend vllm", "--backend vllm --tp_size 2"]
+def test_flags_of_one_engine_are_paired_in_one_folder(
+    reference: Callable[..., str], tokenizer_dir: Path, tmp_path: Path
+) -> None:
+    load = ["--backend", "openai", "--model", "m", "--tokenizer", str(tokenizer_dir), "--mean_prompt_length", "8"]
+    load += ["--num_clients", "2", "--num_requests", "6", "--max_new_tokens_var", "0"]
+    sides = [f"--openai_api_url {reference('--ttft', ttft)}" for ttft in ("0.05", "0.15")]
+    command = ["-m", "servebench", "paired", *sides, "--runs", "2", *load, "--out_json_dir", str(tmp_path)]
     done = python(*command)
-    assert done.returncode == 2 and "another --out_json_dir" in done.stderr and done.stderr.count("\n") == 1
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Cannot tell whether" in done.stdout and "fewer than 6 pairs" in done.stdout
+    assert len(list(tmp_path.glob("openai/*.json"))) == 4
+
+
+def test_two_that_are_the_same_are_refused() -> None:
+    done = python("-m", "servebench", "paired", "--backend vllm", "--backend vllm")
+    assert done.returncode == 2 and "say in the quoted parts what differs" in done.stderr
+    assert done.stderr.count("\n") == 1

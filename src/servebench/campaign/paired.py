@@ -2,16 +2,14 @@
 
     ./servebench paired "--backend vllm" "--backend llamacpp" --runs 6 --model NAME --num_clients 1 8
 
-The two quoted parts say what differs; further options of run_benchmark.py go to both. Both are one plan: run 1 of
-A and B, run 2 of B and A, run 3 of A and B, ... A server that ends one turn and begins the next is not started
-again. Then servebench compare --paired shows the ratios. Six runs are the fewest for a verdict. What was measured
+The two quoted parts say what differs; other options of run_benchmark.py go to both. Both are one plan: run 1 of A
+and B, run 2 of B and A, run 3 of A and B, ... A server that ends one turn and begins the next is not started
+again. The end shows what servebench compare --paired would. A verdict takes six runs or more. What was measured
 before is not measured again, so an interrupted comparison goes on where it ended.
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import groupby
 
@@ -19,9 +17,13 @@ from servebench.campaign import loop
 from servebench.cli import commandline, keys
 from servebench.cli.signals import ends_on_signals
 from servebench.errors import InputError
+from servebench.log import store
+from servebench.log.schema import Log
 from servebench.plan import arguments
+from servebench.plan.settings import Settings
 from servebench.plan.strategies import Grid
-from servebench.plan.sweep import ServerPlan
+from servebench.plan.sweep import ServerPlan, make_plan
+from servebench.show import compare
 
 
 def in_turn(plan: list[ServerPlan]) -> list[ServerPlan]:
@@ -39,6 +41,13 @@ def _only(plan: ServerPlan, repetitions: set[int]) -> ServerPlan:
     return replace(plan, strategy=Grid([run for run in plan.strategy.runs if run.repetition in repetitions]))
 
 
+def logs_of(side: list[Settings]) -> list[Log]:
+    """The logs of all points of one side, failed ones too."""
+    points = [point for settings in side for plan in make_plan(settings) for point in plan.points]
+    marks = {point.path: point.fingerprint for point in points if point.path.exists()}
+    return [log for path, log in store.read(marks) if log.fingerprint == marks[path]]
+
+
 def main() -> int:
     parser = commandline.Parser(description=__doc__)
     parser.add_argument("a", type=commandline.words_in_quotes, metavar='"OPTIONS OF A"')
@@ -47,13 +56,11 @@ def main() -> int:
     keys.hide_own_keys()
     args, common = parser.parse_known_args()
     seed = [] if "--seed" in " ".join([*args.a, *args.b, *common]) else ["--seed", "0"]  # both are asked the same
-    sides = [arguments.parse([*common, *seed, *own, "--runs", str(args.runs)]) for own in (args.a, args.b)]
-    folders = [settings.folder for side in sides for settings in side]
-    if len(set(folders)) < len(folders) or len(folders) > len(sides):
-        raise InputError("A and B are one engine each, and write to two folders; give one another --out_json_dir")
+    a, b = (arguments.parse([*common, *seed, *own, "--runs", str(args.runs)]) for own in (args.a, args.b))
+    if a == b:
+        raise InputError("A and B are the same; say in the quoted parts what differs")
     with ends_on_signals():
-        status = loop.run([settings for side in sides for settings in side], in_turn)
-    if status or sides[0][0].execution.dry_run:
-        return status
-    command = [sys.executable, "-m", "servebench", "compare", "--paired", *map(str, folders)]
-    return subprocess.run(command).returncode
+        status = loop.run([*a, *b], in_turn)
+    if not status and not a[0].execution.dry_run:
+        print(compare.text(compare.compared(logs_of(a), logs_of(b), ("A", "B"), paired=True)))
+    return status

@@ -25,6 +25,7 @@ import msgspec
 
 from servebench.analysis import filters, limits, metrics, sla
 from servebench.analysis.metrics import OfRequests
+from servebench.analysis.sla import Sla
 from servebench.cli import commandline
 from servebench.errors import InputError
 from servebench.log import store
@@ -174,19 +175,32 @@ def main() -> int:
     args = _parser().parse_args()
     args.b = args.b or args.a
     slas = [sla.parse(name) for name in args.sla]
-    found = matching.matched(*sides_of(args))
-    rows = ratios.compare(found.pairs, slas, args.paired)
-    names = matching.names_of(found, (str(args.a), str(args.b)))
-    sides = Sides(names, found, rows, _shown(rows, args.metric))
-    if args.json:
-        print(as_json(sides))
-        return 0
-    print(tables.wrapped(f"{sentence(sides)}."), tables.wrapped(_asked(sides)), "", sep="\n")
-    shown = chosen(sides, args.all)
-    print(wide(sides) if args.wide else table(sides, shown))
-    hidden = 0 if args.wide else len(found.pairs) - len(shown)
-    print("".join(f"{tables.wrapped(words)}\n" for words in _rest(sides, hidden, args.all)), end="")
+    sides = compared(*sides_of(args), (str(args.a), str(args.b)), args.paired, slas, args.metric)
+    print(as_json(sides) if args.json else text(sides, args.all, args.wide))
     return 0
+
+
+def compared(
+    a: Runs,
+    b: Runs,
+    otherwise: tuple[str, str],
+    paired: bool = False,
+    slas: Sequence[Sla] = (),
+    metric: Sequence[str] = (),
+) -> Sides:
+    """All logs of A and of B, failed ones too. `otherwise`: their names where what differs gives them none."""
+    found = matching.matched(a, b)
+    rows = ratios.compare(found.pairs, slas, paired)
+    return Sides(matching.names_of(found, otherwise), found, rows, _shown(rows, metric))
+
+
+def text(sides: Sides, everything: bool = False, in_full: bool = False) -> str:
+    """The sentence, the table, and what a reader has to know besides."""
+    shown = chosen(sides, everything)
+    hidden = 0 if in_full else len(sides.found.pairs) - len(shown)
+    rest = [tables.wrapped(words) for words in _rest(sides, hidden, everything)]
+    head = [tables.wrapped(f"{sentence(sides)}."), tables.wrapped(_asked(sides)), ""]
+    return "\n".join([*head, wide(sides) if in_full else table(sides, shown), *rest])
 
 
 def _asked(sides: Sides) -> str:
