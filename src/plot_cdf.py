@@ -50,12 +50,12 @@ def draw_series(ax: Axes, series: Series, metric: OfRequests) -> None:
     runs = [metric.sample(log) for log in point.runs]
     together = np.concatenate(runs)
     if not len(together):
-        plotting.explain_absence(ax, series)
+        plotting.explain_absence(ax, series, metric.name)
         return
     style: dict[str, Any] = {"color": series.color, "drawstyle": "steps-post", "linestyle": series.linestyle}
     if doubt := point.doubt(metric.name):
         style["linestyle"] = DOUBTED
-        plotting.explain(ax, f"decides nothing: {doubt.kind}", linestyle=DOUBTED)
+        plotting.explain(ax, f"dotted: {plotting.DOUBTS.get(doubt.kind, doubt.kind)}", linestyle=DOUBTED)
     if len(runs) > 1:
         for run, log in zip(runs, point.runs, strict=True):
             if len(run):
@@ -66,13 +66,13 @@ def draw_series(ax: Axes, series: Series, metric: OfRequests) -> None:
 
 
 def main() -> None:
-    args = plot_parser(__doc__, "cdf", every_load=True).parse_args()
+    args = plot_parser(__doc__, "cdf", every_load=True, by=True).parse_args()
     for group in curves.groups(args, selection.CONFIGURATION, pick_highest=(selection.LOAD,)):
         with page(args, group) as figure:
             figure.set_size_inches(8.0, 5.6)
             for ax, name in zip(figure.subplots(2, 2).flat, LATENCIES, strict=True):
                 draw(ax, group.series, metrics.OF_REQUESTS[name])
-            figure.supylabel("Share that took no longer", fontsize=10)
+                ax.set_ylabel("Cumulative share")
 
 
 if __name__ == "__main__":

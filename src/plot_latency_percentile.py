@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Token latency percentiles: P50, P90 and P95 of the time between tokens, a bar a backend.
+"""Token latency percentiles: p50, p90 and p95 of the time between tokens, a bar a backend.
 
     python src/plot_latency_percentile.py --backend vllm fastgen --log_dir results/
 
@@ -16,10 +16,11 @@ from functools import partial
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
 
 from servebench.analysis import cache, latency, samples, stats
 from servebench.cli import commandline
-from servebench.figures import curves, plotting, selection
+from servebench.figures import curves, plotting, selection, ticks
 from servebench.figures.curves import Series
 from servebench.figures.page import page, plot_parser
 from servebench.log.schema import Log
@@ -46,19 +47,26 @@ def draw(ax: Axes, all_series: list[Series], gaps: Gaps) -> None:
     known = [series for series in all_series if any(len(gaps(log)) for log in series.points[0].runs)]
     for series in all_series:
         if series not in known:
-            plotting.explain_absence(ax, series)
+            plotting.explain_absence(ax, series, "itl_s")
     width = 0.8 / max(1, len(known))
-    for i, series in enumerate(known):
+    bars = [
         draw_bars(ax, series, gaps, (i - (len(known) - 1) / 2) * width, width * 0.92)
-    for number in ax.texts:  # values above their bars
-        number.set_rotation(90 if len(known) > 4 else 0)
-    ax.set_xticks(range(len(PERCENTILES)), [f"P{q}" for q in PERCENTILES])
+        for i, series in enumerate(known)
+    ]
+    if any(bar.get_hatch() for bar in ax.patches):
+        style = {"color": plt.rcParams["xtick.color"], "edgecolor": plt.rcParams["axes.facecolor"], "hatch": "//"}
+        ax.bar([0], [0], label="too few gaps for a reliable percentile", **style)
+    ax.set_xticks(range(len(PERCENTILES)), [f"p{q}" for q in PERCENTILES])
     ax.grid(axis="x", visible=False)
     ax.set(ylabel="Inter-token latency (s)")
     ax.margins(y=0.12)
+    factor = 1e3 if ticks.in_ms(ax.yaxis) else 1
+    for of_series in bars:
+        words = [f"{bar.get_height() * factor:.3g}" for bar in of_series]
+        ax.bar_label(of_series, words, fontsize=8, padding=2, rotation=90 if len(known) > 4 else 0)
 
 
-def draw_bars(ax: Axes, series: Series, gaps: Gaps, shift: float, width: float) -> None:
+def draw_bars(ax: Axes, series: Series, gaps: Gaps, shift: float, width: float) -> BarContainer:
     """A bar a percentile, with its interval over runs. Hollow: it decides nothing. Hatched: too few gaps."""
     point = series.points[0]
     intervals = [interval for q in PERCENTILES if (interval := point.interval(partial(percentile, gaps, q)))]
@@ -78,18 +86,15 @@ def draw_bars(ax: Axes, series: Series, gaps: Gaps, shift: float, width: float) 
         ecolor=plt.rcParams["text.color"],
         hatch=["//" if fewest < stats.SAMPLES_NEEDED[q] else "" for q in PERCENTILES],
     )
-    ax.bar_label(bars, fmt="{:.3g}", fontsize=8, padding=2)
     if several:
         plotting.explain_intervals(ax)
     if doubt:
         plotting.explain_doubts(ax, [point], "itl")
-    if fewest < stats.SAMPLES_NEEDED[max(PERCENTILES)]:
-        style = {"color": plt.rcParams["xtick.color"], "edgecolor": paper, "hatch": "//"}
-        ax.bar([0], [0], label="fewer gaps than the percentile needs", **style)
+    return bars
 
 
 def main() -> None:
-    parser = plot_parser(__doc__, "percentile_token_latency")
+    parser = plot_parser(__doc__, "percentile_token_latency", by=True)
     add = parser.add_argument
     add("--skip_head_token_num", type=COUNT, default=1, metavar="N", help="first tokens left out [1]")
     add("--skip_request_num", type=COUNT, default=1, metavar="N", help="first requests left out [1]")

@@ -14,9 +14,9 @@ import sys
 
 from matplotlib.axes import Axes
 
-from servebench.analysis import metrics
 from servebench.cli import commandline
 from servebench.figures import curves, plotting, selection
+from servebench.figures.axes import quantity
 from servebench.figures.curves import Series
 from servebench.figures.page import page, plot_parser
 from servebench.figures.selection import BATCH, LENGTHS, MODEL, REPLICAS, TP_SIZE, Trait
@@ -44,9 +44,7 @@ def draw(ax: Axes, all_series: list[Series]) -> None:
             fewest, rate, most = points[0].x.mean, points[0].y.mean, points[-1].x.mean
             ax.plot([fewest, most], [rate, rate * most / fewest], ":", color=series.color, linewidth=1.2)
             plotting.explain(ax, "perfect scaling", linestyle=":")
-    ax.set(xlabel="Replicas", ylabel=metrics.named(THROUGHPUT).axis)
-    plotting.start_at_zero(ax)
-    plotting.whole_numbers(ax.xaxis)
+    plotting.label_axes(ax, all_series, quantity("num_replicas"), quantity(THROUGHPUT))
 
 
 def main() -> None:

@@ -104,12 +104,12 @@ def columns(figure: Figure, all_series: list[Series]) -> None:
     axes = figure.subplots(2, len(all_series), sharex="col", sharey="row", height_ratios=(3, 1), squeeze=False)
     for column, series in zip(axes.T, all_series, strict=True):
         draw(tuple(column), series.log)
+        column[1].set_xlabel("Time (s)")
         column[0].set_title(fill(series.label, max(12, 80 // len(all_series))))
     axes[0, 0].invert_yaxis()
     axes[0, 0].set_ylabel("Request, in the order of sending")
     axes[1, 0].set_ylim(bottom=0)
     axes[1, 0].set_ylabel("Running")
-    figure.supxlabel("Time since the first request (s)", fontsize=10)
     plotting.whole_numbers(axes[0, 0].yaxis)
     plotting.whole_numbers(axes[1, 0].yaxis, 4)
 

@@ -14,36 +14,25 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from servebench.analysis import metrics
 from servebench.cli import commandline
-from servebench.figures import curves, plotting, selection
+from servebench.figures import curves, plotting
+from servebench.figures.axes import LOAD, quantity
 from servebench.figures.curves import Series
 from servebench.figures.page import page, plot_parser
 from servebench.figures.selection import BATCH, LENGTHS, LOAD_KIND, MODEL, REPLICAS, TP_SIZE
 
-LATENCY, TFLOPS = "e2e_latency_mean_s", "tflops_per_gpu"
+LATENCY, TFLOPS = map(quantity, ("e2e_latency_mean", "tflops_per_gpu"))
 
 
 def draw(axes: Sequence[Axes], all_series: list[Series]) -> None:
     """Latency and TFLOP/s per GPU against the load on the first two, against each other on the third."""
-    for series in all_series:
-        plotting.draw_curve(axes[0], series, series.plot_points(selection.load_size, LATENCY), LATENCY)
-    known = [series for series in all_series if series.plot_points(selection.load_size, TFLOPS)]
+    plotting.draw_quantities(axes[0], all_series, LOAD, LATENCY)
+    known = [series for series in all_series if series.plot_points(LOAD.of, TFLOPS.of)]
     for ax in () if known else axes[1:]:
-        ax.text(0.5, 0.5, "the model's name does not\ntell its parameters", ha="center", transform=ax.transAxes)
-        ax.set(xticks=[], yticks=[])
-    for series in known:
-        plotting.draw_curve(axes[1], series, series.plot_points(selection.load_size, TFLOPS), TFLOPS)
-        plotting.draw_curve(axes[2], series, series.plot_points(TFLOPS, LATENCY), LATENCY, selection.load_name)
-    load = selection.load_axis(all_series[0].log)
-    latency, tflops = f"Mean {metrics.named(LATENCY).axis}", metrics.named(TFLOPS).label
-    axes[0].set(xlabel=load, ylabel=latency)
-    axes[1].set(xlabel=load, ylabel=tflops)
-    axes[2].set(xlabel=f"{tflops} (numbers: {load.lower()})", ylabel=latency)
-    for ax in axes if known else axes[:1]:
-        plotting.start_at_zero(ax)
-    for ax in axes[: 2 if known else 1]:
-        plotting.whole_numbers(ax.xaxis)
+        plotting.explain(ax, "the model's name does not tell its parameters", gid=plotting.LEFT_OUT)
+    if known:
+        plotting.draw_quantities(axes[1], known, LOAD, TFLOPS)
+        plotting.draw_quantities(axes[2], known, TFLOPS, LATENCY)
 
 
 def main() -> None:

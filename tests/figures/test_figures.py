@@ -15,7 +15,8 @@ from matplotlib.lines import Line2D
 from msgspec.structs import replace
 
 from servebench.analysis import metrics
-from servebench.figures import curves
+from servebench.figures import curves, plotting
+from servebench.figures.axes import quantity
 from servebench.log.schema import Log
 
 sys.path.insert(0, str(ROOT / "src"))
@@ -26,13 +27,20 @@ import plot_latency_percentile
 import plot_load_percentiles
 import plot_pareto
 import plot_repl_scale
-import plot_th_lat
 import plot_timeline
 import plot_tp_sizes
+
+PARETO = quantity(plot_pareto.PER_USER), quantity(plot_pareto.PER_GPU)
 
 
 def series(*logs: Log) -> list[curves.Series]:
     return [curves.Series("vllm", "#0072B2", points=curves.points_of(logs))]
+
+
+def throughput_latency(ax: Axes, all_series: list[curves.Series], throughput: str) -> None:
+    """As plot_th_lat.py draws it."""
+    x = quantity(f"{throughput}_throughput")
+    plotting.draw_quantities(ax, all_series, x, quantity("e2e_latency_mean"))
 
 
 def effective(rate: float) -> partial[float | None]:
@@ -65,7 +73,7 @@ def close_figures():  # type: ignore[no-untyped-def]
 def test_throughput_latency_is_joined_in_the_order_of_load() -> None:
     fold_back = [point("vllm", 1, 1.0), point("vllm", 4, 5.0), point("vllm", 2, 1.25)]
     _, ax = plt.subplots()
-    plot_th_lat.draw(ax, series(*fold_back), "blog")
+    throughput_latency(ax, series(*fold_back), "blog")
     (line,) = drawn(ax)
     assert list(line.get_xdata()) == pytest.approx([1.0, 1.6, 0.8])
     assert list(line.get_ydata()) == pytest.approx([1.0, 1.25, 5.0])
@@ -77,7 +85,7 @@ def test_runs_of_a_point_are_one_point_at_their_mean_with_an_interval() -> None:
     # Clients / latency: 2.0 and 1.6 requests/s: mean 1.8, half width 12.706 x 0.2 = 2.5412.
     runs = [point("vllm", 2, latency, repetition=i, num_requests=20) for i, latency in enumerate((1.0, 1.25))]
     _, ax = plt.subplots()
-    plot_th_lat.draw(ax, series(*runs), "blog")
+    throughput_latency(ax, series(*runs), "blog")
     (line,) = drawn(ax)
     assert (list(line.get_xdata()), list(line.get_ydata())) == (pytest.approx([1.8]), pytest.approx([1.125]))
     sideways, upright = bars(ax)
@@ -88,25 +96,25 @@ def test_runs_of_a_point_are_one_point_at_their_mean_with_an_interval() -> None:
 
 def test_single_runs_have_no_bars() -> None:
     _, ax = plt.subplots()
-    plot_th_lat.draw(ax, series(point("vllm", 1, 1.0), point("vllm", 2, 1.0)), "blog")
+    throughput_latency(ax, series(point("vllm", 1, 1.0), point("vllm", 2, 1.0)), "blog")
     assert bars(ax) == [] and "95 % interval over runs" not in explained(ax)
 
 
 def test_a_point_limited_by_its_client_is_hollow() -> None:
     _, ax = plt.subplots()
     bad = point("vllm", 2, 1.25, verdict="client-limited: late")
-    plot_th_lat.draw(ax, series(point("vllm", 1, 1.0), bad), "blog")
+    throughput_latency(ax, series(point("vllm", 1, 1.0), bad), "blog")
     curve, hollow = drawn(ax)
     assert hollow.get_markerfacecolor() == plt.rcParams["axes.facecolor"]
     assert list(hollow.get_xdata()) == [curve.get_xdata()[1]]
-    assert "decides nothing: client-limited" in explained(ax)
+    assert "hollow: the client was the bottleneck" in explained(ax)
 
 
 def test_runs_that_are_not_stationary_have_no_bars() -> None:
     growing = [make_result(i, float(i), [0.5 + i, 1.0 + i]) for i in range(200)]
     runs = [make_log(growing, (0.0, 200.0), num_clients=1, repetition=i) for i in range(3)]
     _, ax = plt.subplots()
-    plot_th_lat.draw(ax, series(*runs), "window")
+    throughput_latency(ax, series(*runs), "request")
     assert bars(ax) == [] and "95 % interval over runs" not in explained(ax)
 
 
@@ -114,7 +122,7 @@ def test_one_run_of_several_limited_by_its_client_is_not_hollow() -> None:
     verdicts = ["ok", "client-limited: late", "ok"]
     runs = [point("vllm", 1, 1.0, repetition=i, verdict=verdict) for i, verdict in enumerate(verdicts)]
     _, ax = plt.subplots()
-    plot_th_lat.draw(ax, series(*runs), "blog")
+    throughput_latency(ax, series(*runs), "blog")
     assert len(drawn(ax)) == 1
 
 
@@ -122,7 +130,7 @@ def test_buffered_points_are_left_out_of_times_of_tokens_and_of_no_others() -> N
     at_once = [make_result(i, i, [0.5, 0.5, 0.5, 0.5]) for i in range(10)]
     log = make_log(at_once, (0, 10), num_clients=1)
     _, (first, second) = plt.subplots(1, 2)
-    plot_th_lat.draw(first, series(log), "blog")
+    throughput_latency(first, series(log), "blog")
     plot_load_percentiles.draw(second, series(log), metrics.OF_REQUESTS["ttft_s"])
     assert len(drawn(first)) == 1 and drawn(second) == []
     assert "vllm at 1: buffered, left out" in explained(second)
@@ -136,14 +144,15 @@ def test_buffered_points_do_not_spoil_the_scale_of_the_others() -> None:
         logs[0] = make_log(at_once, (0, 10), num_clients=2, verdict=verdict)
         _, (percentiles, pareto) = plt.subplots(1, 2)
         plot_load_percentiles.draw(percentiles, series(*logs), metrics.OF_REQUESTS["tpot_s"])
-        plot_pareto.draw(pareto, series(*logs))
-        assert percentiles.get_ylim()[0] > 0.01 and pareto.get_xlim()[1] < 10
+        plot_pareto.draw(pareto, series(*logs), *PARETO)
+        assert percentiles.get_yscale() == "linear" and percentiles.get_ylim()[1] > 0.2
+        assert pareto.get_xlim()[1] < 10
         assert "vllm at 2: buffered, left out" in explained(pareto)
 
 
 def test_the_last_and_the_highest_point_do_not_lie_on_the_edge() -> None:
     _, ax = plt.subplots()
-    plot_th_lat.draw(
+    throughput_latency(
         ax, series(point("vllm", 1, 1.0), point("vllm", 1, 1.0)), "blog"
     )  # also where there is but one
     assert (ax.get_xlim()[0], ax.get_ylim()[0]) == (0, 0) and ax.get_xlim()[1] > 1.02 < ax.get_ylim()[1]
@@ -152,7 +161,7 @@ def test_the_last_and_the_highest_point_do_not_lie_on_the_edge() -> None:
 def test_panels_of_slas_have_room_for_the_highest_of_them_whatever_their_order() -> None:
     figure = plt.figure()
     all_series = series(point("vllm", 1, 1.0), point("vllm", 2, 1.0))
-    plot_effective_throughput.panels(figure, all_series, {rate: effective(rate) for rate in (8.0, 1.0)})
+    plot_effective_throughput.panels(figure, all_series, {rate: effective(rate).keywords for rate in (8.0, 1.0)})
     reached = max(max(line.get_ydata()) for ax in figure.axes for line in drawn(ax))
     assert reached > 1.5 and all(ax.get_ylim()[1] > reached for ax in figure.axes)
 
@@ -160,7 +169,7 @@ def test_panels_of_slas_have_room_for_the_highest_of_them_whatever_their_order()
 def test_an_overload_stands_at_its_point() -> None:
     log = make_log([make_result(0, 1, [1.0])], (0, 10), request_rate=4.0, overloaded=True)
     _, ax = plt.subplots()
-    plot_th_lat.draw(ax, series(log), "window")
+    throughput_latency(ax, series(log), "request")
     assert [text.get_text() for text in ax.texts] == ["4, overloaded"]
 
 
@@ -176,7 +185,7 @@ def test_answers_that_begin_with_reasoning_have_a_panel_for_their_first_token() 
 def test_a_point_in_doubt_beats_none() -> None:
     logs = [point("vllm", 1, 1.0), point("vllm", 8, 0.5, verdict="client-limited: late")]
     _, ax = plt.subplots()
-    plot_pareto.draw(ax, series(*logs))
+    plot_pareto.draw(ax, series(*logs), *PARETO)
     best, hollow = drawn(ax)
     assert list(best.get_xdata()) == pytest.approx([4]) and list(hollow.get_xdata()) == pytest.approx([8])
     assert hollow.get_linestyle() == "None"
@@ -186,7 +195,7 @@ def test_limits_of_a_folder_cut_its_own_points_and_not_the_axes() -> None:
     (one,) = series(*(point("vllm", n, 1.0) for n in (1, 2, 4)))
     (other,) = series(*(point("fastgen", n, 1.0) for n in (1, 2, 4)))
     _, ax = plt.subplots()
-    plot_th_lat.draw(ax, [replace(one, x_max=2.5), other], "blog")
+    throughput_latency(ax, [replace(one, x_max=2.5), other], "blog")
     cut, whole = drawn(ax)
     assert (list(cut.get_xdata()), list(whole.get_xdata())) == (pytest.approx([1, 2]), pytest.approx([1, 2, 4]))
     assert ax.get_xlim()[1] > 4
@@ -194,7 +203,7 @@ def test_limits_of_a_folder_cut_its_own_points_and_not_the_axes() -> None:
 
 def test_labels_have_the_hue_of_their_curve() -> None:
     _, ax = plt.subplots()
-    plot_th_lat.draw(ax, series(point("vllm", 1, 1.0)), "blog")
+    throughput_latency(ax, series(point("vllm", 1, 1.0)), "blog")
     red, green, blue = to_rgb(ax.texts[0].get_color())
     assert blue > green > red  # as #0072B2
 
@@ -213,7 +222,7 @@ def test_tp_sizes_show_the_originals_relation() -> None:
 def test_the_failed_share_stands_at_its_point() -> None:
     log = make_log([make_result(0, 1, [1.0]), make_result(1, 1, [], error="HTTP 500")], (0, 10))
     _, ax = plt.subplots()
-    plot_th_lat.draw(ax, series(log), "window")
+    throughput_latency(ax, series(log), "request")
     assert [text.get_text() for text in ax.texts] == ["1, 50% failed"]
 
 
@@ -267,7 +276,7 @@ def test_pareto_joins_the_points_that_no_other_beats_both_ways() -> None:
     # L=1, 1 client: 40 tokens, 4.0 on 1 GPU; L=2, 4 clients: 8.0 on 1; L=2, 2 clients on 2 GPUs: 2.0, beaten.
     logs = [point("vllm", 1, 1.0), point("vllm", 4, 2.0), point("vllm", 2, 2.0, tp_size=2)]
     _, ax = plt.subplots()
-    plot_pareto.draw(ax, series(*logs))
+    plot_pareto.draw(ax, series(*logs), *PARETO)
     beaten, best = drawn(ax)
     assert (list(best.get_xdata()), list(best.get_ydata())) == (
         pytest.approx([2, 4]),
@@ -285,11 +294,11 @@ def test_percentiles_that_the_requests_do_not_carry_are_crossed() -> None:
     # Their percentiles q lie at 0.1 + 6.9 q: P50 3.55, P90 6.31, P99 6.931.
     log = make_log([make_result(i, i, [0.1 + 0.1 * i, 9.0]) for i in range(70)], (0, 100), num_clients=7)
     _, ax = plt.subplots()
-    plot_load_percentiles.draw(ax, series(log), metrics.OF_REQUESTS["ttft_s"])
+    plot_load_percentiles.draw(ax, series(log), metrics.OF_REQUESTS["ttft_s"], (50, 90, 99))
     p99, crossed, p90, p50 = drawn(ax)
     assert [line.get_ydata()[0] for line in (p99, p90, p50)] == pytest.approx([6.931, 6.31, 3.55])
     assert (crossed.get_marker(), list(crossed.get_ydata())) == ("x", list(p99.get_ydata()))
-    assert {"P99", "P90", "P50", "too few requests for this percentile"} == set(explained(ax))
+    assert {"p99", "p90", "p50", "too few requests for a reliable percentile"} == set(explained(ax))
 
 
 def test_a_distribution_ends_at_the_share_that_succeeded() -> None:

@@ -73,8 +73,8 @@ def test_a_theme_that_follows_its_reader(logs: Path) -> None:
     _, media, night = svg.partition("@media(prefers-color-scheme:dark)")
     assert code == 0 and media and "--cffffff:#15181d;" in night
     assert "fill: var(--cffffff)" in svg and "fill: #ffffff" not in svg
-    # Words beside vLLM's curve (#0072b2): half way to #1f2328 by day, to #e6e8eb by night.
-    assert "fill: var(--c104a6d)" in svg and "--c104a6d:#73adce;" in night
+    # Words beside vLLM's curve (#1555e0): half way to #1f2328 by day, to #e6e8eb by night.
+    assert "fill: var(--c1a3c84)" in svg and "--c1a3c84:#7e9ee5;" in night
     code, _, said = draw("plot_th_lat", logs, *few)
     assert (code, said.count("\n")) == (2, 1) and "add --format svg" in said
 
@@ -179,7 +179,8 @@ def test_settings_that_differ_make_curves_of_their_own(logs: Path) -> None:
         ("vLLM, no engine_args, stream False", 2),
         ("vLLM, engine_args --enforce-eager, stream True", 1),
     ]
-    looks = [(curve.color, curve.marker, curve.linestyle) for curve in group.series]
+    assert {curve.marker for curve in group.series} == {"o"}  # one engine
+    looks = [(curve.color, curve.fillstyle, curve.linestyle) for curve in group.series]
     assert all(len(set(look)) == 3 for look in zip(*looks, strict=True))
 
 
@@ -287,7 +288,7 @@ def test_tp_sizes_have_a_line_style_each(logs: Path) -> None:
     (group,) = curves.groups(args, (selection.MODEL,), curve_by=selection.TP_SIZE)
     found = [(curve.label, curve.linestyle, len(curve.points)) for curve in group.series]
     first, second = group.series
-    assert first.marker != second.marker and first.color != second.color
+    assert first.marker == second.marker and first.fillstyle != second.fillstyle
     assert found == [("vLLM TP 1", "-", 3), ("vLLM TP 2", "--", 3)]
 
 

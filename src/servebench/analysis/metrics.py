@@ -116,7 +116,6 @@ _OF_POINT = (
         throughput.blog_throughput,
         "more",
         short="clients/latency",
-        axis="Throughput (requests/s)",
     ),
     OfPoint("makespan_throughput_per_s", "requests / makespan (1/s)", throughput.makespan_throughput, "more"),
     OfPoint("throughput_per_gpu_per_s", "Output tokens/s per GPU", throughput.throughput_per_gpu, "more"),

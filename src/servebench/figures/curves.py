@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, groupby
@@ -21,7 +21,8 @@ from servebench.analysis.cache import once_a_log
 from servebench.analysis.metrics import OfPoint, OfRequests
 from servebench.analysis.stats import Interval, majority
 from servebench.figures import selection, styles
-from servebench.figures.selection import LOAD_KIND, PROMPT, REPLICAS, TP_SIZE, Entry, Trait
+from servebench.figures.axes import Coordinate, Quantity
+from servebench.figures.selection import LOAD_KIND, MODEL, PROMPT, Entry, Trait
 from servebench.figures.styles import Style
 from servebench.log import store
 from servebench.log.config import all_fields
@@ -30,7 +31,6 @@ from servebench.log.schema import Log, model_name
 
 CHANGE_WITH_SIZE = ("urls", "gpus")  # settings that change with tp_size and num_replicas
 STAND_IN = "FastGen stand-in (CPU)"
-Coordinate = str | Callable[[Log], float | None]  # a column of the registry, as `ttft_p99_s`, or a function
 
 
 @dataclass(frozen=True)
@@ -132,29 +132,47 @@ def groups(
 ) -> Iterator[Group]:
     """The figures of a script: each draws the logs that have the traits `common` in common.
 
-    Each folder, combination of settings, and value of `curve_by` has a curve. Figures whose logs do not differ in
-    `must_vary` are left out. Where logs differ in `pick_highest` (the load, the run), only the highest load is
-    drawn, unless `--every_load` asks for a figure each. Requests are read figure by figure.
+    Each folder, combination of settings, and value of `curve_by` (or of `--by`) has a curve. Figures whose logs do
+    not differ in `must_vary` are left out. Where logs differ in `pick_highest` (the load, the run), only the
+    highest load is drawn, unless `--every_load` asks for a figure each. Requests are read figure by figure.
     """
-    found, traits = selection.chosen(args), (*common, *pick_highest)
-    style_of = styles.of_folders(list(found))
-    ignored = CHANGE_WITH_SIZE if not {TP_SIZE, REPLICAS} <= set(common) else ()
+    found, by = selection.chosen(args), getattr(args, "by", None) or curve_by
+    common = _without_axes(common, getattr(args, "x", None), by)
+    traits, style_of = (*common, *pick_highest), styles.of_folders(list(found))
+    fields = {name for trait in common for name in trait.fields}
+    of_curve = by.fields if by else ()
+    ignored, shown = (
+        {*(() if fields.issuperset(selection.SIZES) else CHANGE_WITH_SIZE), *of_curve},
+        {*fields, *of_curve},
+    )
     for key in _keys(args, [entry.head for entry in chain(*found.values())], common, must_vary, pick_highest):
         of_key = {folder: [e for e in logs if _key(e.head, traits) == key] for folder, logs in found.items()}
+        values = sorted({by.of(entry.head) for entry in chain(*of_key.values())}) if by else []
         series = [
             curve
             for folder, logs in of_key.items()
-            for curve in _curves(style_of[folder], logs, curve_by, ignored)
+            for curve in _curves(style_of[folder], logs, by, values, ignored)
         ]
         group = _group(traits, key, series)
         if pick_highest:
             absent = [folder for folder, logs in found.items() if not of_key[folder] and _has(logs, common, key)]
             if absent:
                 group.note(f"{', '.join(style_of[folder].label for folder in absent)}: none of this load")
-        elif common[-1] == LOAD_KIND:
+        elif LOAD_KIND in common and not shown.intersection(selection.LOAD_FIELDS):
             _note_missing_loads(group)
-        _note_unequal_settings(group)
+        _note_unequal_settings(group, ignored)
         yield group
+
+
+def _without_axes(common: tuple[Trait, ...], x: Quantity | None, by: Trait | None) -> tuple[Trait, ...]:
+    """What the logs of a figure have in common: not what its axis or its curves show.
+
+    A curve over a setting is one of a single load.
+    """
+    shown = {*(x.fields if x else ()), *(by.fields if by else ())}
+    common = tuple(trait for trait in common if not shown.intersection(trait.fields))
+    over_setting = x and x.fields and not shown.intersection(selection.LOAD_FIELDS)
+    return (*common, selection.LOAD) if over_setting else common
 
 
 def _keys(
@@ -192,29 +210,35 @@ def _has(entries: list[Entry], common: tuple[Trait, ...], key: tuple[Any, ...]) 
 def _group(traits: tuple[Trait, ...], key: tuple[Any, ...], series: list[Series]) -> Group:
     """Name and title show the values of the traits. The title begins with the model, on its own line."""
     shown = [pair for pair in zip(traits, key, strict=True) if pair[1] != "" and pair != (PROMPT, 0)]
-    _, *rest = (trait.in_title.format(value) for trait, value in shown)
-    model = model_name(series[0].log.server.model)
     name = "-".join(trait.in_name.format(value) for trait, value in shown)
-    return Group(name, f"{model}\n{', '.join(rest)}", series)
+    rest = ", ".join(trait.in_title.format(value) for trait, value in shown if trait is not MODEL)
+    model = model_name(series[0].log.server.model) if MODEL in traits else ""
+    return Group(name, "\n".join(filter(None, [model, rest])), series)
 
 
-def _curves(style: Style, entries: list[Entry], curve_by: Trait | None, ignored: tuple[str, ...]) -> list[Series]:
-    """The curves of one folder: one for every value of `curve_by` and all settings but those that are ignored."""
+def _curves(
+    style: Style, entries: list[Entry], by: Trait | None, values: list[Any], ignored: Collection[str]
+) -> list[Series]:
+    """The curves of one folder: one for each of the `values` of `by` and all settings but those that are ignored.
+
+    A value has the same line in every folder, so that its curves can be found beside each other.
+    """
     logs = [log for _, log in store.read(entry.path for entry in entries)]
     names = [name for name in differences.differing(logs) if name not in ignored]
-    curves: dict[tuple[Any, ...], list[Log]] = {}
+    curves: dict[tuple[str, ...], list[Log]] = {}
     for log in logs:
         settings = differences.settings(log)
-        key = (curve_by.of(log) if curve_by else "", *(settings[name] for name in names))
-        curves.setdefault(key, []).append(log)
-    keys = sorted(curves, key=lambda key: (key[0], -len(curves[key]), key))
+        curves.setdefault(tuple(settings[name] for name in names), []).append(log)
     found = []
-    for number, (value, *settings_of) in enumerate(keys):
-        of_curve = curves[keys[number]]
-        name = " ".join([_engine(style.label, of_curve), *([curve_by.in_title.format(value)] if curve_by else [])])
-        label = ", ".join([name, *(words.removeprefix("backend ") for words in settings_of)])
-        look = styles.variant(replace(style, label=label), number)
-        found.append(Series(**asdict(look), points=points_of(of_curve)))
+    for number, words in enumerate(sorted(curves, key=lambda words: (-len(curves[words]), words))):
+        of_words = curves[words]
+        for place, value in enumerate(values or [None]):
+            of_curve = [log for log in of_words if not by or by.of(log) == value]
+            if of_curve:
+                name = " ".join([_engine(style.label, of_curve), *([by.in_title.format(value)] if by else [])])
+                label = ", ".join([name, *(word.removeprefix("backend ") for word in words)])
+                look = styles.variant(replace(style, label=label), number * max(1, len(values)) + place)
+                found.append(Series(**asdict(look), points=points_of(of_curve)))
     return found
 
 
@@ -237,10 +261,10 @@ def _note_missing_loads(group: Group) -> None:
             group.note(f"{label} alone has {words} {selection.KINDS_OF_LOAD[group.log.run.load.kind].unit}")
 
 
-def _note_unequal_settings(group: Group) -> None:
+def _note_unequal_settings(group: Group, shown: Collection[str]) -> None:
     """Name the settings of the run in which curves differ, and a curve that is not what its folder says."""
     logs = [series.log for series in group.series]
-    unequal = [n for n in differences.differing(logs) if n in all_fields(logs[0].run) and n != "api"]
+    unequal = [n for n in differences.differing(logs) if n in all_fields(logs[0].run) and n not in ("api", *shown)]
     for name in unequal:
         labels: dict[str, list[str]] = {}
         for series, log in zip(group.series, logs, strict=True):

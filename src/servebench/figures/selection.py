@@ -62,20 +62,30 @@ class Trait(NamedTuple):
     of: Callable[[Log], Any]
     in_name: str
     in_title: str
+    fields: tuple[str, ...] = ()  # the settings that it shows
+    name: str = ""  # as --by takes it
 
 
-MODEL = Trait(lambda log: model_label(log.server.model), "{}", "{}")
-TP_SIZE = Trait(lambda log: log.server.tp_size, "tp{}", "TP {}")
-BATCH = Trait(lambda log: log.server.max_ragged_batch_size, "bs{}", "batch {}")
-REPLICAS = Trait(lambda log: log.server.num_replicas, "replicas{}", "replicas {}")
+LOAD_FIELDS = ("num_clients", "request_rate", "trace_speed")
+MODEL = Trait(lambda log: model_label(log.server.model), "{}", "{}", ("model",))
+TP_SIZE = Trait(lambda log: log.server.tp_size, "tp{}", "TP {}", ("tp_size",))
+BATCH = Trait(lambda log: log.server.max_ragged_batch_size, "bs{}", "batch {}", ("max_ragged_batch_size",))
+REPLICAS = Trait(lambda log: log.server.num_replicas, "replicas{}", "replicas {}", ("num_replicas",))
+SIZES = (*TP_SIZE.fields, *REPLICAS.fields)
+LAYOUT = Trait(lambda log: (log.server.tp_size, log.server.num_replicas), "", "TP {0[0]} x {0[1]}", SIZES)
+GPUS = Trait(lambda log: log.server.tp_size * log.server.num_replicas, "", "{} GPUs", SIZES)
 # 0 for a dataset, whose prompts have lengths of their own
-PROMPT = Trait(lambda log: log.run.requests.mean_prompt_length or 0, "prompt{}", "prompt {}")
-GENERATION = Trait(lambda log: log.run.requests.mean_max_new_tokens, "gen{}", "generation {} tokens")
-WORKLOAD = Trait(lambda log: workload_label(log.run), "{}", "{}")
+PROMPT = Trait(
+    lambda log: log.run.requests.mean_prompt_length or 0, "prompt{}", "prompt {}", ("mean_prompt_length",)
+)
+GENERATION = Trait(
+    lambda log: log.run.requests.mean_max_new_tokens, "gen{}", "generation {} tokens", ("mean_max_new_tokens",)
+)
+WORKLOAD = Trait(lambda log: workload_label(log.run), "{}", "{}", ("dataset", "scenario"))
 # "" for clients, since the original suite's figures are named without it
 LOAD_KIND = Trait(lambda log: log.run.load.kind.replace("clients", ""), "{}", "by {}")
-LOAD = Trait(lambda log: (log.run.load.kind, load_size(log)), "{0[0]}{0[1]:g}", "{0[0]} {0[1]:g}")
-REPETITION = Trait(lambda log: log.run.repetition, "run{}", "run {}")
+LOAD = Trait(lambda log: (log.run.load.kind, load_size(log)), "{0[0]}{0[1]:g}", "{0[0]} {0[1]:g}", LOAD_FIELDS)
+REPETITION = Trait(lambda log: log.run.repetition, "run{}", "run {}", ("repetition",))
 LENGTHS = (PROMPT, GENERATION, WORKLOAD)
 CONFIGURATION = (MODEL, TP_SIZE, BATCH, REPLICAS, *LENGTHS, LOAD_KIND)
 

@@ -25,26 +25,30 @@ class Style(msgspec.Struct, frozen=True):
     label: str
     color: str
     marker: str = "o"
+    fillstyle: str = "full"
     linestyle: str = "-"
     x_max: float = float("inf")  # points beyond are left out of the throughput-latency figure
     y_max: float = float("inf")
 
 
+# A hue and a marker for each engine. Any two hues are far apart for every kind of colour vision, on both pages
+# (tests/figures/test_styles.py), and each stands out from both.
 BACKENDS = {
-    "fastgen": Style(ENGINE_NAMES["fastgen"], "#D55E00", "D"),
-    "vllm": Style(ENGINE_NAMES["vllm"], "#0072B2", "o"),
-    "llamacpp": Style(ENGINE_NAMES["llamacpp"], "#009E73", "s"),
-    "aml": Style(ENGINE_NAMES["aml"], "#CC79A7", "^"),
-    "openai": Style(ENGINE_NAMES["openai"], "#E69F00", "v"),
-    "sglang": Style(ENGINE_NAMES["sglang"], "#56B4E9", "P"),
+    "fastgen": Style(ENGINE_NAMES["fastgen"], "#bb2a1f", "D"),
+    "vllm": Style(ENGINE_NAMES["vllm"], "#1555e0", "o"),
+    "llamacpp": Style(ENGINE_NAMES["llamacpp"], "#1daa69", "s"),
+    "aml": Style(ENGINE_NAMES["aml"], "#c08af6", "P"),
+    "openai": Style(ENGINE_NAMES["openai"], "#ae2288", "v"),
+    "sglang": Style(ENGINE_NAMES["sglang"], "#df9312", "^"),
 }
-ANY_OTHER = Style("", "#7F7F7F", "X")
+ANY_OTHER = Style("", "#7f7f7f", "X")
 LINESTYLES = ("-", "--", ":", "-.")
-MARKERS = ("o", "s", "^", "D", "v", "P")
-PALER = (0.0, 0.5, 0.25, 0.65)  # share of white in the colours of one folder's curves
+FILLS = ("full", "left", "right", "top", "bottom")  # hollow is kept for points that decide nothing
+PALER = (0.0, 0.3, 0.15, 0.4)  # share of white in the colours of one folder's curves
 CHECKS = {
     "color": (is_color_like, "is no colour; give a name or #RRGGBB"),
     "marker": (Line2D.markers.__contains__, "is none of matplotlib's; give one like o, s, D, ^"),
+    "fillstyle": (FILLS.__contains__, f"is none of {' '.join(FILLS)}; give one"),
     "linestyle": (LINESTYLES.__contains__, f"is none of {' '.join(LINESTYLES)}; give one"),
 }
 
@@ -80,12 +84,13 @@ def _configured(style: Style, file: Path) -> Style:
 
 
 def variant(style: Style, number: int) -> Style:
-    """The style of a folder's curve with this number: the same hue but paler, another marker and line."""
-    if not number:
-        return style
+    """The style of a folder's curve with this number: the same hue and marker, another fill and line."""
     white = PALER[number % len(PALER)]
     red, green, blue = (part + (1 - part) * white for part in to_rgb(style.color))
-    others = [marker for marker in MARKERS if marker != style.marker]
-    marker = others[(number + 1) % len(others)]
-    linestyle = LINESTYLES[(LINESTYLES.index(style.linestyle) + number) % len(LINESTYLES)]
-    return replace(style, color=to_hex((red, green, blue)), marker=marker, linestyle=linestyle)
+    first = FILLS.index(style.fillstyle), LINESTYLES.index(style.linestyle)
+    return replace(
+        style,
+        color=to_hex((red, green, blue)) if number else style.color,
+        fillstyle=FILLS[(first[0] + number) % len(FILLS)],
+        linestyle=LINESTYLES[(first[1] + number) % len(LINESTYLES)],
+    )

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from servebench.analysis import latency
 from servebench.cli.commandline import COUNT, Parser
 from servebench.cli.signals import ends_on_signals
-from servebench.figures import theme
+from servebench.figures import theme, ticks
 from servebench.load.fleet import Outcome, default_workers, run_load
 from servebench.load.sharding import Target
 from servebench.log.config import Clients, RunConfig, Synthetic
@@ -223,5 +223,6 @@ def draw(ax: Axes, rows: list[Calibration]) -> None:
         ax.plot(clients[limited], errors[limited], marker, color=color, markerfacecolor="white", zorder=3)
     ax.axhline(TOLERANCE * 100, color="#999999", linestyle=":", label="tolerance")
     ax.set(xscale="log", yscale="log", xlabel="Clients", ylabel="Error of the measured value (%)")
+    ticks.finish(ax)
     ax.set_title(f"Client against the reference server: TTFT {TTFT_S * 1e3:g} ms, gap {rows[0].gap_s * 1e3:g} ms")
     ax.legend(frameon=True, framealpha=1, edgecolor="none")  # no line goes through its words
