@@ -246,6 +246,32 @@ def test_answers_that_came_whole_have_no_token_times_to_draw(tmp_path: Path) -> 
     assert explained(ax) == ["vllm: whole answers, no token times"] * 2
 
 
+def test_an_empty_panel_says_why(tmp_path: Path) -> None:
+    whole = [
+        make_result(i, float(i), [0.9], event_tokens=[4], generated_tokens=4, streamed=False) for i in range(10)
+    ]
+    log = make_log(whole, (0.0, 10.0), num_clients=1, stream=False)
+    _, (empty, full) = plt.subplots(1, 2)
+    plot_load_percentiles.draw(empty, series(log), metrics.OF_REQUESTS["ttft_s"])
+    plot_load_percentiles.draw(full, series(log), metrics.OF_REQUESTS["e2e_latency_s"])
+    for ax in (empty, full):
+        plotting.explain_empty(ax)
+    assert [text.get_text().replace("\n", " ") for text in empty.texts] == ["vllm: whole answers, no token times"]
+    assert not full.texts and not len(empty.get_xticks()) and len(full.get_xticks())
+
+
+def test_an_sla_that_nothing_meets_says_how_near_the_fastest_came() -> None:
+    # 100 prompt tokens in 0.25 and 0.5 s: 400 and 200 tokens/s. Gaps of 0.25 and 0.5 s: 4 and 2 tokens/s.
+    figure = plt.figure(layout="constrained")
+    all_series = series(point("vllm", 1, 1.0), point("vllm", 2, 2.0))
+    asked = {"kind": "cum", "span": 16}
+    slas = {1: asked | {"rate": 1, "prompt_rate": 100}, 2: asked | {"rate": 2, "prompt_rate": 512}}
+    plot_effective_throughput.panels(figure, all_series, slas | {9: asked | {"rate": 9, "prompt_rate": 512}})
+    said = [" ".join(text.get_text().split()) for ax in figure.axes for text in ax.texts]
+    prompt = "no request met it: the fastest prompt ran at 400 tokens/s"
+    assert said == [prompt, f"{prompt} and the fastest generation ran at 4 tokens/s"]
+
+
 def test_token_latency_percentiles_are_those_of_the_gaps() -> None:
     log = make_log([make_result(i, i, [0.5, 0.6, 0.8]) for i in range(3)], (0, 10))
     gaps = plot_latency_percentile.token_latencies_s(log, skip_head_token_num=1, skip_request_num=1)

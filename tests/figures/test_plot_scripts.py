@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import re
+import shlex
 import sys
 from itertools import combinations
 from pathlib import Path
@@ -400,3 +402,25 @@ def test_a_timeline_shows_what_was_in_flight_to_the_end() -> None:
     assert list(zip(spans.first, spans.last, strict=True)) == [(0.5, 1.0), (3.5, 3.5), (2.5, 5.0), (5.0, 5.0)]
     at, running = plot_timeline.running(spans)
     assert (at.tolist(), running.tolist()) == ([0.0, 1.0, 1.0, 2.0, 3.0, 3.5], [1, 0, 1, 2, 3, 2])
+
+
+def commands_of_the_documentation() -> list[list[str]]:
+    text = (ROOT / "docs/figures.md").read_text()
+    blocks = re.findall(r"^```bash\n(.*?)^```", text, re.M | re.S)
+    return [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
+
+
+@pytest.mark.parametrize("command", commands_of_the_documentation(), ids=" ".join)
+def test_commands_of_the_documentation_draw(logs: Path, command: list[str]) -> None:
+    interpreter, script, *words = command
+    assert interpreter == "python"
+    ended = python(ROOT / script, *words, "--max_figures", 1, cwd=logs.parent)
+    assert ended.returncode == 0 and ended.stdout.strip(), ended.stderr
+    assert not re.search("error|nothing to draw", ended.stderr), ended.stderr
+
+
+def test_the_documentation_names_every_script_and_its_folder() -> None:
+    text = (ROOT / "docs/figures.md").read_text()
+    for script in SCRIPTS:
+        (folder,) = re.findall(r'plot_parser\(__doc__, "(\w+)"', (ROOT / f"src/{script}.py").read_text())
+        assert f"| `{script}.py` | `{folder}` |" in text

@@ -148,7 +148,8 @@ def explain_empty(ax: Axes) -> None:
     why = [str(line.get_label()) for line in ax.lines if line.get_gid() == LEFT_OUT]
     drawn = [*ax.patches, *ax.collections, *(line for line in ax.lines if len(line.get_xdata()))]  # type: ignore[arg-type]
     if why and not drawn:
-        write_across(ax, "\n".join(why))
+        write_across(ax, "\n".join(dict.fromkeys(why)))
+        ax.minorticks_off()
         ax.set(xticks=[], yticks=[])
 
 

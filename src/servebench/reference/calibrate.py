@@ -91,6 +91,7 @@ def main() -> int:
     with theme.style("light"):
         figure, ax = plt.subplots()
         draw(ax, rows)
+        figure.legend(loc="outside lower center", ncols=5)
         figure.savefig(folder / "calibration.png")
     print(f"numbers and figure are in {folder}/")
     return 0
@@ -222,7 +223,7 @@ def draw(ax: Axes, rows: list[Calibration]) -> None:
         ax.plot(clients, errors, color=color, marker=marker, label=STATISTICS[name])
         ax.plot(clients[limited], errors[limited], marker, color=color, markerfacecolor="white", zorder=3)
     ax.axhline(TOLERANCE * 100, color="#999999", linestyle=":", label="tolerance")
-    ax.set(xscale="log", yscale="log", xlabel="Clients", ylabel="Error of the measured value (%)")
+    ticks.at_values(ax.xaxis, [row.num_clients for row in rows])
+    ax.set(yscale="log", xlabel="Clients", ylabel="Error of the measured value (%)")
     ticks.finish(ax)
     ax.set_title(f"Client against the reference server: TTFT {TTFT_S * 1e3:g} ms, gap {rows[0].gap_s * 1e3:g} ms")
-    ax.legend(frameon=True, framealpha=1, edgecolor="none")  # no line goes through its words
