@@ -66,30 +66,30 @@ def test_a_setting_on_the_axis_has_a_figure_for_each_load_or_a_curve(logs: Path)
 
 
 def test_chosen_axes_are_drawn_named_and_kept_apart(logs: Path) -> None:
-    words = ("--x", "gpus", "--y", "ttft_p99_s", "--by", "load")
+    words = ("--x", "gpus", "--y", "ttft_p99_s", "--by", "tp_size", "--filter", "num_clients=2")
     code, (file,), said = draw("plot_th_lat", logs, *words, "--format", "svg")
-    assert code == 0 and file.endswith("gen60-x_gpus-y_ttft_p99-by_load.svg"), said
+    assert code == 0 and file.endswith("gen60-clients2-x_gpus-y_ttft_p99-by_tp_size.svg"), said
     assert "alone has" not in said
     code, (file,), said = draw("plot_pareto", logs, "--x", "ttft_p99", "--by", "layout")
     assert code == 0 and file.endswith("gen60-x_ttft_p99-by_layout.png"), said
     code, (file,), said = draw(
         "plot_load_percentiles", logs, "--y", "e2e_latency", "itl", "--percentiles", 95, "--by", "layout"
     )
-    assert code == 0 and file.endswith("-y_e2e_latency_s-itl_s-by_layout.png"), said
+    assert code == 0 and file.endswith("-y_e2e_latency-itl-by_layout.png"), said
 
 
 @pytest.mark.parametrize(
     ("script", "words", "said"),
     [
-        ("plot_th_lat", ("--x", "ttft_p9"), "no 'ttft_p9' here; did you mean ttft_p99?"),
+        ("plot_th_lat", ("--x", "ttft_p9"), "no 'ttft_p9' here: did you mean ttft_p99?"),
         ("plot_th_lat", ("--y", "zzz"), "no 'zzz' here; give ttft_p99, request_throughput, load or tp_size"),
         (
             "plot_th_lat",
             ("--y", "ttft"),
             "'ttft' is several columns; give ttft_mean, ttft_p50, ttft_p90, ttft_p95 or ttft_p99",
         ),
-        ("plot_th_lat", ("--by", "layuot"), "no 'layuot' here; did you mean layout?"),
-        ("plot_load_percentiles", ("--y", "ttfs"), "no 'ttfs' here; did you mean ttft?"),
+        ("plot_th_lat", ("--by", "layuot"), "no 'layuot' here: did you mean layout?"),
+        ("plot_load_percentiles", ("--y", "ttfs"), "no 'ttfs' here: did you mean ttft?"),
         ("plot_pareto", ("--x", "load"), "--x load: neither more nor less of it is better; give"),
     ],
 )
@@ -113,6 +113,9 @@ def test_labels_of_axes_come_from_the_registry() -> None:
         "Tokens/s per user p50",
         "E2E from schedule p50 (s)",
     ]
+    assert axes.quantity("e2e_p99").column == "e2e_latency_p99_s" and axes.latency("e2e").stem == "e2e_latency"
+    assert axes.quantity("e2e_latency_from_schedule_p99").column == "e2e_latency_from_schedule_p99_s"
+    assert axes.quantity("error_rate").column == "failed_share"
     assert all(axes.quantity(name).column == column for name, column in axes.columns().items())
 
 

@@ -33,7 +33,7 @@ LOAD = Quantity("load", selection.load_size, selection.load_axis, fields=selecti
 NUMBERS = {  # settings that an axis may show
     "tp_size": (selection.TP_SIZE, "Tensor parallel size"),
     "num_replicas": (selection.REPLICAS, "Replicas"),
-    "gpus": (selection.GPUS, "GPUs"),
+    "gpus": (selection.GPUS, "GPUs"),  # of one TP size, or of several with `--by tp_size`
     "max_ragged_batch_size": (selection.BATCH, "Largest batch (requests)"),
     "mean_prompt_length": (selection.PROMPT, "Mean prompt length (tokens)"),
     "mean_max_new_tokens": (selection.GENERATION, "Mean generation length (tokens)"),
@@ -42,9 +42,12 @@ TRAITS = {  # what curves may differ in; every other setting of a log may be nam
     "layout": selection.LAYOUT,
     "load": selection.LOAD,
     "model": selection.MODEL,
-    **{name: trait for name, (trait, _) in NUMBERS.items()},
+    **{name: trait for name, (trait, _) in NUMBERS.items() if name != "gpus"},  # layouts of as many would mix
     **dict.fromkeys(selection.LOAD_FIELDS, selection.LOAD),
 }
+
+
+SHORT = {"e2e": "e2e_latency", "error_rate": "failed_share"}  # names of metrics, as limits have them too
 
 
 def columns() -> dict[str, str]:
@@ -58,15 +61,15 @@ def columns() -> dict[str, str]:
 
 def quantity(text: str) -> Quantity:
     """An argparse type: a column with or without its unit, `load`, or a setting that is a number."""
-    known = columns()
-    if text in known or text in known.values():
-        return _of_column(known.get(text, text))
+    known, name = columns(), _in_full(text)
+    if name in known or name in known.values():
+        return _of_column(known.get(name, name))
     if text in ("load", *selection.LOAD_FIELDS):
         return LOAD
     if text in NUMBERS:
         trait, label = NUMBERS[text]
         return Quantity(text, lambda log: float(trait.of(log)), lambda log: label, fields=trait.fields)
-    if of_requests := {metric.stem: metric for metric in metrics.OF_REQUESTS.values()}.get(text):
+    if of_requests := {metric.stem: metric for metric in metrics.OF_REQUESTS.values()}.get(name):
         *names, last = (f"{text}_{statistic}" for statistic in of_requests.statistics)
         raise ArgumentTypeError(f"{text!r} is several columns; give {', '.join(names)} or {last}")
     raise _unknown(text, ("load", *known, *NUMBERS), "ttft_p99, request_throughput, load or tp_size")
@@ -91,10 +94,20 @@ def column_label(column: str) -> str:
 
 def latency(text: str) -> OfRequests:
     """An argparse type: a metric of which a run has percentiles, without its unit: `ttft`."""
-    known = {metric.stem: metric for metric in metrics.OF_REQUESTS.values()}
-    if text.removesuffix("_s") not in known:
+    known, name = (
+        {metric.stem: metric for metric in metrics.OF_REQUESTS.values()},
+        _in_full(text).removesuffix("_s"),
+    )
+    if name not in known:
         raise _unknown(text, known, "ttft, tpot or e2e_latency")
-    return known[text.removesuffix("_s")]
+    return known[name]
+
+
+def _in_full(text: str) -> str:
+    """`e2e_latency_p99` for `e2e_p99`."""
+    stem = next((stem for stem in SHORT if text == stem or text.startswith(f"{stem}_")), "")
+    in_full = SHORT.get(stem, "")
+    return text if not stem or text.startswith(in_full) else in_full + text.removeprefix(stem)
 
 
 def trait(text: str) -> Trait:
@@ -116,4 +129,4 @@ def _sortable(log: Log, name: str) -> tuple[bool, float, str]:
 
 def _unknown(text: str, known: Collection[str], such_as: str) -> ArgumentTypeError:
     near = get_close_matches(text, known, 1)
-    return ArgumentTypeError(f"no {text!r} here; " + (f"did you mean {near[0]}?" if near else f"give {such_as}"))
+    return ArgumentTypeError(f"no {text!r} here" + (f": did you mean {near[0]}?" if near else f"; give {such_as}"))

@@ -24,6 +24,7 @@ from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from servebench.analysis.metrics import OfRequests
 from servebench.cli.commandline import COUNT, Parser
 from servebench.errors import InputError
 from servebench.figures import axes, labels, selection, theme, ticks
@@ -75,7 +76,8 @@ def chosen(args: argparse.Namespace) -> dict[str, str]:
     for option in ("x", "y", "by"):
         value: Any = getattr(args, option, None)
         if value and value != args.parser.get_default(option):
-            names[option] = "-".join(part.name for part in (value if isinstance(value, list) else [value]))
+            parts = value if isinstance(value, list) else [value]
+            names[option] = "-".join(part.stem if isinstance(part, OfRequests) else part.name for part in parts)
     return names
 
 
