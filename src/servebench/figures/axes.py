@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal
 
-from servebench.analysis import filters, metrics
+from servebench.analysis import filters, limits, metrics
 from servebench.analysis.metrics import OfPoint, OfRequests
 from servebench.figures import selection
 from servebench.figures.selection import Trait
@@ -45,9 +45,6 @@ TRAITS = {  # what curves may differ in; every other setting of a log may be nam
     **{name: trait for name, (trait, _) in NUMBERS.items() if name != "gpus"},  # layouts of as many would mix
     **dict.fromkeys(selection.LOAD_FIELDS, selection.LOAD),
 }
-
-
-SHORT = {"e2e": "e2e_latency", "error_rate": "failed_share"}  # names of metrics, as limits have them too
 
 
 def columns() -> dict[str, str]:
@@ -104,10 +101,11 @@ def latency(text: str) -> OfRequests:
 
 
 def _in_full(text: str) -> str:
-    """`e2e_latency_p99` for `e2e_p99`."""
-    stem = next((stem for stem in SHORT if text == stem or text.startswith(f"{stem}_")), "")
-    in_full = SHORT.get(stem, "")
-    return text if not stem or text.startswith(in_full) else in_full + text.removeprefix(stem)
+    """`e2e_latency_p99` for `e2e_p99`, as limits are written."""
+    for stem, short in limits.SHORT.items():
+        if f"{text}_".startswith(f"{short}_") and not text.startswith(stem):
+            return stem + text.removeprefix(short)
+    return text
 
 
 def trait(text: str) -> Trait:
