@@ -65,7 +65,7 @@ def test_a_limit_admits_what_its_operator_says() -> None:
         ("ttft_p99<2", '--limits "ttft_p99<2": the limit needs a unit: write ttft_p99<2s or ttft_p99<2ms'),
         ("ttft_p99<2m", "the unit m is not known: write ttft_p99<2s or ttft_p99<2ms"),
         ("ttft_p99<2%", "a time has no %; write ttft_p99<2s, or ttft_p99<+2% against a baseline"),
-        ("ttft99<2s", "no metric ttft99; did you mean ttft_p99?"),
+        ("ttft99<2s", "no metric ttft99: did you mean ttft_p99?"),
         ("throughput>5", "did you mean request_throughput?"),
         ("nonsense<5", "no metric nonsense; write such as ttft_p99"),
         ("ttft=2", "= is none of < <= > >=; write ttft<2s"),
@@ -89,7 +89,7 @@ def test_a_limit_admits_what_its_operator_says() -> None:
         ("ttft_p99<2s, ,error_rate<1%", 'the part "": it is empty'),
         (
             "ttft_p99<2s, tpot99<1s",
-            '--limits: in "ttft_p99<2s, tpot99<1s" the part "tpot99<1s": no metric tpot99; did you mean tpot_p99?',
+            '--limits: in "ttft_p99<2s, tpot99<1s" the part "tpot99<1s": no metric tpot99: did you mean tpot_p99?',
         ),
     ],
 )

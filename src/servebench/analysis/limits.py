@@ -17,12 +17,12 @@ import operator
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import numpy as np
 
 from servebench.analysis import metrics
 from servebench.analysis.metrics import Metric, OfRequests
+from servebench.cli.nearest import did_you_mean
 from servebench.errors import InputError
 
 OPERATORS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
@@ -174,12 +174,9 @@ def _named(name: str) -> tuple[Metric, str]:
             of_it = re.fullmatch(rf"{stem}(?:_(mean|p\d+(?:\.\d+)?))?(?:{metric.unit})?", asked)
             if of_it and (isinstance(metric, OfRequests) or not of_it[1]):
                 return metric, _statistic(of_it[1] or "", short(metric))
-    close = [MEANT[asked]] if asked in MEANT else get_close_matches(asked, _names(), n=1)
-    raise ValueError(
-        f"no metric {name}; did you mean {close[0]}?"
-        if close
-        else f"no metric {name}; write such as ttft_p99, tpot_p50, e2e_mean, error_rate, request_throughput"
-    )
+    near = f": did you mean {MEANT[asked]}?" if asked in MEANT else did_you_mean(asked, _names(), most=1)
+    examples = "; write such as ttft_p99, tpot_p50, e2e_mean, error_rate, request_throughput"
+    raise ValueError(f"no metric {name}{near or examples}")
 
 
 def _statistic(typed: str, name: str) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, Literal
 
 from servebench.analysis import filters, limits, metrics
 from servebench.analysis.metrics import OfPoint, OfRequests
+from servebench.cli.nearest import did_you_mean
 from servebench.figures import selection
 from servebench.figures.selection import Trait
 from servebench.log.schema import Log
@@ -126,5 +126,4 @@ def _sortable(log: Log, name: str) -> tuple[bool, float, str]:
 
 
 def _unknown(text: str, known: Collection[str], such_as: str) -> ArgumentTypeError:
-    near = get_close_matches(text, known, 1)
-    return ArgumentTypeError(f"no {text!r} here" + (f": did you mean {near[0]}?" if near else f"; give {such_as}"))
+    return ArgumentTypeError(f"no {text!r} here{did_you_mean(text, known, most=1) or f'; give {such_as}'}")
