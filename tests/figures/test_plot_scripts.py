@@ -56,10 +56,6 @@ def test_scripts_run_as_the_readme_says(logs: Path, script: str, folder: str, fi
     assert len(files) == len(drawn) == figures_drawn and all(path.stat().st_size > 10_000 for path in drawn)
 
 
-def test_the_readme_names_every_script() -> None:
-    assert all(f"src/{script}.py" in (ROOT / "README.md").read_text() for script in SCRIPTS)
-
-
 def test_files_of_every_format_and_theme(logs: Path) -> None:
     few = ("--filter", "tp_size=1", "num_replicas=1", "--out_dir", logs.parent)
     code, files, said = draw("plot_th_lat", logs, *few, "--format", "png", "svg", "pdf", "--theme", "dark")
