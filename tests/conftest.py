@@ -28,6 +28,7 @@ from servebench.log.schema import Log, Quality, ServerFacts
 
 ROOT = Path(__file__).parents[1]
 ENGINES = Path(os.environ.get("SERVEBENCH_ENGINES", ROOT / ".engines"))
+os.environ.pop("COLUMNS", None)  # tables are as wide as in a pipe, whatever the terminal is
 MODELS = Path(os.environ.get("SERVEBENCH_MODELS", ROOT / ".models"))
 
 

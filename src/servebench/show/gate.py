@@ -45,6 +45,7 @@ from servebench.show.points import Runs
 Word = Literal["pass", "FAIL", "cannot tell"]
 SIGNS: dict[Word, tuple[str, str]] = {"pass": ("✓", "green"), "FAIL": ("✗", "red"), "cannot tell": ("?", "yellow")}
 WIDEST = max(map(len, SIGNS))
+NAMED = 2  # points of a line that many share
 MOST = 20  # times as many requests, beyond which nobody will ask
 Ratios = dict[tuple[str, str], ratios.Comparison]  # by the point of the results, and the metric's column
 
@@ -257,7 +258,7 @@ def _beside(baseline: Runs, of_points: Sequence[Runs], names: Sequence[str], wan
 
 
 def said(found: Judged) -> list[str]:
-    """A line, and one for each point that does not pass."""
+    """A line, and one for each point that fails; points that cannot be told for one reason share a line."""
     limit, n = found.limit, len(found.findings)
     rest = [finding for finding in found.findings if finding.says != "pass"]
     same = sum(finding.says == found.says for finding in found.findings)
@@ -267,12 +268,18 @@ def said(found: Judged) -> list[str]:
         text += f", {f'worst at {worst.point}: ' if n > 1 else ''}{_value(limit, worst)}"
     seen = ", as far as was seen" if limit.of_every_request and found.says == "pass" else ""
     lines = [tables.wrapped(f"{sign(found.says)} {text}{seen}", " " * 6)]
-    return lines + [tables.wrapped(f"    {sign(each.says)} {_line(limit, each)}", " " * 8) for each in rest]
+    why = {each.point: each.why if each.says == "cannot tell" else each.point for each in rest}
+    alike = [[each for each in rest if why[each.point] == reason] for reason in dict.fromkeys(why.values())]
+    return lines + [tables.wrapped(f"    {sign(same[0].says)} {_line(limit, same)}", " " * 8) for same in alike]
 
 
-def _line(limit: Limit, finding: Finding) -> str:
-    value = "" if finding.value is None else _value(limit, finding)
-    return f"{finding.point}: {', '.join(filter(None, [value, finding.why]))}"
+def _line(limit: Limit, same: Sequence[Finding]) -> str:
+    """What is said of a point, or of several for the same reason."""
+    names = [finding.point for finding in same]
+    if more := len(same) - NAMED:
+        names = names if more < 0 else [*names[:NAMED], f"{more} more"]
+    value = _value(limit, same[0]) if len(same) == 1 and same[0].value is not None else ""
+    return f"{'; '.join(names)}: {', '.join(filter(None, [value, same[0].why]))}"
 
 
 def sign(says: Word) -> str:

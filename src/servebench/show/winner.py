@@ -162,4 +162,4 @@ def _why_not(sides: Sides, judged: Sequence[str]) -> str:
     rows = [row for metric in judged for row in sides.of(metric)]
     reason, _ = Counter(row.verdict for row in rows).most_common(1)[0]
     at = len({row.point for row in rows if row.verdict == reason})
-    return f"{sides.said(reason)}{_at(at, len(sides.found.pairs), [])}"
+    return f"{_at(at, len(sides.found.pairs), [])} {sides.said(reason)}".strip()
