@@ -42,6 +42,7 @@ class Evidence:
     worker_cpu_share: list[float]
     host_cpu_share: float | None
     clock_step_s: float
+    others_cpu_share: float | None = None
 
 
 def judge(results: list[Result], window_ns: tuple[int, int], asked: int, evidence: Evidence) -> Quality:
@@ -65,6 +66,7 @@ def judge(results: list[Result], window_ns: tuple[int, int], asked: int, evidenc
         worker_cpu_share=evidence.worker_cpu_share,
         cpu_per_event_s=sum(evidence.worker_cpu_s) / read if read else None,
         host_cpu_share=evidence.host_cpu_share,
+        others_cpu_share=evidence.others_cpu_share,
         clock_step_s=evidence.clock_step_s,
         connect_p50_s=stats.percentile(np.array(connects), 50),
         overloaded=open_loop and growing(outstanding(results, window_ns), len(measured)),
@@ -131,7 +133,7 @@ def _remedy(busiest: float) -> str:
     if busiest >= BUSY_SHARE:
         return "more --num_workers or a free core"
     idle = f"at {busiest:.0%} CPU it was kept from its core"
-    return f"{idle}, which more --num_workers do not mend: a quieter machine"
+    return f"{idle}; more --num_workers do not help, a quieter machine does"
 
 
 def _bounds_too_wide(measured: list[Result], lag_p99_s: float) -> bool:

@@ -15,12 +15,11 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-import psutil
-from tqdm import tqdm
 
 from servebench.analysis.quality import Evidence, growing, judge
 from servebench.errors import PointFailed
 from servebench.load import protocol
+from servebench.load.host import Host
 from servebench.load.protocol import Report, Task
 from servebench.load.sharding import Target, Workers, deal, roomy_workers
 from servebench.log.config import Clients, Load, Rate, RunConfig, Trace
@@ -36,6 +35,7 @@ START_DELAY_NS = 50_000_000  # from telling the workers of an open loop to its f
 UNKNOWN = Quality(verdict="unknown: the disk is full, so what the client noted of itself is lost")
 NEARLY_ALL = 0.9  # of the requests of an open loop's warm-up
 MIN_ARRIVALS = 40  # before which an open loop is not stopped early
+LOOK_S = 0.2  # between two looks at how far a point is
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,22 @@ class Outcome:
     failure: str | None
     workers: int = 1  # load processes, without that of the probes
     probes: list[Result] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a point is, and what is known of its requests so far."""
+
+    phase: str  # connecting, warming up, measuring
+    done: int
+    of: int
+    failed: int
+    passed_s: float  # since the phase began
+    ttft_s: float | None  # the median, to 3 %; of answers that came whole E2E latency
+    tpot_s: float | None
+
+
+Watch = Callable[[Progress], object]
 
 
 def default_workers(load: Load) -> int:
@@ -63,12 +79,22 @@ def _max_workers(load: Load, servers: int) -> int:
     return min(load.max_concurrency or GAP_FILLER, GAP_FILLER)
 
 
-def run_load(run: RunConfig, workload: Workload, target: Target, folder: Path, workers: int) -> Outcome:
-    """Put the load on the target. `folder` holds the part files while it runs; it is removed at the end."""
+def run_load(
+    run: RunConfig,
+    workload: Workload,
+    target: Target,
+    folder: Path,
+    workers: int,
+    watch: Watch = lambda progress: None,
+) -> Outcome:
+    """Put the load on the target. `folder` holds the part files while it runs; it is removed at the end.
+
+    `watch` is told now and then how far it is.
+    """
     workers = min(workers, _max_workers(run.load, len(target.urls)), len(workload.filler))
     everyone = workers + bool(workload.probes)
     with _part_folder(folder, everyone * protocol.slots(len(target.urls))) as shared:
-        fleet = Fleet(run, target.check, shared, everyone)
+        fleet = Fleet(run, target, shared, everyone, watch)
         window, failure = _measure(fleet, workload, target, Workers(workers, folder))
         results, probes = _results(folder, range(workers)), _results(folder, range(workers, everyone))
         asked = run.load.num_clients if isinstance(run.load, Clients) else 0
@@ -104,7 +130,7 @@ def _lead_closed(fleet: Fleet, clients: float) -> tuple[int, int]:
     fleet.shared[protocol.START_NS] = time.time_ns()  # of the probes, if there are any
     fleet.shared[protocol.PHASE] = protocol.WARM_UP
     fleet.wait("warming up", protocol.WARMED, int(clients) if fleet.run.warmup else 0)
-    fleet.host.begin()
+    fleet.host.begin(process.pid for process in fleet.processes)
     begin = time.time_ns()
     fleet.shared[protocol.PHASE] = protocol.MEASURE
     fleet.wait("measuring", protocol.DONE, fleet.run.num_requests, tick_s=TICK_S, each_tick=fleet.host.sample)
@@ -115,7 +141,7 @@ def _lead_open(fleet: Fleet, schedule: Schedule) -> tuple[int, int]:
     """Through the schedule. Returns its window. Raises PointFailed."""
     requests, (first_s, last_s) = fleet.run.num_requests, schedule.window_s
     begin = _warm_up_open(fleet, schedule)
-    fleet.host.begin()
+    fleet.host.begin(process.pid for process in fleet.processes)
     fleet.shared[protocol.PHASE] = protocol.MEASURE
     watch = _watch_overload(fleet, schedule, begin)
     fleet.wait("measuring", protocol.DONE, requests, tick_s=TICK_S, each_tick=watch)
@@ -188,11 +214,11 @@ def _long_enough(fleet: Fleet, requests: int) -> Callable[[], bool]:
 class Fleet:
     """The load processes of one point while they run: their counters, their health, and the host under them."""
 
-    def __init__(self, run: RunConfig, check: Callable[[], None], shared: np.ndarray, processes: int) -> None:
-        self.run, self.check, self.shared = run, check, shared
+    def __init__(self, run: RunConfig, target: Target, shared: np.ndarray, processes: int, watch: Watch) -> None:
+        self.run, self.check, self.shared, self.watch = run, target.check, shared, watch
         self.blocks = shared[protocol.FIRST_BLOCK :].reshape(processes, -1)
         self.processes: list[subprocess.Popen[bytes]] = []
-        self.host = Host()
+        self.host = Host(target.processes)
 
     def start(self, tasks: list[Task]) -> None:
         """Start a process for each task and send it; with a large task, wait until it has begun to read."""
@@ -217,17 +243,24 @@ class Fleet:
         each_tick: Callable[[], object] = lambda: None,
     ) -> None:
         """Wait until the total of the counter reaches goal, or each_tick says so. Raises PointFailed."""
-        end = time.monotonic() + timeout_s
-        label = f"  {self.run.load.kind} {self.run.load.size:g}, {what}"
-        with tqdm(total=goal, desc=label, unit="req", leave=False, disable=None, position=1) as bar:
-            while (done := self.total(counter)) < goal and time.monotonic() < end:
-                self._refuse_the_dead()
-                if each_tick():
-                    break
-                bar.n = done
-                failed, events = self.total(protocol.FAILED), self.total(protocol.EVENTS)
-                bar.set_postfix(failed=failed, events=events, refresh=True)
-                time.sleep(tick_s)
+        begin_s, look_s = time.monotonic(), 0.0
+        while (done := self.total(counter)) < goal and time.monotonic() < begin_s + timeout_s:
+            self._refuse_the_dead()
+            if each_tick():
+                break
+            if time.monotonic() > look_s:
+                self.watch(self._progress(what, done, min(goal, self.run.num_requests), begin_s))
+                look_s = time.monotonic() + LOOK_S
+            time.sleep(tick_s)
+
+    def _progress(self, phase: str, done: int, of: int, begin_s: float) -> Progress:
+        passed_s = time.monotonic() - begin_s
+        times = self._median_s(protocol.TTFTS), self._median_s(protocol.TPOTS)
+        return Progress(phase, done, of, self.total(protocol.FAILED), passed_s, *times)
+
+    def _median_s(self, first: int) -> float | None:
+        counts = self.blocks[:, first : first + protocol.TIMES].sum(axis=0).cumsum()
+        return protocol.time_of_kind(int(np.searchsorted(counts, counts[-1] / 2))) / 1e9 if counts[-1] else None
 
     def _refuse_the_dead(self) -> None:
         self.check()
@@ -269,30 +302,6 @@ def _shared_fds(workers: int) -> Iterator[tuple[int, list[int]]]:
     finally:
         for fd in fds:
             os.close(fd)
-
-
-class Host:
-    """Clock and CPU of this host during the measured phase."""
-
-    def __init__(self) -> None:
-        self.offsets_ns: list[int] = []  # REALTIME minus MONOTONIC
-        self.cpu_share: float | None = None
-        self.last_s = 0.0
-
-    def begin(self) -> None:
-        psutil.cpu_percent()
-        self.sample()
-
-    def sample(self) -> None:
-        """Compare the clocks, at most once a second: a step of REALTIME would move every stamp."""
-        if len(self.offsets_ns) < 2 or time.monotonic() - self.last_s > 1:
-            self.last_s = time.monotonic()
-            self.offsets_ns.append(time.time_ns() - time.monotonic_ns())
-
-    def finish(self) -> None:
-        if self.offsets_ns:
-            self.sample()
-            self.cpu_share = psutil.cpu_percent() / 100
 
 
 # What the workers wrote.
@@ -337,5 +346,6 @@ def _evidence(folder: Path, workers: int, host: Host) -> Evidence | None:
         worker_cpu_s=[r.cpu_s for r in reports],
         worker_cpu_share=[round(r.cpu_s / r.wall_s, 4) for r in reports],
         host_cpu_share=host.cpu_share,
+        others_cpu_share=host.others_cpu_share,
         clock_step_s=float(np.ptp(host.offsets_ns)) / 1e9,
     )

@@ -32,7 +32,12 @@ LEAD_IN_NS = 5  # and for how long
 FIRST_BLOCK = 8
 CONNECTED, WARMED, DONE, FAILED, IN_FLIGHT, EVENTS, ENDED, WAITS, STAMPS = range(9)
 STAMPS_IN_RING = 64
-SERVERS = STAMPS + STAMPS_IN_RING
+# How many measured requests had their first token, and a pause per token after it, after about so long; of answers
+# that came whole, how long these took. For the live line: the log has the times themselves.
+TIMES = 640
+TTFTS = STAMPS + STAMPS_IN_RING
+TPOTS = TTFTS + TIMES
+SERVERS = TPOTS + TIMES
 
 SPARE_CONNECTIONS = 4  # an open loop keeps that many open to each server, or an eighth of those in use
 
@@ -40,6 +45,17 @@ SPARE_CONNECTIONS = 4  # an open loop keeps that many open to each server, or an
 def slots(servers: int) -> int:
     """Size of a worker's block."""
     return SERVERS + servers
+
+
+def kind_of_time(ns: int) -> int:
+    """Which of TIMES a time belongs to: 16 an octave, so that it is known to 3 %."""
+    bits = max(5, ns.bit_length())
+    return min(TIMES - 1, 16 * (bits - 5) + (ns >> (bits - 5)) % 16)
+
+
+def time_of_kind(kind: int) -> float:
+    """In ns: the middle of those that belong to it."""
+    return (16.5 + kind % 16) * 2.0 ** (kind // 16)
 
 
 class Job(msgspec.Struct, frozen=True):

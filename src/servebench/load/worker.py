@@ -25,7 +25,7 @@ from time import process_time_ns, time_ns
 import msgspec
 
 from servebench.cli import keys
-from servebench.load import read_loop, wire
+from servebench.load import protocol, read_loop, wire
 from servebench.load.client import Client, State
 from servebench.load.closed_loop import HOUSEKEEPING_S, ClosedLoop
 from servebench.load.exchange import Exchange, to_result
@@ -35,6 +35,7 @@ from servebench.load.protocol import CONNECT, CONNECTED, DONE, EVENTS, FAILED, M
 from servebench.load.read_loop import Poller
 from servebench.load.route import Route
 from servebench.load.wire import Endpoint
+from servebench.log.result import Result
 
 READY_AT_ONCE = 1024  # sockets that one poll reports
 HOUSEKEEPING_NS = round(HOUSEKEEPING_S * 1e9)
@@ -182,9 +183,19 @@ class Worker:
             result = msgspec.structs.replace(result, error=keys.redact(self.task.secrets, result.error))
         self.counters[EVENTS] += len(result.event_ns)
         self.counters[FAILED] += bool(result.error) and result.phase == "measured"
+        if result.phase == "measured" and result.succeeded:
+            self._count_times(result)
         self.backlog_segments -= len(exchange.answer.segments)
         exchange.answer.release()
         self.part.write(msgspec.json.encode(result) + b"\n")
+
+    def _count_times(self, result: Result) -> None:
+        """For the live line; once a request."""
+        first_ns, tokens = result.event_ns[0], sum(result.event_tokens) - result.event_tokens[0]
+        self.counters[protocol.TTFTS + protocol.kind_of_time(first_ns)] += 1
+        if tokens > 0:
+            pause_ns = (result.event_ns[-1] - first_ns) // tokens
+            self.counters[protocol.TPOTS + protocol.kind_of_time(pause_ns)] += 1
 
 
 def main() -> None:

@@ -61,6 +61,7 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     worker_cpu_share: list[float] = []  # of one core, per load process
     cpu_per_event_s: float | None = None  # CPU of all load processes over the events they read
     host_cpu_share: float | None = None  # of all cores, everything on this host
+    others_cpu_share: float | None = None  # likewise, without client and server; unknown of a server not ours
     clock_step_s: float = 0.0  # largest change of REALTIME against MONOTONIC
     connect_p50_s: float | None = None
     overloaded: bool = False  # open loop: requests in flight grew all through the point

@@ -29,6 +29,7 @@ from servebench.servers.engine_log import tail
 from servebench.servers.http_call import call
 from servebench.servers.launch import Process, launch_replicas, request_urls
 from servebench.servers.prefix_cache import Counters, read_counters
+from servebench.servers.process_group import session_processes
 from servebench.workload import Request
 
 
@@ -45,6 +46,7 @@ class Server:
     extra_body: Mapping[str, Any]
     length_field: str = "max_tokens"  # the name that it wants for the length of an answer
     template_tokens: int = 0  # what its chat template adds to a prompt
+    pids: tuple[int, ...] | None = None  # of all that it consists of, once it is ready; None when attached
 
     def check(self) -> None:
         """Raises ServerFailed if a process that we started has ended."""
@@ -70,7 +72,8 @@ class Server:
 
         where = backend.endpoint or (lambda url, run: endpoint(url, run.api))
         urls, headers = [where(url, run) for url in self.urls], dict(self.headers)
-        return Target(urls, headers, body, self.check, secrets_of(headers, urls, self.extra_body))
+        secrets_sent = secrets_of(headers, urls, self.extra_body)
+        return Target(urls, headers, body, self.check, secrets_sent, self.pids)
 
     def _with_length_field(self, fields: dict[str, Any]) -> dict[str, Any]:
         """The fields with max_tokens under the name that this server wants."""
@@ -121,4 +124,6 @@ def running_server(config: ServerConfig, access: Access, log_dir: Path) -> Itera
             log_files=[str(process.log_file) for process in processes],
             start_s=round(time.monotonic() - started, 1),
         )
-        yield Server(config, facts, urls, context, tuple(processes), headers, access.extra_body)
+        started_by_us = [each.pid for process in processes for each in session_processes(process.popen.pid)]
+        pids = tuple(started_by_us) if processes else None
+        yield Server(config, facts, urls, context, tuple(processes), headers, access.extra_body, pids=pids)
