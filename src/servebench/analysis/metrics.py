@@ -112,10 +112,10 @@ _OF_POINT = (
     OfPoint("total_token_throughput_per_s", "all tokens/s", throughput.total_token_throughput, "more"),
     OfPoint(
         "blog_throughput_per_s",
-        "clients / mean latency (requests/s)",
+        "clients / mean latency",
         throughput.blog_throughput,
         "more",
-        short="clients/latency",
+        axis="Clients / mean latency (requests/s)",
     ),
     OfPoint("makespan_throughput_per_s", "requests / makespan (1/s)", throughput.makespan_throughput, "more"),
     OfPoint("throughput_per_gpu_per_s", "Output tokens/s per GPU", throughput.throughput_per_gpu, "more"),

@@ -32,14 +32,14 @@ def why_series_are_not(series: dict[str, np.ndarray], waiting_s: np.ndarray) -> 
     warm_up = {name: stats.settled_at(values) for name, values in series.items()}
     for name, share in warm_up.items():
         if share > 0.5:
-            return f"{name} never settle"
+            return f"{name} never settled"
     rest = max(warm_up.values())
     for name, values in (series | {"TTFT": waiting_s}).items():
         if stats.drifts(values[int(rest * len(values)) :]):
-            return f"{name} drift"
+            return f"{name} drifted"
     effective = stats.effective_samples(waiting_s[int(rest * len(waiting_s)) :])
     if effective < stats.MIN_EFFECTIVE:
-        return f"{len(waiting_s)} requests tell as much as {effective:.0f} independent ones"
+        return f"these {len(waiting_s)} requests carry the information of {effective:.0f}"
     return None
 
 
