@@ -121,8 +121,14 @@ WANTED = [  # model, tp, replicas, prompts, generations, clients
 def rows_of(plan: str) -> list[tuple[str, ...]]:
     """A plan's table as engine, model, tp, replicas, prompts, generations, loads."""
     model = re.findall(r"--model (\S+)", plan)[0]
-    cells = [re.split(r"  +", line) for line in plan.splitlines() if line.startswith(("fastgen ", "vllm "))]
-    return [(row[0], model, row[1], *row[3:7]) for row in cells]
+    engines = {"vLLM": "vllm", "DeepSpeed-FastGen": "fastgen"}
+    found: list[tuple[str, ...]] = []
+    for line in plan.splitlines():
+        if shared := re.match(r"\S+, prompt ([\d ]+), generation ([\d ]+)(?:, load ([\d ]+) clients)?$", line):
+            prompts, generations, loads = shared.groups()
+        if row := re.match(r"(\S+) TP (\d+) x (\d+)  +(?:([\d ]+) clients)?", line):
+            found.append((engines[row[1]], model, row[2], row[3], prompts, generations, loads or row[4]))
+    return found
 
 
 @pytest.mark.usefixtures("client")

@@ -5,7 +5,7 @@ from __future__ import annotations
 # The commands in groups: the module whose main() each is, and what `servebench -h` says of it.
 GROUPS = {
     "look at results": {
-        "summary": ("show.terminal", "table and warnings of a folder of logs"),
+        "summary": ("show.summary", "the table of a folder of logs, the result, and what is wrong"),
         "report": ("show.html.report", "the folder as one HTML page, with figures"),
         "compare": ("show.compare", "two folders side by side, with intervals and verdicts"),
         "gate": ("show.gate", "do the results keep to limits? a line each, and the exit status for CI"),

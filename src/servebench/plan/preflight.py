@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from servebench.plan.sweep import Point, ServerPlan
 from servebench.servers.backends import BACKENDS
 from servebench.servers.launch_checks import check_launch
 from servebench.workload import datasets
-from servebench.workload.model_files import expanded, model_context
+from servebench.workload.model_files import cached_file, expanded, model_context
 
 OFF, DRAWS = 0.02, 100_000  # share of a mean that cutting may take unsaid, and draws that tell it
 
@@ -32,6 +33,20 @@ def preflight(settings: Settings, plan: list[ServerPlan]) -> None:
             check_launch(server_plan.server, server_plan.access)
     for line in dict.fromkeys([*remarks(plan, context), *older(plan)]):
         print(f"note: {line}")
+
+
+def notices(settings: Settings, plan: list[ServerPlan]) -> Iterator[str]:
+    """What would stop the plan, of which a dry run only tells."""
+    try:
+        check_model(settings)
+        for server_plan in plan if settings.starts else ():
+            if server_plan.server.backend == settings.backend:
+                check_launch(server_plan.server, server_plan.access)
+    except InputError as lacking:
+        yield str(lacking)
+    local = Path(settings.model).expanduser().exists()
+    if settings.starts and not local and not cached_file(settings.model, "config.json"):
+        yield f"the model {settings.model} is not on this machine yet; the engine will load it from the hub"
 
 
 def check_loads(settings: Settings, plan: list[ServerPlan]) -> int | None:

@@ -22,9 +22,9 @@ import msgspec
 import numpy as np
 from matplotlib.axes import Axes
 from tabulate import tabulate
-from tqdm import tqdm
 
 from servebench.analysis import latency
+from servebench.cli import live
 from servebench.cli.commandline import COUNT, Parser
 from servebench.cli.signals import ends_on_signals
 from servebench.figures import theme, ticks
@@ -81,8 +81,11 @@ def main() -> int:
     """Measure, print a table, draw a figure, keep the numbers. Returns the exit status."""
     args = _parser().parse_args()
     with ends_on_signals():
-        loads = tqdm(sorted(args.num_clients), desc="loads", disable=None)
-        rows = [calibrate_point(clients, args.num_requests, args.num_workers) for clients in loads]
+        rows: list[Calibration] = []
+        for clients in sorted(args.num_clients):
+            live.show(f"{len(rows)} of {len(args.num_clients)} loads", f"{clients} clients")
+            rows.append(calibrate_point(clients, args.num_requests, args.num_workers))
+        live.clear()
     print(table(rows))
     print(conclusion(rows))
     folder = args.out_json_dir / "calibration"

@@ -12,8 +12,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
-from tqdm import tqdm
-
+from servebench.cli import live
 from servebench.cli.keys import hide_in_url
 from servebench.load.http import merge_headers
 
@@ -73,5 +72,5 @@ def announced(wait: str) -> Iterator[None]:
 
 
 def notify(line: str) -> None:
-    """Print a line to stderr, above the progress bars."""
-    tqdm.write(line, file=sys.stderr)
+    """Print a line to stderr, above the live one."""
+    live.write(line, sys.stderr)

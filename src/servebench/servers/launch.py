@@ -18,11 +18,11 @@ from pathlib import Path
 
 import msgspec
 import psutil
-from tqdm import tqdm
 
+from servebench.cli import live
 from servebench.cli.keys import hide_in_file, hide_in_words
 from servebench.log.config import RunConfig, ServerConfig
-from servebench.log.schema import log_name
+from servebench.log.schema import ENGINE_NAMES, log_name
 from servebench.servers.access import Access
 from servebench.servers.backends import BACKENDS
 from servebench.servers.backends.contract import Launch, environment
@@ -149,16 +149,18 @@ def _start(launch: Launch, port: int, log_file: Path, ready_line: str | None, de
 def _wait_until_ready(processes: list[Process], timeout_s: float, config: ServerConfig) -> None:
     """Wait for all of them, showing the time and the log's last line. Raises ServerFailed."""
     start, waiting = time.monotonic(), list(processes)
-    label = f"  starting {config.backend} tp{config.tp_size} x {config.num_replicas}"
-    with tqdm(desc=label, bar_format="{desc}: {postfix} {elapsed}", leave=False, disable=None, position=1) as bar:
+    name = ENGINE_NAMES.get(config.backend, config.backend)
+    try:
         while waiting:
             for process in waiting:
                 process.check()
-            log_file = waiting[0].log_file
-            if time.monotonic() - start > timeout_s:
+            log_file, passed_s = waiting[0].log_file, time.monotonic() - start
+            if passed_s > timeout_s:
                 raise server_failed(f"not ready after {timeout_s:g} s (--server_timeout)", log_file)
-            bar.set_postfix_str(last_line(log_file)[:60])
+            live.show(f"{name} starts: {passed_s:.0f} s", last_line(log_file)[:60])
             waiting = [process for process in waiting if not process.is_ready()]
             time.sleep(0.2)
+    finally:
+        live.clear()
     for process in processes:
         hide_in_file(process.log_file)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
 import msgspec
@@ -13,6 +13,7 @@ from servebench.log import identity
 from servebench.log.config import Clients
 from servebench.log.result import Result
 from servebench.log.schema import Log
+from servebench.show.layouts import server_name
 
 LATE_TOKENS_SHARE = 0.02
 LONGER = 1.1  # than asked for; less may be the tokenizer's doing
@@ -22,6 +23,7 @@ WARM_UP_SHARE = 0.1  # of the window
 LITTLES_LAW = 0.1  # by which it may be off
 SHORT_ANSWER = 0.1  # of the window: longer ones hardly end in it if the load begins with it
 FOR_A_MEDIAN = stats.SAMPLES_NEEDED[50]
+MANY_CPU = 0.2  # of all cores, that other programs took while a point was measured
 QUEUE, PACE = 5.0, 1.5  # waiting in the server: TTFT grew by more than the first, ITL by less than the second
 
 
@@ -35,6 +37,32 @@ def _client(log: Log) -> Iterator[str]:
         yield log.quality.verdict
     if log.quality.overloaded:
         yield "overloaded: requests in flight grew all through the point; latencies only say how long it took"
+    if contended(log):
+        cores = int(log.client.get("cores") or 0)
+        share = log.quality.others_cpu_share or 0.0
+        used = f"{share * cores:.1f} of {cores} cores" if cores else f"{share:.0%} of all cores"
+        yield f"other programs used {used} while this was measured: close them and measure again"
+
+
+def marks(runs: Sequence[Log]) -> list[str]:
+    """What is wrong with a point, in a word or two each: why it decides nothing, or less than it seems."""
+    good, of = [log for log in runs if log.status == "ok"], len(runs)
+    share = samples.failed_share(*good) if good else 0.0
+    counted = {
+        "overloaded": sum(log.quality.overloaded for log in good),
+        "not settled": sum(stationarity.why_not_stationary(log) is not None for log in good),
+        "busy machine": sum(map(contended, good)),
+        "stand-in": sum(map(trust.stand_in, good)),
+        "client unknown": sum(log.quality.verdict == "unknown" for log in good),
+    }
+    many = f"{share:.0%}" if share > 0.1 else f"{share * 100:.2g}%"
+    found = trust.marks(runs) + ([f"{many} failed"] if share > trust.FAILED_SHARE else [])
+    return found + [trust.in_runs(words, some, of) for words, some in counted.items() if some]
+
+
+def contended(log: Log) -> bool:
+    """Did other programs take the cores that server and client needed?"""
+    return (log.quality.others_cpu_share or 0.0) > MANY_CPU
 
 
 def _server(log: Log) -> Iterator[str]:
@@ -59,23 +87,24 @@ def _requests(log: Log) -> Iterator[str]:
         tried = sum(r.retries > 0 for r in counted)
         yield f"{tried} of {len(counted)} requests were sent again, {retries} times (--max_retries)"
     if len(done) < FOR_A_MEDIAN:
-        yield f"{len(done)} requests do not carry even a median; more --num_requests"
+        few = "1 request is" if len(done) == 1 else f"{len(done)} requests are"
+        yield f"{few} too few even for a median; more --num_requests"
 
 
 def _answers(log: Log) -> Iterator[str]:
     done = samples.succeeded(log)
     short = sum(r.generated_tokens < r.max_new_tokens for r in done)
     if short > LATE_TOKENS_SHARE * len(done) and not log.run.respect_eos:
-        yield f"{short} of {len(done)} answers are shorter than asked for; engines did unlike work"
+        yield f"{short} of {len(done)} answers are shorter than asked for, so engines did not do the same work"
     long = sum(r.generated_tokens > LONGER * r.max_new_tokens for r in done)
     if long > LATE_TOKENS_SHARE * len(done):
-        yield f"{long} of {len(done)} answers are longer than asked for; the server does not heed max_tokens"
+        yield f"{long} of {len(done)} answers are longer than asked for; the server ignores max_tokens"
     yield from _endings(done)
     unlike = [r for r in done if r.asked_prompt_tokens is not None]
     if len(unlike) > LATE_TOKENS_SHARE * len(done):
         yield _unlike_prompts(log, done)
     if any(r.token_source == "tokenizer" for r in done):
-        yield "the server counts no tokens; they are counted with --tokenizer"
+        yield "the server sends no token counts; they are counted with --tokenizer"
 
 
 def _endings(done: list[Result]) -> Iterator[str]:
@@ -100,7 +129,7 @@ def _cache(log: Log) -> Iterator[str]:
         decides = "; such times meet no limit and are not compared" if share > trust.REFUSE_CACHED else ""
         yield (
             f"the prefix cache held {share:.1%} of all prompt tokens, which share nothing; "
-            f"did an earlier benchmark leave them there? Give another --seed{decides}"
+            f"did an earlier benchmark leave them there? Use another --seed{decides}"
         )
     elif cached > WARN_CACHED * sum(r.prompt_tokens for r in done):
         yield f"{cached} prompt tokens came from the server's prefix cache"
@@ -112,7 +141,7 @@ def _window(log: Log) -> Iterator[str]:
         yield f"--warmup 0: in the first {mean_s:.3g} s of the window hardly any request could end; more --warmup"
     reason, warm_up = stationarity.why_not_stationary(log), stationarity.warming_up(log)
     if reason:
-        yield f"not stationary ({reason}): more --num_requests, or a lower load"
+        yield f"not settled ({reason}): use more --num_requests or a lower load"
     elif warm_up > WARM_UP_SHARE:
         yield f"the first {warm_up:.0%} of the window were still warming up; more --warmup"
     ratio = throughput.littles_law_ratio(log)
@@ -139,10 +168,19 @@ def _queueing(curve: list[Log]) -> Iterator[str]:
     ttft, tpot = (_growth(light, heavy, of_request) for of_request in (latency.ttft_s, latency.tpot_s))
     if light.run.load.size < heavy.run.load.size and ttft > QUEUE and tpot < PACE:
         yield (
-            f"{heavy.server.backend}, {light.run.load.size} to {heavy.run.load.size} clients: "
+            f"{server_name(heavy.server)}, {light.run.load.size} to {heavy.run.load.size} clients: "
             f"the median TTFT grows {ttft:.1f}-fold, TPOT {tpot:.1f}-fold: requests wait in the server; "
-            "raise --max_ragged_batch_size or --num_replicas"
+            f"{_more_room(heavy)}"
         )
+
+
+def _more_room(log: Log) -> str:
+    """What lets a server work on more requests at once. One that runs already has its own options."""
+    if not log.server.urls:
+        return "raise --max_ragged_batch_size or --num_replicas"
+    return (
+        "raise the server's own limit (--max-num-seqs of vLLM, --max-running-requests of SGLang) or add replicas"
+    )
 
 
 def _growth(light: Log, heavy: Log, of_request: Callable[[Result], float | None]) -> float:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from servebench.analysis import differences, metrics, samples, stationarity, trust
 from servebench.log import identity
+from servebench.log.config import ServerConfig
 from servebench.log.schema import ENGINE_NAMES, Log, model_name
 
 Runs = list[Log]  # of one point
@@ -61,14 +62,14 @@ def trusted_rate(runs: Runs) -> float | None:
     return interval.mean if interval else None
 
 
-def studies(logs: Iterable[Log], rate: Rate = trusted_rate) -> list[Study]:
-    """The studies of all logs that were measured, in the order in which they appear.
+def studies(logs: Iterable[Log], rate: Rate = trusted_rate, with_failed: bool = False) -> list[Study]:
+    """The studies of all logs that were measured (or also of those that failed), in the order of appearance.
 
     A caller that has dropped the requests of its logs gives the rates that it has worked out before.
     """
     found: dict[tuple[str, str], list[Log]] = {}
     for log in logs:
-        if log.status == "ok":
+        if log.status == "ok" or with_failed:
             found.setdefault((model_name(log.server.model), asked(log)), []).append(log)
     return [Study(*key, _layouts(logs, rate)) for key, logs in found.items()]
 
@@ -78,6 +79,12 @@ def asked(log: Log) -> str:
     requests = log.run.requests
     lengths = f"prompt {requests.mean_prompt_length}, generation {requests.mean_max_new_tokens} tokens"
     return f"{requests.name or lengths}, {LOADS[log.run.load.kind]}"
+
+
+def server_name(server: ServerConfig, with_batch: bool = False) -> str:
+    """`vLLM TP 2 x 4`: engine, TP size and replicas."""
+    name = f"{ENGINE_NAMES.get(server.backend, server.backend)} TP {server.tp_size} x {server.num_replicas}"
+    return f"{name}, batch {server.max_ragged_batch_size}" if with_batch else name
 
 
 def _layouts(logs: list[Log], rate: Rate) -> list[Layout]:
@@ -106,10 +113,8 @@ def _size(log: Log) -> tuple[str, int, int]:
 
 
 def _name(log: Log, differing: Sequence[str], with_batch: bool) -> str:
-    server, settings = log.server, differences.settings(log)
-    name = f"{ENGINE_NAMES.get(server.backend, server.backend)} TP {server.tp_size} x {server.num_replicas}"
-    rest = [f"batch {server.max_ragged_batch_size}"] if with_batch else []
-    return ", ".join([name, *rest, *(settings[each] for each in differing)])
+    settings = differences.settings(log)
+    return ", ".join([server_name(log.server, with_batch), *(settings[each] for each in differing)])
 
 
 def _points(logs: list[Log]) -> list[Runs]:

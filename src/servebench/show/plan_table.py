@@ -8,14 +8,52 @@ from pathlib import Path
 from tabulate import tabulate
 
 from servebench.analysis import samples
-from servebench.figures.selection import load_text
+from servebench.figures.selection import KINDS_OF_LOAD, load_text
 from servebench.log import identity, store
-from servebench.log.config import Clients, Dataset, RunConfig
-from servebench.log.schema import Log
+from servebench.log.config import Dataset, Rate, RunConfig
+from servebench.log.schema import Log, model_name
 from servebench.plan import defaults
-from servebench.plan.strategies import Search
+from servebench.plan.strategies import Search, Verdict
 from servebench.plan.sweep import Point, ServerPlan
-from servebench.show.terminal import name_of, report
+from servebench.show import layouts, progress, tables, verdict
+from servebench.show.layouts import server_name
+from servebench.show.summary import report
+from servebench.show.tables import Column, counted, duration
+from servebench.show.terminal import name_of
+from servebench.show.verdict import SearchResult
+
+COLUMNS = [Column("server", left=True, cut=True), Column("prompt"), Column("generation"), Column("load")]
+COLUMNS += [Column("points"), Column("runs"), Column("done"), Column("failed\nbefore"), Column("to run")]
+COLUMNS += [Column("requests\nabout")]
+
+
+def table(plan: list[ServerPlan]) -> str:
+    """The plan: one row a server. What all have in common stands above; of a search only its begin is known."""
+    asked = [_asked(server_plan) for server_plan in plan]
+    same = [cells[0] if len(set(cells)) == 1 else "" for cells in zip(*asked, strict=True)]
+    batches = len({server_plan.server.max_ragged_batch_size for server_plan in plan}) > 1
+    rows = []
+    for server_plan, cells in zip(plan, asked, strict=True):
+        points = server_plan.points
+        own = ["" if shared else cell for cell, shared in zip(cells, same, strict=True)]
+        numbers = [len({identity.point_key(server_plan.server, p.run) for p in points}), len(points)]
+        numbers += [sum(p.state == state for p in points) for state in ("done", "failed")]
+        numbers += [
+            sum(p.pending for p in points),
+            sum(progress.requests_about(p.run) for p in points if p.pending),
+        ]
+        rows.append([server_name(server_plan.server, batches), *own, *map(str, numbers)])
+    words = [f"{name} {cell}" for name, cell in zip(("prompt", "generation", "load"), same, strict=True) if cell]
+    head = tables.wrapped(", ".join([model_name(plan[0].server.model), *words]))
+    return "\n".join([head, tables.table(COLUMNS, rows), *map(tables.wrapped, _in_all(plan))])
+
+
+def _asked(plan: ServerPlan) -> tuple[str, str, str]:
+    """Prompt, generation and loads."""
+    runs = [point.run for point in plan.points]
+    unit = KINDS_OF_LOAD[runs[0].load.kind].unit if runs else ""
+    loads = " ".join(dict.fromkeys(load_text(run).removesuffix("/s") for run in runs))
+    return _set(map(_prompts, runs)), _set(run.requests.mean_max_new_tokens for run in runs), f"{loads} {unit}"
 
 
 def _prompts(run: RunConfig) -> str | int:
@@ -24,34 +62,35 @@ def _prompts(run: RunConfig) -> str | int:
     return asked.name if isinstance(asked, Dataset) else asked.mean_prompt_length
 
 
-def _requests_about(run: RunConfig) -> int:
-    """With those of the warm-up and the cooldown."""
-    clients = run.load.num_clients if isinstance(run.load, Clients) else 1
-    return run.num_requests + clients * (run.warmup + 1)
+def _set(values: Iterable[str | int]) -> str:
+    return " ".join(map(str, sorted(set(values))))
 
 
-def table(plan: list[ServerPlan]) -> str:
-    """The plan: one row a server; of a search only where it begins is known."""
-    rows = []
-    for server, points in ((server_plan.server, server_plan.points) for server_plan in plan):
-        todo = [p for p in points if p.pending]
-        states = {state: sum(p.state == state for p in points) for state in ("done", "failed")}
-        row = [server.backend, server.tp_size, server.max_ragged_batch_size, server.num_replicas]
-        row += [_set(_prompts(p.run) for p in points)]
-        row += [_set(p.run.requests.mean_max_new_tokens for p in points)]
-        row += [" ".join(dict.fromkeys(load_text(p.run) for p in points))]
-        row += [len({identity.point_key(server, p.run) for p in points}), len(points)]
-        row += [*states.values(), len(todo)]
-        rows.append([*row, sum(_requests_about(p.run) for p in todo)])
-    header = ["backend", "tp", "batch", "repl", "prompt", "gen", "load", "points", "runs"]
-    header += ["done", "failed before", "to run", "requests (about)"]
-    searches = any(isinstance(server_plan.strategy, Search) for server_plan in plan)
-    more = "\nthe first point of each search; what it finds says how it goes on" if searches else ""
-    return tabulate(rows, header) + more
+def _in_all(plan: list[ServerPlan]) -> list[str]:
+    """What is to be measured, and about how long that takes."""
+    if any(isinstance(server_plan.strategy, Search) for server_plan in plan):
+        return ["This is the first point of each search; what it finds says how it goes on."]
+    todo = [point for server_plan in plan for point in server_plan.points if point.pending]
+    if not todo:
+        return ["All of it is measured."]
+    servers = len({identity.point_key(point.server, RunConfig()) for point in todo})
+    requests = sum(progress.requests_about(point.run) for point in todo)
+    what = f"{counted(len(todo), 'run')} on {counted(servers, 'server')}, about {counted(requests, 'request')}"
+    return [f"To measure: {what}; {_time(plan, todo)}."]
 
 
-def _set(values: object) -> str:
-    return " ".join(map(str, sorted(set(values))))  # type: ignore[call-overload]
+def _time(plan: list[ServerPlan], todo: list[Point]) -> str:
+    folders = {server_plan.settings.folder for server_plan in plan}
+    known = progress.known_from(progress.earlier_logs(folders))
+    times_s = [progress.seconds(point.server, point.run, known) for point in todo]
+    known_s = [each for each in times_s if each is not None]
+    if len(known_s) < len(times_s):
+        return "the first point will tell how long that takes"
+    if all(isinstance(point.run.load, Rate) for point in todo):
+        return f"at least {duration(sum(known_s))}"
+    return (
+        f"about {duration(sum(known_s))} if it goes as fast as in the logs of the folder, and the servers' starts"
+    )
 
 
 def models_table() -> str:
@@ -63,16 +102,18 @@ def models_table() -> str:
     return tabulate(rows, ["model", "tp_size", "mean_prompt_length", "mean_max_new_tokens", "max_prompt_length"])
 
 
-def closing(points: Iterable[Point], failed: Sequence[Log], folder: Path) -> str:
-    """The last words of a run: the table of all of the plan's logs, what failed, where everything is."""
+def closing(points: Iterable[Point], failed: Sequence[Log], folder: Path, verdicts: Sequence[Verdict] = ()) -> str:
+    """The last words of a run: the table of all of the plan's logs, what failed, where all is, the result."""
     marks = {p.path: p.fingerprint for p in points if p.path.exists()}
     logs = [log for path, log in store.read(marks) if log.fingerprint == marks[path]]
     good = identity.by_point(log for log in logs if log.status == "ok")
     why = {name_of(log): log.failure for log in (*logs, *failed) if log.status != "ok"}
     partly = sum(samples.failed_of(*runs)[0] > 0 for runs in good)
-    words = ["", report(logs)] if logs else []
-    measured = f"{len(good)} point{'s' * (len(good) != 1)} measured"
+    found = [SearchResult("", each.unit, each.loads, each.searched) for each in verdicts]
+    words = ["", report(logs, searches=found), ""] if logs else []
+    words += [] if found else map(tables.wrapped, verdict.result(layouts.studies(logs)))
+    measured = f"{counted(len(good), 'point')} measured"
     measured += f" ({partly} with failed requests)" if partly else ""
-    words.append(f"{measured}, {len(why)} failed; logs are in {folder}/")
-    words += [f"  failed: {name}: {failure}" for name, failure in why.items()]
+    words.append(tables.wrapped(f"{measured}, {len(why)} failed; logs are in {folder}/"))
+    words += [tables.wrapped(f"  failed: {name}: {failure}", "    ") for name, failure in why.items()]
     return "\n".join(words)

@@ -76,8 +76,13 @@ def asked(run: RunConfig) -> tuple[str, str]:
     """Requests and load, in words."""
     requests = run.requests
     lengths = f"prompt {requests.mean_prompt_length} gen {requests.mean_max_new_tokens}"
+    return requests.name or lengths, load_words(run)
+
+
+def load_words(run: RunConfig) -> str:
+    """`8 clients`, `4 requests/s`."""
     load = LOADS[run.load.kind].format(f"{run.load.size:g}")
-    return requests.name or lengths, "1 client" if load == "1 clients" else load
+    return "1 client" if load == "1 clients" else load
 
 
 def named(points: Sequence[Runs], names: Sequence[str]) -> list[str]:

@@ -56,9 +56,25 @@ def paint(text: str, colour: str) -> str:
 
 def wrapped(text: str, indent: str = "  ") -> str:
     """A sentence on as many lines as it takes, those after the first indented; in a pipe on one."""
-    if not on_terminal() and not os.environ.get("COLUMNS"):
+    if not _wraps():
         return text
     return textwrap.fill(text, width(), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
+def flowed(parts: Sequence[str], indent: str = "  ") -> str:
+    """Parts of one line, on more where they do not fit, those indented; in a pipe on one."""
+    lines = [""]
+    for part in filter(None, parts):
+        longer = f"{lines[-1]}{GAP}{part}" if lines[-1].strip() else lines[-1] + part
+        if _wraps() and lines[-1].strip() and _length(longer) > width():
+            lines.append(indent + part)
+        else:
+            lines[-1] = longer
+    return "\n".join(lines)
+
+
+def _wraps() -> bool:
+    return on_terminal() or bool(os.environ.get("COLUMNS"))
 
 
 # Tables.
@@ -137,16 +153,16 @@ def significant(value: float | None, digits: int = 3) -> str:
     return f"{value:#.{digits}g}".rstrip(".") if abs(value) < 10**digits else f"{value:.0f}"
 
 
-def ms(seconds: float | None) -> str:
+def ms(seconds: float | None, digits: int = 3) -> str:
     """A latency in a column of ms: `13.9`; from 10 s on `12.3 s`."""
     if seconds is None or seconds < IN_SECONDS:
-        return significant(None if seconds is None else seconds * 1e3)
-    return f"{significant(seconds)} s"
+        return significant(None if seconds is None else seconds * 1e3, digits)
+    return f"{significant(seconds, digits)} s"
 
 
-def latency(seconds: float | None) -> str:
+def latency(seconds: float | None, digits: int = 3) -> str:
     """A latency in a sentence: `480 ms`, `12.3 s`."""
-    return ms(seconds) + " ms" * (seconds is not None and seconds < IN_SECONDS)
+    return ms(seconds, digits) + " ms" * (seconds is not None and seconds < IN_SECONDS)
 
 
 def duration(seconds: float) -> str:

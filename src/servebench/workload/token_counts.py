@@ -8,24 +8,24 @@ from itertools import accumulate
 import msgspec
 import numpy as np
 from tokenizers import Tokenizer
-from tqdm import tqdm
 
+from servebench.cli import live
 from servebench.log.result import Result
 
 BATCH = 256  # texts encoded in one call, on all cores
 
 
 def count_tokens(tokenizer: Tokenizer, texts: Sequence[str], special: bool = True) -> list[int]:
-    """Tokens of each text as a server counts them. Shows a progress bar if it takes long.
+    """Tokens of each text as a server counts them.
 
     A prompt has the special tokens that the tokenizer adds, an answer (special=False) has not.
     """
     tokens: list[int] = []
-    with tqdm(total=len(texts), desc="  tokenizing", unit="text", leave=False, disable=None, delay=1) as bar:
-        for start in range(0, len(texts), BATCH):
-            batch = list(texts[start : start + BATCH])
-            tokens += map(len, tokenizer.encode_batch_fast(batch, add_special_tokens=special))
-            bar.update(len(batch))
+    for start in range(0, len(texts), BATCH):
+        if start:
+            live.show(f"tokenizing: {start} of {len(texts)} texts")
+        batch = list(texts[start : start + BATCH])
+        tokens += map(len, tokenizer.encode_batch_fast(batch, add_special_tokens=special))
     return tokens
 
 

@@ -16,7 +16,7 @@ from servebench.figures import styles
 from servebench.figures.styles import Style
 from servebench.show.html.groups import RATE, Group, in_ms
 from servebench.show.html.read import Point
-from servebench.show.terminal import significant
+from servebench.show.tables import significant
 
 Scale = Callable[[float], float]  # of a value, where it stands
 WIDTH, HEIGHT = 620, 290

@@ -13,7 +13,7 @@ from servebench.log.schema import Log
 from servebench.show import layouts
 from servebench.show.html.read import Point
 from servebench.show.layouts import Layout, Study
-from servebench.show.terminal import significant
+from servebench.show.tables import significant
 
 SECONDS_FROM = 10.0  # from here on a latency is shown in s
 RATE = "request_throughput_per_s"
@@ -22,6 +22,7 @@ WHOLE = {"E2E p99": "e2e_latency_p99_s"}  # of answers that are not streamed
 ADVICE = {
     "not settled": "It had not settled: measure longer (--num_requests) or at a lower load.",
     "buffered": "Its tokens came all at once, so TTFT and TPOT are not the server's.",
+    "busy machine": "Other programs took the cores: close them and measure again.",
     "stand-in": "The engine is a stand-in; this says nothing about DeepSpeed-FastGen.",
     "client unknown": "Its log does not say whether the client kept up.",
 }

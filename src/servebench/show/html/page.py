@@ -25,10 +25,11 @@ from servebench.plan.strategies import LoadResult
 from servebench.show.html import details
 from servebench.show.html.first_screen import first_screen
 from servebench.show.html.groups import Group, load_words, studies
-from servebench.show.html.read import Point, SearchResult, units
+from servebench.show.html.read import Point, units
 from servebench.show.html.table import table
 from servebench.show.layouts import Study
 from servebench.show.tables import counted
+from servebench.show.verdict import SearchResult
 
 HERE = Path(__file__)
 OPEN_FIGURES = 12  # a script with more is opened by a click

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
-from servebench.analysis import limits, metrics, samples, stationarity, trust
+from servebench.analysis import limits, metrics, trust
 from servebench.analysis.metrics import OfRequests
 from servebench.figures import selection
 from servebench.figures.selection import Entry
 from servebench.log import store
 from servebench.log.identity import point_of
 from servebench.log.schema import Log, model_name
-from servebench.plan.strategies import LoadResult
 from servebench.show import advice, layouts, spreadsheet
 from servebench.show.spreadsheet import Cell
 
@@ -61,17 +59,6 @@ class Point(NamedTuple):
         return min(float(run.row["effective_samples"] or 0) for run in self.measured)
 
 
-class SearchResult(msgspec.Struct):
-    """What a search found: the fields that the report shows of the file that campaign/loop.py wrote.
-
-    A Verdict has more, but its server and run may be an older version's.
-    """
-
-    words: str
-    unit: str
-    loads: list[LoadResult]
-
-
 def entries(folder: Path) -> list[Entry]:
     """Every log of the folder, without its requests, in the order of the page."""
     found = [entry for place in selection.folders(folder) for entry in selection.entries(place)]
@@ -100,7 +87,7 @@ def point(number: int, place: str, logs: Mapping[str, Log]) -> Point:
     good = [log for log in runs if log.status == "ok"]
     rate = layouts.trusted_rate(good) if good else None
     shown = [_run(name, place or log.server.backend, log) for name, log in logs.items()]
-    return Point(number, shown, rate, _numbers(good) if rate else {}, marks(runs))
+    return Point(number, shown, rate, _numbers(good) if rate else {}, advice.marks(runs))
 
 
 def _run(name: str, place: str, log: Log) -> Run:
@@ -141,29 +128,4 @@ def _columns(open_loop: bool) -> dict[str, str]:
             found |= {f"{name}_{each}": asked.column(each) for each in metric.statistics}
         else:
             found[name] = metric.name
-    return found
-
-
-def marks(runs: Sequence[Log]) -> list[str]:
-    """What is wrong with a point: why it decides nothing, or less than it seems."""
-    good, of = [log for log in runs if log.status == "ok"], len(runs)
-    share = samples.failed_share(*good) if good else 0.0
-    counted = {
-        "overloaded": sum(log.quality.overloaded for log in good),
-        "not settled": sum(stationarity.why_not_stationary(log) is not None for log in good),
-        "stand-in": sum(map(trust.stand_in, good)),
-        "client unknown": sum(log.quality.verdict == "unknown" for log in good),
-    }
-    found = trust.marks(runs) + ([f"{share * 100:.2g}% failed"] if share > trust.FAILED_SHARE else [])
-    return found + [trust.in_runs(words, some, of) for words, some in counted.items() if some]
-
-
-def searches(folder: Path) -> list[SearchResult]:
-    """What each search in the folder found, or in those of its backends."""
-    found = []
-    for path in sorted((*folder.glob("searches/*.json"), *folder.glob("*/searches/*.json"))):
-        try:
-            found.append(msgspec.json.decode(path.read_bytes(), type=SearchResult))
-        except (OSError, msgspec.MsgspecError) as error:
-            print(f"left out: {path}: not what a search found: {error}", file=sys.stderr)
     return found

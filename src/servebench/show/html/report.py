@@ -25,8 +25,9 @@ from servebench.analysis.metrics import OfRequests
 from servebench.cli import commandline
 from servebench.errors import no_logs
 from servebench.show.html.page import Drawing, page
-from servebench.show.html.read import entries, read, searches, units
+from servebench.show.html.read import entries, read, units
 from servebench.show.tables import counted
+from servebench.show.verdict import searches
 
 SCRIPTS = Path(__file__).parents[3]  # beside the package, in a checkout
 AT_ONCE = 2  # plot scripts: each holds the requests of a figure in memory

@@ -14,7 +14,7 @@ from servebench.analysis.metrics import FIRST_ANSWER
 from servebench.figures.selection import KINDS_OF_LOAD, load_size
 from servebench.show.html.groups import RATE, Group, in_ms, warnings, words
 from servebench.show.html.read import Point
-from servebench.show.terminal import significant
+from servebench.show.tables import significant
 
 
 class Column(NamedTuple):
