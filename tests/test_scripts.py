@@ -165,6 +165,8 @@ def test_the_example_on_a_gpu_is_the_specs_figure(run: Run, checkout: Path, answ
         f"run_benchmark.py --backend fastgen {model}",
         f"src/plot_th_lat.py {figures}",
         f"src/plot_effective_throughput.py {figures}",
+        "-m servebench report results",
+        "-m servebench summary results",
     ]
 
 

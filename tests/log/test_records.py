@@ -156,7 +156,7 @@ def test_originals_with_other_prompts_are_not_compared() -> None:
     def of(*prompts: str) -> Log:
         return original.decode(original_log([response(0, [1.0, 0.1], prompt) for prompt in prompts]), "x.json")
 
-    assert len(matching.matched([of("one", "two")], [of("two", "one")])) == 1
+    assert len(matching.matched([of("one", "two")], [of("two", "one")]).pairs) == 1
     with pytest.raises(InputError, match="unlike prompts"):
         matching.matched([of("one", "two")], [of("one", "three")])
 

@@ -43,7 +43,7 @@ KEYS = ("openai_api_key", "aml_api_key")
 def parse(argv: Sequence[str] | None = None) -> list[Settings]:
     """Raises SystemExit(2) for what argparse refuses, InputError for what only makes no sense together."""
     given = _given(sys.argv[1:] if argv is None else argv)
-    given["model"] = _model(given.get("model", DEFAULT_MODEL))
+    given |= {"model": _model(given["model"])} if "model" in given else {}
     backends = given.pop("backend", ["fastgen"])
     checks.check_engines(backends, given)
     return [_settings(given | {"backend": backend}) for backend in backends]
@@ -54,6 +54,7 @@ def _settings(given: Given) -> Settings:
     execution, connection = _build(Execution, given), _build(Connection, given)
     given |= {name: _key(name, getattr(connection, name)) for name in KEYS}
     urls = checks.urls_of(given, connection)
+    given.setdefault("model", DEFAULT_MODEL)
     given["api"] = BACKENDS[given["backend"]].api or checks.api_of_urls(urls, given)
     given["stream"] = given.get("stream", True) and given["api"] != "score"
     load, requests, strategy = (choose_kind(kinds, given) for kinds in (LOADS, KINDS_OF_REQUESTS, STRATEGIES))
