@@ -38,15 +38,10 @@ figures() { # figures "BACKENDS" SLA...
     try $PYTHON src/plot_effective_throughput.py "${what[@]}" "${@:2}"
 }
 
-answer() { # answer BACKEND BACKEND: a page with everything, the result in words, and what to type next
+answer() { # a page with everything, then the result in words and what to type next
     try $PYTHON -m servebench report "$LOGS"
     try $PYTHON -m servebench summary "$LOGS"
-    if [ "$DRY_RUN" ]; then return; fi
-    echo
-    echo "Open $LOGS/report.html in a browser. Then try:"
-    show ./servebench compare "$LOGS/$1" "$LOGS/$2"
-    show ./servebench gate "$LOGS" --limits "ttft_p99<2s, tpot_p99<100ms"
-    show ./servebench run --backend "$1" "$2" --model "$MODEL" --dry_run
+    if [ -z "$DRY_RUN" ]; then echo "Open $LOGS/report.html in a browser for all of it."; fi
 }
 
 on_a_gpu() {
@@ -56,20 +51,20 @@ on_a_gpu() {
             benchmark --backend $backend --model "$MODEL" --mean_prompt_length 2600 --mean_max_new_tokens 60 "$@"
     done
     figures "vllm fastgen"
-    answer vllm fastgen
+    answer
 }
 
 on_a_laptop() {
     try engines/smollm2.sh
     MODEL=${SERVEBENCH_MODELS:-.models}/SmolLM2-135M-Instruct
-    local load=(--num_clients 1 2 4 8 --mean_prompt_length 64 --mean_max_new_tokens 32 --num_requests 24)
+    local load=(--num_clients 1 2 4 8 --mean_prompt_length 64 --mean_max_new_tokens 32 --num_requests 24 --runs 3)
     try engines/llamacpp.sh &&
         benchmark --backend llamacpp --model "$MODEL" "${load[@]}" "$@"
     try engines/vllm-cpu.sh &&
         benchmark --backend vllm --model "$MODEL" --engine_args=--enforce-eager "${load[@]}" "$@"
     # A laptop's speed: the prompt at 128 tokens/s or more, the generation at 8, 16 and 24.
     figures "vllm llamacpp" --sla_prompt_tokens_per_sec 128 --sla_gen_tokens_per_sec 8 16 24
-    answer vllm llamacpp
+    answer
 }
 
 try scripts/setup_client.sh || exit

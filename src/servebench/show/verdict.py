@@ -221,7 +221,7 @@ def _grows(layout: Layout) -> bool:
 def next_steps(folder: Path, servers: Iterable[ServerConfig], streamed: bool) -> str:
     """What to type next, in at most three lines. The first two layouts of these servers are compared."""
     steps = [f"report {folder}/", *_comparison(folder, servers)]
-    limits = "ttft_p99<2s, tpot_p99<100ms" if streamed else "e2e_p99<10s"
+    limits = "ttft_p90<2s, tpot_p90<100ms" if streamed else "e2e_p90<10s"  # few requests tell a p90
     steps.append(f'gate {folder}/ --limits "{limits}"')
     return "\n".join(f"{'' if i else 'Next:':7}./servebench {step}" for i, step in enumerate(steps))
 
