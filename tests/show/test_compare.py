@@ -516,3 +516,17 @@ def test_two_that_are_the_same_are_refused() -> None:
     done = python("-m", "servebench", "paired", "--backend vllm", "--backend vllm")
     assert done.returncode == 2 and "say in the quoted parts what differs" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_where_each_side_is_faster_at_some_points_both_are_named() -> None:
+    def at(seconds: float, clients: int) -> list[Log]:
+        return [log for log in runs([seconds, 1.01 * seconds, 0.99 * seconds], num_clients=clients)]
+
+    words = said(
+        [*at(1.0, 1), *at(1.0, 8)], [*at(2.0, 1), *at(0.8, 8)], ("request_throughput_per_s", "ttft_p99_s")
+    )
+    assert (
+        words.startswith("It depends on the point: B serves ")
+        and "% more requests/s at 8 clients, A serves" in words
+    )
+    assert "times as many requests/s at 1 client; B against A: TTFT p99" in words
