@@ -152,8 +152,7 @@ def _every_number(intervals: Intervals) -> list[Column]:
 
 
 def _percentile_column(metric: OfRequests, q: int, intervals: Intervals) -> Column:
-    of_runs = partial(_p50, metric, intervals) if q == 50 else partial(_percentile, metric, q)
-    return Column(tables.Column(f"{metric.label}\np{q} ms"), of_runs)
+    return Column(tables.Column(f"{metric.label}\np{q} ms"), partial(_percentile, metric, q, intervals))
 
 
 def _of_client() -> list[Column]:
@@ -185,7 +184,7 @@ def _fine_ms(seconds: float) -> str:
 
 
 def _searched(search: SearchResult) -> Column:
-    """What a search says of the loads that it tried."""
+    """What a search says of the loads that it tried, and the values that it judged: of all runs' requests."""
     says = {name: each for each in search.loads for name in each.logs}
     colours = {"meets": "green", "does not meet": "red", "unknown": "yellow"}
 
@@ -193,8 +192,12 @@ def _searched(search: SearchResult) -> Column:
         found = next((says[log.file_name] for log in runs if log.file_name in says), None)
         if not found:
             return ""
-        value = significant(next(iter(found.seen.values()), None))
-        return tables.paint(found.says, colours[found.says]) if found.says else value
+        if not found.says:
+            return significant(next(iter(found.seen.values()), None))
+        values = ", ".join(
+            verdict.value_of(name, value) for name, value in found.seen.items() if value is not None
+        )
+        return tables.paint(f"{found.says} ({values})" if values else found.says, colours[found.says])
 
     return Column(tables.Column(search.searched.replace(",", "\n").replace("\n ", "\n"), left=True), cell)
 
@@ -206,20 +209,14 @@ def _rate(metric: OfPoint, intervals: Intervals, runs: Runs) -> str:
     return _mean(metric.function, intervals, runs, lambda log: metric.batches(log).get(metric.name))
 
 
-def _p50(metric: OfRequests, intervals: Intervals, runs: Runs) -> str:
-    def median(log: Log) -> float | None:
-        return stats.percentile(metric.sample(log), 50)
+def _percentile(metric: OfRequests, q: int, intervals: Intervals, runs: Runs) -> str:
+    def of_run(log: Log) -> float | None:
+        return stats.percentile(metric.sample(log), q)
 
     def batches(log: Log) -> np.ndarray | None:
-        return metric.batches(log).get(metric.column("p50"))
+        return metric.batches(log).get(metric.column(f"p{q}"))
 
-    return _weakness(metric, runs, 50) + _mean(median, intervals, runs, batches, tables.ms)
-
-
-def _percentile(metric: OfRequests, q: int, runs: Runs) -> str:
-    """Over the requests of all runs, as a search judges it."""
-    value = stats.percentile(np.concatenate([metric.sample(log) for log in runs]), q)
-    return _weakness(metric, runs, q) + tables.ms(value)
+    return _weakness(metric, runs, q) + _mean(of_run, intervals, runs, batches, tables.ms)
 
 
 def _mean(

@@ -5,14 +5,16 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from servebench.analysis import samples, stationarity, stats, trust
+from servebench.analysis.metrics import OfRequests
 from servebench.analysis.stats import Interval
 from servebench.log.config import ServerConfig
+from servebench.log.schema import Log
 from servebench.plan.strategies import PEAK, LoadResult, Verdict
 from servebench.show import tables
 from servebench.show.layouts import THROUGHPUT, Layout, Runs, Study, server_name, trusted_rate
@@ -102,11 +104,11 @@ def _seen(seen: LoadResult) -> str:
     if seen.says == "does not meet" and seen.why:
         return f" ({seen.why})"
     runs = f" over {seen.runs} runs" if seen.runs > 1 else ""
-    values = [f"{name} {'unknown' if v is None else _value(name, v)}" for name, v in seen.seen.items()]
+    values = [f"{name} {'unknown' if v is None else value_of(name, v)}" for name, v in seen.seen.items()]
     return f" ({', '.join(values)}{runs})"
 
 
-def _value(name: str, value: float) -> str:
+def value_of(name: str, value: float) -> str:
     """Of a limit, by its name."""
     return f"{value:.2%}" if name == "error_rate" else latency(value)
 
@@ -149,11 +151,14 @@ def _of_study(study: Study, named: bool) -> Iterator[str]:
 
 def _point(name: str, runs: Runs) -> str:
     """`vLLM TP 1 x 1 at 8 clients: 5.21 requests/s, TTFT p99 480 ms, TPOT p99 33 ms`."""
-    samples_of = {each.label: np.concatenate([each.sample(log) for log in runs]) for each in shown_latencies(runs)}
-    p99 = {label: stats.percentile(sample, 99) for label, sample in samples_of.items()}
-    times = [f"{label} p99 {latency(known)}" for label, known in p99.items() if known is not None]
+    p99 = {each.label: stationarity.interval(runs, partial(_p99, each)) for each in shown_latencies(runs)}
+    times = [f"{label} p99 {latency(known.mean)}" for label, known in p99.items() if known]
     rate = f"{significant(trusted_rate(runs))} requests/s"
     return f"{name} at {load_words(runs[0].run)}: {', '.join([rate, *times])}"
+
+
+def _p99(metric: OfRequests, log: Log) -> float | None:
+    return stats.percentile(metric.sample(log), 99)
 
 
 def _others(best: Runs, others: Sequence[tuple[str, Runs]]) -> Iterator[str]:
