@@ -194,10 +194,8 @@ def _searched(search: SearchResult) -> Column:
             return ""
         if not found.says:
             return significant(next(iter(found.seen.values()), None))
-        values = ", ".join(
-            verdict.value_of(name, value) for name, value in found.seen.items() if value is not None
-        )
-        return tables.paint(f"{found.says} ({values})" if values else found.says, colours[found.says])
+        values = [verdict.value_of(name, seen) for name, seen in found.seen.items() if seen is not None]
+        return tables.paint(f"{found.says} ({', '.join(values)})" if values else found.says, colours[found.says])
 
     return Column(tables.Column(search.searched.replace(",", "\n").replace("\n ", "\n"), left=True), cell)
 
