@@ -81,8 +81,8 @@ def show_plan(
     """The servers of all engines, each engine's plan checked."""
     plans = [make_plan(settings) for settings in asked]
     print(plan_table.table(list(chain(*plans))))
+    remark(dict.fromkeys(settings.fit for settings in asked if settings.fit))
     for settings, plan in zip(asked, plans, strict=True):
-        remark([settings.left_out] if settings.left_out else [])
         check(settings, plan)
     return list(chain(*plans))
 

@@ -60,10 +60,10 @@ def _settings(given: Given) -> Settings:
     load, requests, strategy = (choose_kind(kinds, given) for kinds in (LOADS, KINDS_OF_REQUESTS, STRATEGIES))
     checks.check_combination(given, load, strategy)
     _fill_in(given, bool(urls))
-    servers, left_out = sizes.fitting(list(_servers(given | _without_keys(given, urls))), starts=not urls)
+    servers, fit = sizes.fitting(list(_servers(given | _without_keys(given, urls))), starts=not urls)
     settings = Settings(
         servers=tuple(servers),
-        left_out=left_out,
+        fit=fit,
         loads=tuple(expand_sweep(load, given)),
         requests=tuple(expand_sweep(requests, given)),
         common=_build(RunConfig, given | {"extra_body": keys.hide_in_fields(given.get("extra_body", {}))}),

@@ -39,14 +39,18 @@ def notices(settings: Settings, plan: list[ServerPlan]) -> Iterator[str]:
     """What would stop the plan, of which a dry run only tells."""
     try:
         check_model(settings)
+    except InputError as lacking:
+        yield str(lacking)
+    else:
+        local = Path(settings.model).expanduser().exists()
+        if settings.starts and not local and not cached_file(settings.model, "config.json"):
+            yield f"the model {settings.model} is not on this machine yet; the engine will load it from the hub"
+    try:
         for server_plan in plan if settings.starts else ():
             if server_plan.server.backend == settings.backend:
                 check_launch(server_plan.server, server_plan.access)
     except InputError as lacking:
         yield str(lacking)
-    local = Path(settings.model).expanduser().exists()
-    if settings.starts and not local and not cached_file(settings.model, "config.json"):
-        yield f"the model {settings.model} is not on this machine yet; the engine will load it from the hub"
 
 
 def check_loads(settings: Settings, plan: list[ServerPlan]) -> int | None:

@@ -15,7 +15,7 @@ class Settings:
     """What the user asked for, with defaults filled in."""
 
     servers: tuple[ServerConfig, ...]
-    left_out: str  # which combinations of sizes do not fit, and why; "" if all do
+    fit: str  # which combinations of sizes do not fit the GPUs, or that nobody knows; "" if all do
     loads: tuple[Load | ClientsPerReplica, ...]
     requests: tuple[Requests, ...]
     common: RunConfig  # what all runs have in common

@@ -12,7 +12,7 @@ from servebench.servers.backends.contract import visible_gpus
 
 
 def fitting(servers: Sequence[ServerConfig], starts: bool) -> tuple[list[ServerConfig], str]:
-    """(the servers that fit, what was left out and why). Raises InputError where none fits."""
+    """(the servers that fit, what a reader has to know of the others). Raises InputError where none fits."""
     gpus, where = _gpus(servers) if starts else (None, "")
     good = [server for server in servers if gpus is None or workers(server) <= gpus]
     left_out = list(dict.fromkeys(map(_sizes, (server for server in servers if server not in good))))
@@ -21,7 +21,11 @@ def fitting(servers: Sequence[ServerConfig], starts: bool) -> tuple[list[ServerC
         raise InputError(
             f"{_sizes(least)} needs {workers(least)} GPUs, and {where}; give more GPUs or ask for less"
         )
-    return good, f"left out: {', '.join(left_out)}, since {where}" if left_out else ""
+    if left_out:
+        return good, f"left out: {', '.join(left_out)}, since {where}"
+    most = max(map(workers, servers))
+    unknown = starts and gpus is None and most > 1 and BACKENDS[servers[0].backend].uses_gpus()
+    return good, f"the largest server takes {most} GPUs; none is seen on this machine" if unknown else ""
 
 
 def workers(server: ServerConfig) -> int:
