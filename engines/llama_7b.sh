@@ -18,7 +18,7 @@ END
 
 say "$HUB: asking the Hugging Face hub"
 from_hub && { say "$HUB is in the hub's cache"; echo $HUB; exit; }
-say "taking random weights of that shape; with an account that may have $HUB, set \$HF_TOKEN"
+say "using random weights of that shape; if your account has access to $HUB, set \$HF_TOKEN"
 if [ ! -f "$OUT/tokenizer.json" ]; then
     "$HERE/smollm2.sh"
     step models "making Llama-2-7b-random (minutes)" \

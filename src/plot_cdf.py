@@ -3,8 +3,8 @@
 
     python src/plot_cdf.py --backend vllm fastgen --filter num_clients=16
 
-One figure a model, server and pair of lengths, of the highest load; one curve a backend, over all of its runs,
-with each run thin behind it. A failed request never ends, so where some failed a curve does not reach 100 %.
+One figure per model, server and pair of lengths, of the highest load; one curve per backend, over all of its runs,
+with each run thin behind it. A failed request never ends, so a curve with failed requests ends below 100 %.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Effective throughput: requests/s whose first token and whose every later token came in time.
+"""Effective throughput: requests/s with the first token and every later token in time.
 
     python src/plot_effective_throughput.py --backend vllm fastgen --log_dir results/
 
 DeepSpeed-FastGen's SLAs: the prompt is processed at 512 tokens/s or more, and the generation runs at r tokens/s or
-more, by the moving average of the gaps between tokens (ema) or by their running sum (cum). A panel a rate.
+more, by the moving average of the gaps between tokens (ema) or by their running sum (cum). One panel per rate.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Token latency percentiles: p50, p90 and p95 of the time between tokens, a bar a backend.
+"""Token latency percentiles: p50, p90 and p95 of the time between tokens, one bar per backend.
 
     python src/plot_latency_percentile.py --backend vllm fastgen --log_dir results/
 
-One figure a model, server, pair of lengths and number of clients. A percentile that has too few gaps is hatched.
+One figure per model, server, pair of lengths and number of clients. Percentiles of too few gaps are hatched.
 """
 
 from __future__ import annotations

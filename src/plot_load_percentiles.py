@@ -4,8 +4,8 @@
     python src/plot_load_percentiles.py --backend vllm fastgen --log_dir results/
     python src/plot_load_percentiles.py --y ttft e2e_latency --percentiles 50 90 99 --by tp_size
 
-One figure a model, server and pair of lengths; one curve a backend and percentile. A cross marks a percentile from
-too few requests to be reliable (p50 needs 11 in each run, p90 64, p95 130, p99 662).
+One figure per model, server and pair of lengths; one curve per backend and percentile. A cross marks a percentile
+from too few requests to be reliable (p50 needs 11 in each run, p90 64, p95 130, p99 662).
 """
 
 from __future__ import annotations
@@ -75,9 +75,9 @@ def draw_percentile(ax: Axes, series: Series, metric: OfRequests, q: int, labell
 def main() -> None:
     parser = plot_parser(__doc__, "load_percentiles", by=True)
     add = parser.add_argument
-    what = "latencies, a panel each: ttft, tpot, e2e_latency, itl, ... [ttft tpot]"
+    what = "latencies, one panel each: ttft, tpot, e2e_latency, itl, ... [ttft tpot]"
     add("--y", nargs="+", type=axes.latency, metavar="NAME", help=what)
-    which = "which, each with a line of its own [50 99]"
+    which = "percentiles to draw, one line each [50 99]"
     add("--percentiles", nargs="+", type=int, choices=sorted(LINESTYLES), default=PERCENTILES, help=which)
     args = parser.parse_args()
     for group in curves.groups(args, selection.CONFIGURATION):

@@ -4,8 +4,8 @@
     python src/plot_pareto.py --backend vllm fastgen --log_dir results/
     python src/plot_pareto.py --x ttft_p99 --y throughput_per_gpu --by layout
 
-One figure a model and pair of lengths, over all tensor parallel sizes, replicas and loads. The line joins the
-points that no other of the same backend beats both ways; the others are faint.
+One figure per model and pair of lengths, over all tensor parallel sizes, replicas and loads. The line joins the
+points that no other of the same backend beats on both axes; the others are faint.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def draw(ax: Axes, all_series: list[Series], x: Quantity, y: Quantity, name: plo
         faint: dict[str, Any] = {"alpha": 0.3, "markersize": 4, "linestyle": ""}
         if beaten:
             ax.plot(*plotting.means(beaten), marker=series.marker, color=series.color, **faint)
-            plotting.explain(ax, "faint: beaten both ways", marker="o", **faint)
+            plotting.explain(ax, "faint: beaten on both axes", marker="o", **faint)
         plotting.draw_curve(ax, series, best, judged, name)
         plotting.draw_hollow(ax, series, doubtful, judged)
     load = selection.load_axis(all_series[0].log).lower()

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Replica scaling: throughput against the number of replicas, at a fixed number of clients a replica.
+"""Replica scaling: throughput against the number of replicas, at a fixed number of clients per replica.
 
     python src/plot_repl_scale.py --backend fastgen vllm --clients_per_replica 4 8
 

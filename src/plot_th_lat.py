@@ -4,7 +4,7 @@
     python src/plot_th_lat.py --backend vllm fastgen --log_dir results/
     python src/plot_th_lat.py --by layout --x throughput_per_gpu --y ttft_p99
 
-One figure a model, server and pair of lengths; one curve a backend; one point a load.
+One figure per model, server and pair of lengths; one curve per backend; one point per load.
 """
 
 from __future__ import annotations

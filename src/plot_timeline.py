@@ -3,8 +3,8 @@
 
     python src/plot_timeline.py --backend vllm --filter num_clients=8
 
-One figure a model, server and pair of lengths, of the first run at the highest load; a column a backend. Ramp and
-drain, which no throughput is taken from, are shaded; the steady window lies between them.
+One figure per model, server and pair of lengths, of the first run at the highest load; one column per backend.
+Ramp and drain, which count in no throughput, are shaded; the steady window lies between them.
 """
 
 from __future__ import annotations

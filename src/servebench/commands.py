@@ -8,7 +8,7 @@ GROUPS = {
         "summary": ("show.summary", "the table of a folder of logs, the result, and what is wrong"),
         "report": ("show.html.report", "the folder as one HTML page, with figures"),
         "compare": ("show.compare", "two folders side by side, with intervals and verdicts"),
-        "gate": ("show.gate", "do the results keep to limits? a line each, and the exit status for CI"),
+        "gate": ("show.gate", "check results against limits, with an exit status for CI"),
         "spreadsheet": ("show.spreadsheet", "the same numbers as summary.csv"),
     },
     "measure": {
@@ -19,7 +19,7 @@ GROUPS = {
         "reference-server": ("reference.server", "a server with known times, to try things out"),
     },
     "set up": {
-        "completion": ("completion", "commands and options at the TAB key, in bash or zsh"),
+        "completion": ("completion", "complete commands and options with TAB, in bash or zsh"),
     },
 }
 COMMANDS = {name: module for group in GROUPS.values() for name, (module, _) in group.items()}

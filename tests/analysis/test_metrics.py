@@ -226,5 +226,5 @@ def test_a_metric_is_known_by_the_beginning_of_its_columns() -> None:
     names = ("ttft", "ttft_p99_s", "ttft_from_schedule_p50_s", "effective_throughput[ttft=2]_per_s")
     found = ["ttft_s", "ttft_s", "ttft_from_schedule_s", "effective_throughput_per_s"]
     assert [metrics.named(name).name for name in names] == found
-    with pytest.raises(ValueError, match="is no metric"):
+    with pytest.raises(ValueError, match="is not a metric"):
         metrics.named("latency")

@@ -120,7 +120,7 @@ def test_presets() -> None:
         ("ttft", "is not an SLA; write limits as in"),
         ("", "is not an SLA; write limits as in"),
         ("ttft=2", "write ttft<2s"),
-        ("ttft=2,tpot=0.1", 'in "ttft=2,tpot=0.1" the part "ttft=2": = is none of < <= > >=; write ttft<2s'),
+        ("ttft=2,tpot=0.1", 'in "ttft=2,tpot=0.1" the part "ttft=2": = is not one of < <= > >=; write ttft<2s'),
         ("ttft<2", "write ttft<2s or ttft<2ms"),
         ("ttft<1s,", "it is empty"),
         ("tpt<1s", "did you mean tpot"),

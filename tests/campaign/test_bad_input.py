@@ -130,7 +130,7 @@ def test_a_dry_run_refuses_what_cannot_be_measured(benchmark: Benchmark, tmp_pat
 
 
 def test_a_dry_run_starts_no_detached_server() -> None:
-    with pytest.raises(InputError, match="start starts"):
+    with pytest.raises(InputError, match="start has no --dry_run"):
         detached.start(["--backend", "vllm", "--dry_run"])
 
 

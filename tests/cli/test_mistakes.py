@@ -39,7 +39,7 @@ MISTAKES: list[tuple[list[object], str, str]] = [
     (RUN, "--tp_size 0", "--tp_size: '0' is not a whole number of at least 1"),
     (RUN, "--gpus 0..x", "--gpus: '0..x' is not a whole number of at least 0"),
     (RUN, "--target_ci 5", "--target_ci: '5' is not a share; write 5% or 0.05"),
-    (RUN, "--target_ci five", "--target_ci: 'five' is not a share; write such as 5% or 0.05"),
+    (RUN, "--target_ci five", "--target_ci: 'five' is not a share; write for example 5% or 0.05"),
     (
         RUN,
         "--backend openai --openai-api-url http://127.0.0.1:1 --model ./nowhere",

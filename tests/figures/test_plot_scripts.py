@@ -104,9 +104,9 @@ def test_bad_input_is_one_line(logs: Path, words: tuple[str, ...], said: str) ->
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ("color: mauvish", "color 'mauvish' is no colour"),
-        ("linestyle: wavy", "linestyle 'wavy' is none of - -- : -.;"),
-        ("marker: Q", "marker 'Q' is none"),
+        ("color: mauvish", "color 'mauvish' is not a colour"),
+        ("linestyle: wavy", "linestyle 'wavy' is not one of - -- : -."),
+        ("marker: Q", "marker 'Q' is not a marker"),
         ("x_max: far", "Expected `float"),
         ("- a\n- b", "Expected `object`, got `array`"),
         ("label: [", "correct it"),
@@ -129,7 +129,7 @@ def test_nothing_to_draw_is_said_in_one_line(logs: Path, words: tuple[str, ...],
 def test_one_number_of_replicas_is_no_scaling(logs: Path) -> None:
     code, files, said = draw("plot_repl_scale", logs, "--filter", "num_replicas=1")
     assert (code, files) == (0, []) and said == (
-        "nothing to draw: no logs that differ in replicas alone; measure more of them\n"
+        "nothing to draw: no logs that differ only in replicas; measure more\n"
     )
 
 
@@ -212,7 +212,7 @@ def test_the_stand_in_of_fastgen_is_not_drawn_as_fastgen(logs: Path, capsys: pyt
 def test_a_single_load_and_loads_of_one_backend_alone_are_named(logs: Path) -> None:
     same = ("--filter", "tp_size=1", "num_replicas=1")
     _, _, said = draw("plot_th_lat", logs, *same, "num_clients=2")
-    assert said.count("\n") == 1 and said.endswith("a single load, no curve; measure more of them\n")
+    assert said.count("\n") == 1 and said.endswith("a single load makes no curve; measure more loads\n")
     for path in (logs / "vllm").glob("*clients[24].json"):
         path.unlink()
     _, _, said = draw("plot_th_lat", logs, *same)
@@ -224,7 +224,7 @@ def test_who_lacks_the_one_load_that_is_drawn_is_named(logs: Path) -> None:
         path.unlink()
     same = ("--filter", "tp_size=1", "num_replicas=1")
     _, _, said = draw("plot_cdf", logs, *same)
-    assert said.count("\n") == 1 and said.endswith("-clients4: vLLM: none of this load\n")
+    assert said.count("\n") == 1 and said.endswith("-clients4: vLLM: no logs at this load\n")
 
 
 def test_clients_a_replica_that_nobody_measured_are_said(logs: Path) -> None:

@@ -157,7 +157,7 @@ def test_originals_with_other_prompts_are_not_compared() -> None:
         return original.decode(original_log([response(0, [1.0, 0.1], prompt) for prompt in prompts]), "x.json")
 
     assert len(matching.matched([of("one", "two")], [of("two", "one")]).pairs) == 1
-    with pytest.raises(InputError, match="unlike prompts"):
+    with pytest.raises(InputError, match="the prompts of run 1 differ"):
         matching.matched([of("one", "two")], [of("one", "three")])
 
 

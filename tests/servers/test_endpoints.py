@@ -277,7 +277,7 @@ def test_the_only_model_is_taken_said_and_kept(
 ) -> None:
     fake = serve(models=("/models/llama",))
     code, _, err = measure(fake.url, "--model", "meta-llama/Llama-2-7b-hf")
-    assert code == 0 and "serves /models/llama, which is measured for --model meta-llama/Llama-2-7b-hf" in err
+    assert code == 0 and "lists no meta-llama/Llama-2-7b-hf; its model /models/llama is measured" in err
     assert {c.body["model"] for c in fake.posts} == {"/models/llama"}
     assert the_log(results).server_facts.model == "/models/llama"
 

@@ -115,8 +115,8 @@ def test_a_point_that_has_not_settled_gets_no_verdict() -> None:
     [
         (run(1.0, temperature=0.0), "temperature is 1.0 and 0.0"),
         (run(1.0, prompt_length_var=0.1), "prompt_length_var is 0.3 and 0.1"),
-        (run(1.0, sha="other"), "unlike prompts in run 1"),
-        (run(1.0, seed=7), "seed is 0 and 7; measure both with one --seed"),
+        (run(1.0, sha="other"), "the prompts of run 1 differ"),
+        (run(1.0, seed=7), "seed is 0 and 7; measure both with the same --seed"),
         (run(1.0, repetition=1), "no run has the same prompts"),
         (run(1.0, num_clients=7), "no point is in both"),
     ],
@@ -130,7 +130,7 @@ def test_what_is_not_a_condition_has_to_be_alike() -> None:
     """A new option is part of the workload, unless it is named as a condition."""
     assert set(matching.CONDITIONS) <= set(all_fields(RunConfig()))
     for field, value in {"prompt_text": "prose", "temperature": 0.5, "probe_rate": 1.0}.items():
-        with pytest.raises(InputError, match=f"unlike workloads, {field} is"):
+        with pytest.raises(InputError, match=f"the workloads differ: {field} is"):
             matching.matched([run(1.0)], [run(1.0, **{field: value})])
 
 
@@ -286,7 +286,7 @@ def test_two_settings_in_one_folder_are_matched_or_named() -> None:
     assert len(matching.matched([run(1.0), run(1.0, stream=False)], [run(1.0)]).pairs) == 1
     assert len(matching.matched([run(1.0), run(1.0, num_requests=99)], [run(1.0)]).pairs) == 1
     twice = [replace_struct(run(1.0), fingerprint=mark, identity={"server": {"model": mark}}) for mark in "xy"]
-    with pytest.raises(InputError, match="A has 1 client twice, of servers that differ"):
+    with pytest.raises(InputError, match="A has 1 client twice, from different servers"):
         matching.matched(twice, [run(1.0)])
 
 
@@ -461,7 +461,11 @@ def test_what_fail_if_was_is_named(folders: list[str]) -> None:
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("ttft", "say which: ttft_mean_s, ttft_p50_s"), ("ttft99", "did you mean ttft_p99?"), ("x", "no metric x")],
+    [
+        ("ttft", "is ambiguous; give one of ttft_mean_s, ttft_p50_s"),
+        ("ttft99", "did you mean ttft_p99?"),
+        ("x", "no metric x"),
+    ],
 )
 def test_a_metric_that_does_not_exist_is_one_line(folders: list[str], name: str, words: str) -> None:
     done = python("-m", "servebench", "compare", *folders, "--metric", name)

@@ -163,7 +163,7 @@ def test_means_and_rates_come_from_runs_or_from_batches() -> None:
     assert one.says == "pass" and one.low < (one.value or 0) < one.high
     assert one.high - one.low == pytest.approx(2 * 1.96 * 0.2 / 12**0.5 / 20, rel=0.3), "uniform, a width of 0.2"
     few = found("e2e_mean<1.1s", steady(1.0, 40))
-    assert (few.says, few.why) == ("cannot tell", "one run has no interval of it; --runs 5")
+    assert (few.says, few.why) == ("cannot tell", "one run gives no interval for it; use --runs 5")
 
 
 def test_every_request_has_to_meet_a_limit_without_a_statistic() -> None:
@@ -241,12 +241,12 @@ def results(tmp_path: Path) -> str:
         (["ttft_p99<2s, error_rate<1%"], 0, "passes: 2 limits at 2 points"),
         (["ttft_p99<0.7s, error_rate<1%"], 1, "fails: 1 of 2 limits"),
         (["error_rate<0.5%"], 0, "cannot tell: 1 of 1 limit; more requests"),
-        (["error_rate<0.5%", "--strict"], 1, "which --strict takes for a failure"),
-        (["ttft_p99<0.7s, error_rate<0.5%"], 1, "fails: 1 of 2 limits, and 1 cannot be told"),
+        (["error_rate<0.5%", "--strict"], 1, "which --strict counts as a failure"),
+        (["ttft_p99<0.7s, error_rate<0.5%"], 1, "fails: 1 of 2 limits, and 1 cannot be judged"),
         (["ttft_p99<0.7s", "--filter", "num_clients=1"], 0, "passes: 1 limit at 1 point"),
         (["ttft_p99<2"], 2, "the limit needs a unit"),
-        (["error_rate>1%"], 2, "write such as error_rate<1%"),
-        (["ttft_p99<+5%"], 2, "say against which results: --baseline FOLDER"),
+        (["error_rate>1%"], 2, "write for example error_rate<1%"),
+        (["ttft_p99<+5%"], 2, "name the results to compare with: --baseline FOLDER"),
         (["ttft_p99<2s", "--filter", "num_clients=9"], 2, "pass --filter; correct it"),
     ],
 )

@@ -269,7 +269,7 @@ def test_limits_change_what_the_page_says(studied: webdriver.Chrome, study: Path
     [
         ("ttft_p99<2", "write ttft_p99<2s or ttft_p99<2ms"),
         ("ttft<2s", "write ttft_p50, _p90, _p95, _p99 or _mean"),
-        ("ttft99<2s", "no metric ttft99: write such as ttft_p99"),
+        ("ttft99<2s", "no metric ttft99: write for example ttft_p99"),
         ("ttft_p99 2s", 'cannot read "ttft_p99 2s"'),
         ("speed>3", "no metric speed"),
         ("ttft_p99<+5%", "needs a baseline: servebench gate"),

@@ -97,7 +97,7 @@ def test_a_single_run_has_the_interval_of_its_parts_in_the_wide_table() -> None:
     log = make_log([make_result(i, sent[i], [t / 2, t]) for i, t in enumerate(latencies)], (0.0, sent[-1]))
     text = summary.table([log], wide=True)
     assert "2000 (±24)" in text and "1000 (±12)" in text  # E2E, TTFT
-    assert "(±): from parts of a single run" in text
+    assert "(±): estimated from parts of a single run" in text
     assert "(±" not in summary.table([point(requests=99)], wide=True) + summary.table([log])
 
 
@@ -124,7 +124,7 @@ def test_kinds_of_requests_are_studies_of_their_own() -> None:
 
 def test_an_overloaded_point_is_marked() -> None:
     text = summary.table([point(request_rate=1.0, overloaded=True)])
-    assert cells(text)[-1] == "overloaded" and "grew all through" in text
+    assert cells(text)[-1] == "overloaded" and "kept growing" in text
     assert "overloaded" not in summary.table([point(request_rate=1.0)])
 
 

@@ -69,7 +69,7 @@ def test_the_first_answer_token_has_a_line_where_it_is_not_the_first() -> None:
 @pytest.mark.parametrize(
     ("log", "words"),
     [
-        (point(requests=10), "10 requests are too few even for a median; more --num_requests"),
+        (point(requests=10), "10 requests are too few even for a median; use more --num_requests"),
         (point(verdict="client-limited: late; a free core"), "client-limited: late; a free core"),
         (
             make_log([make_result(0, 0, [1], error="reset")], (0, 1)),
@@ -81,7 +81,7 @@ def test_the_first_answer_token_has_a_line_where_it_is_not_the_first() -> None:
         ),
         (
             make_log([make_result(0, 0, [1], cached_tokens=50)], (0, 1)),
-            "held 50.0% of all prompt tokens, which share nothing; did an earlier benchmark",
+            "held 50.0% of all prompt tokens, although prompts share nothing; did an earlier benchmark",
         ),
         (
             make_log([make_result(0, 0, [1, 2, 3], max_new_tokens=1)], (0, 1)),
@@ -119,7 +119,9 @@ def test_a_window_that_warms_up_names_the_flag() -> None:
     latencies = [3.0] * 40 + [1.0] * 360
     sent = np.cumsum([0.0, *latencies])
     results = [make_result(i, sent[i], [lat / 2, lat]) for i, lat in enumerate(latencies)]
-    assert any("still warming up; more --warmup" in w for w in advice.of_point(make_log(results, (0.0, sent[-1]))))
+    assert any(
+        "still warming up; use more --warmup" in w for w in advice.of_point(make_log(results, (0.0, sent[-1])))
+    )
 
 
 def test_throughput_that_contradicts_littles_law_is_named() -> None:

@@ -38,12 +38,12 @@ def test_layouts_whose_ratio_is_known_to_be_near_one_are_about_equal() -> None:
 
 def test_runs_that_differ_much_cannot_tell() -> None:
     text = said(runs("vllm", 9.96, 7.24) + runs("llamacpp", 5.9, 4.49))
-    assert "about equal" not in text and "not enough runs to tell" in text
+    assert "about equal" not in text and "too few runs to tell" in text
 
 
 def test_single_short_runs_cannot_tell() -> None:
     text = said(runs("vllm", 5.0, requests=60) + runs("llamacpp", 2.0, requests=60))
-    assert "reaches 2.00 at 1 client; there are not enough runs to tell how real that is (--runs 3)" in text
+    assert "reaches 2.00 at 1 client; too few runs to tell whether that is chance (--runs 3)" in text
 
 
 def test_points_that_do_not_count_are_counted() -> None:

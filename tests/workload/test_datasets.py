@@ -122,7 +122,7 @@ def test_more_requests_than_there_are_is_an_error_not_a_repetition(built) -> Non
 
 
 def test_options_that_a_dataset_cannot_follow_are_refused(built) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(InputError, match="tells no arrival times"):
+    with pytest.raises(InputError, match="has no arrival times"):
         built("sharegpt.json", trace_speed=1.0)
     with pytest.raises(InputError, match="has no conversations"):
         built("azure.csv", multi_turn=True)
@@ -133,8 +133,8 @@ def test_options_that_a_dataset_cannot_follow_are_refused(built) -> None:  # typ
     [
         ("", "no request in it"),
         ("[{broken", "cannot be read"),
-        ('{"prompt": "a"}\n{"prompt": \n', "line 2 is no JSON of its own"),
-        ('{\n  "data": [{"prompt": "a"}]\n}', "line 1 is no JSON of its own.*give an entry a line, or a list"),
+        ('{"prompt": "a"}\n{"prompt": \n', "line 2 is not JSON by itself"),
+        ('{\n  "data": [{"prompt": "a"}]\n}', "line 1 is not JSON by itself.*give one entry per line, or a list"),
         ('{"prompt": "a"}\n{"question": "b"}\n', "entry 2 is not understood.*its keys are question"),
         ('{"prompt": "a"}\n{"input_length": 3, "output_length": 4}\n', "some entries have texts"),
         ('{"prompt": [101, 102]}', "a list of token ids"),
@@ -206,7 +206,7 @@ def test_blocks_of_another_size_are_told_by_the_number_of_hashes(
 def test_lengths_without_times_are_sent_at_a_rate_or_by_clients(built, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     path = written(tmp_path, *({"prompt_len": 20 + i, "output_len": 5} for i in range(3)))
     assert [(r.prompt_tokens, r.max_new_tokens) for r in built(path).measured] == [(20, 5), (21, 5), (22, 5)]
-    with pytest.raises(InputError, match="tells no arrival times"):
+    with pytest.raises(InputError, match="has no arrival times"):
         built(path, trace_speed=1.0)
 
 

@@ -128,7 +128,7 @@ def test_a_path_that_is_not_there_is_not_looked_for_on_the_hub(name: str) -> Non
 
 def test_a_gguf_with_nothing_beside_it_names_the_folder_it_was_made_of(tmp_path: Path) -> None:
     (tmp_path / "m.gguf").touch()
-    with pytest.raises(InputError, match="is beside it; give the folder that it was made of"):
+    with pytest.raises(InputError, match="is beside it; give the folder of the model that it was made from"):
         load_tokenizer(str(tmp_path / "m.gguf"))
 
 
@@ -237,7 +237,7 @@ def test_a_path_in_a_home_that_is_not_there_is_refused(
     monkeypatch.delenv("HOME", raising=False)
     attached = ("--backend", "openai", "--openai_api_url", "http://127.0.0.1:9/v1")
     status, _, err = benchmark(*attached, option, "~/there")
-    assert status == 2 and f"{option} ~/there: this user has no home; give the whole path" in err
+    assert status == 2 and f"{option} ~/there: this user has no home directory; give the whole path" in err
     assert "Traceback" not in err
 
 

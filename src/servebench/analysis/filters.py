@@ -17,7 +17,7 @@ FIELDS["engine"] = str  # its name and version, as it said
 
 
 def add_filter(parser: argparse.ArgumentParser, name: str, of: str = "logs") -> None:
-    wanted = f"only {of} with this, any field of server or run, or engine; given twice, either value will do"
+    wanted = f"only {of} with this, any field of server or run, or engine; given twice, either value matches"
     parser.add_argument(name, nargs="+", type=_condition, default=[], metavar="FIELD=VALUE", help=wanted)
 
 

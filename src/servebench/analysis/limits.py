@@ -130,10 +130,10 @@ def _read(part: str) -> Limit:
     number = VALUE.fullmatch(found["value"])
     if not number:
         example = _example(metric, name)
-        raise ValueError(f"{found['value']!r} is not a number with a unit; write such as {example}")
+        raise ValueError(f"{found['value']!r} is not a number with a unit; write for example {example}")
     if found["operator"] not in OPERATORS:
         wanted = f"{name}{'>' if metric.better == 'more' else '<'}{_written(metric, found['value'])}"
-        raise ValueError(f"{found['operator']} is none of < <= > >=; write {wanted}")
+        raise ValueError(f"{found['operator']} is not one of < <= > >=; write {wanted}")
     value, typed = _value(metric, f"{name}{found['operator']}", **number.groupdict())
     relative = bool(number["sign"])
     if relative and isinstance(metric, OfRequests) and not statistic:
@@ -151,7 +151,10 @@ def _without_operator(part: str) -> str:
     full = "_".join(filter(None, (short(metric), statistic)))
     if VALUE.fullmatch(value):
         return f"there is no < or > in it; write {full}<{value}"
-    return f"there is no < or > in it; write such as {_example(metric, full)}, in quotes: a bare < is the shell's"
+    return (
+        f"there is no < or > in it; write for example {_example(metric, full)}, "
+        "in quotes: the shell takes an unquoted <"
+    )
 
 
 def _example(metric: Metric, name: str) -> str:
@@ -175,7 +178,7 @@ def _named(name: str) -> tuple[Metric, str]:
             if of_it and (isinstance(metric, OfRequests) or not of_it[1]):
                 return metric, _statistic(of_it[1] or "", short(metric))
     near = f": did you mean {MEANT[asked]}?" if asked in MEANT else did_you_mean(asked, _names(), most=1)
-    examples = "; write such as ttft_p99, tpot_p50, e2e_mean, error_rate, request_throughput"
+    examples = "; write for example ttft_p99, tpot_p50, e2e_mean, error_rate, request_throughput"
     raise ValueError(f"no metric {name}{near or examples}")
 
 
@@ -185,7 +188,7 @@ def _statistic(typed: str, name: str) -> str:
         return typed
     percent = float(typed[1:])
     if not 0 < percent < 100:
-        raise ValueError(f"{typed} is no percentile between 0 and 100; {name}<2s is a limit of every request")
+        raise ValueError(f"{typed} is not a percentile between 0 and 100; {name}<2s limits every request")
     return f"p{percent:.12g}"
 
 
@@ -204,7 +207,7 @@ def _value(metric: Metric, before: str, sign: str, number: str, unit: str) -> tu
         if unit != "%":
             raise ValueError(f"{sign} stands before a change in %; write {before}{sign}{plain}%")
         if sign == "-" and amount >= 100:
-            raise ValueError(f"nothing is {plain}% less than a baseline; write such as {before}-5%")
+            raise ValueError(f"nothing is {plain}% less than a baseline; write for example {before}-5%")
         return 1 + float(f"{sign}{number}") / 100, f"{sign}{plain}%"
     if metric.unit == "_s":
         return _time(before, amount, plain, unit)
@@ -222,7 +225,7 @@ def _time(before: str, amount: float, plain: str, unit: str) -> tuple[float, str
         fault = f"the unit {unit} is not known" if unit else "the limit needs a unit"
         raise ValueError(f"{fault}: write {before}{plain}s or {before}{plain}ms")
     if not amount:
-        raise ValueError(f"no time is below 0; write such as {before}2s")
+        raise ValueError(f"no time is below 0; write for example {before}2s")
     return amount / (1000 if unit == "ms" else 1), f"{plain}{unit}"
 
 

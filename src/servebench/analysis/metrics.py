@@ -191,7 +191,7 @@ def named(column: str) -> Metric:
     """The metric whose columns begin so: ttft_s of `ttft_p99_s` and of `ttft`. Raises ValueError for none."""
     found = [metric for metric in (*METRICS, *OF_SLA) if column.startswith(metric.stem)]
     if not found:
-        raise ValueError(f"{column!r} is no metric")
+        raise ValueError(f"{column!r} is not a metric")
     return max(found, key=lambda metric: len(metric.stem))
 
 

@@ -158,10 +158,10 @@ def parse(name: str, option: str = "--sla") -> Sla:
 def _no_sla(limit: Limit) -> str:
     """Why a limit is not one that a request can keep to."""
     if limit.metric.unit != "_s" or limit.relative:
-        return "an SLA limits the times of a request; write such as ttft<2s"
+        return "an SLA limits the times of a request; write for example ttft<2s"
     if limit.statistic:
         return f"an SLA is what every request has to meet; write {limits.short(limit.metric)}<{limit.typed}"
-    return "" if limit.upper else f"a time is to be short; write {limit.name}<{limit.typed}"
+    return "" if limit.upper else f"a time needs an upper limit; write {limit.name}<{limit.typed}"
 
 
 def _within(name: str, of_request: tuple[Limit, ...]) -> Sla:
@@ -202,12 +202,12 @@ def _no_goal(limit: Limit) -> str:
     """Why a limit is not one that a search can judge: it counts the requests that meet it."""
     name = limits.short(limit.metric)
     if limit.metric.name == "failed_share":
-        return "" if limit.upper and 0 < limit.value < 1 else "write such as error_rate<1%"
+        return "" if limit.upper and 0 < limit.value < 1 else "write for example error_rate<1%"
     if limit.metric.unit != "_s" or limit.relative:
-        return "a search takes limits of latencies and of the error rate; write such as ttft_p99<2s"
+        return "a search takes limits of latencies and of the error rate; write for example ttft_p99<2s"
     if limit.percentile is None:
         return f"a search asks which share of the requests meets a limit; write {name}_p99<{limit.typed}"
-    return "" if limit.upper else f"a time is to be short; write {limit.name}<{limit.typed}"
+    return "" if limit.upper else f"a time needs an upper limit; write {limit.name}<{limit.typed}"
 
 
 def requests_needed(wanted: Sequence[Limit]) -> int:

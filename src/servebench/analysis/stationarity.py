@@ -39,7 +39,7 @@ def why_series_are_not(series: dict[str, np.ndarray], waiting_s: np.ndarray) -> 
             return f"{name} drifted"
     effective = stats.effective_samples(waiting_s[int(rest * len(waiting_s)) :])
     if effective < stats.MIN_EFFECTIVE:
-        return f"these {len(waiting_s)} requests carry the information of {effective:.0f}"
+        return f"these {len(waiting_s)} requests carry the information of {effective:.0f} independent ones"
     return None
 
 

@@ -24,8 +24,8 @@ from servebench.log.schema import Log
 def request_throughput(log: Log) -> float | None:
     """Requests completed in the window / its length, requests/s.
 
-    Of the original suite's logs clients / mean latency: their clients begin all at once, so that the first of
-    them complete one latency after the window opened, and too few complete in it.
+    For logs of the original suite it is clients / mean latency: their clients all begin at once, so the first
+    requests complete one latency after the window opened, and too few complete in it.
     """
     if original.is_original(log):
         return blog_throughput(log)
@@ -34,7 +34,7 @@ def request_throughput(log: Log) -> float | None:
 
 
 def output_token_throughput(log: Log) -> float | None:
-    """Tokens that arrived in the window / its length, tokens/s. Requests of every phase brought them."""
+    """Tokens that arrived in the window / its length, tokens/s. They come from requests of every phase."""
     if original.is_original(log):
         return _with_each_request(log, lambda r: r.generated_tokens)
     length = window_s(log)
@@ -68,7 +68,7 @@ def _with_each_request(log: Log, of_request: Callable[[Result], float]) -> float
 
 
 def blog_throughput(log: Log) -> float | None:
-    """FastGen's throughput-latency figures: clients / mean latency, requests/s. Of clients that never pause."""
+    """FastGen's throughput-latency figures: clients / mean latency, requests/s. For clients that never pause."""
     load, asked = log.run.load, log.run.requests
     if not isinstance(load, Clients) or (isinstance(asked, Dataset) and asked.think_time):
         return None
@@ -77,7 +77,7 @@ def blog_throughput(log: Log) -> float | None:
 
 
 def makespan_throughput(log: Log) -> float | None:
-    """The original's effective throughput: n / (last end - first start), requests/s. Biased low by ramp, drain."""
+    """The original's effective throughput: n / (last end - first start), requests/s. Ramp and drain lower it."""
     done = succeeded(log)
     if not done:
         return None

@@ -56,13 +56,15 @@ def start(options: list[str]) -> None:
     if settings.access.extra_headers:  # they may be secrets, and servers.json has the options
         raise InputError("--extra_headers go with requests; give them to run_benchmark.py")
     if settings.execution.dry_run:
-        raise InputError("start starts; to look at a plan give --dry_run to run_benchmark.py")
+        raise InputError("start has no --dry_run; give it to run_benchmark.py to see a plan")
     plan, *_ = make_plan(settings)
     config, file = plan.server, settings.execution.out_json_dir / "servers.json"
     check_model(settings)
     open_lock(file.parent).close()
     if config.urls:
-        raise InputError(f"--backend {settings.backend} is attached to, never started")
+        raise InputError(
+            f"--backend {settings.backend} measures running servers; name an engine that can be started"
+        )
     check_launch(config, plan.access)
     with ExitStack() as stack:
         processes = launch_replicas(config, plan.access, settings.folder, stack, detach=True)
@@ -126,8 +128,14 @@ def run(verb: str, options: list[str]) -> None:
     if verb == "start":
         return start(options)
     parser = commandline.Parser(prog=f"servebench server {verb}")
-    parser.add_argument("--port", type=commandline.COUNT, metavar="N", help="of the server [all]")
-    parser.add_argument("--out_json_dir", type=Path, default=Path("results"), metavar="DIR", help="[results]")
+    parser.add_argument("--port", type=commandline.COUNT, metavar="N", help="port of the server [all]")
+    parser.add_argument(
+        "--out_json_dir",
+        type=Path,
+        default=Path("results"),
+        metavar="DIR",
+        help="folder of the benchmark [results]",
+    )
     given = parser.parse_args(options)
     file = given.out_json_dir / "servers.json"
     return status(file) if verb == "status" else stop(file, given.port, restart=verb == "restart")

@@ -156,7 +156,7 @@ def record(plan: ServerPlan, history: History, campaign: Campaign, point: Point,
     try:
         written = store.put(log, point.path)
     except OSError as error:
-        why = f"its log cannot be written ({error.strerror}); those before it are kept"
+        why = f"its log cannot be written ({error.strerror}); earlier logs are kept"
         campaign.failed.append(replace(log, status="failed", failure=why))
         campaign.stopped = True
         return

@@ -1,11 +1,11 @@
-"""Two benchmarks in turn: run by run, each with the prompts of the other, so that nothing slow can favour one.
+"""Two benchmarks in turn: run by run, both with the same prompts, so that slow changes favour neither.
 
     ./servebench paired "--backend vllm" "--backend llamacpp" --runs 6 --model NAME --num_clients 1 8
 
 The two quoted parts say what differs; other options of run_benchmark.py go to both. Both are one plan: run 1 of A
 and B, run 2 of B and A, run 3 of A and B, ... A server that ends one turn and begins the next is not started
-again. The end shows what servebench compare --paired would. A verdict takes six runs or more. What was measured
-before is not measured again, so an interrupted comparison goes on where it ended.
+again. The end shows what servebench compare --paired would. A verdict needs six runs or more. What was measured
+before is not measured again, so an interrupted comparison continues where it stopped.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def main() -> int:
     parser = commandline.Parser(description=__doc__)
     parser.add_argument("a", type=commandline.words_in_quotes, metavar='"OPTIONS OF A"')
     parser.add_argument("b", type=commandline.words_in_quotes, metavar='"OPTIONS OF B"')
-    parser.add_argument("--runs", type=commandline.COUNT, default=6, metavar="N", help="of each [6]")
+    parser.add_argument("--runs", type=commandline.COUNT, default=6, metavar="N", help="runs of each [6]")
     keys.hide_own_keys()
     args, common = parser.parse_known_args()
     seed = [] if "--seed" in " ".join([*args.a, *args.b, *common]) else ["--seed", "0"]  # both are asked the same

@@ -94,7 +94,7 @@ def share(text: str, least: float = 0) -> float:
             else Number(float, least, 1)(text)
         )
     percent = re.fullmatch(r"\d+(\.\d+)?", text)
-    like = f"{text}% or {float(text) / 100:g}" if percent and 1 < float(text) <= 100 else "such as 5% or 0.05"
+    like = f"{text}% or {float(text) / 100:g}" if percent and 1 < float(text) <= 100 else "for example 5% or 0.05"
     raise argparse.ArgumentTypeError(f"{text!r} is not a share; write {like}")
 
 
@@ -112,7 +112,7 @@ def header(text: str) -> tuple[str, str]:
     if not (colon and re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII)):
         raise argparse.ArgumentTypeError("one of them is not NAME:VALUE")
     if not (value.isprintable() and all(ord(character) < 256 for character in value)):
-        raise argparse.ArgumentTypeError(f"the value of {name} has a character that no header can carry")
+        raise argparse.ArgumentTypeError(f"the value of {name} has a character that is not allowed in a header")
     if name.lower() in ("content-length", "transfer-encoding"):
         raise argparse.ArgumentTypeError(f"{name} follows from the request; leave it out")
     return name, value
@@ -130,7 +130,7 @@ def tp_and_replicas(text: str) -> tuple[int, int]:
     """An argparse type: `2x4` is tensor parallel size 2, 4 replicas."""
     tp_size, cross, replicas = text.lower().partition("x")
     if not (cross and tp_size.isdecimal() and replicas.isdecimal() and int(tp_size) and int(replicas)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not TPxREPLICAS; write such as 2x4")
+        raise argparse.ArgumentTypeError(f"{text!r} is not TPxREPLICAS; write for example 2x4")
     return int(tp_size), int(replicas)
 
 

@@ -157,7 +157,7 @@ def groups(
         if pick_highest:
             absent = [folder for folder, logs in found.items() if not of_key[folder] and _has(logs, common, key)]
             if absent:
-                group.note(f"{', '.join(style_of[folder].label for folder in absent)}: none of this load")
+                group.note(f"{', '.join(style_of[folder].label for folder in absent)}: no logs at this load")
         elif LOAD_KIND in common and not shown.intersection(selection.LOAD_FIELDS):
             _note_missing_loads(group)
         _note_unequal_settings(group, ignored)
@@ -189,7 +189,7 @@ def _keys(
     keys = sorted(key for key, differing in values.items() if must_vary is None or len(differing) > 1)
     if not keys and must_vary:
         what = must_vary.in_title.format("").strip()
-        print(f"nothing to draw: no logs that differ in {what} alone; measure more of them", file=sys.stderr)
+        print(f"nothing to draw: no logs that differ only in {what}; measure more", file=sys.stderr)
     if pick_highest and not args.every_load:  # the load is the first of them; of its runs the first is drawn
         n = len(common)
         keys = [max(alike, key=lambda key: key[n]) for _, alike in groupby(keys, lambda key: key[:n])]
@@ -253,7 +253,7 @@ def _note_missing_loads(group: Group) -> None:
     """Name what a reader of the figure could overlook: curves of one point, loads that only one curve has."""
     loads = {series.label: {selection.load_size(point.log) for point in series.points} for series in group.series}
     if all(len(of_one) == 1 for of_one in loads.values()):
-        group.note("a single load, no curve; measure more of them")
+        group.note("a single load makes no curve; measure more loads")
     for label, own in loads.items() if len(loads) > 1 else ():
         others = set().union(*(of_one for other, of_one in loads.items() if other != label))
         if alone := sorted(own - others):

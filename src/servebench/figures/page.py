@@ -54,10 +54,10 @@ def plot_parser(
     add("--format", nargs="+", choices=list(FORMATS), default=["png"], help="kinds of files [png]")
     follow = "colours of the page; auto: an SVG that follows its reader's choice [light]"
     add("--theme", choices=theme.THEMES, default="light", help=follow)
-    add("--title", metavar="TEXT", help="over the figure [what its logs have in common]")
+    add("--title", metavar="TEXT", help="title of the figure [what its logs have in common]")
     add("--max_figures", type=COUNT, metavar="N", help="draw no more than the first N [all]")
     if every_load:
-        what = "a figure a load [the highest load alone; --filter chooses another]"
+        what = "one figure per load [only the highest load; --filter chooses another]"
         add("--every_load", action="store_true", help=what)
     if x and y:
         kinds = "a metric (ttft_p99, throughput_per_gpu, ...), load, or a setting that is a number"

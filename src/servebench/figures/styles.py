@@ -46,10 +46,10 @@ LINESTYLES = ("-", "--", ":", "-.")
 FILLS = ("full", "left", "right", "top", "bottom")  # hollow is kept for points that decide nothing
 PALER = (0.0, 0.3, 0.15, 0.4)  # share of white in the colours of one folder's curves
 CHECKS = {
-    "color": (is_color_like, "is no colour; give a name or #RRGGBB"),
-    "marker": (Line2D.markers.__contains__, "is none of matplotlib's; give one like o, s, D, ^"),
-    "fillstyle": (FILLS.__contains__, f"is none of {' '.join(FILLS)}; give one"),
-    "linestyle": (LINESTYLES.__contains__, f"is none of {' '.join(LINESTYLES)}; give one"),
+    "color": (is_color_like, "is not a colour; give a name or #RRGGBB"),
+    "marker": (Line2D.markers.__contains__, "is not a marker of matplotlib; give one like o, s, D, ^"),
+    "fillstyle": (FILLS.__contains__, f"is not one of {' '.join(FILLS)}"),
+    "linestyle": (LINESTYLES.__contains__, f"is not one of {' '.join(LINESTYLES)}"),
 }
 
 

@@ -130,7 +130,7 @@ def _what_came(answer: Answer, whole: bytes) -> str:
     start = whole.lstrip()[:9].lower()
     hint = ""
     if packed not in ("", "identity") or start.startswith(b"\x1f\x8b"):
-        hint = f" ({packed or 'gzip'}-compressed; something on the way to the server must leave that)"
+        hint = f" ({packed or 'gzip'}-compressed; turn compression off on the way to the server)"
     elif start.startswith(b"<"):
         hint = " (a web page; is the URL that of the API?)"
     elif start.startswith((b"data:", b"event:")):

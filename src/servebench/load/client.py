@@ -113,7 +113,7 @@ class Client:
                 self.retry_at_ns, self.attempt_ns = 0, now_ns
                 self.open()
         elif self.exchange and now_ns - self.attempt_ns > limit_s * 1e9:
-            self.give_up(f"no end within {limit_s:g} s (--request_timeout)")
+            self.give_up(f"no complete answer within {limit_s:g} s (--request_timeout)")
         elif self.state in (State.CONNECTING, State.HANDSHAKING):
             limit_s = min(limit_s, NEXT_ADDRESS_S) if self.untried_addresses else limit_s
             if now_ns - self.connect_begin_ns > limit_s * 1e9:

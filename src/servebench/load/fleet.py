@@ -32,7 +32,7 @@ TICK_S, QUICK_TICK_S = 0.05, 0.01  # while measuring, and before
 CONNECT_S = 30.0  # after which clients that have no connection are left to fail request by request
 END_S = 60.0  # for a worker to write down what it has
 START_DELAY_NS = 50_000_000  # from telling the workers of an open loop to its first arrival
-UNKNOWN = Quality(verdict="unknown: the disk is full, so what the client noted of itself is lost")
+UNKNOWN = Quality(verdict="unknown: the disk is full, so what the client recorded about itself is lost")
 NEARLY_ALL = 0.9  # of the requests of an open loop's warm-up
 MIN_ARRIVALS = 40  # before which an open loop is not stopped early
 LOOK_S = 0.2  # between two looks at how far a point is

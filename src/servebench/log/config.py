@@ -116,7 +116,7 @@ class Rate(Kind, frozen=True, kw_only=True, tag="rate"):
         if self.burstiness != 1 and self.arrival != "gamma":
             raise ValueError("--burstiness shapes gamma gaps; give --arrival gamma")
         if self.ramp_from == self.request_rate:
-            raise ValueError("--ramp_from is the rate that it ends at; give another")
+            raise ValueError("--ramp_from equals --request_rate; give another")
 
     @property
     def size(self) -> float:
@@ -240,7 +240,7 @@ class Dataset(Kind, frozen=True, kw_only=True, tag="dataset"):
 
     def __post_init__(self) -> None:
         if self.think_time and not self.multi_turn:
-            raise ValueError("--think_time lies between the requests of a conversation; give --multi_turn")
+            raise ValueError("--think_time is a pause between the requests of a conversation; give --multi_turn")
 
     @property
     def name(self) -> str:

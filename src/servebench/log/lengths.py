@@ -59,13 +59,14 @@ def parse_scenario(text: str) -> tuple[Lengths, Lengths]:
     values = [float(number) for number in numbers if number is not None]
     if len(values) != {"D": 2, "N": 4, "U": 4}.get(kind):
         raise ValueError(
-            f"--scenario {text} is none; write D(100,32), N(480,240)/(300,150) or U(50,100)/(200,250), in quotes"
+            f"--scenario {text} is not a scenario; "
+            "write D(100,32), N(480,240)/(300,150) or U(50,100)/(200,250), in quotes"
         )
     if kind == "D":
         values = [values[0], values[0], values[1], values[1]]
     prompt, generated = (Lengths(kind == "N", *values[i : i + 2]) for i in (0, 2))
     if kind != "N" and (prompt.a > prompt.b or generated.a > generated.b):
-        raise ValueError(f"--scenario {text}: the least is more than the most; exchange them")
+        raise ValueError(f"--scenario {text}: the minimum is above the maximum; swap them")
     if min(prompt.a, generated.a) < 1:
         raise ValueError(f"--scenario {text}: lengths are at least 1 token")
     return prompt, generated

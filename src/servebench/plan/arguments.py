@@ -168,7 +168,7 @@ def _key(name: str, given: str) -> str:
     key = (given or os.environ.get(variable, "")).strip()
     if not (key.isascii() and key.isprintable()):
         where = f"--{name}" if given else f"${variable}"
-        raise InputError(f"the key in {where} has a character that no header can carry; copy it again")
+        raise InputError(f"the key in {where} has a character that is not allowed in a header; copy it again")
     return key
 
 

@@ -30,8 +30,9 @@ def check_engines(backends: Sequence[str], given: Given) -> None:
             f"--{''.join(running[:1])} is one server, and --backend names {len(backends)} engines; give one": (
                 several and running
             ),
-            f"--backend {''.join(attached[:1])} measures what runs already; give it alone": several and attached,
-            "--engine_args are words of one engine; give them with one --backend": (
+            f"--backend {''.join(attached[:1])} measures servers that are already running; give it alone": several
+            and attached,
+            "--engine_args are options of one engine; give them with one --backend": (
                 several and given.get("engine_args")
             ),
             f"--layouts says TP size and replicas; leave {' and '.join(sizes)} out": "layouts" in given and sizes,
@@ -71,7 +72,7 @@ def _refuse_endpoints(backend: str, given: Given, connection: Connection) -> Non
             connection.aml_api_url and backend != "aml"
         ),
         "--backend aml measures --aml_api_url; leave --openai_api_url out": urls and backend == "aml",
-        f"--backend {backend} would start a server of its own beside --openai_api_url; "
+        f"--backend {backend} would start another server beside --openai_api_url; "
         "add --client_only to measure the running one": urls
         and not connection.client_only
         and backend != "openai",
@@ -111,7 +112,7 @@ def _fault_of(url: str) -> str:
 def _refuse_headers(connection: Connection) -> None:
     """The same go to every server, each once."""
     if len({urlsplit(url).netloc.rpartition("@")[0] for url in connection.openai_api_url}) > 1:
-        raise InputError("--openai_api_url: every server gets the same user:password@; measure them apart")
+        raise InputError("--openai_api_url: every server gets the same user:password@; measure them separately")
     names = [name.lower() for name, _ in connection.extra_headers]
     if twice := next((name for name in names if names.count(name) > 1), ""):
         raise InputError(f"--extra_headers has {twice} twice; join its values with a comma")
@@ -123,7 +124,7 @@ def _refuse_without_azure(given: Given) -> None:
     if missing := [f"--{name}" for name in wanted if not given.get(name)]:
         raise InputError(f"--backend aml needs {', '.join(missing)} too")
     if not (given["deployment_name"].isascii() and given["deployment_name"].isprintable()):
-        raise InputError("--deployment_name has a character that no header can carry; copy it again")
+        raise InputError("--deployment_name has a character that is not allowed in a header; copy it again")
 
 
 def api_of_urls(urls: Sequence[str], given: Given) -> str:
@@ -176,18 +177,18 @@ def check_servers(settings: Settings) -> None:
     for size in () if starts else ("tp_size", "max_ragged_batch_size", "num_replicas"):
         values = list(dict.fromkeys(str(getattr(server, size)) for server in settings.servers))
         if len(values) > 1:
-            raise InputError(f"--{size} {' '.join(values)}: a server that runs has but one; say which")
+            raise InputError(f"--{size} {' '.join(values)}: a running server has only one; give that one")
     urls, replicas = len(settings.access.urls), max(server.num_replicas for server in settings.servers)
     per_replica = isinstance(settings.loads[0], ClientsPerReplica)
     refuse(
         {
-            "--gpus is for servers that are started, and this one runs already; leave it out": (
+            "--gpus is for servers that are started, and this one is already running; leave it out": (
                 first.gpus and not starts
             ),
-            f"--fp6 is DeepSpeed's; --backend {name} does not have it, leave it out": (
+            f"--fp6 is an option of DeepSpeed; --backend {name} does not have it, leave it out": (
                 first.fp6 and name != "fastgen"
             ),
-            f"--router stands before replicas that we start one by one; --backend {name} has none here": (
+            f"--router goes in front of replicas that are started one by one; --backend {name} has none here": (
                 first.router and (not starts or backend.deployment_ports)
             ),
             f"--clients_per_replica counts --num_replicas; for {urls} URLs give --num_replicas {urls}": (

@@ -76,12 +76,12 @@ Exit status: 0 all points measured, 1 some failed, 2 bad input.
 ABOUT = """# Options of run_benchmark.py
 
 Made by `python -m servebench.plan.options > docs/options.md` from the declarations in `log/config.py` and
-`plan/options.py`. `-h` shows the common options, `--help_all` all of them. Hyphens do as well as underscores.
+`plan/options.py`. `-h` shows the common options, `--help_all` all of them. Hyphens work as well as underscores.
 
 Options with `...` take several values. They are swept: each combination of values is one point. Only `--gpus`,
 `--openai_api_url` and `--extra_headers` are plain lists. Numbers may be joined by commas (`--num_clients 1,2,4`).
-`--config FILE.yaml` reads options from a file, with a line `NAME: VALUE` for each; what is typed wins. Times are
-in seconds, lengths in tokens.
+`--config FILE.yaml` reads options from a file, with a line `NAME: VALUE` for each; the command line overrides
+it. Times are in seconds, lengths in tokens.
 """
 
 
@@ -226,7 +226,7 @@ def build_parser() -> Parser:
     parser.add_argument("-h", "--help", action=Shows, const=common_help, help="show the common options and exit")
     parser.add_argument("--help_all", action=Shows, const=parser.format_help, help="show all options and exit")
     parser.add_argument(
-        "--config", type=non_empty, metavar="FILE.yaml", help="more options, a line NAME: VALUE each"
+        "--config", type=non_empty, metavar="FILE.yaml", help="read options from a file, one line NAME: VALUE each"
     )
     add_options(parser, GROUPS, declared(), CHOICES)
     return parser

@@ -75,7 +75,7 @@ def check_model(settings: Settings) -> None:
         return  # a name that the server has, whatever it looks like
     if looks_local and not path.exists() and settings.access.urls:
         raise InputError(
-            f"--model {model}: there is no such directory or file here, to measure prompts with; if the server "
+            f"--model {model}: there is no such directory or file here to read a tokenizer from; if the server "
             "knows the model by this name, give --tokenizer too"
         )
     if looks_local and not path.exists():
@@ -143,7 +143,7 @@ def older(plan: list[ServerPlan]) -> Iterator[str]:
     old = [point for point in pending if point.path.with_name(log_name(point.server, point.run)).exists()]
     if old:
         which = "1 point has a log" if len(old) == 1 else f"{len(old)} points have logs"
-        yield f"{which} of an older version; these stay, and the points are measured anew"
+        yield f"{which} of an older version; these are kept, and the points are measured again"
 
 
 def cut_lengths(requests: Synthetic | Scenario, context: int | None) -> Iterator[str]:
@@ -157,8 +157,8 @@ def cut_lengths(requests: Synthetic | Scenario, context: int | None) -> Iterator
         achieved = mean_within(lengths, bound)
         if abs(achieved / lengths.mean - 1) > OFF:
             yield (
-                f"{what} of {lengths.mean} tokens are {achieved:.0f} on average, as they are cut to 1 .. {bound}; "
-                "spread them less or allow more"
+                f"{what} of {lengths.mean} tokens average {achieved:.0f}, because they are cut to 1 .. {bound}; "
+                "use a smaller spread or a higher maximum"
             )
 
 

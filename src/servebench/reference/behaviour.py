@@ -52,10 +52,10 @@ class Behaviour:
 
     ttft: float = option(0.05, "request to first event, in s [0.05]", metavar="S")
     gap: float = option(0.01, "event to event, in s [0.01]", metavar="S")
-    sigma: float = option(0.0, "of lognormal delays with these means; 0 is constant [0]")
+    sigma: float = option(0.0, "sigma of lognormal delays with these means; 0 is constant [0]")
     service: str = option("constant", "how --ttft varies [constant]", choices=["constant", "exponential"])
     tokens_per_event: int = option(1, "[1]", metavar="N")
-    usage: str = option("last", "where token counts are said [last]", choices=["none", "last", "each"])
+    usage: str = option("last", "where token counts are sent [last]", choices=["none", "last", "each"])
     say: str = option("text", f"what a chat answers; {described(CHAT_ANSWERS)} [text]", choices=CHAT_ANSWERS)
     buffered: bool = option(
         False, "all events of an answer leave with its last, as through a proxy", action="store_true"

@@ -2,8 +2,8 @@
 
     ./servebench calibrate --num_clients 1 64 1000
 
-The client puts its load on the reference server, which records when every event really left. What the client then
-says of TTFT and ITL is held against that record. Both run on this machine, so the server takes its share of it.
+The client puts its load on the reference server, which records when every event really left. The client's
+TTFT and ITL are then compared with that record. Both run on this machine, so the server takes its share of it.
 """
 
 from __future__ import annotations

@@ -279,8 +279,8 @@ def parser() -> Parser:
     result = Parser(description=__doc__)
     add = result.add_argument
     add("--host", default="127.0.0.1")
-    add("--port", type=int, default=8000, help="0: a free one, said on the first line of output [8000]")
-    add("--processes", type=int, default=1, help="that share the port [1]")
+    add("--port", type=int, default=8000, help="0: a free one, printed on the first line of output [8000]")
+    add("--processes", type=int, default=1, help="processes that share the port [1]")
     add_options(result)
     add("--record", type=Path, metavar="FILE", help="write FILE.<pid> at the end")
     return result

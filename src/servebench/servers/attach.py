@@ -61,9 +61,11 @@ def served_model(
     found = [_served_at(url, model, headers, ours) for url in urls]
     names = list(dict.fromkeys(name for name, _ in found))
     if len(names) > 1:
-        raise InputError(f"the servers have the model under other names: {', '.join(names)}; measure them apart")
+        raise InputError(
+            f"the servers have the model under different names: {', '.join(names)}; measure them separately"
+        )
     if names[0] not in (model, model_label(model)):
-        notify(f"{hide_in_url(urls[0])} serves {names[0]}, which is measured for --model {model}")
+        notify(f"{hide_in_url(urls[0])} lists no {model}; its model {names[0]} is measured")
     return names[0], min((context for _, context in found if context), default=None)
 
 
@@ -124,7 +126,7 @@ def _unreachable(url: str, error: OSError) -> str:
     why = f"nothing answers at {parts.scheme}://{parts.netloc} ({error})"
     proxies = [name for name in os.environ if name.lower() in ("http_proxy", "https_proxy", "all_proxy")]
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return f"{why}; if an authority of your own signed the certificate, name its file in $SSL_CERT_FILE"
+        return f"{why}; if your own authority signed the certificate, name its file in $SSL_CERT_FILE"
     if "WRONG_VERSION_NUMBER" in str(error):
         return f"{why}; it does not speak TLS, try http://"
     used = f"; ${proxies[0]} is set but not used, since a proxy would be measured too" if proxies else ""

@@ -32,7 +32,7 @@ def discovered(server: Server, run: RunConfig, tokenizer: Tokenizer) -> Server:
     status, answer = _ask(server, run, request)
     if status in REFUSED and "max_completion_tokens" in answer:
         server = replace(server, length_field="max_completion_tokens")
-        server = _noted(server, "it wants max_completion_tokens in place of max_tokens, so that is sent")
+        server = _noted(server, "it wants max_completion_tokens instead of max_tokens, and gets it")
         status, answer = _ask(server, run, request)
     if status in REFUSED:
         _advise(server, answer)
@@ -40,7 +40,7 @@ def discovered(server: Server, run: RunConfig, tokenizer: Tokenizer) -> Server:
     if template <= 0:
         return server
     server = replace(server, template_tokens=template)
-    return _noted(server, f"its chat template adds {template} tokens, which prompts leave free in its context")
+    return _noted(server, f"its chat template adds {template} tokens; prompts leave room for them in the context")
 
 
 def _ask(server: Server, run: RunConfig, request: Request) -> tuple[int, str]:

@@ -17,7 +17,7 @@ ADVICE = {
     "failed to allocate": "it does not fit: shorter lengths, fewer clients or a smaller --max_ragged_batch_size",
     "cannot allocate memory": "this host has too little memory for it",
     "available memory": "no room for the KV cache: change the engine's share of memory (--engine_args)",
-    "sigkill": "the kernel does that when memory runs out (dmesg tells)",
+    "sigkill": "the kernel does that when memory runs out (see dmesg)",
     "address already in use": "another process took the port; leave --port out",
     "no space left on device": "the disk is full",
 }

@@ -45,7 +45,7 @@ def call(url: str, headers: Mapping[str, str], timeout_s: float, body: bytes | N
         ):
             return bytes(answer.read())
     except HTTPException as error:
-        raise OSError(f"what came is no HTTP: {str(error)[:100]!r}") from error
+        raise OSError(f"the answer is not HTTP: {str(error)[:100]!r}") from error
 
 
 def try_call(url: str, headers: Mapping[str, str], timeout_s: float, body: bytes | None = None) -> tuple[int, str]:

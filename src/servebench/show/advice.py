@@ -36,7 +36,7 @@ def _client(log: Log) -> Iterator[str]:
     if log.quality.verdict.startswith("client-limited"):
         yield log.quality.verdict
     if log.quality.overloaded:
-        yield "overloaded: requests in flight grew all through the point; latencies only say how long it took"
+        yield "overloaded: requests in flight kept growing to the end; latencies only tell how long the point took"
     if contended(log):
         cores = int(log.client.get("cores") or 0)
         share = log.quality.others_cpu_share or 0.0
@@ -71,7 +71,7 @@ def _server(log: Log) -> Iterator[str]:
     if trust.buffered(log):
         yield (
             "the tokens of an answer came all at once, faster than any server makes them: something between "
-            "client and server gathers them; TTFT, TPOT and ITL are not the server's. Measure without the proxy, "
+            "client and server collects them; TTFT, TPOT and ITL are not the server's. Measure without the proxy, "
             "or turn its buffering off"
         )
 
@@ -88,7 +88,7 @@ def _requests(log: Log) -> Iterator[str]:
         yield f"{tried} of {len(counted)} requests were sent again, {retries} times (--max_retries)"
     if len(done) < FOR_A_MEDIAN:
         few = "1 request is" if len(done) == 1 else f"{len(done)} requests are"
-        yield f"{few} too few even for a median; more --num_requests"
+        yield f"{few} too few even for a median; use more --num_requests"
 
 
 def _answers(log: Log) -> Iterator[str]:
@@ -128,7 +128,7 @@ def _cache(log: Log) -> Iterator[str]:
     if share > WARN_CACHED:
         decides = "; such times meet no limit and are not compared" if share > trust.REFUSE_CACHED else ""
         yield (
-            f"the prefix cache held {share:.1%} of all prompt tokens, which share nothing; "
+            f"the prefix cache held {share:.1%} of all prompt tokens, although prompts share nothing; "
             f"did an earlier benchmark leave them there? Use another --seed{decides}"
         )
     elif cached > WARN_CACHED * sum(r.prompt_tokens for r in done):
@@ -138,15 +138,19 @@ def _cache(log: Log) -> Iterator[str]:
 def _window(log: Log) -> Iterator[str]:
     mean_s, length = samples.mean_e2e_s(log), throughput.window_s(log)
     if log.run.open_loop and not log.run.warmup and mean_s and length and mean_s > SHORT_ANSWER * length:
-        yield f"--warmup 0: in the first {mean_s:.3g} s of the window hardly any request could end; more --warmup"
+        early = f"in the first {mean_s:.3g} s of the window hardly any request could end"
+        yield f"--warmup 0: {early}; use more --warmup"
     reason, warm_up = stationarity.why_not_stationary(log), stationarity.warming_up(log)
     if reason:
         yield f"not settled ({reason}): use more --num_requests or a lower load"
     elif warm_up > WARM_UP_SHARE:
-        yield f"the first {warm_up:.0%} of the window were still warming up; more --warmup"
+        yield f"the first {warm_up:.0%} of the window were still warming up; use more --warmup"
     ratio = throughput.littles_law_ratio(log)
     if ratio and abs(ratio - 1) > LITTLES_LAW and len(samples.succeeded(log)) >= stats.MIN_FOR_BATCHES:
-        yield f"throughput x latency is {ratio:.2f} of the requests in flight (Little's law); more --num_requests"
+        yield (
+            f"throughput x latency / requests in flight is {ratio:.2f}, not near 1 (Little's law); "
+            "use more --num_requests"
+        )
 
 
 def of_sweep(logs: list[Log]) -> list[str]:

@@ -3,14 +3,14 @@
     servebench compare results/vllm results/sglang
     servebench compare results/ --filter_a backend=vllm tp_size=2 --filter_b backend=sglang tp_size=1
 
-A and B are folders of logs, or filters choose them from one folder. What is the same all over A and all over B,
-and differs between them, is compared: engines, versions, sizes, flags. What varies within a side, such as loads,
-is matched. Both have to be asked the same; how (API, streaming) may differ, and is said.
+A and B are folders of logs, or filters choose them from one folder. Settings that are the same within each side,
+but differ between the two, are compared: engines, versions, sizes, options. Settings that vary within a side, such
+as loads, are matched. Both sides must do the same work; API and streaming may differ, with a note.
 
-One sentence answers. The table has a row a point, A -> B, at most ten without --all; --wide has every ratio with
-its 95 % interval. Intervals come from repeated runs (--runs 5 or more); of single runs from the means of their
-batches, which takes 100 requests and means or medians; with --paired from the ratios of runs of the same prompts,
-taken in turn (servebench paired). `servebench gate` judges results, for CI.
+The first sentence is the answer. The table has one row per point, A -> B, at most ten without --all; --wide has
+every ratio with its 95 % interval. Intervals come from repeated runs (--runs 5 or more); for a single run from its
+batches, if it has 100 requests, and only for means and medians; with --paired from the ratios of runs with the
+same prompts, measured in turn (servebench paired). `servebench gate` judges results, for CI.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def table(sides: Sides, pairs: Sequence[Pair]) -> str:
     shown = [row for row in [*sides.rows, *sides.per_gpu] if row.point in names and row.metric in known]
     marks = {_mark(row) for row in shown}
     legend = [words for mark, words in LEGEND.items() if mark in marks]
-    legend += [] if tables.fits(columns, rows) else ["--wide has what finds no room here"]
+    legend += [] if tables.fits(columns, rows) else ["--wide shows what does not fit here"]
     return f"{tables.table(columns, rows)}\n{', '.join(legend)}"
 
 
@@ -117,7 +117,7 @@ def wide(sides: Sides) -> str:
     rows = [
         [row.point, metric_words(row.metric), *_numbers(row)] for row in sides.rows if row.metric in sides.shown
     ]
-    sees = "sees: the smallest difference that would have been told apart; one verdict in 20 is wrong by chance"
+    sees = "sees: the smallest difference that would have shown; one verdict in 20 is wrong by chance"
     return f"{tables.table(columns, rows)}\n{tables.wrapped(sees)}"
 
 
@@ -215,7 +215,7 @@ def _asked(sides: Sides) -> str:
 
 
 def _rest(sides: Sides, hidden: int, everything: bool) -> list[str]:
-    """What a reader has to know besides: what cannot be told and why, what else differs, what is not compared."""
+    """What a reader has to know besides: what cannot be judged, what else differs, what is not compared."""
     lines = [f"--all shows the other {tables.counted(hidden, 'point')}, --wide the intervals"] if hidden else []
     lines += _untold(sides, everything)
     lines += [f"note: {note}" for note in matching.notes(sides.found, sides.names)]
@@ -225,7 +225,7 @@ def _rest(sides: Sides, hidden: int, everything: bool) -> list[str]:
 
 
 def _untold(sides: Sides, everything: bool) -> Iterator[str]:
-    """What cannot be told, why, and of which points: a line for each reason and metrics."""
+    """What cannot be judged, why, and of which points: a line for each reason and metrics."""
     of_points: dict[tuple[str, str], list[str]] = {}
     for row in sides.rows:
         if row.metric in sides.shown and row.verdict not in (*TOLD, "not known"):
@@ -282,7 +282,7 @@ def _named(name: str, columns: Sequence[str]) -> str:
     if column not in columns:
         stem = metrics.named(column).stem
         alike = [each for each in columns if metrics.named(each).stem == stem]
-        raise InputError(f"--metric {name}: say which: {', '.join(alike)}")
+        raise InputError(f"--metric {name} is ambiguous; give one of {', '.join(alike)}")
     return column
 
 
@@ -298,22 +298,34 @@ class Gone(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *args: Any) -> None:
         instead = 'servebench gate B --baseline A --limits "ttft_p99<+5%, request_throughput>-5%"'
-        parser.error(f"--fail_if is now a command of its own: {instead}")
+        parser.error(f"--fail_if is now a separate command: {instead}")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = commandline.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add, of_metric = parser.add_argument, "columns to show, such as ttft_p99 [the main ones]"
     add("a", type=commandline.folder, metavar="A", help="folder of logs")
-    add("b", type=commandline.folder, metavar="B", nargs="?", help="another; without it filters choose from A")
+    add(
+        "b",
+        type=commandline.folder,
+        metavar="B",
+        nargs="?",
+        help="folder of logs; without it, filters choose both sides from A",
+    )
     filters.add_filter(parser, "--filter")
     filters.add_filter(parser, "--filter_a", "logs of A")
     filters.add_filter(parser, "--filter_b", "logs of B")
     add("--paired", action="store_true", help="take runs of the same number as pairs")
-    add("--sla", nargs="+", default=[], metavar="SLA", help='their effective throughput too: fastgen-4, "ttft<2s"')
+    add(
+        "--sla",
+        nargs="+",
+        default=[],
+        metavar="SLA",
+        help='add effective throughput under these SLAs: fastgen-4, "ttft<2s"',
+    )
     add("--metric", nargs="+", default=[], metavar="NAME", help=of_metric)
-    add("--all", action="store_true", help=f"every point, also if they are more than {MOST}")
-    add("--wide", action="store_true", help="a row a metric, with ratios and intervals")
+    add("--all", action="store_true", help=f"every point, even if there are more than {MOST}")
+    add("--wide", action="store_true", help="one row per metric, with ratios and intervals")
     add("--json", action="store_true", help="all of it as JSON")
     add("--fail_if", nargs="*", action=Gone, help=argparse.SUPPRESS)
     return parser

@@ -16,7 +16,7 @@ limit (pass), beyond it (fail), or reaches to both sides (cannot tell).
 A limit of every request (ttft<2s) fails with the first request beyond it, and passes if there was none. A point
 that failed fails; an overloaded one fails limits of latency. Nothing can be told of numbers that are not the
 server's own (client-limited, buffered, cached). A point that has not settled can fail, but not pass.
-Exit status: 0 no limit fails, 1 one does (with --strict also if one cannot be told), 2 bad input.
+Exit status: 0 no limit fails, 1 one does (with --strict also if one cannot be judged), 2 bad input.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def judge(limit: Limit, point: str, runs: Runs, against: ratios.Comparison | Non
         return Finding(point, "cannot tell", next(filter(None, doubts), ""))
     if any(log.quality.overloaded for log in good) and isinstance(limit.metric, OfRequests):
         says: Word = "FAIL" if _bounds_the_worse(limit) else "cannot tell"
-        return Finding(point, says, "overloaded: requests in flight grew all through, and so does latency")
+        return Finding(point, says, "overloaded: requests in flight kept growing, and latency with them")
     if limit.relative:
         return _relative(limit, point, against)
     found = _settled(limit, good, _of_values(limit, point, good))
@@ -193,7 +193,7 @@ def _mean(limit: Limit, point: str, runs: Runs) -> Finding:
     found = stats.t_interval(batches.tolist() or of_runs)
     assert found
     low, high = (found.low, found.high) if found.known else (-inf, inf)
-    why = "" if found.known else "one run has no interval of it; --runs 5"
+    why = "" if found.known else "one run gives no interval for it; use --runs 5"
     return _by_interval(limit, point, float(np.mean(of_runs)), low, high, why)
 
 
@@ -204,7 +204,7 @@ def _column(log: Log, limit: Limit) -> float | None:
 def _unknown(limit: Limit, runs: Runs) -> str:
     """Why no request has such a value."""
     if limit.metric.of_tokens and not runs[0].run.stream:
-        return "answers came whole, so that times of tokens are not known"
+        return "answers came whole, so token times are not known"
     return "no request has such a value"
 
 
@@ -213,7 +213,7 @@ def _relative(limit: Limit, point: str, row: ratios.Comparison | None) -> Findin
     if row is None:
         return Finding(point, "cannot tell", "the baseline has no such point")
     if row.ratio is None:
-        return Finding(point, "cannot tell", "not known in both")
+        return Finding(point, "cannot tell", "not known on both sides")
     if row.a == row.b == 0:  # as of requests that failed
         return Finding(point, "pass" if limit.admits(1) else "FAIL", "", 1, 1, 1)
     found: Interval | None = row.known
@@ -258,15 +258,15 @@ def _beside(baseline: Runs, of_points: Sequence[Runs], names: Sequence[str], wan
 
 
 def said(found: Judged) -> list[str]:
-    """A line, and one for each point that fails; points that cannot be told for one reason share a line."""
+    """A line, and one for each point that fails; points that cannot be judged for one reason share a line."""
     limit, n = found.limit, len(found.findings)
     rest = [finding for finding in found.findings if finding.says != "pass"]
     same = sum(finding.says == found.says for finding in found.findings)
-    others = f", {len(rest) - same} more cannot be told" if found.says == "FAIL" and same < len(rest) else ""
+    others = f", {len(rest) - same} more cannot be judged" if found.says == "FAIL" and same < len(rest) else ""
     text = f"{limit} at {tables.counted(n, 'point') if same == n else f'{same} of {n} points'}{others}"
     if worst := found.worst:
         text += f", {f'worst at {worst.point}: ' if n > 1 else ''}{_value(limit, worst)}"
-    seen = ", as far as was seen" if limit.of_every_request and found.says == "pass" else ""
+    seen = ", as far as measured" if limit.of_every_request and found.says == "pass" else ""
     lines = [tables.wrapped(f"{sign(found.says)} {text}{seen}", " " * 6)]
     why = {each.point: each.why if each.says == "cannot tell" else each.point for each in rest}
     alike = [[each for each in rest if why[each.point] == reason] for reason in dict.fromkeys(why.values())]
@@ -316,10 +316,10 @@ def verdict(found: Sequence[Judged], strict: bool) -> str:
     unclear = [each for each in found if each.says == "cannot tell"]
     of = f"of {tables.counted(len(found), 'limit')}"
     if failed:
-        rest = f", and {len(unclear)} cannot be told" if unclear else ""
+        rest = f", and {len(unclear)} cannot be judged" if unclear else ""
         return f"fails: {len(failed)} {of}{rest}"
     if unclear:
-        failure = ", which --strict takes for a failure" if strict else ""
+        failure = ", which --strict counts as a failure" if strict else ""
         untold = [finding for each in unclear for finding in each.findings if finding.says == "cannot tell"]
         near = any(isfinite(finding.low) or isfinite(finding.high) for finding in untold)
         more = "; more requests (--num_requests) or runs (--runs) would tell more" if near else ""
@@ -350,7 +350,7 @@ def read_limits(text: str) -> tuple[Limit, ...]:
 def _no_gate(limit: Limit) -> str:
     """Why this cannot be asked of results."""
     if limit.metric.name == "failed_share" and (not limit.upper or (limit.value == 0 and limit.operator == "<")):
-        return "an error rate is to be small; write such as error_rate<1% or error_rate<=0%"
+        return "an error rate needs an upper limit; write for example error_rate<1% or error_rate<=0%"
     return ""
 
 
@@ -366,7 +366,7 @@ def main() -> int:
     wanted = read_limits(args.limits)
     relative = next((limit for limit in wanted if limit.relative), None)
     if relative and not args.baseline:
-        raise InputError(f"--limits: {relative} is a change; say against which results: --baseline FOLDER")
+        raise InputError(f"--limits: {relative} is a change; name the results to compare with: --baseline FOLDER")
     baseline = load(args.baseline, args.filter) if relative else None
     found = judged(wanted, identity.by_point(load(args.folder, args.filter)), baseline)
     words = verdict(found, args.strict)
@@ -383,6 +383,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--limits", required=True, metavar="LIMITS", help='such as "ttft_p99<2s, error_rate<1%%", in quotes')
     add("--baseline", type=commandline.folder, metavar="FOLDER", help="results that +5%% and -5%% are relative to")
     filters.add_filter(parser, "--filter")
-    add("--strict", action="store_true", help="a limit that cannot be told fails")
+    add("--strict", action="store_true", help='"cannot tell" counts as a failure')
     add("--json", action="store_true", help="every limit at every point, as JSON")
     return parser

@@ -76,8 +76,8 @@ def _by_key(logs: Runs, names: Sequence[str], letter: str) -> dict[Any, Runs]:
         key = _key(runs[0], names)
         if key in found:
             (name,) = points.named([runs], names)
-            twice = f"{letter.upper()} has {name} twice, of servers that differ"
-            raise InputError(f"{twice}; give each a folder of its own")
+            twice = f"{letter.upper()} has {name} twice, from different servers"
+            raise InputError(f"{twice}; put each in its own folder")
         found[key] = runs
     return found
 
@@ -157,13 +157,17 @@ def _refuse_unlike(pair: Pair) -> None:
     for field in ours:
         if ours[field] != theirs[field]:
             what = f"{field} is {ours[field]} and {theirs[field]}"
-            how = "with one --seed, which a running server is else given anew" if field == "seed" else "alike"
-            raise InputError(f"{name}: unlike workloads, {what}; measure both {how}")
+            how = (
+                "with the same --seed (without --seed, a running server gets a new one each time)"
+                if field == "seed"
+                else "alike"
+            )
+            raise InputError(f"{name}: the workloads differ: {what}; measure both {how}")
     hashes = [{log.run.repetition: log.client.get("workload_sha256") for log in runs} for runs in (pair.a, pair.b)]
     for run in hashes[0].keys() & hashes[1].keys():
         if hashes[0][run] != hashes[1][run]:
-            alike = "measure both with one --tokenizer and --seed"
-            raise InputError(f"{name}: unlike prompts in run {run + 1}; {alike}")
+            alike = "measure both with the same --tokenizer and --seed"
+            raise InputError(f"{name}: the prompts of run {run + 1} differ; {alike}")
     if not hashes[0].keys() & hashes[1].keys():
         raise InputError(f"{name}: no run has the same prompts in both; measure both with the same --runs")
 

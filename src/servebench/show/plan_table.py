@@ -69,10 +69,10 @@ def _set(values: Iterable[str | int]) -> str:
 def _in_all(plan: list[ServerPlan]) -> list[str]:
     """What is to be measured, and about how long that takes."""
     if any(isinstance(server_plan.strategy, Search) for server_plan in plan):
-        return ["This is the first point of each search; what it finds says how it goes on."]
+        return ["This is the first point of each search; its result decides what is measured next."]
     todo = [point for server_plan in plan for point in server_plan.points if point.pending]
     if not todo:
-        return ["All of it is measured."]
+        return ["Everything is measured already."]
     servers = len({identity.point_key(point.server, RunConfig()) for point in todo})
     requests = sum(progress.requests_about(point.run) for point in todo)
     what = f"{counted(len(todo), 'run')} on {counted(servers, 'server')}, about {counted(requests, 'request')}"
@@ -88,9 +88,7 @@ def _time(plan: list[ServerPlan], todo: list[Point]) -> str:
         return "the first point will tell how long that takes"
     if all(isinstance(point.run.load, Rate) for point in todo):
         return f"at least {duration(sum(known_s))}"
-    return (
-        f"about {duration(sum(known_s))} if it goes as fast as in the logs of the folder, and the servers' starts"
-    )
+    return f"about {duration(sum(known_s))} plus server starts, if it goes as fast as in the logs of the folder"
 
 
 def models_table() -> str:

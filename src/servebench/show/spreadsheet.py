@@ -1,7 +1,8 @@
 """All logs of a folder as a table for spreadsheets: `python -m servebench spreadsheet results/`.
 
-It writes summary.csv there: a row a point, failed ones too; units in the names; empty where a log says nothing. Of
-several runs a point has the means, and if it is stationary, for what matters most the 95 % interval (_low, _high).
+It writes summary.csv there: one row per point, failed ones too; units are in the names. A cell is empty where a
+log says nothing. A point of several runs has their means and, if it has settled, 95 % intervals of the main
+metrics (_low, _high).
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ def _with_unusual_settings(cells: dict[str, Cell], log: Log) -> dict[str, Cell]:
 def main() -> None:
     parser = commandline.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commandline.add_folder(parser)
-    of_sla = "as in servebench summary: columns more"
+    of_sla = "as in servebench summary; adds columns"
     parser.add_argument("--sla", nargs="+", default=[], metavar="SLA", help=of_sla)
     args = parser.parse_args()
     file, points = write(args.folder, [sla.parse(name) for name in args.sla])

@@ -39,13 +39,13 @@ CLIENTS_OVER_LATENCY, TOKENS = (
     metrics.OF_POINT[name] for name in ("blog_throughput_per_s", "output_token_throughput_per_s")
 )
 NOTES = {  # of the marks that a table may have
-    "(±": "(±): from parts of a single run; several runs (--runs 5) know it better",
-    "~": "~: too few requests for a reliable percentile (p50 takes 11, p90 64, p99 662)",
+    "(±": "(±): estimated from parts of a single run; several runs (--runs 5) are more reliable",
+    "~": "~: too few requests for a reliable percentile (p50 needs 11, p90 64, p99 662)",
     "client-limited": "client-limited: the client was the bottleneck; such a point decides nothing",
-    "buffered": "buffered: an answer's tokens came all at once; something gathers them on their way",
+    "buffered": "buffered: an answer's tokens came all at once; something collects them on the way",
     "% cached": "cached: that share of the prompts was in the server's prefix cache; give another --seed",
-    "overloaded": "overloaded: requests in flight grew all through; latencies only say how long it took",
-    "not settled": "not settled, so without an interval: more --num_requests or a lower load",
+    "overloaded": "overloaded: requests in flight kept growing; latencies only tell how long the point took",
+    "not settled": "not settled, so no interval: use more --num_requests or a lower load",
     "busy machine": "busy machine: other programs took the cores; close them and measure again",
     "stand-in": "stand-in: MII around a stand-in for DeepSpeed's engine; says nothing about DeepSpeed-FastGen",
 }

@@ -50,7 +50,7 @@ def searches(folder: Path) -> list[SearchResult]:
         try:
             found.append(msgspec.json.decode(path.read_bytes(), type=SearchResult))
         except (OSError, msgspec.MsgspecError) as error:
-            print(f"left out: {path}: not what a search found: {error}", file=sys.stderr)
+            print(f"left out: {path}: not the result of a search: {error}", file=sys.stderr)
     return found
 
 
@@ -175,7 +175,7 @@ def _others(best: Runs, others: Sequence[tuple[str, Runs]]) -> Iterator[str]:
             less = sorted(100 * abs(1 - end) for end in (ratio.low, ratio.high))
             yield f"{reaches} ({less[0]:.0f} to {less[1]:.0f}% {'less' if ratio.high < 1 else 'more'})."
     if unknown:
-        yield f"{', '.join(unknown)}; there are not enough runs to tell how real that is (--runs 3)."
+        yield f"{', '.join(unknown)}; too few runs to tell whether that is chance (--runs 3)."
 
 
 def _ratio(a: Runs, b: Runs) -> Interval | None:

@@ -15,7 +15,7 @@ TOLD = (*DECIDED, ALIKE)
 HELP = {
     "no interval": f"too few runs and requests; measure both with --runs {MIN_PAIRS}",
     "takes": f"fewer than {MIN_PAIRS} pairs; servebench paired --runs {MIN_PAIRS} adds runs",
-    "not settled": "not settled; more --num_requests or less load",
+    "not settled": "not settled; use more --num_requests or a lower load",
 }
 NAMED = 3  # points
 THROUGHPUT = "request_throughput_per_s"
@@ -125,7 +125,7 @@ def _clause(rows: Sequence[Comparison], invert: bool, per: str = "") -> tuple[st
     alike = [row for row in rows if row.verdict == ALIKE]
     unknown = len(rows) - len(told) - len(alike)
     if not told:
-        return f"{name} {ALIKE}", _at(len(alike), len(rows), [(unknown, "cannot be told")])
+        return f"{name} {ALIKE}", _at(len(alike), len(rows), [(unknown, "cannot be judged")])
     known = told[0].known
     if len(rows) == 1 and known:
         return f"{name} {change(known.low, known.high, invert)} (95 % interval)", ""
@@ -136,7 +136,7 @@ def _clause(rows: Sequence[Comparison], invert: bool, per: str = "") -> tuple[st
         if some
     ]
     return f"{name} {' or '.join(words)}", _at(
-        len(told), len(rows), [(len(alike), ALIKE), (unknown, "cannot be told")]
+        len(told), len(rows), [(len(alike), ALIKE), (unknown, "cannot be judged")]
     )
 
 

@@ -30,8 +30,8 @@ from servebench.workload.seed import Stream
 from servebench.workload.texts import plain_words
 from servebench.workload.token_counts import count_tokens
 
-NO_TIMES = "tells no arrival times; give --request_rate, not --trace_speed"
-WHOSE = "say whose they are: --trace_format mooncake (ms, AIPerf's too), bailian or guidellm (s)"
+NO_TIMES = "has no arrival times; give --request_rate, not --trace_speed"
+WHOSE = "name the format: --trace_format mooncake (ms, AIPerf's too), bailian or guidellm (s)"
 NOT_REPLAYED = "has times beside texts, which are not replayed; give --request_rate, not --trace_speed"
 
 Conversation = list[Row]  # its requests in order; only the first, unless turns were asked for
@@ -68,7 +68,7 @@ def read(dataset: Dataset) -> Contents:
             rows, why_none = rows_of(entry)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(
-                f"--dataset {path}: entry {number} is not understood: {error} (docs/datasets.md shows what is)"
+                f"--dataset {path}: entry {number} is not understood: {error} (docs/datasets.md shows the formats)"
             ) from error
         if rows:
             conversations.append(rows if dataset.multi_turn else rows[:1])
@@ -108,7 +108,8 @@ def _json_lines(path: str, stream: Iterable[str]) -> Iterable[tuple[int, Any]]:
                 yield number, msgspec.json.decode(line)
         except msgspec.MsgspecError as error:
             raise InputError(
-                f"--dataset {path}: line {number} is no JSON of its own ({error}); give an entry a line, or a list"
+                f"--dataset {path}: line {number} is not JSON by itself ({error}); "
+                "give one entry per line, or a list"
             ) from error
 
 
@@ -116,7 +117,7 @@ def _timed(dataset: Dataset, contents: Contents, first: Any) -> Contents:
     """With a trace's times in s if its format is known, or else with the reason why there are no times."""
     path = dataset.dataset
     if len({bool(c[0].messages) for c in contents.conversations}) > 1:
-        raise InputError(f"--dataset {path}: some entries have texts and others lengths alone; give one kind")
+        raise InputError(f"--dataset {path}: some entries have texts and others only lengths; give one kind")
     if not contents.is_trace:
         if dataset.trace_format != "auto":
             raise InputError(f"--dataset {path} has texts, not lengths alone; leave out --trace_format")
@@ -125,7 +126,7 @@ def _timed(dataset: Dataset, contents: Contents, first: Any) -> Contents:
     rows = list(chain(*contents.conversations))
     name, unit_s, block = trace_format(dataset.trace_format, first, rows)
     if not block and any(row.hashes for row in rows):
-        no_size = "len(hash_ids) goes with no size of blocks; say whose trace it is with --trace_format"
+        no_size = "len(hash_ids) fits no block size; name the format with --trace_format"
         raise InputError(f"--dataset {path}: {no_size}")
     unclear = "" if name else f"has times that may be s or ms (keys: {', '.join(first)}); {WHOSE}"
     no_times = NO_TIMES if any(row.at_s is None for row in rows) else unclear

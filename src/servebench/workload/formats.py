@@ -69,7 +69,7 @@ MIN_FITTING = 0.5  # share of a trace's rows that a block size must fit
 def rows_of(entry: Any) -> tuple[list[Row], str]:
     """(requests of one entry, why if there are none). Raises ValueError with the reason if it is no request."""
     if not isinstance(entry, dict):
-        raise ValueError(f"it is no object with keys, but {type(entry).__name__}")
+        raise ValueError(f"it is not an object with keys, but {type(entry).__name__}")
     if isinstance(entry.get("body"), dict):  # a batch file of OpenAI's
         entry = entry["body"]
     key = next((key for key in (*CHATS, *TEXTS) if key in entry), None)
@@ -101,7 +101,7 @@ def _kind(value: Any) -> str:
     if isinstance(value, list) and all(isinstance(v, int) for v in value):
         return "a list of token ids"
     if isinstance(value, list) and all(isinstance(v, str) for v in value):
-        return "a list of texts, each of which needs an entry of its own"
+        return "a list of texts, each of which needs its own entry"
     kinds: dict[type, str] = {dict: "an object", list: "a list of other things"}
     return kinds.get(type(value), f"{value!r}"[:40])
 
@@ -148,7 +148,7 @@ def _trace_row(entry: dict[str, Any]) -> Row:
     _, time = _first(entry, TIMES)
     if time is None and entry.get("delay") is not None:
         raise ValueError(
-            "it comes a delay after its session's last answer, which is not replayed; give timestamps"
+            "its time is a delay after the session's last answer, which is not replayed; give timestamps"
         )
     hashes = tuple(int(number) % HASH_RANGE for number in entry.get("hash_ids") or ())
     return Row((), "", prompt, answer, None if time is None else _time(time), hashes)
@@ -163,7 +163,7 @@ def _tokens(entry: dict[str, Any], names: Sequence[str]) -> int | None:
     except (TypeError, ValueError):
         tokens = -1
     if tokens < 0:
-        raise ValueError(f"its {name} is {value!r}, which is no number of tokens")
+        raise ValueError(f"its {name} is {value!r}, which is not a number of tokens")
     return tokens
 
 

@@ -39,7 +39,7 @@ def expanded(option: str, text: str) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
-        raise InputError(f"{option} {text}: this user has no home; give the whole path") from error
+        raise InputError(f"{option} {text}: this user has no home directory; give the whole path") from error
 
 
 def hub_file(name: str, file: str) -> Path:
@@ -183,14 +183,16 @@ def unreached(asked: str) -> InputError:
 def _converted(asked: str, name: str, path: Path) -> Tokenizer:
     """From SentencePiece's or tiktoken's file, by transformers if that is installed."""
     if path.suffix == ".gguf":
-        raise InputError(f"{asked}: no tokenizer.json is beside it; give the folder that it was made of")
+        raise InputError(
+            f"{asked}: no tokenizer.json is beside it; give the folder of the model that it was made from"
+        )
     try:
         from transformers import AutoTokenizer
     except ImportError as error:
         others = [file.name for pattern in OTHER_TOKENIZERS for file in sorted(path.glob(pattern))]
         there = f", only {others[0]}" if others else ""
         raise InputError(
-            f"{asked}: no tokenizer.json in it{there}; name another that counts alike, or make one "
+            f"{asked}: no tokenizer.json in it{there}; name another that gives the same counts, or make one "
             'with transformers: python -c "from transformers import AutoTokenizer as A; '
             f"A.from_pretrained('{name}').save_pretrained('tokenizer')\" and give --tokenizer tokenizer"
         ) from error

@@ -72,7 +72,7 @@ LIMITS = """
 placeholder="ttft_p99&lt;2s, tpot_p99&lt;100ms" title="Separated by commas: ttft, tpot, e2e or itl with
 _p50, _p90, _p95, _p99 or _mean, then &lt; and a time in s or ms; error_rate&lt;1%; request_throughput&gt;5.
 Each layout is then shown at the load with the most requests/s that is within all of them.
-What is not known or not trusted is within none. At a fixed request rate, latencies count from the schedule.">
+What is not known or not trusted is within no limit. At a fixed request rate, latencies count from the schedule.">
 </label><output class="error"></output></p>
 """
 

@@ -163,7 +163,7 @@ def _parts(
 EVERY_NUMBER = "<p class=note>What was asked, what the client says of itself, and every number of each run.</p>"
 HOW_TO_READ = """
 <p class="note"><output class="shown"></output> Grey numbers are worked out from the measured ones beside them.
-± is the 95 % interval over runs. ~ too few requests for a reliable percentile. ? not settled, so without interval.
+± is the 95 % interval over runs. ~ too few requests for a reliable percentile. ? not settled, so no interval.
 <span class="needs-js">Click a column to sort, a layout to fold it. Filter with a word, a number, or such as
 &lt;100.</span></p>
 """

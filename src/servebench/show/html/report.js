@@ -12,13 +12,13 @@ const all = (selector, within = document) => [...within.querySelectorAll(selecto
 
 function readLimit(part) {
   const found = part.toLowerCase().match(LIMIT);
-  if (!found) throw Error(`cannot read "${part}": write such as ttft_p99<2s`);
+  if (!found) throw Error(`cannot read "${part}": write for example ttft_p99<2s`);
   const [, typed, statistic = "", sign, change, number, unit] = found;
   const stem = SHORT[typed] ?? typed;
   const name = stem + statistic;
   if (!(name in UNITS) && `${stem}_p99` in UNITS)
     throw Error(`"${part}": write ${stem}_p50, _p90, _p95, _p99 or _mean`);
-  if (!(name in UNITS)) throw Error(`no metric ${name}: write such as ttft_p99, tpot_p50, e2e_mean, error_rate`);
+  if (!(name in UNITS)) throw Error(`no metric ${name}: write for example ttft_p99, tpot_p50, e2e_mean, error_rate`);
   if (change) throw Error(`"${part}" needs a baseline: servebench gate compares with one`);
   const allowed = { s: ["s", "ms"], "%": ["", "%"], "": [""] }[UNITS[name]];
   if (!allowed.includes(unit))

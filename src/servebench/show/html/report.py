@@ -3,10 +3,10 @@
     servebench report results/
     servebench report results/ --limits "ttft_p99<2s, tpot_p99<100ms"
 
-First the best layout of each study and what is wrong with it, one row a layout, and a box for limits. Then every
-point in a table to sort and filter, all figures, warnings, failed points with the end of their server's log, what
-each client says of itself, versions and server commands. The figures are those of the plot scripts,
-`src/plot_*.py`, which are run for it.
+First the best layout of each study and what is wrong with it, one row per layout, and a box for limits. Then
+every point in a table to sort and filter, all figures, warnings, failed points with the end of their server's log,
+what each client says of itself, versions and server commands. The plot scripts, `src/plot_*.py`, are run for the
+figures.
 """
 
 from __future__ import annotations

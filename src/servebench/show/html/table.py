@@ -89,7 +89,7 @@ def columns(groups: Sequence[Group]) -> list[Column]:
     names = [name for name in names if name != FIRST_ANSWER or metrics.thinks_first(rows)]
     asked = "What was asked for. A click leads to every number of the point."
     counts = "Runs of this load; numbers are their means, ± is the 95 % interval."
-    failed = "Requests that failed, of those that count; they are in no latency."
+    failed = "Requests that failed, of those that count; latencies leave them out."
     trust = "What is wrong with the point; with words here, it meets no limit and is never the best."
     return [
         Column("load", "load", KINDS_OF_LOAD[points[0].log.run.load.kind].unit, asked, _load),
