@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tensor parallelism: mean E2E latency and TFLOP/s per GPU against clients and each other, one curve per TP.
+"""Tensor parallelism: mean E2E latency and TFLOP/s per GPU against clients and each other, one curve per TP size.
 
     python src/plot_tp_sizes.py --backend vllm fastgen --log_dir results/
 

@@ -62,7 +62,11 @@ MISTAKES: list[tuple[list[object], str, str]] = [
     (SERVEBENCH, "summary --sal fastgen-4", "unknown option --sal: did you mean --sla? (-h lists all options)"),
     (SERVEBENCH, "compare", "error: missing: "),
     (SERVEBENCH, "compare results --num_clients sk-hidden", "unknown option --num_clients (-h lists all options)"),
-    (SERVEBENCH, "compare results copy --metric ttft", "--metric ttft: say which: ttft_mean_s, ttft_p50_s"),
+    (
+        SERVEBENCH,
+        "compare results copy --metric ttft",
+        "--metric ttft is ambiguous; give one of ttft_mean_s, ttft_p50_s",
+    ),
     (SERVEBENCH, "compare results results --filter tp=2", "there is no field tp: did you mean tp_size?"),
     (SERVEBENCH, "compare results results --filter tp_size", "'tp_size' is not FIELD=VALUE, such as tp_size=2"),
     (SERVEBENCH, "report results --output nowhere/page.html", "--output: nowhere is not a folder; make it first"),

@@ -80,7 +80,7 @@ def test_the_tokenizer_of_a_gguf_lies_beside_it(engines: Path) -> None:
         engines
     )
     (engines / "tokenizer.json").unlink()
-    with pytest.raises(InputError, match="none is beside it; give --tokenizer"):
+    with pytest.raises(InputError, match="to count prompt tokens with; give --tokenizer"):
         arguments.parse(["--backend", "llamacpp", "--model", str(engines / "m.gguf")])
 
 

@@ -257,12 +257,12 @@ def test_means_that_cutting_takes_away_are_said() -> None:
     # N(1900, 570) cut at 2000: 1900 - 570 x (0.3929 - 0.1754 x 0.4304) = 1719
     falcon = Synthetic(mean_prompt_length=1900, prompt_length_var=0.3, max_prompt_length=2000)
     (line,) = cut_lengths(falcon, None)
-    assert line.startswith(("prompts of 1900 tokens are 1718", "prompts of 1900 tokens are 1719"))
+    assert line.startswith(("prompts of 1900 tokens average 1718", "prompts of 1900 tokens average 1719"))
     llama = Synthetic(mean_prompt_length=2600, max_prompt_length=4000)  # 0.4 % less
     assert not list(cut_lengths(llama, 4096))
     assert not list(cut_lengths(msgspec.structs.replace(falcon, length_distribution="fixed"), None))
     (line,) = cut_lengths(msgspec.structs.replace(llama, max_new_tokens_var=1.0), None)
-    assert line.startswith("generations of 60 tokens are 65 on average")  # none is shorter than 1: + 0.083 x 60
+    assert line.startswith("generations of 60 tokens average 65")  # none is shorter than 1: + 0.083 x 60
 
 
 def test_a_context_that_is_all_taken_still_holds_prompt_and_answer(tokenizer_dir: Path) -> None:

@@ -188,7 +188,7 @@ def _tokenizer_of(model: str) -> str:
     folder = expanded("--model", model).parent
     if not (folder / "tokenizer.json").is_file():
         raise InputError(
-            f"--model {model}: prompts are measured with a tokenizer.json, and none is beside it; "
-            "give --tokenizer, the Hugging Face id or the folder of the model that the .gguf was made of"
+            f"--model {model}: there is no tokenizer.json beside it to count prompt tokens with; "
+            "give --tokenizer: the Hugging Face id or the folder of the model that the .gguf was made from"
         )
     return str(folder)

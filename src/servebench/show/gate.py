@@ -3,8 +3,8 @@
     servebench gate results/ --limits "ttft_p99<2s, error_rate<1%"
     servebench gate after/ --limits "ttft_p99<+5%, request_throughput>-5%" --baseline before/
 
-Every point has to meet a limit; --filter num_clients=8 chooses points. A 95 % interval decides: it is within the
-limit (pass), beyond it (fail), or reaches to both sides (cannot tell).
+Every point has to meet every limit; --filter num_clients=8 chooses points. A 95 % interval decides: it is within
+the limit (pass), beyond it (fail), or on both sides of it (cannot tell).
 
     a percentile     from the requests of all runs together: Wilson's interval of the share that is within the
                      limit. Correlated requests count as the fewer independent ones that they are worth. A failed

@@ -108,7 +108,7 @@ def _nothing_in_common(of_a: dict[Any, Runs], of_b: dict[Any, Runs], names: Sequ
     asked = [[points.asked(log.run) for log in side] for side in sides]
     which = [{each[0] for each in side} for side in asked]
     have_a, have_b = (_listed(each[bool(which[0] & which[1])] for each in side) for side in asked)
-    return f"no point is in both; A has {have_a}, B has {have_b}; measure both alike"
+    return f"no point is in both; A has {have_a}, B has {have_b}; measure both with the same settings"
 
 
 def _apart(logs: Sequence[Log], others: Sequence[Log], names: Sequence[str]) -> list[str]:
