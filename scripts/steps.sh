@@ -4,7 +4,14 @@ PYTHON=.venv/bin/python LOGS=results DRY_RUN='' STEP='' FAILED=()
 
 previous=
 for word; do
-    case $word in --dry_run) DRY_RUN=yes ;; --out_json_dir=*) LOGS=${word#*=} ;; esac
+    case $word in
+    -h | --help) # the comment at the head of the script
+        sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"
+        exit
+        ;;
+    --dry_run | --dry-run) DRY_RUN=yes ;;
+    --out_json_dir=*) LOGS=${word#*=} ;;
+    esac
     case $previous in --out_json_dir) LOGS=$word ;; esac
     previous=$word
 done

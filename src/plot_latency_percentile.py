@@ -60,6 +60,7 @@ def draw(ax: Axes, all_series: list[Series], gaps: Gaps) -> None:
     ax.grid(axis="x", visible=False)
     ax.set(ylabel="Inter-token latency (s)")
     ax.margins(y=0.12)
+    ax.set_ylim(bottom=0)  # an interval may reach below
     factor = 1e3 if ticks.in_ms(ax.yaxis) else 1
     for of_series in bars:
         words = [f"{bar.get_height() * factor:.3g}" for bar in of_series]

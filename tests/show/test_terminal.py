@@ -47,10 +47,15 @@ def test_failed_requests_and_warnings_are_said_below() -> None:
     assert any(row.startswith("    warning: 10 of 40 requests failed, the first with: HTTP 500") for row in rest)
 
 
-def test_the_client_reports_itself_only_where_it_was_the_limit() -> None:
-    assert "lag" not in terminal.line(point())
-    limited = terminal.line(point(verdict="client-limited: late; a free core"))
-    assert "client-limited" in limited.splitlines()[0] and "    client: client-limited; lag p50" in limited
+def test_a_warning_is_said_once_of_points_that_differ_in_its_numbers() -> None:
+    said: set[str] = set()
+    assert "client-limited" not in terminal.line(point())
+    first, second = (point(verdict=f"client-limited: {n} ms late; a free core") for n in (3, 5))
+    limited = terminal.line(first, warned=said)
+    assert "client-limited" in limited.splitlines()[0] and "    warning: client-limited: 3 ms late" in limited
+    assert "client-limited" in terminal.line(second, warned=said) and "warning" not in terminal.line(
+        second, warned=said
+    )
 
 
 def test_a_failed_point_says_why_and_a_known_failure_shows_no_log_again() -> None:

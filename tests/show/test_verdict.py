@@ -58,9 +58,9 @@ def test_points_that_do_not_count_are_counted() -> None:
 
 def test_throughput_that_still_grows_names_the_option() -> None:
     growing = [conftest.point("vllm", n, 1.0) for n in (1, 2, 4)]
-    assert "still grows at the highest load: try more --num_clients." in said(growing)
+    assert "still grows at the highest load: try more --num_clients," in said(growing)
     replicas = [conftest.point("vllm", n, 1.0, num_replicas=8) for n in (1, 2, 4)]
-    assert "try more --clients_per_replica." in said(replicas)
+    assert "try more --clients_per_replica, with the other options as they are." in said(replicas)
     flat = [conftest.point("llamacpp", n, float(n)) for n in (1, 2, 4)]
     assert "still grows" not in said(flat) and "still grows" not in said(growing + flat), "one has enough"
 
@@ -87,6 +87,8 @@ def test_what_to_type_next_names_the_folder(logs: Path) -> None:
         == f"./servebench compare {logs}/vllm/ --filter_a num_replicas=1 --filter_b num_replicas=2"
     )
     assert len(verdict.next_steps(logs, servers[:1], streamed=True).splitlines()) == 2
+    searched = verdict.next_steps(logs, servers[:1], True, ["peak fastgen-4", "ttft_p99<1s"])
+    assert searched.endswith('--limits "ttft_p99<1s"'), "what was searched for is what to gate by"
 
 
 def test_what_searches_found_is_read_with_the_logs(tmp_path: Path) -> None:

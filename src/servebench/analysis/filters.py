@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,8 +35,12 @@ def _condition(text: str) -> tuple[str, Any]:
     try:
         return name, msgspec.json.decode(value, type=FIELDS[name])
     except msgspec.MsgspecError:
-        lists = "; lists and objects are JSON" if "array" in str(why) or "object" in str(why) else ""
-        raise argparse.ArgumentTypeError(f"{text!r}: {why}{lists}") from None
+        pass
+    try:
+        return name, msgspec.convert(shlex.split(value), FIELDS[name], strict=False)  # words, as of engine_args
+    except (msgspec.MsgspecError, ValueError):
+        objects = "; objects are JSON" if "object" in str(why) else ""
+        raise argparse.ArgumentTypeError(f"{text!r}: {why}{objects}") from None
 
 
 def _unknown(name: str, text: str) -> str:

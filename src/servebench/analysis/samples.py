@@ -31,9 +31,17 @@ def succeeded(log: Log) -> list[Result]:
 
 
 def failed_of(*runs: Log) -> tuple[int, int]:
-    """(requests that failed, requests that count), over all these runs."""
-    counted = sum(len(measured(log)) for log in runs)
+    """(requests that failed, requests that count), over all these runs.
+
+    Those that we cut off ourselves, since the server was overloaded, are neither.
+    """
+    counted = sum(len(measured(log)) - cut_off(log) for log in runs)
     return counted - sum(len(succeeded(log)) for log in runs), counted
+
+
+def cut_off(log: Log) -> int:
+    """Measured requests that were given up when the point was stopped early, overloaded."""
+    return sum(r.cancelled and r.error is not None for r in measured(log)) if log.quality.overloaded else 0
 
 
 def failed_share(*runs: Log) -> float:

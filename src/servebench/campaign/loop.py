@@ -42,6 +42,7 @@ class Campaign:
     progress: SweepProgress
     points: dict[Path, Point] = field(default_factory=dict)  # by the path of their logs
     failed: list[Log] = field(default_factory=list)
+    warned: set[str] = field(default_factory=set)  # what was said of a point, so that it is not said of each
     server_reached: bool = False
     stopped: bool = False  # is the rest of the plan left out?
 
@@ -71,7 +72,8 @@ def run(asked: Sequence[Settings], ordered: Ordered = list) -> int:
         for server_plan, of_server in found:
             show_and_store(server_plan, of_server)
         streamed = any(settings.common.stream for settings in asked)
-        print(verdict.next_steps(folder, (each.server for each in plan), streamed))
+        searched = [each.searched for each in verdicts]
+        print(verdict.next_steps(folder, (each.server for each in plan), streamed, searched))
     return int(bool(campaign.failed))
 
 
@@ -162,7 +164,7 @@ def record(plan: ServerPlan, history: History, campaign: Campaign, point: Point,
         return
     known = log.failure in {other.failure for other in campaign.failed}
     campaign.progress.end(point, log)
-    live.write(terminal.line(log, with_requests=len(plan.settings.requests) > 1, known=known))
+    live.write(terminal.line(log, len(plan.settings.requests) > 1, known, campaign.warned))
     if log.status != "ok":
         campaign.failed.append(log)
         campaign.stopped = campaign.execution.on_error == "stop"

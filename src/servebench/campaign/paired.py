@@ -10,6 +10,7 @@ before is not measured again, so an interrupted comparison continues where it st
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from itertools import groupby
 
@@ -54,6 +55,8 @@ def main() -> int:
     parser.add_argument("b", type=commandline.words_in_quotes, metavar='"OPTIONS OF B"')
     parser.add_argument("--runs", type=commandline.COUNT, default=6, metavar="N", help="runs of each [6]")
     keys.hide_own_keys()
+    if len(sys.argv) > 2 and not {"-h", "--help", "--help_all", "--runs"} & set(sys.argv[1:3]):
+        sys.argv[1:3] = [f" {part}" for part in sys.argv[1:3]]  # else `--tp_size=2` would be an option, not A
     args, common = parser.parse_known_args()
     seed = [] if "--seed" in " ".join([*args.a, *args.b, *common]) else ["--seed", "0"]  # both are asked the same
     a, b = (arguments.parse([*common, *seed, *own, "--runs", str(args.runs)]) for own in (args.a, args.b))

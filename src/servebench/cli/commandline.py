@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from servebench.cli.nearest import did_you_mean
 from servebench.cli.parser import Parser as Parser  # commands take all of theirs from here
 from servebench.errors import InputError, ServerFailed
 
@@ -67,7 +68,11 @@ def non_empty(text: str) -> str:
 def folder(text: str) -> Path:
     """An argparse type: an existing folder."""
     if not Path(text).is_dir():
-        raise argparse.ArgumentTypeError(f"{text} is not a folder; give one that run_benchmark.py wrote to")
+        beside = Path(text).parent.iterdir() if Path(text).parent.is_dir() else ()
+        near = did_you_mean(Path(text).name, (path.name for path in beside if path.is_dir()), most=1)
+        raise argparse.ArgumentTypeError(
+            f"{text} is not a folder{near or '; give one that run_benchmark.py wrote to'}"
+        )
     return Path(text)
 
 
@@ -130,7 +135,7 @@ def tp_and_replicas(text: str) -> tuple[int, int]:
     """An argparse type: `2x4` is tensor parallel size 2, 4 replicas."""
     tp_size, cross, replicas = text.lower().partition("x")
     if not (cross and tp_size.isdecimal() and replicas.isdecimal() and int(tp_size) and int(replicas)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not TPxREPLICAS; write for example 2x4")
+        raise argparse.ArgumentTypeError(f"{text!r} is not TPxREPLICAS; write for example 1x8 2x4")
     return int(tp_size), int(replicas)
 
 

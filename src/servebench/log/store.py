@@ -156,6 +156,11 @@ def head(path: Path) -> Log | None:
         return None
 
 
+def heads(folder: Path) -> list[Log]:
+    """The logs of this version in a folder, without their requests."""
+    return [found for path in sorted(folder.glob("*.json")) if (found := head(path))]
+
+
 def _packed(result: Result) -> Result:
     arrays = {"event_ns": array("q", result.event_ns), "event_tokens": array("I", result.event_tokens)}
     return msgspec.structs.replace(result, **arrays)

@@ -8,8 +8,10 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from msgspec.structs import replace
 
 from servebench.errors import InputError
+from servebench.log import store
 from servebench.log.config import Dataset, RunConfig, Scenario, ServerConfig, Synthetic
 from servebench.log.lengths import MAX_TIMES_MEAN, Lengths
 from servebench.log.schema import log_name
@@ -31,7 +33,7 @@ def preflight(settings: Settings, plan: list[ServerPlan]) -> None:
         check_body(server_plan.server, points[0])
         if any(point.pending for point in points) and settings.starts:
             check_launch(server_plan.server, server_plan.access)
-    for line in dict.fromkeys([*remarks(plan, context), *older(plan)]):
+    for line in dict.fromkeys([*remarks(plan, context), *older(plan), *unlike(plan)]):
         print(f"note: {line}")
 
 
@@ -51,6 +53,7 @@ def notices(settings: Settings, plan: list[ServerPlan]) -> Iterator[str]:
                 check_launch(server_plan.server, server_plan.access)
     except InputError as lacking:
         yield str(lacking)
+    yield from unlike(plan)
 
 
 def check_loads(settings: Settings, plan: list[ServerPlan]) -> int | None:
@@ -135,6 +138,25 @@ def remarks(plan: list[ServerPlan], context: int | None) -> Iterator[str]:
                 yield from cut_lengths(run.requests, context)
             elif left_out := datasets.read(run.requests).remark:
                 yield f"--dataset {run.requests.dataset}: left out {left_out}"
+
+
+def unlike(plan: list[ServerPlan]) -> Iterator[str]:
+    """Points of the same servers in the folder that were measured with other --engine_args."""
+    earlier = {folder: store.heads(folder) for folder in {each.settings.folder for each in plan}}
+    for server, folder in ((each.server, each.settings.folder) for each in plan if _pending(each)):
+        alike = [log.server for log in earlier[folder] if _but_for_args(log.server) == _but_for_args(server)]
+        theirs = {each.engine_args for each in alike}
+        if theirs and server.engine_args not in theirs:
+            others, own = (" ".join(words) or "none" for words in (min(theirs), server.engine_args))
+            yield f"points in {folder}/ have --engine_args {others}, these have {own}: they become another curve"
+
+
+def _pending(plan: ServerPlan) -> bool:
+    return any(point.pending for point in plan.points)
+
+
+def _but_for_args(server: ServerConfig) -> ServerConfig:
+    return replace(server, engine_args=(), urls=(), gpus=())
 
 
 def older(plan: list[ServerPlan]) -> Iterator[str]:

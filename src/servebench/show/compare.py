@@ -31,6 +31,7 @@ from servebench.errors import InputError
 from servebench.log import store
 from servebench.log.schema import Log, model_name
 from servebench.show import matching, points, ratios, tables
+from servebench.show.advice import contended
 from servebench.show.matching import Pair
 from servebench.show.points import Runs
 from servebench.show.ratios import ALIKE, Comparison
@@ -199,8 +200,16 @@ def text(sides: Sides, everything: bool = False, in_full: bool = False) -> str:
     shown = chosen(sides, everything)
     hidden = 0 if in_full else len(sides.found.pairs) - len(shown)
     rest = [tables.wrapped(words) for words in _rest(sides, hidden, everything)]
-    head = [tables.wrapped(f"{sentence(sides)}."), tables.wrapped(_asked(sides)), ""]
+    head = [tables.wrapped(f"{_reliable(sides)}{sentence(sides)}."), tables.wrapped(_asked(sides)), ""]
     return "\n".join([*head, wide(sides) if in_full else table(sides, shown), *rest])
+
+
+def _reliable(sides: Sides) -> str:
+    """That other programs took the cores, if they did."""
+    pairs = sides.found.pairs
+    busy = sum(any(map(contended, (*pair.a, *pair.b))) for pair in pairs)
+    of = f"at {busy} of {tables.counted(len(pairs), 'point')}" if len(pairs) > 1 else "meanwhile"
+    return f"Not reliable: other programs took the cores {of} (busy machine). " if busy else ""
 
 
 def _asked(sides: Sides) -> str:

@@ -220,7 +220,7 @@ def _relative(limit: Limit, point: str, row: ratios.Comparison | None) -> Findin
     if found is None or row.verdict.startswith("takes"):
         why = row.verdict.replace("A: ", "baseline ").replace("B: ", "results ")
         return Finding(point, "cannot tell", why, row.ratio)
-    return _by_interval(limit, point, row.ratio, found.low, found.high, "")
+    return _by_interval(limit, point, row.ratio, found.low, found.high, "more --runs would tell")
 
 
 # All limits, all points.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from servebench.analysis import differences, metrics, samples, stationarity, trust
 from servebench.log import identity
@@ -82,9 +83,19 @@ def asked(log: Log) -> str:
 
 
 def server_name(server: ServerConfig, with_batch: bool = False) -> str:
-    """`vLLM TP 2 x 4`: engine, TP size and replicas."""
-    name = f"{ENGINE_NAMES.get(server.backend, server.backend)} TP {server.tp_size} x {server.num_replicas}"
+    """`vLLM TP 2 x 4`: engine, TP size and replicas; `vLLM at HOST` of a running one whose size nobody said."""
+    size = f"at {hosts(server)}" if by_host(server) else f"TP {server.tp_size} x {server.num_replicas}"
+    name = f"{ENGINE_NAMES.get(server.backend, server.backend)} {size}"
     return f"{name}, batch {server.max_ragged_batch_size}" if with_batch else name
+
+
+def by_host(server: ServerConfig) -> bool:
+    """Is its address all that is known of it?"""
+    return bool(server.urls) and server.tp_size == server.num_replicas == 1
+
+
+def hosts(server: ServerConfig) -> str:
+    return " ".join(urlsplit(url).netloc.rpartition("@")[2] or url for url in server.urls)
 
 
 def _layouts(logs: list[Log], rate: Rate) -> list[Layout]:
@@ -114,7 +125,8 @@ def _size(log: Log) -> tuple[str, int, int]:
 
 def _name(log: Log, differing: Sequence[str], with_batch: bool) -> str:
     settings = differences.settings(log)
-    return ", ".join([server_name(log.server, with_batch), *(settings[each] for each in differing)])
+    rest = [settings[each] for each in differing if not (each == "urls" and by_host(log.server))]
+    return ", ".join([server_name(log.server, with_batch), *rest])
 
 
 def _points(logs: list[Log]) -> list[Runs]:

@@ -100,12 +100,12 @@ def _nothing_in_common(of_a: dict[Any, Runs], of_b: dict[Any, Runs], names: Sequ
     """Why no point of A has a partner in B, and which filter would choose one."""
     sides = [[runs[0] for runs in side.values()] for side in (of_a, of_b)]
     ours, theirs = ({points.values(log, names): points.in_words(log, names) for log in side} for side in sides)
-    if names and not ours.keys() & theirs.keys():
+    asked = [[points.asked(log.run) for log in side] for side in sides]
+    if names and (not ours.keys() & theirs.keys() or set(asked[0]) & set(asked[1])):
         letter, several, others = ("a", sides[0], sides[1]) if len(ours) > 1 else ("b", sides[1], sides[0])
         have = f"A has {_listed(ours.values())}, B has {_listed(theirs.values())}"
         choice = filter_for(several[0], _apart(several, others, names), letter)
         return f"no point is in both: {have}; choose what to compare, as in {choice}"
-    asked = [[points.asked(log.run) for log in side] for side in sides]
     which = [{each[0] for each in side} for side in asked]
     have_a, have_b = (_listed(each[bool(which[0] & which[1])] for each in side) for side in asked)
     return f"no point is in both; A has {have_a}, B has {have_b}; measure both with the same settings"

@@ -81,14 +81,20 @@ def _in_all(plan: list[ServerPlan]) -> list[str]:
 
 def _time(plan: list[ServerPlan], todo: list[Point]) -> str:
     folders = {server_plan.settings.folder for server_plan in plan}
-    known = progress.known_from(progress.earlier_logs(folders))
-    times_s = [progress.seconds(point.server, point.run, known) for point in todo]
+    known = progress.known_from(log for folder in folders for log in store.heads(folder))
+    times_s = [progress.seconds(point.server, point.run, _like(point, known)) for point in todo]
     known_s = [each for each in times_s if each is not None]
     if len(known_s) < len(times_s):
         return "the first point will tell how long that takes"
     if all(isinstance(point.run.load, Rate) for point in todo):
         return f"at least {duration(sum(known_s))}"
     return f"about {duration(sum(known_s))} plus server starts, if it goes as fast as in the logs of the folder"
+
+
+def _like(point: Point, known: Sequence[progress.Known]) -> list[progress.Known]:
+    """The runs that were asked the same of the same model: others tell nothing of it."""
+    model, requests = point.server.model, point.run.requests
+    return [each for each in known if each.server.model == model and each.run.requests == requests]
 
 
 def models_table() -> str:

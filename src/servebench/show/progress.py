@@ -9,12 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from math import log
-from pathlib import Path
 from typing import NamedTuple
 
 from servebench.cli import live
 from servebench.load.fleet import Progress
-from servebench.log import store
 from servebench.log.config import Clients, Rate, RunConfig, ServerConfig
 from servebench.log.schema import Log
 from servebench.plan.strategies import Search, UntilCi
@@ -158,8 +156,3 @@ def words(run: RunConfig, load: Progress) -> list[str]:
         *(f"{label} {latency(known, 2)}" for label, known in times.items() if known is not None),
         "" if load.failed else failed,
     ]
-
-
-def earlier_logs(folders: Iterable[Path]) -> list[Log]:
-    """The logs there, without their requests."""
-    return [found for folder in folders for path in sorted(folder.glob("*.json")) if (found := store.head(path))]

@@ -12,7 +12,6 @@ interval where the line has room.
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from functools import partial
@@ -26,11 +25,12 @@ from servebench.analysis import metrics, samples, sla, stationarity, stats, thro
 from servebench.analysis.metrics import OfPoint, OfRequests
 from servebench.analysis.sla import Sla, parse
 from servebench.cli import commandline
-from servebench.errors import no_logs
+from servebench.errors import InputError, no_logs
 from servebench.figures.selection import load_text
 from servebench.log import store
+from servebench.log.config import ServerConfig
 from servebench.log.schema import Log, Quality
-from servebench.show import advice, layouts, tables, terminal, verdict
+from servebench.show import advice, layouts, matching, tables, terminal, verdict
 from servebench.show.layouts import Layout, Runs, Study
 from servebench.show.tables import significant
 from servebench.show.verdict import SearchResult
@@ -91,7 +91,9 @@ def _study_table(study: Study, slas: Sequence[Sla], searches: Sequence[SearchRes
         shapes = [*(column.shape for column in columns), NOTE]
         if tables.fits(shapes, rows, limit):
             break
-    return f"{head}\n{tables.table(shapes, rows, limit)}"
+    dropped = not wide and not intervals and any(len(runs) > 1 for runs in points)
+    hint = "\n--wide shows the intervals" if dropped else ""
+    return f"{head}\n{tables.table(shapes, rows, limit)}{hint}"
 
 
 def _rows(layout: Layout, columns: Sequence[Column], named: bool) -> Iterable[tables.Row]:
@@ -263,7 +265,7 @@ def warnings(logs: Iterable[Log]) -> list[str]:
     alike: dict[str, list[str]] = {}
     for log in logs:
         for words in advice.of_point(log) if log.status == "ok" else [f"failed: {log.failure}"]:
-            alike.setdefault(re.sub(r"[\d.]+", "", words), []).append(f"{terminal.name_of(log)}: {words}")
+            alike.setdefault(terminal.without_numbers(words), []).append(f"{terminal.name_of(log)}: {words}")
     lines = [first + (f" ({len(more)} more alike)" if more else "") for first, *more in alike.values()]
     return lines
 
@@ -326,8 +328,21 @@ def report(
 def ending(logs: list[Log], searches: Sequence[SearchResult], folder: Path) -> str:
     """The result in a sentence or two, and what to type next."""
     said = [search.words for search in searches] or verdict.result(layouts.studies(logs))
-    steps = verdict.next_steps(folder, (log.server for log in logs), any(log.run.stream for log in logs))
+    streamed, searched = any(log.run.stream for log in logs), [search.searched for search in searches]
+    steps = verdict.next_steps(folder, _comparable(logs), streamed, searched)
     return "\n".join(["", *map(tables.wrapped, said), steps])
+
+
+def _comparable(logs: list[Log]) -> list[ServerConfig]:
+    """The servers of the study with most layouts; of two that cannot be compared only the first."""
+    layouts_of = max((study.layouts for study in layouts.studies(logs)), key=len, default=())
+    try:
+        sides = [[log for runs in layout.points for log in runs] for layout in layouts_of[:2]]
+        if len(sides) == 2:
+            matching.matched(*sides)
+    except InputError:
+        layouts_of = layouts_of[:1]
+    return [layout.log.server for layout in layouts_of]
 
 
 def main() -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from servebench.analysis import latency, metrics, samples, stats, trust
@@ -25,8 +27,11 @@ def ready(server: Server, with_batch: bool) -> str:
     return f"{name}: answers at {', '.join(server.facts.urls)}"
 
 
-def line(log: Log, with_requests: bool = False, known: bool = False) -> str:
-    """One point in one line, and a line for each thing that is wrong. `known`: this failure was shown before."""
+def line(log: Log, with_requests: bool = False, known: bool = False, warned: set[str] | None = None) -> str:
+    """One point in one line, and a line for each thing that is wrong and is not in `warned` yet.
+
+    `known`: this failure was shown before.
+    """
     name = "  " + _load_of(log) + (f"  {asked(log.run)[0]}" if with_requests else "")
     if log.status != "ok":
         tail = [] if known else [f"    | {row}" for row in log.server_facts.log_tail.splitlines()]
@@ -41,16 +46,23 @@ def line(log: Log, with_requests: bool = False, known: bool = False) -> str:
     text = tables.flowed(parts, "    ")
     if not failed and len(tables.flowed([*parts, f"{counted} ok"]).splitlines()) == 1:
         text = tables.flowed([*parts, f"{counted} ok"])
-    return "\n".join([text, *(tables.wrapped(f"    {row}", "      ") for row in rest(log))])
+    return "\n".join(
+        [text, *(tables.wrapped(f"    {row}", "      ") for row in rest(log, set() if warned is None else warned))]
+    )
 
 
-def rest(log: Log) -> list[str]:
-    """What more there is to say of a point that was measured."""
-    limited = log.quality.verdict.startswith("client-limited")
-    lines = beside(log) + [f"client: {quality_line(log.quality)}"] * limited
+def rest(log: Log, warned: set[str]) -> list[str]:
+    """What more there is to say of a point. A warning that differs in its numbers only is the same."""
+    lines = beside(log)
     lines += [f"dataset: {log.client['workload_remark']}"] if log.client.get("workload_remark") else []
-    lines += [f"{tables.paint('warning', 'yellow')}: {words}" for words in advice.of_point(log)]
+    of_point = {without_numbers(words): words for words in advice.of_point(log)}
+    lines += [f"{tables.paint('warning', 'yellow')}: {of_point[kind]}" for kind in of_point if kind not in warned]
+    warned |= of_point.keys()
     return lines + ([f"enough: {log.stopped}"] if log.stopped else [])
+
+
+def without_numbers(words: str) -> str:
+    return re.sub(r"[\d.]+", "", words)
 
 
 def shown_latencies(logs: list[Log]) -> list[OfRequests]:

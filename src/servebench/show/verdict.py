@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from servebench.analysis import samples, stationarity, stats, trust
+from servebench.analysis import metrics, samples, stationarity, stats, trust
 from servebench.analysis.metrics import OfRequests
 from servebench.analysis.stats import Interval
 from servebench.log.config import ServerConfig
@@ -25,6 +25,8 @@ from servebench.show.terminal import shown_latencies
 RISES = 1.05  # by which requests/s at the highest load exceed those at the load below it, if they still grow
 SIZES = ("backend", "tp_size", "num_replicas")
 ALIKE = 1.1  # a ratio that is known to be nearer to 1 is no difference
+FEWEST_RUNS = 3  # that are advised
+MEAN_E2E = "e2e_latency_mean_s"
 OTHERS = 3  # layouts that are named beside the best one
 
 
@@ -141,10 +143,12 @@ def _of_study(study: Study, named: bool) -> Iterator[str]:
         first, *others = best.items()
         yield f"Most requests/s: {_point(*first)}."
         yield from _others(first[1], others[:OTHERS])
+        yield from _for_few_clients(first[0], [layout for layout in study.layouts if layout.name in best])
         if len(others) > OTHERS:
             yield f"{tables.counted(len(others) - OTHERS, 'more layout')} below that."
     else:
         yield "No point can be trusted, so none is the best."
+    yield from _better_untrusted(study, trusted_rate(next(iter(best.values()))) if best else None)
     yield from _not_counted(study)
     yield from _still_growing([layout for layout in study.layouts if layout.name in best])
 
@@ -166,7 +170,7 @@ def _others(best: Runs, others: Sequence[tuple[str, Runs]]) -> Iterator[str]:
     unknown = []
     for name, point in others:
         reaches = f"{name} reaches {significant(trusted_rate(point))} at {load_words(point[0].run)}"
-        ratio = _ratio(best, point)
+        ratio = _ratio(best, point, THROUGHPUT.name)
         if ratio and ALIKE**-1 < ratio.low <= 1 <= ratio.high < ALIKE:
             yield f"{reaches}: about equal."
         elif ratio is None or ratio.low <= 1 <= ratio.high:
@@ -175,18 +179,49 @@ def _others(best: Runs, others: Sequence[tuple[str, Runs]]) -> Iterator[str]:
             less = sorted(100 * abs(1 - end) for end in (ratio.low, ratio.high))
             yield f"{reaches} ({less[0]:.0f} to {less[1]:.0f}% {'less' if ratio.high < 1 else 'more'})."
     if unknown:
-        yield f"{', '.join(unknown)}; too few runs to tell whether that is chance (--runs 3)."
+        runs = max(len(point) for _, point in [("", best), *others])
+        more = f"--runs {max(FEWEST_RUNS, 2 * runs)}"
+        yield f"{', '.join(unknown)}; too few runs to tell whether that is chance ({more})."
 
 
-def _ratio(a: Runs, b: Runs) -> Interval | None:
-    """Requests/s of b / those of a, from their runs, or from the parts of single ones; None: nobody can tell."""
+def _for_few_clients(first: str, layouts: Sequence[Layout]) -> Iterator[str]:
+    """The layout that answers soonest at the lowest load, where that is surely not the one of most requests/s."""
+    lightest = {layout.name: layout.points[0] for layout in layouts if trusted_rate(layout.points[0])}
+    ours = lightest.get(first)
+    if not ours or ours[0].run.open_loop:
+        return
+    alike = {name: runs for name, runs in lightest.items() if runs[0].run.load == ours[0].run.load}
+    ratios = {name: _ratio(ours, runs, MEAN_E2E) for name, runs in alike.items() if name != first}
+    sooner = {name: ratio.mean for name, ratio in ratios.items() if ratio and ratio.high < 1}
+    if sooner:
+        name = min(sooner, key=lambda name: sooner[name])
+        times = [stationarity.interval(runs, samples.mean_e2e_s) for runs in (alike[name], ours)]
+        took = " against ".join(latency(time.mean) for time in times if time)
+        yield f"At {load_words(ours[0].run)} {name} answers sooner: mean E2E latency {took}."
+
+
+def _ratio(a: Runs, b: Runs, column: str) -> Interval | None:
+    """A metric of b / that of a, from their runs, or from the parts of single ones; None: nobody can tell."""
     if not (stationarity.stationary(a) and stationarity.stationary(b)):
         return None
     if min(len(a), len(b)) > 1:
-        rates = [[rate for log in runs if (rate := THROUGHPUT.function(log))] for runs in (a, b)]
+        values = [[value for log in runs if (value := metrics.values(log)[column])] for runs in (a, b)]
     else:
-        rates = [[*map(float, THROUGHPUT.batches(runs[0]).get(THROUGHPUT.name, ()))] for runs in (a, b)]
-    return stats.ratio_of_means(*rates)
+        values = [[*map(float, metrics.batch_values(runs[0]).get(column, ()))] for runs in (a, b)]
+    return stats.ratio_of_means(*values)
+
+
+def _better_untrusted(study: Study, best: float | None) -> Iterator[str]:
+    """A layout that reached more at a point where the client was the limit, so that it may be the best one."""
+    limited = {
+        layout.name: found.mean
+        for layout in study.layouts
+        for runs in layout.points
+        if (doubt := trust.of_point(runs, THROUGHPUT.name)) and doubt.kind == "client-limited"
+        if (found := stationarity.interval(runs, THROUGHPUT.function)) and found.mean > (best or 0.0)
+    }
+    for name, rate in limited.items():
+        yield f"{name} reached {significant(rate)} although the client was the limit: measure it again."
 
 
 def _not_counted(study: Study) -> Iterator[str]:
@@ -215,7 +250,7 @@ def _still_growing(known: Sequence[Layout]) -> Iterator[str]:
     kind, replicas = known[0].log.run.load.kind, max(layout.log.server.num_replicas for layout in known)
     more = "--clients_per_replica" if replicas > 1 else "--num_clients"
     option = {"clients": more, "rate": "--request_rate", "trace": "--trace_speed"}[kind]
-    yield f"Throughput still grows at the highest load: try more {option}."
+    yield f"Throughput still grows at the highest load: try more {option}, with the other options as they are."
 
 
 def _grows(layout: Layout) -> bool:
@@ -223,10 +258,14 @@ def _grows(layout: Layout) -> bool:
     return len(rates) == 2 and rates[1] > RISES * rates[0]
 
 
-def next_steps(folder: Path, servers: Iterable[ServerConfig], streamed: bool) -> str:
-    """What to type next, in at most three lines. The first two layouts of these servers are compared."""
+def next_steps(folder: Path, servers: Iterable[ServerConfig], streamed: bool, searched: Iterable[str] = ()) -> str:
+    """What to type next, in at most three lines. The first two layouts of these servers are compared.
+
+    The limits are those that were searched for, if any were.
+    """
     steps = [f"report {folder}/", *_comparison(folder, servers)]
-    limits = "ttft_p90<2s, tpot_p90<100ms" if streamed else "e2e_p90<10s"  # few requests tell a p90
+    usual = "ttft_p90<2s, tpot_p90<100ms" if streamed else "e2e_p90<10s"  # few requests tell a p90
+    limits = next((limits for limits in searched if not limits.startswith(PEAK)), usual)
     steps.append(f'gate {folder}/ --limits "{limits}"')
     return "\n".join(f"{'' if i else 'Next:':7}./servebench {step}" for i, step in enumerate(steps))
 

@@ -176,7 +176,7 @@ def _hub_errors(asked: str, name: str) -> Iterator[None]:
 def unreached(asked: str) -> InputError:
     return InputError(
         f"{asked}: no such directory, not in the hub's cache, and the Hugging Face hub cannot be reached; "
-        "give the model's directory, or connect to the network"
+        "give the model's directory, another --tokenizer, or connect to the network"
     )
 
 
