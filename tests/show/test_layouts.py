@@ -39,10 +39,10 @@ def test_servers_at_two_addresses_are_two_layouts_unless_their_number_says_it() 
     a, b = "http://one:8000", "http://two:8000"
     logs = [point("openai", n, 1.0, urls=urls) for urls in ((a,), (b,)) for n in (1, 2)]
     (study,) = layouts.studies(logs)
-    assert sorted(rows(study)) == [f"OpenAI-compatible TP 1 x 1, urls {host}:8000" for host in ("one", "two")]
+    assert sorted(rows(study)) == [f"OpenAI-compatible at {host}:8000" for host in ("one", "two")]
     logs = [point("openai", 1, 1.0, urls=urls, num_replicas=len(urls)) for urls in ((a,), (a, b))]
     (study,) = layouts.studies(logs)
-    assert sorted(rows(study)) == ["OpenAI-compatible TP 1 x 1", "OpenAI-compatible TP 1 x 2"]
+    assert sorted(rows(study)) == ["OpenAI-compatible TP 1 x 2", "OpenAI-compatible at one:8000"]
 
 
 def test_a_caller_may_know_the_rates() -> None:

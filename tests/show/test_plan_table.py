@@ -46,8 +46,12 @@ def test_what_differs_between_servers_is_a_column(tmp_path: Path) -> None:
 def test_earlier_logs_of_the_folder_tell_how_long_it_takes(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, "--num_clients", "1", "--num_requests", "599")
     for server_plan in plan:
-        log = conftest.point(server_plan.server.backend, 1, 0.5)
-        store.save(replace(log, server=server_plan.server), server_plan.settings.folder / "m-clients1.json")
+        log = replace(conftest.point(server_plan.server.backend, 1, 0.5), server=server_plan.server)
+        alike = replace(log, run=replace(log.run, requests=server_plan.points[0].run.requests))
+        store.save(log, server_plan.settings.folder / "other-clients1.json")
+        other = plan_table.table([server_plan])
+        assert "the first point will tell" in other, "prompts of another length tell nothing"
+        store.save(alike, server_plan.settings.folder / "m-clients1.json")
     assert "about 10 min" in plan_table.table(plan)  # twice 600 requests at 2/s
 
 

@@ -93,7 +93,7 @@ def test_a_pipe_is_shown_a_line_a_point_and_nothing_is_redrawn(
     code, out, err = benchmark(*words)
     assert code == 0, err
     assert "\r" not in out + err and "\x1b" not in out + err
-    assert re.search(r"^OpenAI-compatible TP 1 x 1: answers at http://", out, re.MULTILINE)
+    assert re.search(r"^OpenAI-compatible at \S+: answers at http://", out, re.MULTILINE)
     assert len(re.findall(r"^  \d clients?  \S+ req/s  .* 12 ok", out, re.MULTILINE)) == 2
     assert "warming up" not in out and "Most requests/s: " in out
 

@@ -57,7 +57,7 @@ def rest(log: Log, warned: set[str]) -> list[str]:
     lines += [f"dataset: {log.client['workload_remark']}"] if log.client.get("workload_remark") else []
     of_point = {without_numbers(words): words for words in advice.of_point(log)}
     lines += [f"{tables.paint('warning', 'yellow')}: {of_point[kind]}" for kind in of_point if kind not in warned]
-    warned |= of_point.keys()
+    warned.update(of_point)
     return lines + ([f"enough: {log.stopped}"] if log.stopped else [])
 
 
