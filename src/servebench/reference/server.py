@@ -2,6 +2,7 @@
 when every event really left. Tests, calibration and `benchmarks/` measure the client against it.
 
     ./servebench reference-server --port 8000 --ttft 0.05 --gap 0.01 --record /tmp/truth
+    ./servebench run --backend openai --openai_api_url http://localhost:8000 --model reference --tokenizer FOLDER
 
 One epoll loop a process. The record holds, of each request: the client's X-Request-Id, the kernel's stamp of the
 request's arrival, the time just before each send of a content event (ns of CLOCK_REALTIME), the tokens in each of

@@ -13,9 +13,8 @@ the limit (pass), beyond it (fail), or on both sides of it (cannot tell).
     a mean, a rate   Student's interval of the runs' values; of a single run, of the means of its batches
     a change (+5%)   the ratio to the point of --baseline that was asked the same, as in servebench compare
 
-A limit of every request (ttft<2s) fails with the first request beyond it, and passes if there was none. A point
-that failed fails; an overloaded one fails limits of latency. Nothing can be told of numbers that are not the
-server's own (client-limited, buffered, cached). A point that has not settled can fail, but not pass.
+A point that failed fails; an overloaded one fails limits of latency. Numbers that are not the server's own
+(client-limited, buffered, cached) cannot be judged. A point that has not settled can fail, but not pass.
 Exit status: 0 no limit fails, 1 one does (with --strict also if one cannot be judged), 2 bad input.
 """
 
@@ -112,8 +111,6 @@ def _bounds_the_worse(limit: Limit) -> bool:
 def _of_values(limit: Limit, point: str, runs: Runs) -> Finding:
     if limit.metric.name == "failed_share":
         return _error_rate(limit, point, runs)
-    if limit.of_every_request:
-        return _every_request(limit, point, runs)
     return _percentile(limit, point, runs) if limit.percentile is not None else _mean(limit, point, runs)
 
 
@@ -170,18 +167,6 @@ def _needed(share: float, seen: float, n: int, correlated: float = 1.0) -> str:
         return "; too near the limit"
     digits = 10 ** (len(str(ceil(requests))) - 2)
     return f"; about {ceil(requests / digits) * digits} would tell"
-
-
-def _every_request(limit: Limit, point: str, runs: Runs) -> Finding:
-    """Seen is seen: no interval says anything of the requests that were not."""
-    values = sla.of_requests(runs, limit)
-    if not np.isfinite(values).any():
-        return Finding(point, "cannot tell", _unknown(limit, runs))
-    beyond = len(values) - limit.admitted(values)
-    worst = float(values.max() if limit.upper else values.min())
-    if beyond:
-        return Finding(point, "FAIL", f"{beyond} of {len(values)} requests are beyond it", worst, worst, worst)
-    return Finding(point, "pass", "", worst, worst, worst)
 
 
 def _mean(limit: Limit, point: str, runs: Runs) -> Finding:
@@ -266,8 +251,7 @@ def said(found: Judged) -> list[str]:
     text = f"{limit} at {tables.counted(n, 'point') if same == n else f'{same} of {n} points'}{others}"
     if worst := found.worst:
         text += f", {f'worst at {worst.point}: ' if n > 1 else ''}{_value(limit, worst)}"
-    seen = ", as far as measured" if limit.of_every_request and found.says == "pass" else ""
-    lines = [tables.wrapped(f"{sign(found.says)} {text}{seen}", " " * 6)]
+    lines = [tables.wrapped(f"{sign(found.says)} {text}", " " * 6)]
     why = {each.point: each.why if each.says == "cannot tell" else each.point for each in rest}
     alike = [[each for each in rest if why[each.point] == reason] for reason in dict.fromkeys(why.values())]
     return lines + [tables.wrapped(f"    {sign(same[0].says)} {_line(limit, same)}", " " * 8) for same in alike]
@@ -330,10 +314,22 @@ def verdict(found: Sequence[Judged], strict: bool) -> str:
 def as_json(found: Sequence[Judged], words: str) -> str:
     """What is not known is null."""
     rows = [
-        {"limit": str(each.limit), "says": each.says, "points": [_finite(asdict(f)) for f in each.findings]}
+        {
+            "limit": str(each.limit),
+            "unit": _unit(each.limit),
+            "says": each.says,
+            "points": [_finite(asdict(f)) for f in each.findings],
+        }
         for each in found
     ]
     return msgspec.json.format(msgspec.json.encode({"verdict": words, "limits": rows})).decode()
+
+
+def _unit(limit: Limit) -> str:
+    """Of the values: a ratio to the baseline, seconds, a share, or a plain number."""
+    if limit.relative:
+        return "ratio"
+    return "share" if limit.metric.name == "failed_share" else limit.metric.unit.strip("_").replace("per_s", "1/s")
 
 
 def _finite(values: dict[str, object]) -> dict[str, object]:
@@ -351,6 +347,9 @@ def _no_gate(limit: Limit) -> str:
     """Why this cannot be asked of results."""
     if limit.metric.name == "failed_share" and (not limit.upper or (limit.value == 0 and limit.operator == "<")):
         return "an error rate needs an upper limit; write for example error_rate<1% or error_rate<=0%"
+    if limit.of_every_request:
+        name = limit.name
+        return f"no sample tells of every request; write for example {name}_p99{limit.operator}{limit.typed}"
     return ""
 
 

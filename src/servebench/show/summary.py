@@ -46,7 +46,7 @@ NOTES = {  # of the marks that a table may have
     "% cached": "cached: that share of the prompts was in the server's prefix cache; give another --seed",
     "overloaded": "overloaded: requests in flight kept growing; latencies only tell how long the point took",
     "not settled": "not settled, so no interval: use more --num_requests or a lower load",
-    "busy machine": "busy machine: other programs took the cores; close them and measure again",
+    "busy machine": "busy machine: other programs took the cores; close them, then --overwrite_results",
     "stand-in": "stand-in: MII around a stand-in for DeepSpeed's engine; says nothing about DeepSpeed-FastGen",
 }
 
@@ -75,7 +75,14 @@ def table(
     """A table of each study: a row a point, below the name of its layout; what all have in common stands above."""
     found = layouts.studies(logs, with_failed=True)
     text = "\n\n".join(_study_table(study, slas, searches, wide) for study in found)
-    return "\n".join([text, *(tables.wrapped(note) for mark, note in NOTES.items() if mark in text)])
+    marks = " ".join(
+        mark
+        for study in found
+        for layout in study.layouts
+        for runs in layout.points
+        for mark in advice.marks(runs)
+    )
+    return "\n".join([text, *(tables.wrapped(note) for mark, note in NOTES.items() if mark in f"{text} {marks}")])
 
 
 def _study_table(study: Study, slas: Sequence[Sla], searches: Sequence[SearchResult], wide: bool) -> str:

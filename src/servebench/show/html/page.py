@@ -150,7 +150,8 @@ def _parts(
         yield "searches", "Searches", "<h2>Searches</h2>" + "".join(map(_search, searches))
     if drawings:
         # Scripts that draw few figures come first, since each shows much; those without a figure come last.
-        few_first = sorted(drawings, key=lambda drawing: len(drawing.figures) or float("inf"))
+        drawn = [drawing for drawing in drawings if drawing.figures or drawing.said]
+        few_first = sorted(drawn, key=lambda drawing: len(drawing.figures) or float("inf"))
         yield "figures", "Figures", f"<h2>Figures</h2>{''.join(map(_drawing, few_first))}"
     yield "warnings", "Warnings", f"<h2>Warnings</h2>{details.warnings(points, labels)}"
     if failed := details.failed(points, labels):
