@@ -228,3 +228,13 @@ def test_a_metric_is_known_by_the_beginning_of_its_columns() -> None:
     assert [metrics.named(name).name for name in names] == found
     with pytest.raises(ValueError, match="is not a metric"):
         metrics.named("latency")
+
+
+def test_what_we_cut_off_in_an_overload_is_neither_failed_nor_counted() -> None:
+    good, failed = make_result(0, 0.0, [0.1]), make_result(1, 0.0, [], error="HTTP 500")
+    cut = make_result(2, 0.0, [], error="cut off: the point was stopped", finish_reason="cancelled")
+    assert samples.failed_of(make_log([good, failed, cut], (0.0, 1.0), overloaded=True, request_rate=1.0)) == (
+        1,
+        2,
+    )
+    assert samples.failed_of(make_log([good, failed, cut], (0.0, 1.0))) == (2, 3), "not overloaded: it hung"
