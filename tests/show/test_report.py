@@ -743,10 +743,6 @@ def test_points_of_one_load_are_told_apart_by_their_settings() -> None:
     assert "stream" not in table_of([point("vllm", 1, 1.0)])
 
 
-def test_long_times_are_in_seconds() -> None:
-    assert [groups.in_ms(seconds) for seconds in (0.0502, 1.234, 9.9, 12.3)] == ["50.2", "1234", "9900", "12.3 s"]
-
-
 def test_clients_of_different_workloads_are_one_row() -> None:
     logs = [
         msgspec.structs.replace(point("vllm", n, 1.0), client={"host": "a", "workload_sha256": str(n)})

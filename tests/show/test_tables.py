@@ -31,6 +31,7 @@ def test_columns_without_a_cell_are_left_out() -> None:
 
 
 def test_latencies_are_in_ms_up_to_ten_seconds() -> None:
+    assert tables.significant(999.7) == "1000", "not 1.00e+03"
     assert [tables.ms(s) for s in (0.0139, 0.48, 9.99, 12.34, None)] == ["13.9", "480", "9990", "12.3 s", "-"]
     assert [tables.latency(s) for s in (0.48, 12.34, None)] == ["480 ms", "12.3 s", "-"]
 

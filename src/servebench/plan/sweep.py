@@ -107,10 +107,6 @@ def make_plan(settings: Settings) -> list[ServerPlan]:
     ]
 
 
-def num_pending(plan: list[ServerPlan]) -> int:
-    return sum(point.pending for server_plan in plan for point in server_plan.points)
-
-
 def _engine(settings: Settings) -> str:
     backend, server = BACKENDS[settings.backend], settings.servers[0]
     if not settings.starts:

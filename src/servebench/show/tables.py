@@ -150,7 +150,7 @@ def significant(value: float | None, digits: int = 3) -> str:
     """So many significant digits; "-" for what is not known."""
     if value is None:
         return "-"
-    return f"{value:#.{digits}g}".rstrip(".") if abs(value) < 10**digits else f"{value:.0f}"
+    return f"{value:#.{digits}g}".rstrip(".") if abs(value) < 10**digits - 0.5 else f"{value:.0f}"
 
 
 def ms(seconds: float | None, digits: int = 3) -> str:

@@ -14,7 +14,8 @@ from typing import NamedTuple
 from servebench.analysis import metrics
 from servebench.figures import styles
 from servebench.figures.styles import Style
-from servebench.show.html.groups import RATE, Group, in_ms
+from servebench.show import tables
+from servebench.show.html.groups import RATE, Group
 from servebench.show.html.read import Point
 from servebench.show.tables import significant
 
@@ -113,7 +114,7 @@ def _curve(group: Group, places: list[Place], style: Style, at_x: Scale, at_y: S
 def _spot(group: Group, place: Place, x: float, y: float, style: Style) -> str:
     """A point that leads to its row; hollow if it decides nothing."""
     doubts = f" ({', '.join(place.point.marks)})" if place.point.marks else ""
-    load = f"load {place.point.log.run.load.size:g}: {significant(place.x)} requests/s, {in_ms(place.y)} ms"
+    load = f"load {place.point.log.run.load.size:g}: {significant(place.x)} requests/s, {tables.latency(place.y)}"
     title = f"<title>{escape(f'{group.layout.name}, {load}{doubts}')}</title>"
     hollow = place.point.rate is None
     return f'<a href="#row-{place.point.number}">{title}{_marker(x, y, style, hollow)}</a>'

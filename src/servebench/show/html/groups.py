@@ -13,9 +13,8 @@ from servebench.log.schema import Log
 from servebench.show import layouts
 from servebench.show.html.read import Point
 from servebench.show.layouts import Layout, Study
-from servebench.show.tables import significant
+from servebench.show.tables import latency, significant
 
-SECONDS_FROM = 10.0  # from here on a latency is shown in s
 RATE = "request_throughput_per_s"
 LATENCIES = {"TTFT p99": "ttft_p99_s", "TPOT p99": "tpot_p99_s"}
 WHOLE = {"E2E p99": "e2e_latency_p99_s"}  # of answers that are not streamed
@@ -87,13 +86,8 @@ def words(group: Group, point: Point) -> str:
     rate = point.mean(RATE) or 0.0
     each = f" ({significant(rate / group.gpus)} a GPU)" if group.gpus else ""
     asked = LATENCIES if point.log.run.stream else WHOLE
-    times = [f"{name} {_time(seconds)}" for name, column in asked.items() if (seconds := point.mean(column))]
+    times = [f"{name} {latency(seconds)}" for name, column in asked.items() if (seconds := point.mean(column))]
     return f"<strong>{significant(rate)} requests/s</strong>{each} at {load_words(point)}: {', '.join(times)}."
-
-
-def _time(seconds: float) -> str:
-    text = in_ms(seconds)
-    return text if text.endswith("s") else f"{text} ms"
 
 
 def load_words(point: Point) -> str:
@@ -127,8 +121,3 @@ def _edge(group: Group, point: Point) -> Iterator[str]:
     elif len(doubted) == len(higher):
         reasons = dict.fromkeys(mark for each in doubted for mark in each.marks)
         yield f"No higher load can be trusted ({', '.join(reasons)})."
-
-
-def in_ms(seconds: float, digits: int = 3) -> str:
-    """`81.2`, three digits of ms; `12.3 s` of what takes long."""
-    return significant(seconds * 1e3, digits) if seconds < SECONDS_FROM else f"{significant(seconds, digits)} s"

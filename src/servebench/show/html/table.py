@@ -12,9 +12,9 @@ import msgspec
 from servebench.analysis import metrics, stats
 from servebench.analysis.metrics import FIRST_ANSWER
 from servebench.figures.selection import KINDS_OF_LOAD, load_size
-from servebench.show.html.groups import RATE, Group, in_ms, warnings, words
+from servebench.show.html.groups import RATE, Group, warnings, words
 from servebench.show.html.read import Point
-from servebench.show.tables import significant
+from servebench.show.tables import ms, significant
 
 
 class Column(NamedTuple):
@@ -125,7 +125,7 @@ def _measured(name: str, head: str = "") -> Column:
     """A column of the spreadsheet, latencies in ms. "~": a percentile of too few requests; "?": not settled."""
     metric, percentile = metrics.named(name), re.search(r"_p(\d+)_", name)
     needed = stats.SAMPLES_NEEDED[int(percentile[1])] if percentile else 0
-    show = in_ms if percentile else significant
+    show = ms if percentile else significant
 
     def cell(point: Point) -> tuple[str, float | None]:
         runs = point.measured
