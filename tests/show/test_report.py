@@ -22,7 +22,7 @@ from servebench.cli import commandline
 from servebench.log import schema, store
 from servebench.log.schema import Log
 from servebench.show import layouts, verdict
-from servebench.show.html import chart, details, groups, read, report, table
+from servebench.show.html import chart, details, first_screen, groups, read, report, table
 from servebench.show.html import page as html_page
 
 EVIL = "</pre><script>document.title = 'owned'</script><img src=x onerror='document.title=1'>&amp;\""
@@ -735,6 +735,24 @@ def test_the_first_answer_token_has_a_column_where_it_is_not_the_first() -> None
     for log, wanted in ((thinking, True), (point("vllm", 1, 1.0), False)):
         ((_, found),) = groups.studies([read.point(0, "vllm", {"a": log})])
         assert ("first answer token p50" in [column.head for column in table.columns(found)]) == wanted
+
+
+@pytest.mark.parametrize(
+    ("slower", "words"),
+    [
+        ([1.30, 1.31, 1.29], "more than the next, llama.cpp"),
+        ([1.3, 0.8, 1.1], "Not distinguishable from the next"),
+    ],
+)
+def test_how_far_ahead_the_best_layout_is_has_an_interval(slower: list[float], words: str) -> None:
+    sides = {"vllm": [1.0, 1.01, 0.99], "llamacpp": slower}
+    points = []
+    for i, (backend, seconds) in enumerate(sides.items()):
+        runs = {f"{backend}/{j}.json": point(backend, 4, s, repetition=j) for j, s in enumerate(seconds)}
+        points.append(read.point(i, backend, runs))
+    ((_, found),) = groups.studies(points)
+    text = first_screen.first_screen(found, "points")
+    assert words in text and 'class="next known"' in text
 
 
 def test_points_of_one_load_are_told_apart_by_their_settings() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from servebench.analysis.stats import Interval, ratio_of_means
 from servebench.show.html.chart import chart, styles_of, swatch
 from servebench.show.html.groups import RATE, Group, by_gpu, value, warnings, words
 from servebench.show.html.table import Column, columns
@@ -40,23 +41,40 @@ def _result(groups: Sequence[Group], per_gpu: bool) -> str:
         says, doubts = words(best, best.best), warnings(best, best.best) + _more_in_all(groups)
     else:
         name = "No best layout."
-    rest = _ahead(best, second, per_gpu) if second else ""
+    rest, known = _ahead(best, second, per_gpu) if second else ("", "")
     more = "".join(f"<li>{escape(each)}</li>" for each in doubts)
     basis = f"Best {'layout' if second else 'load'}, by requests/s{' a GPU' if per_gpu else ''}"
     return (
         f'<div class="result" aria-live="polite"><h3>{basis}<span class="within"></span></h3>'
         f'<p class="name">{escape(name)}</p><p class="says">{says}</p>'
-        f'<p><span class="next">{escape(rest)}</span></p><ul class="doubts">{more}</ul></div>'
+        f'<p><span class="next{known}">{escape(rest)}</span></p><ul class="doubts">{more}</ul></div>'
     )
 
 
-def _ahead(best: Group, second: Group, per_gpu: bool) -> str:
-    """How far it is before the next."""
+def _ahead(best: Group, second: Group, per_gpu: bool) -> tuple[str, str]:
+    """(how far it is before the next, " known" where an interval over runs says so)."""
     first, next_one = value(best, per_gpu), value(second, per_gpu)
     if not next_one:
-        return ""
+        return "", ""
+    name = f"the next, {second.layout.name}"
+    if interval := _ratio(best, second, per_gpu):
+        if interval.low <= 1:
+            return f"Not distinguishable from {name}.", " known"
+        return f"{100 * (interval.low - 1):.0f} to {interval.high - 1:.0%} more than {name}.", " known"
     percent = f"{first / next_one - 1:.0%}"
-    return f"{'About as much as' if percent == '0%' else f'{percent} more than'} the next, {second.layout.name}"
+    return f"{'About as much as' if percent == '0%' else f'{percent} more than'} {name}", ""
+
+
+def _ratio(best: Group, second: Group, per_gpu: bool) -> Interval | None:
+    """Requests/s of the best / those of the second, by their runs."""
+    points = [point for point in (second.best, best.best) if point]
+    if len(points) < 2 or any("not settled" in mark for point in points for mark in point.marks):
+        return None
+    rates = [
+        [float(rate) / (group.gpus or 1 if per_gpu else 1) for run in point.measured if (rate := run.row[RATE])]
+        for group, point in zip((second, best), points, strict=True)
+    ]
+    return ratio_of_means(*rates)
 
 
 def _more_in_all(groups: Sequence[Group]) -> list[str]:

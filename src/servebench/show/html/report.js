@@ -47,6 +47,8 @@ class Study {
     for (const group of this.groups)
       group.rows[0].addEventListener("click", () => this.fold(group, !group.classList.contains("folded")));
     for (const link of all(".counts a", section)) link.addEventListener("click", () => this.keep(link.dataset.word));
+    const next = section.querySelector(".result .next");
+    this.ahead = [next.className, next.textContent]; // with an interval, which limits that are typed here have not
     const typed = section.querySelector(".typed");
     typed.value = document.body.dataset.limits;
     typed.addEventListener("input", () => this.limit(typed.value));
@@ -113,7 +115,9 @@ class Study {
     if (best.point) part("says").innerHTML = best.point.dataset.says;
     else part("says").textContent = "No point that can be trusted is within the limits.";
     const ahead = lead === "0" ? "About as much as" : `${lead}% more than`;
-    part("next").textContent = lead === null ? "" : `${ahead} the next, ${name(second)}`;
+    const words = lead === null ? "" : `${ahead} the next, ${name(second)}`;
+    const next = part("next");
+    [next.className, next.textContent] = limits.length ? ["next", words] : this.ahead;
     const doubts = best.point ? JSON.parse(best.point.dataset.doubts) : [];
     const most = chosen.reduce((a, b) => (b.all > a.all ? b : a));
     if (most !== best) doubts.push(`More requests/s in all, on more GPUs: ${name(most)}.`);
