@@ -59,9 +59,18 @@ def test_the_commands_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_long_description_is_cut_between_paragraphs() -> None:
-    paragraphs = [f"{name}\n" * 4 + name for name in "abc"]
+    paragraphs = [f"    {name}\n" * 4 + f"    {name}" for name in "abc"]
     assert shortened("\n\n".join(paragraphs)) == "\n\n".join(paragraphs[:2])
     assert shortened("word\n" * (HELP_LINES + 5)).count("word") == HELP_LINES + 5, "the first is always whole"
+
+
+def test_a_description_is_as_wide_as_the_terminal_and_its_examples_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    prose, example = shortened("many words " * 12 + "\n\n    ./an/example --that is much longer than 40").split(
+        "\n\n"
+    )
+    assert max(map(len, prose.splitlines())) <= 40 and prose.count("words") == 12
+    assert example == "    ./an/example --that is much longer than 40"
 
 
 def test_the_command_line_alone_imports_no_figures() -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from shutil import get_terminal_size
 from textwrap import wrap
 from typing import Any, NoReturn
 
@@ -128,10 +129,11 @@ def _name(place: argparse.Action) -> str:
 
 
 def shortened(text: str) -> str:
-    """Its first paragraphs, as many as fit."""
+    """Its first paragraphs, as many as fit; sentences as wide as the terminal, examples as they are."""
     kept: list[str] = []
     for paragraph in text.strip("\n").split("\n\n"):
         if kept and len("\n\n".join([*kept, paragraph]).splitlines()) > HELP_LINES:
             break
-        kept.append(paragraph)
+        prose = not any(line.startswith(" ") for line in paragraph.splitlines())
+        kept.append("\n".join(wrap(paragraph, get_terminal_size().columns)) if prose else paragraph)
     return "\n\n".join(kept)
