@@ -68,5 +68,8 @@ on_a_laptop() {
 }
 
 try scripts/setup_client.sh || exit
+if [ $# -gt 0 ] && [ -z "$DRY_RUN" ]; then # a wrong option is refused before anything is installed
+    step $PYTHON run_benchmark.py --backend vllm "$@" --dry_run >/dev/null || exit
+fi
 if has_gpu; then on_a_gpu "$@"; else on_a_laptop "$@"; fi
 finish

@@ -239,7 +239,7 @@ def results(tmp_path: Path) -> str:
     [
         (["ttft_p99<2s, error_rate<1%"], 0, "passes: 2 limits at 2 points"),
         (["ttft_p99<0.7s, error_rate<1%"], 1, "fails: 1 of 2 limits"),
-        (["error_rate<0.5%"], 0, "cannot tell: 1 of 1 limit; more requests"),
+        (["error_rate<0.5%"], 0, "cannot tell: 1 of 1 limit (exit status 0; 1 with --strict); more requests"),
         (["error_rate<0.5%", "--strict"], 1, "which --strict counts as a failure"),
         (["ttft_p99<0.7s, error_rate<0.5%"], 1, "fails: 1 of 2 limits, and 1 cannot be judged"),
         (["ttft_p99<0.7s", "--filter", "num_clients=1"], 0, "passes: 1 limit at 1 point"),

@@ -11,7 +11,10 @@ from test_terminal import point
 
 from servebench.log import store
 from servebench.log.schema import Log
+from servebench.plan import strategies
 from servebench.show import layouts, verdict
+
+PEAK_AND_LIMIT = ("peak fastgen-4", "ttft_p99<1s")
 
 
 def said(logs: list[Log]) -> str:
@@ -87,8 +90,10 @@ def test_what_to_type_next_names_the_folder(logs: Path) -> None:
         == f"./servebench compare {logs}/vllm/ --filter_a num_replicas=1 --filter_b num_replicas=2"
     )
     assert len(verdict.next_steps(logs, servers[:1], streamed=True).splitlines()) == 2
-    searched = verdict.next_steps(logs, servers[:1], True, ["peak fastgen-4", "ttft_p99<1s"])
-    assert searched.endswith('--limits "ttft_p99<1s"'), "what was searched for is what to gate by"
+    loads = [strategies.LoadResult(load, 1, says) for load, says in ((4, "meets"), (5, "does not meet"))]
+    found = [verdict.SearchResult("", "clients", loads, searched) for searched in PEAK_AND_LIMIT]
+    steps = verdict.next_steps(logs, servers[:1], True, found)
+    assert steps.endswith('--limits "ttft_p99<1s" --filter num_clients=4'), "what was searched, at what was found"
 
 
 def test_what_searches_found_is_read_with_the_logs(tmp_path: Path) -> None:

@@ -68,12 +68,14 @@ def run(asked: Sequence[Settings], ordered: Ordered = list) -> int:
         finally:
             live.clear()
         folder, verdicts = execution.out_json_dir, [each for _, of_server in found for each in of_server]
-        print(plan_table.closing(campaign.points.values(), campaign.failed, folder, verdicts))
+        alone = ordered is list  # else the caller compares, and says what came of it
+        print(plan_table.closing(campaign.points.values(), campaign.failed, folder, verdicts, alone))
         for server_plan, of_server in found:
             show_and_store(server_plan, of_server)
         streamed = any(settings.common.stream for settings in asked)
-        searched = [each.searched for each in verdicts]
-        print(verdict.next_steps(folder, (each.server for each in plan), streamed, searched))
+        if alone:
+            searches = [verdict.SearchResult("", each.unit, each.loads, each.searched) for each in verdicts]
+            print(verdict.next_steps(folder, (each.server for each in plan), streamed, searches))
     return int(bool(campaign.failed))
 
 

@@ -24,6 +24,7 @@ LITTLES_LAW = 0.1  # by which it may be off
 SHORT_ANSWER = 0.1  # of the window: longer ones hardly end in it if the load begins with it
 FOR_A_MEDIAN = stats.SAMPLES_NEEDED[50]
 MANY_CPU = 0.2  # of all cores, that other programs took while a point was measured
+FULL_CPU = 0.95  # of all cores
 QUEUE, PACE = 5.0, 1.5  # waiting in the server: TTFT grew by more than the first, ITL by less than the second
 
 
@@ -42,6 +43,13 @@ def _client(log: Log) -> Iterator[str]:
         share = log.quality.others_cpu_share or 0.0
         used = f"{share * cores:.1f} of {cores} cores" if cores else f"{share:.0%} of all cores"
         yield f"other programs used {used} while this was measured: close them and measure again"
+    elif _all_cores_busy(log):
+        yield "all cores of this host were busy: if not with the server, close other programs and measure again"
+
+
+def _all_cores_busy(log: Log) -> bool:
+    """Were all cores of this host busy, and is it not known by whom? The server was started by somebody else."""
+    return log.quality.others_cpu_share is None and (log.quality.host_cpu_share or 0.0) > FULL_CPU
 
 
 def marks(runs: Sequence[Log]) -> list[str]:

@@ -303,7 +303,7 @@ def verdict(found: Sequence[Judged], strict: bool) -> str:
         rest = f", and {len(unclear)} cannot be judged" if unclear else ""
         return f"fails: {len(failed)} {of}{rest}"
     if unclear:
-        failure = ", which --strict counts as a failure" if strict else ""
+        failure = ", which --strict counts as a failure" if strict else " (exit status 0; 1 with --strict)"
         untold = [finding for each in unclear for finding in each.findings if finding.says == "cannot tell"]
         near = any(isfinite(finding.low) or isfinite(finding.high) for finding in untold)
         more = "; more requests (--num_requests) or runs (--runs) would tell more" if near else ""

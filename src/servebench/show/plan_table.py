@@ -114,7 +114,13 @@ def models_table() -> str:
     return tabulate(rows, ["model", "tp_size", "mean_prompt_length", "mean_max_new_tokens", "max_prompt_length"])
 
 
-def closing(points: Iterable[Point], failed: Sequence[Log], folder: Path, verdicts: Sequence[Verdict] = ()) -> str:
+def closing(
+    points: Iterable[Point],
+    failed: Sequence[Log],
+    folder: Path,
+    verdicts: Sequence[Verdict] = (),
+    in_words: bool = True,
+) -> str:
     """The last words of a run: the table of all of the plan's logs, what failed, where all is, the result."""
     marks = {p.path: p.fingerprint for p in points if p.path.exists()}
     logs = [log for path, log in store.read(marks) if log.fingerprint == marks[path]]
@@ -123,7 +129,7 @@ def closing(points: Iterable[Point], failed: Sequence[Log], folder: Path, verdic
     partly = sum(samples.failed_of(*runs)[0] > 0 for runs in good)
     found = [SearchResult("", each.unit, each.loads, each.searched) for each in verdicts]
     words = ["", report(logs, searches=found), ""] if logs else []
-    words += [] if found else map(tables.wrapped, verdict.result(layouts.studies(logs)))
+    words += [] if found or not in_words else map(tables.wrapped, verdict.result(layouts.studies(logs)))
     measured = f"{counted(len(good), 'point')} measured"
     measured += f" ({partly} with failed requests)" if partly else ""
     words.append(tables.wrapped(f"{measured}, {len(why)} failed; logs are in {folder}/"))

@@ -335,8 +335,8 @@ def report(
 def ending(logs: list[Log], searches: Sequence[SearchResult], folder: Path) -> str:
     """The result in a sentence or two, and what to type next."""
     said = [search.words for search in searches] or verdict.result(layouts.studies(logs))
-    streamed, searched = any(log.run.stream for log in logs), [search.searched for search in searches]
-    steps = verdict.next_steps(folder, _comparable(logs), streamed, searched)
+    streamed = any(log.run.stream for log in logs)
+    steps = verdict.next_steps(folder, _comparable(logs), streamed, searches)
     return "\n".join(["", *map(tables.wrapped, said), steps])
 
 

@@ -258,16 +258,24 @@ def _grows(layout: Layout) -> bool:
     return len(rates) == 2 and rates[1] > RISES * rates[0]
 
 
-def next_steps(folder: Path, servers: Iterable[ServerConfig], streamed: bool, searched: Iterable[str] = ()) -> str:
+def next_steps(
+    folder: Path, servers: Iterable[ServerConfig], streamed: bool, found: Iterable[SearchResult] = ()
+) -> str:
     """What to type next, in at most three lines. The first two layouts of these servers are compared.
 
-    The limits are those that were searched for, if any were.
+    The limits are those that were searched for, if any were, at the load that meets them.
     """
     steps = [f"report {folder}/", *_comparison(folder, servers)]
     usual = "ttft_p90<2s, tpot_p90<100ms" if streamed else "e2e_p90<10s"  # few requests tell a p90
-    limits = next((limits for limits in searched if not limits.startswith(PEAK)), usual)
-    steps.append(f'gate {folder}/ --limits "{limits}"')
+    asked = [_limits(search) for search in found if not search.searched.startswith(PEAK)]
+    steps.append(f"gate {folder}/ {asked[0] if asked else f'--limits {chr(34)}{usual}{chr(34)}'}")
     return "\n".join(f"{'' if i else 'Next:':7}./servebench {step}" for i, step in enumerate(steps))
+
+
+def _limits(search: SearchResult) -> str:
+    best = max((each.load for each in search.loads if each.says == "meets"), default=None)
+    field = "num_clients" if search.unit == "clients" else "request_rate"
+    return f'--limits "{search.searched}"' + (f" --filter {field}={best:g}" if best else "")
 
 
 def _comparison(folder: Path, servers: Iterable[ServerConfig]) -> Iterator[str]:

@@ -87,7 +87,7 @@ def _title(points: Sequence[Point], found: Sequence[Study]) -> Iterator[str]:
     yield found[0].asked if len(found) == 1 else f"{len(found)} studies"
     engines = dict.fromkeys(map(_engine, logs))
     yield ", ".join(name for name in engines if not any(other.startswith(f"{name} ") for other in engines))
-    yield from filter(None, [", ".join(dict.fromkeys(map(_hardware, logs)))])
+    yield from filter(None, [", ".join(filter(None, dict.fromkeys(map(_hardware, logs))))])
 
 
 def _short(model: str) -> str:
