@@ -156,9 +156,15 @@ def _of_study(study: Study, named: bool) -> Iterator[str]:
 def _point(name: str, runs: Runs) -> str:
     """`vLLM TP 1 x 1 at 8 clients: 5.21 requests/s, TTFT p99 480 ms, TPOT p99 33 ms`."""
     p99 = {each.label: stationarity.interval(runs, partial(_p99, each)) for each in shown_latencies(runs)}
-    times = [f"{label} p99 {latency(known.mean)}" for label, known in p99.items() if known]
+    weak = {each.label: "~" for each in shown_latencies(runs) if not _enough(each, runs)}
+    times = [f"{label} p99 {weak.get(label, '')}{latency(known.mean)}" for label, known in p99.items() if known]
     rate = f"{significant(trusted_rate(runs))} requests/s"
     return f"{name} at {load_words(runs[0].run)}: {', '.join([rate, *times])}"
+
+
+def _enough(metric: OfRequests, runs: Runs) -> bool:
+    """Has each run enough requests for a reliable p99?"""
+    return all(stats.enough_for_percentile(metric.sample(log), 99) for log in runs)
 
 
 def _p99(metric: OfRequests, log: Log) -> float | None:
