@@ -102,7 +102,7 @@ def tflops_per_gpu(log: Log) -> float | None:
 
 def gpus(log: Log) -> int:
     """GPUs (on a CPU: workers) that the point used."""
-    return log.server.tp_size * log.server.num_replicas
+    return log.server.workers
 
 
 def window_s(log: Log) -> float | None:

@@ -73,7 +73,7 @@ BATCH = Trait(lambda log: log.server.max_ragged_batch_size, "bs{}", "batch {}", 
 REPLICAS = Trait(lambda log: log.server.num_replicas, "replicas{}", "replicas {}", ("num_replicas",))
 SIZES = (*TP_SIZE.fields, *REPLICAS.fields)
 LAYOUT = Trait(lambda log: (log.server.tp_size, log.server.num_replicas), "", "TP {0[0]} x {0[1]}", SIZES)
-GPUS = Trait(lambda log: log.server.tp_size * log.server.num_replicas, "", "{} GPUs", REPLICAS.fields)
+GPUS = Trait(lambda log: log.server.workers, "", "{} GPUs", REPLICAS.fields)
 # 0 for a dataset, whose prompts have lengths of their own
 PROMPT = Trait(
     lambda log: log.run.requests.mean_prompt_length or 0, "prompt{}", "prompt {}", ("mean_prompt_length",)

@@ -63,6 +63,16 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
         "name of the deployment; needed for aml, optional for fastgen", SERVER, "NAME", parse=str)] = ""
     urls: tuple[str, ...] = ()  # base URLs of servers that run already, without keys; none for those we start
 
+    @property
+    def workers(self) -> int:
+        """GPUs that it takes (on a CPU: processes)."""
+        return self.tp_size * self.num_replicas
+
+    @property
+    def layout(self) -> str:
+        """TP size and replicas in words: `TP 2 x 4`."""
+        return f"TP {self.tp_size} x {self.num_replicas}"
+
 
 class Kind(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
     """One of several kinds. Its name is the `kind` in the log."""

@@ -97,6 +97,11 @@ class Log(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return log_name(self.server, self.run, self.fingerprint if self.identity else "")
 
 
+def engine_name(backend: str) -> str:
+    """A backend as people write it; an unknown one by its own name."""
+    return ENGINE_NAMES.get(backend, backend)
+
+
 def model_name(model: str) -> str:
     """A model as people write it: its id; of a local path the last name."""
     path = Path(model)

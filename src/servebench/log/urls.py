@@ -24,6 +24,11 @@ def endpoint(url: str, api: str) -> str:
     return _joined(url, urlsplit(url).path if api_of(url, "") == api else _base(url) + ENDPOINTS[api])
 
 
+def host(url: str) -> str:
+    """Where a URL leads, without user and password: `localhost:8000`."""
+    return urlsplit(url).netloc.rpartition("@")[2]
+
+
 def models_url(url: str) -> str:
     """Where models are listed: beside the API."""
     return _joined(url, f"{_base(url)}/models")
@@ -45,4 +50,4 @@ def _base(url: str) -> str:
 def _joined(url: str, path: str) -> str:
     """The URL with this path instead, and without what is no part of a call: user, password, fragment."""
     parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], path=path, fragment=""))
+    return urlunsplit(parts._replace(netloc=host(url), path=path, fragment=""))

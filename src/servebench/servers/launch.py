@@ -22,7 +22,7 @@ import psutil
 from servebench.cli import live
 from servebench.cli.keys import hide_in_file, hide_in_words
 from servebench.log.config import RunConfig, ServerConfig
-from servebench.log.schema import ENGINE_NAMES, log_name
+from servebench.log.schema import engine_name, log_name
 from servebench.servers.access import Access
 from servebench.servers.backends import BACKENDS
 from servebench.servers.backends.contract import Launch, environment
@@ -149,7 +149,7 @@ def _start(launch: Launch, port: int, log_file: Path, ready_line: str | None, de
 def _wait_until_ready(processes: list[Process], timeout_s: float, config: ServerConfig) -> None:
     """Wait for all of them, showing the time and the log's last line. Raises ServerFailed."""
     start, waiting = time.monotonic(), list(processes)
-    name = ENGINE_NAMES.get(config.backend, config.backend)
+    name = engine_name(config.backend)
     try:
         while waiting:
             for process in waiting:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from servebench.analysis import differences, metrics, samples, stationarity, trust
 from servebench.log import identity
 from servebench.log.config import ServerConfig
-from servebench.log.schema import ENGINE_NAMES, Log, model_name
+from servebench.log.schema import Log, engine_name, model_name
+from servebench.log.urls import host
 
 Runs = list[Log]  # of one point
 Rate = Callable[[Runs], float | None]  # requests/s of a point, None where that decides nothing
@@ -37,7 +37,7 @@ class Layout:
 
     @property
     def gpus(self) -> int:
-        return self.log.server.tp_size * self.log.server.num_replicas
+        return self.log.server.workers
 
     def best(self, keeps: Callable[[Runs], bool] = lambda runs: True) -> Runs | None:
         """The point with the most requests/s, of those that can be trusted and keep to what the caller asks."""
@@ -84,8 +84,8 @@ def asked(log: Log) -> str:
 
 def server_name(server: ServerConfig, with_batch: bool = False) -> str:
     """`vLLM TP 2 x 4`: engine, TP size and replicas; `vLLM at HOST` of a running one whose size nobody said."""
-    size = f"at {hosts(server)}" if by_host(server) else f"TP {server.tp_size} x {server.num_replicas}"
-    name = f"{ENGINE_NAMES.get(server.backend, server.backend)} {size}"
+    size = f"at {hosts(server)}" if by_host(server) else server.layout
+    name = f"{engine_name(server.backend)} {size}"
     return f"{name}, batch {server.max_ragged_batch_size}" if with_batch else name
 
 
@@ -95,7 +95,7 @@ def by_host(server: ServerConfig) -> bool:
 
 
 def hosts(server: ServerConfig) -> str:
-    return " ".join(urlsplit(url).netloc.rpartition("@")[2] or url for url in server.urls)
+    return " ".join(host(url) or url for url in server.urls)
 
 
 def _layouts(logs: list[Log], rate: Rate) -> list[Layout]:

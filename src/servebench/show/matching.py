@@ -17,7 +17,7 @@ from servebench.errors import InputError
 from servebench.log import identity
 from servebench.log.config import all_fields
 from servebench.log.schema import Log
-from servebench.show import points
+from servebench.show import points, tables
 from servebench.show.points import LAYOUT, Runs
 
 # How it was asked, and what the client did when it went wrong: it may differ. All else of a run has to be alike.
@@ -41,7 +41,7 @@ class Pair:
 
     @property
     def gpus(self) -> tuple[int, int]:
-        return points.gpus(self.a[0]), points.gpus(self.b[0])
+        return self.a[0].server.workers, self.b[0].server.workers
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def names_of(found: Matched, otherwise: tuple[str, str]) -> tuple[str, str]:
     gpus = {pair.gpus for pair in found.pairs}
     if len(gpus) > 1 or all(of_a == of_b for of_a, of_b in gpus):
         return words
-    of_a, of_b = (f"{n} GPU{'s' * (n > 1)}" for n in gpus.pop())
+    of_a, of_b = (tables.counted(n, "GPU") for n in gpus.pop())
     return f"{words[0]} ({of_a})", f"{words[1]} ({of_b})"
 
 

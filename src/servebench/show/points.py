@@ -8,7 +8,7 @@ from typing import Any
 from servebench.analysis import differences
 from servebench.analysis.cache import once_a_log
 from servebench.log.config import RunConfig, all_fields
-from servebench.log.schema import ENGINE_NAMES, Log, model_name
+from servebench.log.schema import Log, engine_name, model_name
 
 Runs = list[Log]  # of one point
 LAYOUT = (
@@ -97,8 +97,8 @@ def named(points: Sequence[Runs], names: Sequence[str]) -> list[str]:
 def in_words(log: Log, names: Collection[str]) -> str:
     """`vLLM TP 2 x 1, batch 768, engine_args --enforce-eager`: of a server or a run only these settings."""
     server = log.server
-    words = [ENGINE_NAMES.get(server.backend, server.backend)] if "backend" in names else []
-    words += [f"TP {server.tp_size} x {server.num_replicas}"] if {"tp_size", "num_replicas"} & set(names) else []
+    words = [engine_name(server.backend)] if "backend" in names else []
+    words += [server.layout] if {"tp_size", "num_replicas"} & set(names) else []
     parts = [" ".join(words)]
     parts += [model_name(server.model)] if "model" in names else []
     parts += [f"batch {server.max_ragged_batch_size}"] if "max_ragged_batch_size" in names else []
@@ -111,8 +111,3 @@ def setting(log: Log, name: str) -> str:
     if name in in_legends:
         return in_legends[name]
     return f"{name} {settings(log).get(name)}"[:MAX_LETTERS]
-
-
-def gpus(log: Log) -> int:
-    """That the server has."""
-    return log.server.tp_size * log.server.num_replicas

@@ -20,6 +20,7 @@ from servebench.errors import no_logs
 from servebench.log import identity, store
 from servebench.log.config import fields_of, non_default_fields
 from servebench.log.schema import Log
+from servebench.show.tables import counted
 
 OF_SERVER = ("backend", "model", "tp_size", "num_replicas", "max_ragged_batch_size")
 Cell = str | int | float | None
@@ -134,4 +135,4 @@ def main() -> None:
     parser.add_argument("--sla", nargs="+", default=[], metavar="SLA", help=of_sla)
     args = parser.parse_args()
     file, points = write(args.folder, [sla.parse(name) for name in args.sla])
-    print(f"{file}: {points} point{'s' * (points != 1)}")
+    print(f"{file}: {counted(points, 'point')}")

@@ -116,7 +116,7 @@ def visible_gpus() -> list[str] | None:
 
 def check_gpus(config: ServerConfig) -> None:
     """Raises InputError if workers would have to share GPUs."""
-    wanted, visible = config.tp_size * config.num_replicas, visible_gpus()
+    wanted, visible = config.workers, visible_gpus()
     if not config.gpus and visible is not None and len(visible) < wanted:
         raise InputError(
             f"--tp_size {config.tp_size} x --num_replicas {config.num_replicas} needs {wanted} GPUs, and "

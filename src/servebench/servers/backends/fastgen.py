@@ -31,7 +31,7 @@ def launch(environment: Path, config: ServerConfig, port: int, replica: int) -> 
 
 def deployment_ports(config: ServerConfig) -> int:
     """One for the balancer, and one for every GPU of every replica."""
-    return 1 + config.tp_size * config.num_replicas
+    return 1 + config.workers
 
 
 def endpoint(url: str, run: RunConfig) -> str:

@@ -27,7 +27,7 @@ def launch(environment: Path, config: ServerConfig, port: int, replica: int) -> 
 def _cpu_env(config: ServerConfig, replica: int) -> dict[str, str]:
     """One core for each of several workers; vLLM would look for a NUMA node for each."""
     env = {"VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")}  # GiB
-    if config.tp_size * config.num_replicas > 1:
+    if config.workers > 1:
         cores = sorted(os.sched_getaffinity(0))
         own = [cores[(replica * config.tp_size + i) % len(cores)] for i in range(config.tp_size)]
         env["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(map(str, own))

@@ -12,6 +12,7 @@ from servebench.analysis.stats import Interval, ratio_of_means
 from servebench.show.html.chart import chart, styles_of, swatch
 from servebench.show.html.groups import RATE, Group, by_gpu, value, warnings, words
 from servebench.show.html.table import Column, columns
+from servebench.show.tables import counted
 
 COUNTED = ("client-limited", "overloaded", "failed", "not settled", "buffered")
 IF_ANY = ("cached", "busy machine", "stand-in", "client unknown")
@@ -104,7 +105,7 @@ def _counts(groups: Sequence[Group], points_id: str) -> str:
         for word, n in found.items()
         if n or word in COUNTED
     ]
-    points = f"{len(marks)} point{'s' * (len(marks) != 1)}"
+    points = counted(len(marks), "point")
     return f'<p class="counts">{points}: {" · ".join(parts)}</p>'
 
 

@@ -20,7 +20,7 @@ from urllib.parse import quote
 import msgspec
 
 from servebench import __version__
-from servebench.log.schema import ENGINE_NAMES, Log
+from servebench.log.schema import Log, engine_name
 from servebench.plan.strategies import LoadResult
 from servebench.show.html import details
 from servebench.show.html.first_screen import first_screen
@@ -97,7 +97,7 @@ def _short(model: str) -> str:
 def _engine(log: Log) -> str:
     """`vLLM 0.33`: the package and version that a log knows, by the name that people write."""
     _, _, version = log.server_facts.engine.rpartition(" ")
-    name = ENGINE_NAMES.get(log.server.backend, log.server.backend)
+    name = engine_name(log.server.backend)
     return f"{name} {version}" if version[:1].isdigit() else name
 
 

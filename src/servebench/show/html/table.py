@@ -14,7 +14,7 @@ from servebench.analysis.metrics import FIRST_ANSWER
 from servebench.figures.selection import KINDS_OF_LOAD, load_size
 from servebench.show.html.groups import RATE, Group, warnings, words
 from servebench.show.html.read import Point
-from servebench.show.tables import ms, significant
+from servebench.show.tables import counted, ms, significant
 
 
 class Column(NamedTuple):
@@ -59,8 +59,7 @@ def table(groups: Sequence[Group]) -> str:
 
 def _body(group: Group, number: int, shown: Sequence[Column]) -> str:
     """A layout: its name, which folds it, and its rows."""
-    points, gpus = len(group.points), group.gpus
-    facts = [f"{points} point{'s' * (points != 1)}", *([f"{gpus} GPU{'s' * (gpus != 1)}"] if gpus else [])]
+    facts = [counted(len(group.points), "point"), *([counted(group.gpus, "GPU")] if group.gpus else [])]
     name = f"{escape(group.layout.name)} <small>{', '.join(facts)}</small>"
     fold = f'<button type=button aria-expanded="true">{name}</button>'
     head = f'<th colspan="{len(shown)}" scope="rowgroup">{fold}</th>'
