@@ -10,6 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from servebench.log import store
+from servebench.log.schema import Log
 from servebench.plan import arguments, sweep
 from servebench.show import plan_table
 
@@ -43,16 +44,20 @@ def test_what_differs_between_servers_is_a_column(tmp_path: Path) -> None:
     assert "load" not in lines[0] and "4 clients" in lines[4] and "8 clients" in lines[5]
 
 
+def heads_of(plan: list[sweep.ServerPlan]) -> list[Log]:
+    return [log for server_plan in plan for log in store.heads(server_plan.settings.folder)]
+
+
 def test_earlier_logs_of_the_folder_tell_how_long_it_takes(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, "--num_clients", "1", "--num_requests", "599")
     for server_plan in plan:
         log = replace(conftest.point(server_plan.server.backend, 1, 0.5), server=server_plan.server)
         alike = replace(log, run=replace(log.run, requests=server_plan.points[0].run.requests))
         store.save(log, server_plan.settings.folder / "other-clients1.json")
-        other = plan_table.table([server_plan])
+        other = plan_table.table([server_plan], heads_of([server_plan]))
         assert "the first point will tell" in other, "prompts of another length tell nothing"
         store.save(alike, server_plan.settings.folder / "m-clients1.json")
-    assert "about 10 min" in plan_table.table(plan)  # twice 600 requests at 2/s
+    assert "about 10 min" in plan_table.table(plan, heads_of(plan))  # twice 600 requests at 2/s
 
 
 def test_a_rate_tells_how_long_it_takes(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from servebench.load import host
 from servebench.log import store
 from servebench.log.schema import Log
 from servebench.plan.options import Execution
-from servebench.plan.preflight import check_loads, notices, preflight
+from servebench.plan.preflight import check_loads, notices, preflight, unlike
 from servebench.plan.settings import Settings
 from servebench.plan.strategies import History, Verdict
 from servebench.plan.sweep import Point, ServerPlan, make_plan
@@ -47,48 +47,52 @@ class Campaign:
     stopped: bool = False  # is the rest of the plan left out?
 
 
-def run(asked: Sequence[Settings], ordered: Ordered = list) -> int:
+def run(asked: Sequence[Settings], in_turn: Ordered | None = None) -> int:
     """Measure what is pending of the plan, and show all of its logs. Returns the exit status.
 
-    `asked` has the settings of each engine; `ordered` says in which order their servers are measured.
+    `asked` has the settings of each engine. Who compares their servers says in which order these are measured,
+    and then what came of it.
     """
     execution, others = asked[0].execution, host.Watch()
     if execution.dry_run:
-        plan = show_plan(asked, check_loads)
-        remark(dict.fromkeys(chain(*(notices(settings, plan) for settings in asked), others.remarks())))
+        plans = show_plan(asked, check_loads)
+        lacking = (notices(settings, plan) for settings, plan in zip(asked, plans, strict=True))
+        remark(dict.fromkeys(chain(*lacking, others.remarks())))
         return 0
     with ExitStack() as locks:
         for folder in dict.fromkeys(settings.folder for settings in asked):
             locks.enter_context(store.sole_writer(folder))
-        plan = show_plan(asked, preflight)
+        plan = list(chain(*show_plan(asked, preflight)))
         campaign = Campaign(execution, SweepProgress(plan))
         remark(others.remarks() if campaign.progress.todo else ())
         try:
-            found = [(each, measure_on(each, campaign)) for each in ordered(plan)]
+            found = [(each, measure_on(each, campaign)) for each in (in_turn(plan) if in_turn else plan)]
         finally:
             live.clear()
-        folder, verdicts = execution.out_json_dir, [each for _, of_server in found for each in of_server]
-        alone = ordered is list  # else the caller compares, and says what came of it
-        print(plan_table.closing(campaign.points.values(), campaign.failed, folder, verdicts, alone))
+        folder = execution.out_json_dir
+        searches = [verdict.search_result(each) for _, of_server in found for each in of_server]
+        print(plan_table.closing(campaign.points.values(), campaign.failed, folder, searches, not in_turn))
         for server_plan, of_server in found:
             show_and_store(server_plan, of_server)
-        streamed = any(settings.common.stream for settings in asked)
-        if alone:
-            searches = [verdict.SearchResult("", each.unit, each.loads, each.searched) for each in verdicts]
+        if not in_turn:
+            streamed = any(settings.common.stream for settings in asked)
             print(verdict.next_steps(folder, (each.server for each in plan), streamed, searches))
     return int(bool(campaign.failed))
 
 
 def show_plan(
     asked: Sequence[Settings], check: Callable[[Settings, list[ServerPlan]], object]
-) -> list[ServerPlan]:
-    """The servers of all engines, each engine's plan checked."""
+) -> list[list[ServerPlan]]:
+    """The servers of each engine, checked."""
     plans = [make_plan(settings) for settings in asked]
-    print(plan_table.table(list(chain(*plans))))
-    remark(dict.fromkeys(settings.fit for settings in asked if settings.fit))
-    for settings, plan in zip(asked, plans, strict=True):
-        check(settings, plan)
-    return list(chain(*plans))
+    plan = list(chain(*plans))
+    earlier = {folder: store.heads(folder) for folder in dict.fromkeys(settings.folder for settings in asked)}
+    print(plan_table.table(plan, list(chain(*earlier.values()))))
+    remark(dict.fromkeys(filter(None, (settings.fit for settings in asked))))
+    for settings, own in zip(asked, plans, strict=True):
+        check(settings, own)
+    remark(dict.fromkeys(unlike(plan, earlier)))
+    return plans
 
 
 def remark(lines: Iterable[str]) -> None:

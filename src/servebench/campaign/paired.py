@@ -18,12 +18,11 @@ from servebench.campaign import loop
 from servebench.cli import commandline, keys
 from servebench.cli.signals import ends_on_signals
 from servebench.errors import InputError
-from servebench.log import store
 from servebench.log.schema import Log
 from servebench.plan import arguments
 from servebench.plan.settings import Settings
 from servebench.plan.strategies import Grid
-from servebench.plan.sweep import ServerPlan, make_plan
+from servebench.plan.sweep import ServerPlan, logs_of, make_plan
 from servebench.show import compare
 
 
@@ -42,11 +41,8 @@ def _only(plan: ServerPlan, repetitions: set[int]) -> ServerPlan:
     return replace(plan, strategy=Grid([run for run in plan.strategy.runs if run.repetition in repetitions]))
 
 
-def logs_of(side: list[Settings]) -> list[Log]:
-    """The logs of all points of one side, failed ones too."""
-    points = [point for settings in side for plan in make_plan(settings) for point in plan.points]
-    marks = {point.path: point.fingerprint for point in points if point.path.exists()}
-    return [log for path, log in store.read(marks) if log.fingerprint == marks[path]]
+def logs_of_side(side: list[Settings]) -> list[Log]:
+    return logs_of(point for settings in side for plan in make_plan(settings) for point in plan.points)
 
 
 def main() -> int:
@@ -65,5 +61,5 @@ def main() -> int:
     with ends_on_signals():
         status = loop.run([*a, *b], in_turn)
     if not status and not a[0].execution.dry_run:
-        print(compare.text(compare.compared(logs_of(a), logs_of(b), ("A", "B"), paired=True)))
+        print(compare.text(compare.compared(logs_of_side(a), logs_of_side(b), ("A", "B"), paired=True)))
     return status

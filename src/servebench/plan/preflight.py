@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -11,10 +11,9 @@ import numpy as np
 from msgspec.structs import replace
 
 from servebench.errors import InputError
-from servebench.log import store
 from servebench.log.config import Dataset, RunConfig, Scenario, ServerConfig, Synthetic
 from servebench.log.lengths import MAX_TIMES_MEAN, Lengths
-from servebench.log.schema import log_name
+from servebench.log.schema import Log, log_name
 from servebench.plan.settings import Settings
 from servebench.plan.sweep import Point, ServerPlan
 from servebench.servers.backends import BACKENDS
@@ -33,7 +32,7 @@ def preflight(settings: Settings, plan: list[ServerPlan]) -> None:
         check_body(server_plan.server, points[0])
         if any(point.pending for point in points) and settings.starts:
             check_launch(server_plan.server, server_plan.access)
-    for line in dict.fromkeys([*remarks(plan, context), *older(plan), *unlike(plan)]):
+    for line in dict.fromkeys([*remarks(plan, context), *older(plan)]):
         print(f"note: {line}")
 
 
@@ -49,11 +48,9 @@ def notices(settings: Settings, plan: list[ServerPlan]) -> Iterator[str]:
             yield f"the model {settings.model} is not on this machine yet; the engine will load it from the hub"
     try:
         for server_plan in plan if settings.starts else ():
-            if server_plan.server.backend == settings.backend:
-                check_launch(server_plan.server, server_plan.access)
+            check_launch(server_plan.server, server_plan.access)
     except InputError as lacking:
         yield str(lacking)
-    yield from unlike(plan)
 
 
 def check_loads(settings: Settings, plan: list[ServerPlan]) -> int | None:
@@ -140,9 +137,8 @@ def remarks(plan: list[ServerPlan], context: int | None) -> Iterator[str]:
                 yield f"--dataset {run.requests.dataset}: left out {left_out}"
 
 
-def unlike(plan: list[ServerPlan]) -> Iterator[str]:
-    """Points of the same servers in the folder that were measured with other --engine_args."""
-    earlier = {folder: store.heads(folder) for folder in {each.settings.folder for each in plan}}
+def unlike(plan: list[ServerPlan], earlier: Mapping[Path, list[Log]]) -> Iterator[str]:
+    """Points of the same servers that were measured with other --engine_args, of the logs in each folder."""
     for server, folder in ((each.server, each.settings.folder) for each in plan if _pending(each)):
         alike = [log.server for log in earlier[folder] if _but_for_args(log.server) == _but_for_args(server)]
         theirs = {each.engine_args for each in alike}

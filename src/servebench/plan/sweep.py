@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,10 +17,10 @@ from msgspec import structs
 from servebench.analysis.sla import goals, requests_needed
 from servebench.errors import InputError
 from servebench.load.chunks import UNREADABLE
+from servebench.log import store
 from servebench.log.config import Clients, Dataset, Load, Rate, RunConfig, ServerConfig
 from servebench.log.identity import environment_of, fingerprint, identity_of
-from servebench.log.schema import log_name
-from servebench.log.store import state_of
+from servebench.log.schema import Log, log_name
 from servebench.log.urls import beside
 from servebench.plan import defaults
 from servebench.plan.options import ClientsPerReplica, FindMax, FindPeak, TargetCi
@@ -73,7 +73,7 @@ class ServerPlan:
         identity = identity_of(self.server, run, self.environment)
         mark = fingerprint(identity)
         path = self.settings.folder / log_name(self.server, run, mark)
-        state = "new" if self.settings.execution.overwrite_results else state_of(path, mark)
+        state = "new" if self.settings.execution.overwrite_results else store.state_of(path, mark)
         return Point(self.server, run, path, identity, mark, state)
 
     @property
@@ -105,6 +105,12 @@ def make_plan(settings: Settings) -> list[ServerPlan]:
         ServerPlan(server, _strategy(settings, server), access_of(settings, server), environment, settings)
         for server in settings.servers
     ]
+
+
+def logs_of(points: Iterable[Point]) -> list[Log]:
+    """The logs of these points, failed ones too."""
+    marks = {point.path: point.fingerprint for point in points if point.path.exists()}
+    return [log for path, log in store.read(marks) if log.fingerprint == marks[path]]
 
 
 def _engine(settings: Settings) -> str:

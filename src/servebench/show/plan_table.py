@@ -9,12 +9,12 @@ from tabulate import tabulate
 
 from servebench.analysis import samples
 from servebench.figures.selection import KINDS_OF_LOAD, load_text
-from servebench.log import identity, store
+from servebench.log import identity
 from servebench.log.config import Dataset, Rate, RunConfig
 from servebench.log.schema import Log, model_name
 from servebench.plan import defaults
-from servebench.plan.strategies import Search, Verdict
-from servebench.plan.sweep import Point, ServerPlan
+from servebench.plan.strategies import Search
+from servebench.plan.sweep import Point, ServerPlan, logs_of
 from servebench.show import layouts, progress, tables, verdict
 from servebench.show.layouts import server_name
 from servebench.show.summary import report
@@ -27,8 +27,11 @@ COLUMNS += [Column("points"), Column("runs"), Column("done"), Column("failed\nbe
 COLUMNS += [Column("requests\nabout")]
 
 
-def table(plan: list[ServerPlan]) -> str:
-    """The plan: one row a server. What all have in common stands above; of a search only its begin is known."""
+def table(plan: list[ServerPlan], earlier: Sequence[Log] = ()) -> str:
+    """The plan: one row a server. What all have in common stands above; of a search only its begin is known.
+
+    The time that it takes follows from earlier logs.
+    """
     asked = [_asked(server_plan) for server_plan in plan]
     same = [cells[0] if len(set(cells)) == 1 else "" for cells in zip(*asked, strict=True)]
     batches = len({server_plan.server.max_ragged_batch_size for server_plan in plan}) > 1
@@ -48,7 +51,7 @@ def table(plan: list[ServerPlan]) -> str:
         rows.append([_server(server_plan, batches, args), *own, *map(str, numbers)])
     words = [f"{name} {cell}" for name, cell in zip(("prompt", "generation", "load"), same, strict=True) if cell]
     head = tables.wrapped(", ".join([model_name(plan[0].server.model), *words]))
-    return "\n".join([head, tables.table(COLUMNS, rows), *map(tables.wrapped, _in_all(plan))])
+    return "\n".join([head, tables.table(COLUMNS, rows), *map(tables.wrapped, _in_all(plan, earlier))])
 
 
 def _server(plan: ServerPlan, with_batch: bool, with_args: bool) -> str:
@@ -74,7 +77,7 @@ def _set(values: Iterable[str | int]) -> str:
     return " ".join(map(str, sorted(set(values))))
 
 
-def _in_all(plan: list[ServerPlan]) -> list[str]:
+def _in_all(plan: list[ServerPlan], earlier: Sequence[Log]) -> list[str]:
     """What is to be measured, and about how long that takes."""
     if any(isinstance(server_plan.strategy, Search) for server_plan in plan):
         return ["This is the first point of each search; its result decides what is measured next."]
@@ -84,12 +87,11 @@ def _in_all(plan: list[ServerPlan]) -> list[str]:
     servers = len({identity.point_key(point.server, RunConfig()) for point in todo})
     requests = sum(progress.requests_about(point.run) for point in todo)
     what = f"{counted(len(todo), 'run')} on {counted(servers, 'server')}, about {counted(requests, 'request')}"
-    return [f"To measure: {what}; {_time(plan, todo)}."]
+    return [f"To measure: {what}; {_time(todo, earlier)}."]
 
 
-def _time(plan: list[ServerPlan], todo: list[Point]) -> str:
-    folders = {server_plan.settings.folder for server_plan in plan}
-    known = progress.known_from(log for folder in folders for log in store.heads(folder))
+def _time(todo: list[Point], earlier: Sequence[Log]) -> str:
+    known = progress.known_from(earlier)
     times_s = [progress.seconds(point.server, point.run, _like(point, known)) for point in todo]
     known_s = [each for each in times_s if each is not None]
     if len(known_s) < len(times_s):
@@ -118,18 +120,16 @@ def closing(
     points: Iterable[Point],
     failed: Sequence[Log],
     folder: Path,
-    verdicts: Sequence[Verdict] = (),
+    searches: Sequence[SearchResult] = (),
     in_words: bool = True,
 ) -> str:
     """The last words of a run: the table of all of the plan's logs, what failed, where all is, the result."""
-    marks = {p.path: p.fingerprint for p in points if p.path.exists()}
-    logs = [log for path, log in store.read(marks) if log.fingerprint == marks[path]]
+    logs = logs_of(points)
     good = identity.by_point(log for log in logs if log.status == "ok")
     why = {name_of(log): log.failure for log in (*logs, *failed) if log.status != "ok"}
     partly = sum(samples.failed_of(*runs)[0] > 0 for runs in good)
-    found = [SearchResult("", each.unit, each.loads, each.searched) for each in verdicts]
-    words = ["", report(logs, searches=found), ""] if logs else []
-    words += [] if found or not in_words else map(tables.wrapped, verdict.result(layouts.studies(logs)))
+    words = ["", report(logs, searches=searches), ""] if logs else []
+    words += [] if searches or not in_words else map(tables.wrapped, verdict.result(layouts.studies(logs)))
     measured = f"{counted(len(good), 'point')} measured"
     measured += f" ({partly} with failed requests)" if partly else ""
     words.append(tables.wrapped(f"{measured}, {len(why)} failed; logs are in {folder}/"))

@@ -45,6 +45,11 @@ class SearchResult(msgspec.Struct):
     searched: str = ""
 
 
+def search_result(found: Verdict) -> SearchResult:
+    """As it is read from its file, but for the words."""
+    return SearchResult("", found.unit, found.loads, found.searched)
+
+
 def searches(folder: Path) -> list[SearchResult]:
     """What each search in the folder found, or in those of its backends."""
     found = []
