@@ -77,6 +77,9 @@ class OfRequests(Metric):
         """Of all requests that succeeded. Shape (n,)."""
         return samples.each(log, self.function)
 
+    def percentile(self, log: Log, q: float) -> float | None:
+        return stats.percentile(self.sample(log), q)
+
     def values(self, log: Log) -> Values:
         sample = self.sample(log)
         return {self.column(name): statistic(name, sample) for name in self.statistics}

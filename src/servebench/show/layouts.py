@@ -53,11 +53,24 @@ class Study:
     asked: str  # `prompt 2600, generation 60 tokens, by clients`
     layouts: Sequence[Layout]
 
+    @property
+    def points(self) -> list[Runs]:
+        """Those of all layouts."""
+        return [runs for layout in self.layouts for runs in layout.points]
+
+
+def why_untrusted(runs: Runs) -> str | None:
+    """Why the requests/s of a point decide nothing, in a word or two; None if they may."""
+    if doubt := trust.of_point(runs, THROUGHPUT.name):
+        return doubt.kind
+    if any(log.quality.overloaded for log in runs):
+        return "overloaded"
+    return "with failed requests" if samples.failed_share(*runs) > trust.FAILED_SHARE else None
+
 
 def trusted_rate(runs: Runs) -> float | None:
     """Requests/s of a point, the mean over its runs; None where that decides nothing."""
-    overloaded = any(log.quality.overloaded for log in runs)
-    if trust.of_point(runs, THROUGHPUT.name) or overloaded or samples.failed_share(*runs) > trust.FAILED_SHARE:
+    if why_untrusted(runs):
         return None
     interval = stationarity.interval(runs, THROUGHPUT.function)
     return interval.mean if interval else None

@@ -75,18 +75,12 @@ def table(
     """A table of each study: a row a point, below the name of its layout; what all have in common stands above."""
     found = layouts.studies(logs, with_failed=True)
     text = "\n\n".join(_study_table(study, slas, searches, wide) for study in found)
-    marks = " ".join(
-        mark
-        for study in found
-        for layout in study.layouts
-        for runs in layout.points
-        for mark in advice.marks(runs)
-    )
+    marks = " ".join(mark for study in found for runs in study.points for mark in advice.marks(runs))
     return "\n".join([text, *(tables.wrapped(note) for mark, note in NOTES.items() if mark in f"{text} {marks}")])
 
 
 def _study_table(study: Study, slas: Sequence[Sla], searches: Sequence[SearchResult], wide: bool) -> str:
-    points = [runs for layout in study.layouts for runs in layout.points]
+    points = study.points
     limit = 10**6 if wide else tables.width()
     one = f", {study.layouts[0].name}" if len(study.layouts) == 1 else ""
     several = {len(runs) for runs in points}
@@ -217,13 +211,12 @@ def _rate(metric: OfPoint, intervals: Intervals, runs: Runs) -> str:
 
 
 def _percentile(metric: OfRequests, q: int, intervals: Intervals, runs: Runs) -> str:
-    def of_run(log: Log) -> float | None:
-        return stats.percentile(metric.sample(log), q)
-
     def batches(log: Log) -> np.ndarray | None:
         return metric.batches(log).get(metric.column(f"p{q}"))
 
-    return _weakness(metric, runs, q) + _mean(of_run, intervals, runs, batches, tables.ms)
+    return terminal.weakness(metric, runs, q) + _mean(
+        partial(metric.percentile, q=q), intervals, runs, batches, tables.ms
+    )
 
 
 def _mean(
@@ -243,12 +236,6 @@ def _mean(
     of_batches = batches(runs[0]) if intervals is Intervals.OF_PARTS and len(runs) == 1 else None
     within = None if of_batches is None else stats.t_interval(of_batches.tolist())
     return mean + (f" (±{form(within.half, digits=2)})" if within else "")
-
-
-def _weakness(metric: OfRequests, runs: Runs, q: int) -> str:
-    """A mark where the requests of any run are too few for this percentile."""
-    found = [metric.sample(log) for log in runs]
-    return "~" if any(len(sample) and not stats.enough_for_percentile(sample, q) for sample in found) else ""
 
 
 def _failed(runs: Runs, always: bool) -> str:
@@ -334,15 +321,15 @@ def report(
 
 def ending(logs: list[Log], searches: Sequence[SearchResult], folder: Path) -> str:
     """The result in a sentence or two, and what to type next."""
-    said = [search.words for search in searches] or verdict.result(layouts.studies(logs))
-    streamed = any(log.run.stream for log in logs)
-    steps = verdict.next_steps(folder, _comparable(logs), streamed, searches)
+    studies, streamed = layouts.studies(logs), any(log.run.stream for log in logs)
+    said = [search.words for search in searches] or verdict.result(studies)
+    steps = verdict.next_steps(folder, _comparable(studies), streamed, searches)
     return "\n".join(["", *map(tables.wrapped, said), steps])
 
 
-def _comparable(logs: list[Log]) -> list[ServerConfig]:
+def _comparable(studies: Sequence[Study]) -> list[ServerConfig]:
     """The servers of the study with most layouts; of two that cannot be compared only the first."""
-    layouts_of = max((study.layouts for study in layouts.studies(logs)), key=len, default=())
+    layouts_of = max((study.layouts for study in studies), key=len, default=())
     try:
         sides = [[log for runs in layout.points for log in runs] for layout in layouts_of[:2]]
         if len(sides) == 2:

@@ -11,7 +11,7 @@ from servebench.analysis.metrics import OfRequests
 from servebench.log.schema import Log, Quality
 from servebench.servers.server import Server
 from servebench.show import advice, tables
-from servebench.show.layouts import server_name
+from servebench.show.layouts import Runs, server_name
 from servebench.show.points import asked, load_words
 from servebench.show.tables import significant
 
@@ -70,6 +70,12 @@ def shown_latencies(logs: list[Log]) -> list[OfRequests]:
     streamed, whole = (any(log.run.stream == stream for log in logs) for stream in (True, False))
     wanted = [TTFT, TPOT] * streamed + [E2E] * whole
     return [metric for metric in wanted if any(len(metric.sample(log)) for log in logs)]
+
+
+def weakness(metric: OfRequests, runs: Runs, q: int) -> str:
+    """A mark where the requests of any run are too few for this percentile."""
+    found = [metric.sample(log) for log in runs]
+    return "~" if any(len(sample) and not stats.enough_for_percentile(sample, q) for sample in found) else ""
 
 
 def name_of(log: Log) -> str:

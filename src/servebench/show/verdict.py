@@ -10,17 +10,15 @@ from pathlib import Path
 
 import msgspec
 
-from servebench.analysis import metrics, samples, stationarity, stats, trust
-from servebench.analysis.metrics import OfRequests
+from servebench.analysis import metrics, samples, stationarity, stats
 from servebench.analysis.stats import Interval
 from servebench.log.config import ServerConfig
-from servebench.log.schema import Log
 from servebench.plan.strategies import PEAK, LoadResult, Verdict
 from servebench.show import tables
-from servebench.show.layouts import THROUGHPUT, Layout, Runs, Study, server_name, trusted_rate
+from servebench.show.layouts import THROUGHPUT, Layout, Runs, Study, server_name, trusted_rate, why_untrusted
 from servebench.show.points import load_words
 from servebench.show.tables import latency, significant
-from servebench.show.terminal import shown_latencies
+from servebench.show.terminal import shown_latencies, weakness
 
 RISES = 1.05  # by which requests/s at the highest load exceed those at the load below it, if they still grow
 SIZES = ("backend", "tp_size", "num_replicas")
@@ -160,20 +158,11 @@ def _of_study(study: Study, named: bool) -> Iterator[str]:
 
 def _point(name: str, runs: Runs) -> str:
     """`vLLM TP 1 x 1 at 8 clients: 5.21 requests/s, TTFT p99 480 ms, TPOT p99 33 ms`."""
-    p99 = {each.label: stationarity.interval(runs, partial(_p99, each)) for each in shown_latencies(runs)}
-    weak = {each.label: "~" for each in shown_latencies(runs) if not _enough(each, runs)}
-    times = [f"{label} p99 {weak.get(label, '')}{latency(known.mean)}" for label, known in p99.items() if known]
-    rate = f"{significant(trusted_rate(runs))} requests/s"
-    return f"{name} at {load_words(runs[0].run)}: {', '.join([rate, *times])}"
-
-
-def _enough(metric: OfRequests, runs: Runs) -> bool:
-    """Has each run enough requests for a reliable p99?"""
-    return all(stats.enough_for_percentile(metric.sample(log), 99) for log in runs)
-
-
-def _p99(metric: OfRequests, log: Log) -> float | None:
-    return stats.percentile(metric.sample(log), 99)
+    said = [f"{significant(trusted_rate(runs))} requests/s"]
+    for metric in shown_latencies(runs):
+        if p99 := stationarity.interval(runs, partial(metric.percentile, q=99)):
+            said.append(f"{metric.label} p99 {weakness(metric, runs, 99)}{latency(p99.mean)}")
+    return f"{name} at {load_words(runs[0].run)}: {', '.join(said)}"
 
 
 def _others(best: Runs, others: Sequence[tuple[str, Runs]]) -> Iterator[str]:
@@ -228,7 +217,7 @@ def _better_untrusted(study: Study, best: float | None) -> Iterator[str]:
         layout.name: found.mean
         for layout in study.layouts
         for runs in layout.points
-        if (doubt := trust.of_point(runs, THROUGHPUT.name)) and doubt.kind == "client-limited"
+        if why_untrusted(runs) == "client-limited"
         if (found := stationarity.interval(runs, THROUGHPUT.function)) and found.mean > (best or 0.0)
     }
     for name, rate in limited.items():
@@ -237,21 +226,11 @@ def _better_untrusted(study: Study, best: float | None) -> Iterator[str]:
 
 def _not_counted(study: Study) -> Iterator[str]:
     """How many points decide nothing, and why."""
-    points = [runs for layout in study.layouts for runs in layout.points]
-    whys = Counter(filter(None, map(_why_not, points)))
+    whys = Counter(filter(None, map(why_untrusted, study.points)))
     if whys:
         kinds = ", ".join(f"{n} {why}" for why, n in whys.most_common())
         do = "does" if whys.total() == 1 else "do"
-        yield f"{whys.total()} of {tables.counted(len(points), 'point')} {do} not count: {kinds}."
-
-
-def _why_not(runs: Runs) -> str | None:
-    doubt = trust.of_point(runs, THROUGHPUT.name)
-    if doubt:
-        return doubt.kind
-    if any(log.quality.overloaded for log in runs):
-        return "overloaded"
-    return "with failed requests" if samples.failed_share(*runs) > trust.FAILED_SHARE else None
+        yield f"{whys.total()} of {tables.counted(len(study.points), 'point')} {do} not count: {kinds}."
 
 
 def _still_growing(known: Sequence[Layout]) -> Iterator[str]:
@@ -279,14 +258,18 @@ def next_steps(
     steps = [f"report {folder}/", *_comparison(folder, servers)]
     usual = "ttft_p90<2s, tpot_p90<100ms" if streamed else "e2e_p90<10s"  # few requests tell a p90
     asked = [_limits(search) for search in found if not search.searched.startswith(PEAK)]
-    steps.append(f"gate {folder}/ {asked[0] if asked else f'--limits {chr(34)}{usual}{chr(34)}'}")
+    steps.append(f"gate {folder}/ {(asked or [_limits_option(usual)])[0]}")
     return "\n".join(f"{'' if i else 'Next:':7}./servebench {step}" for i, step in enumerate(steps))
 
 
 def _limits(search: SearchResult) -> str:
     best = max((each.load for each in search.loads if each.says == "meets"), default=None)
     field = "num_clients" if search.unit == "clients" else "request_rate"
-    return f'--limits "{search.searched}"' + (f" --filter {field}={best:g}" if best else "")
+    return _limits_option(search.searched) + (f" --filter {field}={best:g}" if best else "")
+
+
+def _limits_option(limits: str) -> str:
+    return f'--limits "{limits}"'
 
 
 def _comparison(folder: Path, servers: Iterable[ServerConfig]) -> Iterator[str]:
