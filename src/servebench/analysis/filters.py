@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -15,6 +15,11 @@ from servebench.log.schema import Log
 
 FIELDS = {f.name: f.type for kind in (ServerConfig, *KINDS) for f in msgspec.structs.fields(kind)}
 FIELDS["engine"] = str  # its name and version, as it said
+READERS: tuple[Callable[[str, Any], Any], ...] = (  # of a value, in a field's type
+    lambda text, kind: msgspec.convert(text, kind, strict=False),
+    lambda text, kind: msgspec.json.decode(text, type=kind),
+    lambda text, kind: msgspec.convert(shlex.split(text), kind, strict=False),  # words, as of engine_args
+)
 
 
 def add_filter(parser: argparse.ArgumentParser, name: str, of: str = "logs") -> None:
@@ -23,24 +28,19 @@ def add_filter(parser: argparse.ArgumentParser, name: str, of: str = "logs") -> 
 
 
 def _condition(text: str) -> tuple[str, Any]:
-    """An argparse type: FIELD=VALUE, the value in the field's type (tuples and objects as JSON)."""
+    """An argparse type: FIELD=VALUE, the value in the field's type (objects as JSON)."""
     name, equals, value = text.partition("=")
     name = name.strip().replace("-", "_")
     if not equals or name not in FIELDS:
         raise argparse.ArgumentTypeError(_unknown(name, text))
-    try:
-        return name, msgspec.convert(value, FIELDS[name], strict=False)
-    except msgspec.MsgspecError as error:
-        why = error
-    try:
-        return name, msgspec.json.decode(value, type=FIELDS[name])
-    except msgspec.MsgspecError:
-        pass
-    try:
-        return name, msgspec.convert(shlex.split(value), FIELDS[name], strict=False)  # words, as of engine_args
-    except (msgspec.MsgspecError, ValueError):
-        objects = "; objects are JSON" if "object" in str(why) else ""
-        raise argparse.ArgumentTypeError(f"{text!r}: {why}{objects}") from None
+    faults = []
+    for read in READERS:
+        try:
+            return name, read(value, FIELDS[name])
+        except (msgspec.MsgspecError, ValueError) as fault:
+            faults.append(str(fault))
+    objects = "; objects are JSON" if "object" in faults[0] else ""
+    raise argparse.ArgumentTypeError(f"{text!r}: {faults[0]}{objects}")
 
 
 def _unknown(name: str, text: str) -> str:

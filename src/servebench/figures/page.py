@@ -45,7 +45,7 @@ def plot_parser(
     """The options of every plot script, and those of scripts that draw one load, or whose axes or curves can be
     chosen: `x` and `y` are what the axes usually show. Figures go to plots/NAME.
     """
-    parser = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=doc)
     parser.set_defaults(parser=parser)
     selection.add_options(parser)
     add = parser.add_argument

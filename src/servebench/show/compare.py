@@ -100,21 +100,9 @@ def _mark(row: Comparison) -> str:
 
 def wide(sides: Sides) -> str:
     """A row a point and metric: the ratio, its interval, and the smallest difference that would have shown."""
-    columns = [
-        *(
-            Column("point", left=True, cut=True),
-            Column("metric", left=True),
-            Column("A"),
-            Column("B"),
-            Column("B/A"),
-        ),
-        *(
-            Column("95 % interval"),
-            Column("sees", drop=2),
-            Column("from", drop=1),
-            Column("verdict", left=True, cut=True),
-        ),
-    ]
+    columns = [Column("point", left=True, cut=True), Column("metric", left=True)]
+    columns += [Column("A"), Column("B"), Column("B/A"), Column("95 % interval")]
+    columns += [Column("sees", drop=2), Column("from", drop=1), Column("verdict", left=True, cut=True)]
     rows = [
         [row.point, metric_words(row.metric), *_numbers(row)] for row in sides.rows if row.metric in sides.shown
     ]
@@ -254,15 +242,11 @@ def _listed(names: Sequence[str], everything: bool) -> str:
 
 
 def as_json(sides: Sides) -> str:
+    names = ("point", "metric", "a", "b", "ratio", "evidence", "verdict")
     rows = []
     for row in sides.rows:
-        ends = (
-            {"low": row.interval.low, "high": row.interval.high} if row.interval else {"low": None, "high": None}
-        )
-        values = {
-            name: getattr(row, name) for name in ("point", "metric", "a", "b", "ratio", "evidence", "verdict")
-        }
-        rows.append(values | ends)
+        i = row.interval
+        rows.append({name: getattr(row, name) for name in names} | {"low": i and i.low, "high": i and i.high})
     said: dict[str, Any] = {"answer": sentence(sides), "a": sides.names[0], "b": sides.names[1], "rows": rows}
     said |= {"notes": matching.notes(sides.found, sides.names), "not_compared": sides.found.alone}
     return msgspec.json.format(msgspec.json.encode(said)).decode()
@@ -311,7 +295,7 @@ class Gone(argparse.Action):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = commandline.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = commandline.Parser(description=__doc__)
     add, of_metric = parser.add_argument, "columns to show, such as ttft_p99 [the main ones]"
     add("a", type=commandline.folder, metavar="A", help="folder of logs")
     add(

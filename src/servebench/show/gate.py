@@ -376,7 +376,7 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = commandline.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = commandline.Parser(description=__doc__)
     commandline.add_folder(parser)
     add = parser.add_argument
     add("--limits", required=True, metavar="LIMITS", help='such as "ttft_p99<2s, error_rate<1%%", in quotes')

@@ -7,7 +7,6 @@ metrics (_low, _high).
 
 from __future__ import annotations
 
-import argparse
 import csv
 from collections.abc import Sequence
 from itertools import groupby
@@ -129,7 +128,7 @@ def _with_unusual_settings(cells: dict[str, Cell], log: Log) -> dict[str, Cell]:
 
 
 def main() -> None:
-    parser = commandline.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = commandline.Parser(description=__doc__)
     commandline.add_folder(parser)
     of_sla = "as in servebench summary; adds columns"
     parser.add_argument("--sla", nargs="+", default=[], metavar="SLA", help=of_sla)

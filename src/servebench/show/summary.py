@@ -11,7 +11,6 @@ interval where the line has room.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from functools import partial
@@ -340,7 +339,7 @@ def _comparable(studies: Sequence[Study]) -> list[ServerConfig]:
 
 
 def main() -> int:
-    parser = commandline.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = commandline.Parser(description=__doc__)
     add = parser.add_argument
     commandline.add_folder(parser)
     add("--sla", nargs="+", default=[], metavar="SLA", help='fastgen-4, mlperf-llama2-70b, "ttft<2s, tpot<100ms"')

@@ -34,7 +34,7 @@ AT_ONCE = 2  # plot scripts: each holds the requests of a figure in memory
 
 
 def parser() -> argparse.ArgumentParser:
-    result = commandline.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result = commandline.Parser(description=__doc__)
     add = result.add_argument
     commandline.add_folder(result)
     add("-o", "--output", type=commandline.new_file, metavar="FILE", help="the page [FOLDER/report.html]")
