@@ -12,8 +12,8 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "src/servebench"
 # A package imports only from those after it.
-ORDER = ["campaign", "show", "reference", "figures", "plan", "servers", "load", "workload"]
-ORDER += ["analysis", "log", "cli", "errors"]
+ORDER = ["campaign", "show", "reference", "figures", "plan", "telemetry", "servers"]
+ORDER += ["load", "workload", "analysis", "log", "cli", "errors"]
 
 
 def modules() -> list[Path]:

@@ -19,6 +19,7 @@ import msgspec
 
 from servebench.log.config import RunConfig, ServerConfig, all_fields, load_label
 from servebench.log.result import Result
+from servebench.log.telemetry import Machine, Series, Telemetry
 
 LOG_VERSION = 2
 MAX_NAME_LENGTH = 80  # of a name that is part of a file name, of which a file system takes 255
@@ -42,6 +43,15 @@ class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):
     learnt: list[str] = []  # what the first request revealed, and how requests are adapted to it
     log_files: list[str] = []
     start_s: float = 0.0  # launch to ready
+    weights_cached_share: float | None = None  # of the model's files in the host's memory at launch: cold or warm
+    gpus: list[int] = []  # those of Log.machine that it uses; none: on the CPU, or unknown
+    version: str = ""  # and commit, as the engine itself says them
+    configuration: dict[str, Any] = {}  # as it is in effect, by the engine's own names
+    kv_cache_tokens: int | None = None  # that its KV cache has room for, all replicas together
+    model_revision: str = ""  # the commit on the hub, or a hash of configuration and weight index
+    tokenizer_hash: str = ""
+    variables: dict[str, str] = {}  # of the environment, those that change engines
+    other_processes: list[str] = []  # on its GPUs when it was ready
     log_tail: str = ""  # first errors and last lines of the engine's log, when it failed
 
 
@@ -83,9 +93,13 @@ class Log(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     client: dict[str, str | int | float]  # host, Python and package versions
     window_ns: tuple[int, int] | None  # all clients active, warm-up over: what throughput is taken from
     quality: Quality = Quality()
+    machine: Machine | None = None  # that the server runs on; None: unknown, it runs elsewhere
+    telemetry: Telemetry | None = None  # None: --no_telemetry, or a log of before
+    gpu_hour_price: float | None = None  # $, as given when it was measured
     cache_hit_rate: float | None = None  # of prompt tokens, by the engine's own counters, over all that was sent
     probes: list[Result] = []  # short requests beside the load (--probe_rate); part of no other figure
     results: list[Result] = []
+    series: Series | None = None  # samples of the telemetry; left out like the requests where only a head is read
 
     @property
     def fields(self) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from servebench.errors import InputError, LogError
 from servebench.log import original
 from servebench.log.result import Result
 from servebench.log.schema import LOG_VERSION, Log
+from servebench.log.telemetry import Series
 from servebench.log.version1 import upgraded
 
 # In the name of a point's log; that of the original suite's first release ends in _c8_p2600_g60.
@@ -101,10 +102,13 @@ def put(log: Log, path: Path) -> bool:
 
 def save(log: Log, path: Path) -> None:
     """Write a log so that it is either there whole or not at all; one request a line, for grep and diff."""
-    head = msgspec.json.encode(msgspec.structs.asdict(log) | {"probes": [], "results": []})
-    text = msgspec.json.format(head, indent=2).removesuffix(b'"probes": [],\n  "results": []\n}')
-    text += b'"probes": [%b],\n  "results": [%b]\n}\n' % (_rows(log.probes), _rows(log.results))
-    write_whole(path, text)
+    head = msgspec.structs.asdict(log) | {"probes": [], "results": []}
+    head.pop("series")
+    text = msgspec.json.format(msgspec.json.encode(head), indent=2)
+    text = text.removesuffix(b'"probes": [],\n  "results": []\n}')
+    text += b'"probes": [%b],\n  "results": [%b]' % (_rows(log.probes), _rows(log.results))
+    text += b',\n  "series": %b' % _columns(log.series) if log.series else b""
+    write_whole(path, text + b"\n}\n")
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -123,6 +127,11 @@ def write_whole(path: Path, data: bytes) -> None:
 
 def _rows(results: list[Result]) -> bytes:
     return b"\n" + b",\n".join(msgspec.json.encode(result, enc_hook=list) for result in results) + b"\n"
+
+
+def _columns(series: Series) -> bytes:
+    """One column a line."""
+    return msgspec.json.encode(series).replace(b'],"', b'],\n"').replace(b'"columns":{', b'"columns":{\n')
 
 
 def load(path: Path, requests: bool = True) -> Log:
