@@ -140,11 +140,15 @@ def https(
 
 @pytest.fixture
 def driver(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start run_benchmark.py with these arguments, results in tmp_path/results; ends it if a test did not."""
+    """Start run_benchmark.py with these arguments, results in tmp_path/results; ends it if a test did not.
+
+    Tests run side by side, so that every one of them has a busy machine: without telemetry nobody says so.
+    """
     running = []
 
-    def start(*arguments: object) -> subprocess.Popen[str]:
+    def start(*arguments: object, telemetry: bool = False) -> subprocess.Popen[str]:
         command = [sys.executable, ROOT / "run_benchmark.py", "--out_json_dir", tmp_path / "results", *arguments]
+        command += [] if telemetry else ["--no_telemetry"]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         process = subprocess.Popen([str(word) for word in command], text=True, cwd=ROOT, **pipes)  # type: ignore[call-overload]
         running.append(process)
@@ -160,8 +164,9 @@ def driver(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 def benchmark(tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
     """Run run_benchmark.py to its end, likewise: (exit status, stdout, stderr)."""
 
-    def run(*arguments: object) -> tuple[int, str, str]:
+    def run(*arguments: object, telemetry: bool = False) -> tuple[int, str, str]:
         command = [ROOT / "run_benchmark.py", "--out_json_dir", tmp_path / "results", *arguments]
+        command += [] if telemetry else ["--no_telemetry"]
         ended = python(*command, cwd=ROOT)
         return ended.returncode, ended.stdout, ended.stderr
 

@@ -17,7 +17,6 @@ def evidence(**changes: object) -> Evidence:
         "unstamped_reads": 0,
         "worker_cpu_s": [0.5],
         "worker_cpu_share": [0.05],
-        "host_cpu_share": 0.5,
         "clock_step_s": 1e-6,
     }
     return Evidence(**(usual | changes))  # type: ignore[arg-type]

@@ -134,7 +134,7 @@ def test_doubts_are_marked() -> None:
     assert cells(text)[-1] == "buffered" and "buffered: an answer's tokens came all at once" in text
     several = [point(repetition=i, verdict=v) for i, v in enumerate(("ok", "client-limited: late", "ok"))]
     assert cells(summary.table(several))[-1] == "1 of 3 runs client-limited"
-    assert cells(summary.table([point(others_cpu_share=0.5)]))[-1] == "busy machine"
+    assert cells(summary.table([point(others_cpu_share=0.5)]))[-1] == "host-contended"
 
 
 def test_settings_that_differ_name_the_layouts() -> None:

@@ -40,9 +40,7 @@ class Evidence:
     unstamped_reads: int
     worker_cpu_s: list[float]
     worker_cpu_share: list[float]
-    host_cpu_share: float | None
     clock_step_s: float
-    others_cpu_share: float | None = None
 
 
 def judge(results: list[Result], window_ns: tuple[int, int], asked: int, evidence: Evidence) -> Quality:
@@ -65,8 +63,6 @@ def judge(results: list[Result], window_ns: tuple[int, int], asked: int, evidenc
         achieved_concurrency=throughput.concurrency(results, window_ns),
         worker_cpu_share=evidence.worker_cpu_share,
         cpu_per_event_s=sum(evidence.worker_cpu_s) / read if read else None,
-        host_cpu_share=evidence.host_cpu_share,
-        others_cpu_share=evidence.others_cpu_share,
         clock_step_s=evidence.clock_step_s,
         connect_p50_s=stats.percentile(np.array(connects), 50),
         overloaded=open_loop and growing(outstanding(results, window_ns), len(measured)),

@@ -1,14 +1,14 @@
 """Which numbers of a log may decide: one place that every reader asks.
 
 A number that something else than the server made is shown, but it meets no limit, ends no search and wins no
-comparison: that of a failed point, of a client that was the limit, of tokens that something
-held back on their way, of prompts that a cache held already.
+comparison: that of a failed point, of a client that was the limit, of a host whose cores others took, of GPUs that
+were slowed down or shared, of tokens that something held back on their way, of prompts that a cache held already.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +23,12 @@ FASTEST_S = 1e-4  # a token: no server generates faster for one request
 MIN_TOKENS = 4  # of an answer that tells whether its tokens came one by one
 FAILED_SHARE = 0.01  # of the requests, above which those that are left decide nothing
 REFUSE_CACHED = 0.1  # of the prompt tokens, from which on a point is not what was asked for
+MANY_CPU = 0.2  # of all cores, that other programs took while a point was measured
+SOME_CPU, NO_CPU_LEFT = 0.1, 0.05  # likewise, where no more than the latter was idle
+STEAL = 0.05  # of all cores, that other virtual machines took
+THROTTLED, CAPPED = 0.05, 0.2  # of the window: too hot or short of power; at a power limit that was lowered
+LOWERED = 0.98  # of the default power limit
+SHARED = 0.05  # of the window, in which others had processes on a GPU
 
 
 class Doubt(NamedTuple):
@@ -50,9 +56,66 @@ def doubts(log: Log) -> Iterator[Doubt]:
         yield Doubt("client-limited", "client-limited", "the client was the limit")
     elif buffered(log):
         yield Doubt("buffered", "buffered", "its tokens came all at once", of_tokens=True)
+    for kind, of_log in OF_MACHINE.items():
+        if why := of_log(log):
+            yield Doubt(kind, kind, why)
     cached = cached_share(log)
     if cached > REFUSE_CACHED:
         yield Doubt("cached", f"{cached:.0%} cached", f"{cached:.0%} of its prompt tokens were in a cache")
+
+
+def host_contended(log: Log) -> str | None:
+    """Did others take the cores that server and client needed? Who, and how much of them."""
+    others, host = log.quality.others_cpu_share or 0.0, log.telemetry and log.telemetry.host
+    if host and host.steal_share > STEAL:
+        return f"other virtual machines took {host.steal_share:.0%} of this one's cores"
+    if others > MANY_CPU or (host and others > SOME_CPU and host.idle_share < NO_CPU_LEFT):
+        cores = int(log.client.get("cores") or 0)
+        who = f" ({', '.join(host.busiest_others)})" if host and host.busiest_others else ""
+        used = f"{others * cores:.1f} of {cores} cores" if cores else f"{others:.0%} of all cores"
+        return f"other programs{who} used {used}"
+    return None
+
+
+def gpu_throttled(log: Log) -> str | None:
+    """Was a GPU slowed down by heat, by its hardware, or by a power limit below its default?
+
+    At its default limit a GPU does what it always does under such a load, so that decides.
+    """
+    for gpu in log.telemetry.gpus if log.telemetry else ():
+        hot = max(gpu.throttled.get(why, 0.0) for why in ("thermal", "hardware"))
+        if hot > THROTTLED:
+            why = "its temperature" if gpu.throttled.get("thermal", 0.0) == hot else "its power supply or hardware"
+            return f"GPU {gpu.index} was slowed down by {why} {hot:.0%} of the window"
+        capped, limit = gpu.throttled.get("power_cap", 0.0), _lowered_limit(log, gpu.index)
+        if capped > CAPPED and limit:
+            return f"GPU {gpu.index} was at a power limit of {limit} {capped:.0%} of the window"
+    return None
+
+
+def _lowered_limit(log: Log, index: int) -> str:
+    """A power limit below the default, in words; "" for the default one, or an unknown one."""
+    for gpu in log.machine.gpus if log.machine else ():
+        limit, default = gpu.power_limit_w, gpu.default_power_limit_w
+        if gpu.index == index and limit and default and limit < LOWERED * default:
+            return f"{limit:.0f} W, below the default of {default:.0f} W,"
+    return ""
+
+
+def gpu_shared(log: Log) -> str | None:
+    """Were processes of others on a GPU of the server?"""
+    for gpu in log.telemetry.gpus if log.telemetry else ():
+        if (gpu.shared_share or 0.0) > SHARED:
+            who = f" ({', '.join(gpu.sharing)})" if gpu.sharing else ""
+            return f"other processes{who} were on GPU {gpu.index} {gpu.shared_share:.0%} of the window"
+    return None
+
+
+OF_MACHINE: dict[str, Callable[[Log], str | None]] = {
+    "host-contended": host_contended,
+    "gpu-throttled": gpu_throttled,
+    "gpu-shared": gpu_shared,
+}
 
 
 def of_point(runs: Sequence[Log], metric: str = "") -> Doubt | None:

@@ -11,12 +11,10 @@ from pathlib import Path
 
 import msgspec
 from msgspec.structs import asdict, replace
-from tokenizers import Tokenizer
 
-from servebench.campaign.measure import drain_backlog, measure_point, not_measured
+from servebench.campaign.measure import Bench, drain_backlog, measure_point, not_measured
 from servebench.cli import live
 from servebench.errors import InputError, ServerFailed
-from servebench.load import host
 from servebench.log import store
 from servebench.log.schema import Log
 from servebench.plan.options import Execution
@@ -25,9 +23,11 @@ from servebench.plan.settings import Settings
 from servebench.plan.strategies import History, Verdict
 from servebench.plan.sweep import Point, ServerPlan, make_plan
 from servebench.servers.discover import discovered
-from servebench.servers.server import Server, running_server
+from servebench.servers.server import running_server
 from servebench.show import plan_table, tables, terminal, verdict
 from servebench.show.progress import SweepProgress
+from servebench.telemetry import host
+from servebench.telemetry.recorder import recorder
 from servebench.workload import load_tokenizer
 
 Ordered = Callable[[list[ServerPlan]], list[ServerPlan]]
@@ -111,7 +111,9 @@ def measure_on(plan: ServerPlan, campaign: Campaign) -> list[Verdict]:
             with running_server(plan.server, plan.access, plan.settings.folder) as running:
                 server = discovered(running, point.run, tokenizer)
                 live.write(terminal.ready(server, with_batch=several_batches(plan)))
-                measure_while_alive(plan, history, campaign, point, server, tokenizer)
+                with recorder(server, campaign.execution.telemetry) as beside:
+                    bench = Bench(server, plan.settings, tokenizer, beside)
+                    measure_while_alive(plan, history, campaign, point, bench)
         except ServerFailed as failure:  # it does not start, so none of its points can be measured
             fail_the_rest(plan, history, campaign, f"the server did not start: {failure}", failure.log_tail)
         except InputError as gone:
@@ -133,19 +135,19 @@ def next_pending(plan: ServerPlan, history: History, campaign: Campaign) -> Poin
 
 
 def measure_while_alive(
-    plan: ServerPlan, history: History, campaign: Campaign, first: Point, server: Server, tokenizer: Tokenizer
+    plan: ServerPlan, history: History, campaign: Campaign, first: Point, bench: Bench
 ) -> None:
     """One point after the other, until there is none left or the server is gone."""
     point: Point | None = first
     before: Log | None = None
-    while point and server.alive():
+    while point and bench.server.alive():
         if before and before.quality.overloaded:
-            drain_backlog(server, before.run, point, plan.settings, tokenizer)
+            drain_backlog(bench, before.run, point)
         campaign.server_reached = True
         campaign.progress.begin(point)
-        before = measure_point(point, server, plan.settings, tokenizer, campaign.progress.watch)
+        before = measure_point(point, bench, campaign.progress.watch)
         record(plan, history, campaign, point, before)
-        if before.status != "ok" and not server.processes:
+        if before.status != "ok" and not bench.server.processes:
             return  # and ask whether it is still there
         point = next_pending(plan, history, campaign)
 

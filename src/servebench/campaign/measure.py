@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,14 @@ from servebench.load.fleet import Watch, default_workers, run_load
 from servebench.log.config import Clients, RunConfig
 from servebench.log.result import Result
 from servebench.log.schema import Log, Quality, ServerFacts
+from servebench.log.telemetry import Telemetry
 from servebench.plan.preflight import asks_hub, check_lengths
 from servebench.plan.settings import Settings
 from servebench.plan.sweep import Point
 from servebench.servers.prefix_cache import hit_rate
 from servebench.servers.server import Server
+from servebench.telemetry import window
+from servebench.telemetry.recorder import Recorder, sampled
 from servebench.workload import build_workload
 from servebench.workload.model_files import model_context
 from servebench.workload.token_counts import with_token_counts
@@ -34,7 +38,24 @@ MAX_DRAIN_TRIES = 10
 DRAIN_REPETITION = 10_000  # the first one of a drain, which no point has
 
 
-def drain_backlog(server: Server, run: RunConfig, point: Point, settings: Settings, tokenizer: Tokenizer) -> None:
+@dataclass(frozen=True)
+class Bench:
+    """What points of one server are measured with."""
+
+    server: Server
+    settings: Settings
+    tokenizer: Tokenizer
+    recorder: Recorder | None  # of what goes on beside the requests
+
+    @property
+    def context(self) -> int | None:
+        """The most tokens of prompt and generation together, without a template; None if nobody says so."""
+        limits = (self.server.context, model_context(self.settings.model, asks_hub(self.settings)))
+        context = min((n for n in limits if n), default=None)
+        return context and max(1, context - self.server.template_tokens)
+
+
+def drain_backlog(bench: Bench, run: RunConfig, point: Point) -> None:
     """After an overload: requests one after the other, until the first takes no longer than the second.
 
     Not every server drops requests that nobody waits for any more; the next point would queue behind them.
@@ -42,32 +63,33 @@ def drain_backlog(server: Server, run: RunConfig, point: Point, settings: Settin
     for attempt in range(MAX_DRAIN_TRIES):
         repetition = DRAIN_REPETITION + attempt  # so that the next point finds none of these prompts in a cache
         alone = replace(run, load=Clients(), num_requests=2, warmup=0, probe_rate=0.0, repetition=repetition)
-        workload = build_workload(alone, tokenizer, context_of(server, settings))
-        outcome = run_load(alone, workload, server.target(alone), parts_of(point), 1)
+        workload = build_workload(alone, bench.tokenizer, bench.context)
+        outcome = run_load(alone, workload, bench.server.target(alone), parts_of(point), 1)
         took = [latency.e2e_s(r) or 0.0 for r in outcome.results if r.phase == "measured" and r.succeeded]
         if len(took) < 2 or took[0] <= DRAINED_RATIO * took[1]:
             return
 
 
-def measure_point(point: Point, server: Server, settings: Settings, tokenizer: Tokenizer, watch: Watch) -> Log:
+def measure_point(point: Point, bench: Bench, watch: Watch) -> Log:
     """Put one load on the server and write down what came of it, also when it failed midway."""
-    run, started_at = point.run, _now()
-    context = context_of(server, settings)
+    run, started_at, server, execution = point.run, _now(), bench.server, bench.settings.execution
     try:
-        check_lengths(run, context)
-        workload = build_workload(run, tokenizer, context)
+        check_lengths(run, bench.context)
+        workload = build_workload(run, bench.tokenizer, bench.context)
         server.empty_cache()
-        workers = settings.execution.num_workers or default_workers(run.load)
+        workers = execution.num_workers or default_workers(run.load)
         before = server.cache_counters()
-        outcome = run_load(run, workload, server.target(run), parts_of(point), workers, watch)
+        with sampled(bench.recorder, point.path) as samples:
+            outcome = run_load(run, workload, server.target(run), parts_of(point), workers, watch)
     except InputError as error:  # it cannot be as asked, which others may
         return not_measured(point, str(error))
     except OSError as error:  # a full disk
         return not_measured(point, error.strerror or str(error))
-    results = with_token_counts(outcome.results, tokenizer)
+    results = with_token_counts(outcome.results, bench.tokenizer)
     failure = outcome.failure or why_failed(
-        run, results, outcome.quality, settings.execution.max_failed_share, server.check
+        run, results, outcome.quality, execution.max_failed_share, server.check
     )
+    beside = window.telemetry(samples, outcome.window_ns) if bench.recorder and outcome.window_ns else None
     about = {
         "workload_sha256": workload.sha256,
         "workload_remark": workload.remark,
@@ -80,11 +102,21 @@ def measure_point(point: Point, server: Server, settings: Settings, tokenizer: T
         server_facts=msgspec.structs.replace(server.facts, log_tail=server.log_tail() if failure else ""),
         client=_this_client() | about,
         window_ns=outcome.window_ns,
-        quality=outcome.quality,
+        quality=with_host(outcome.quality, beside),
+        telemetry=beside,
+        series=window.series(samples),
         cache_hit_rate=hit_rate(before, server.cache_counters()),
         results=results,
-        probes=with_token_counts(outcome.probes, tokenizer),
+        probes=with_token_counts(outcome.probes, bench.tokenizer),
     )
+
+
+def with_host(quality: Quality, beside: Telemetry | None) -> Quality:
+    """With what the host's cores were used for, if it was looked at."""
+    if not beside or not (host := beside.host):
+        return quality
+    busy = 1 - host.idle_share - host.steal_share
+    return replace(quality, host_cpu_share=busy, others_cpu_share=host.others_cpu_share)
 
 
 def parts_of(point: Point) -> Path:
@@ -115,13 +147,6 @@ def why_failed(
         f"{len(errors)} of {len(measured)} requests failed (more than --max_failed_share {max_failed_share:.3g})"
     )
     return f"{failed}, the first with: {errors[0]}" if len(errors) > max_failed_share * len(measured) else None
-
-
-def context_of(server: Server, settings: Settings) -> int | None:
-    """The most tokens that server and model take of prompt and generation, beside a template, if any says so."""
-    limits = (server.context, model_context(settings.model, asks_hub(settings)))
-    context = min((n for n in limits if n), default=None)
-    return context and max(1, context - server.template_tokens)
 
 
 def not_measured(point: Point, why: str, log_tail: str = "") -> Log:

@@ -21,6 +21,9 @@ Name = Callable[[Log], str]
 LEFT_OUT = "left out"  # gid of a legend entry that says why there is no curve
 DOUBTS = {  # in a legend; trust.py has each kind
     "client-limited": "the client was the bottleneck",
+    "host-contended": "others took the cores",
+    "gpu-throttled": "a GPU was slowed down",
+    "gpu-shared": "others used a GPU",
     "buffered": "the tokens of an answer came all at once",
     "cached": "a cache held the prompts",
 }

@@ -19,7 +19,7 @@ import numpy as np
 from servebench.analysis.quality import Evidence, growing, judge
 from servebench.errors import PointFailed
 from servebench.load import protocol
-from servebench.load.host import Host
+from servebench.load.clock import Clock
 from servebench.load.protocol import Report, Task
 from servebench.load.sharding import Target, Workers, deal, roomy_workers
 from servebench.log.config import Clients, Load, Rate, RunConfig, Trace
@@ -100,7 +100,7 @@ def run_load(
         asked = run.load.num_clients if isinstance(run.load, Clients) else 0
         quality = Quality(asked_concurrency=asked)
         if window and not failure:
-            evidence = _evidence(folder, workers, fleet.host)
+            evidence = _evidence(folder, workers, fleet.clock)
             quality = judge(results, window, asked, evidence) if evidence else UNKNOWN
     return Outcome(results, window, quality, failure, workers, probes)
 
@@ -130,10 +130,9 @@ def _lead_closed(fleet: Fleet, clients: float) -> tuple[int, int]:
     fleet.shared[protocol.START_NS] = time.time_ns()  # of the probes, if there are any
     fleet.shared[protocol.PHASE] = protocol.WARM_UP
     fleet.wait("warming up", protocol.WARMED, int(clients) if fleet.run.warmup else 0)
-    fleet.host.begin(process.pid for process in fleet.processes)
     begin = time.time_ns()
     fleet.shared[protocol.PHASE] = protocol.MEASURE
-    fleet.wait("measuring", protocol.DONE, fleet.run.num_requests, tick_s=TICK_S, each_tick=fleet.host.sample)
+    fleet.wait("measuring", protocol.DONE, fleet.run.num_requests, tick_s=TICK_S, each_tick=fleet.clock.sample)
     return begin, time.time_ns()
 
 
@@ -141,7 +140,6 @@ def _lead_open(fleet: Fleet, schedule: Schedule) -> tuple[int, int]:
     """Through the schedule. Returns its window. Raises PointFailed."""
     requests, (first_s, last_s) = fleet.run.num_requests, schedule.window_s
     begin = _warm_up_open(fleet, schedule)
-    fleet.host.begin(process.pid for process in fleet.processes)
     fleet.shared[protocol.PHASE] = protocol.MEASURE
     watch = _watch_overload(fleet, schedule, begin)
     fleet.wait("measuring", protocol.DONE, requests, tick_s=TICK_S, each_tick=watch)
@@ -180,12 +178,12 @@ def _open_window(fleet: Fleet, schedule: Schedule, start: int, not_before: int, 
 
 
 def _watch_overload(fleet: Fleet, schedule: Schedule, begin: int) -> Callable[[], bool]:
-    """What to do at each tick of a window that began then: look at host and load. True ends an overload early."""
+    """What to do at each tick of a window that began then: look at clock and load. True ends an overload early."""
     load, in_flight = fleet.run.load, list[int]()
     stops, (first_s, _) = isinstance(load, Rate) and load.stop_when_overloaded, schedule.window_s
 
     def overloaded() -> bool:
-        fleet.host.sample()
+        fleet.clock.sample()
         in_flight.append(fleet.total(protocol.IN_FLIGHT))
         passed_s = first_s + (time.time_ns() - begin) / 1e9
         arrived = int(np.searchsorted(schedule.times_s, passed_s)) - schedule.warmup
@@ -212,13 +210,13 @@ def _long_enough(fleet: Fleet, requests: int) -> Callable[[], bool]:
 
 
 class Fleet:
-    """The load processes of one point while they run: their counters, their health, and the host under them."""
+    """The load processes of one point while they run: their counters, their health, and the clock."""
 
     def __init__(self, run: RunConfig, target: Target, shared: np.ndarray, processes: int, watch: Watch) -> None:
         self.run, self.check, self.shared, self.watch = run, target.check, shared, watch
         self.blocks = shared[protocol.FIRST_BLOCK :].reshape(processes, -1)
         self.processes: list[subprocess.Popen[bytes]] = []
-        self.host = Host(target.processes)
+        self.clock = Clock()
 
     def start(self, tasks: list[Task]) -> None:
         """Start a process for each task and send it; with a large task, wait until it has begun to read."""
@@ -279,7 +277,6 @@ class Fleet:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        self.host.finish()
 
 
 def _spawn(task: Task) -> subprocess.Popen[bytes]:
@@ -331,7 +328,7 @@ def read_parts(paths: list[Path]) -> Iterator[Result]:
             yield from (decode(line) for line in path.read_bytes().splitlines(True) if line.endswith(b"\n"))
 
 
-def _evidence(folder: Path, workers: int, host: Host) -> Evidence | None:
+def _evidence(folder: Path, workers: int, clock: Clock) -> Evidence | None:
     """What the load processes noted of themselves; None where a full disk had no room for it."""
     try:
         notes = [(folder / f"report-{n}.json").read_bytes() for n in range(workers)]
@@ -345,7 +342,5 @@ def _evidence(folder: Path, workers: int, host: Host) -> Evidence | None:
         unstamped_reads=sum(r.unstamped_reads for r in reports),
         worker_cpu_s=[r.cpu_s for r in reports],
         worker_cpu_share=[round(r.cpu_s / r.wall_s, 4) for r in reports],
-        host_cpu_share=host.cpu_share,
-        others_cpu_share=host.others_cpu_share,
-        clock_step_s=float(np.ptp(host.offsets_ns)) / 1e9,
+        clock_step_s=clock.step_s,
     )

@@ -28,7 +28,6 @@ class Target:
     body: Callable[[Request], bytes]
     check: Callable[[], None]  # raises PointFailed when the server is no longer there
     secrets: Sequence[str] = ()  # in headers, URLs and bodies, which no log may repeat
-    processes: Sequence[int] | None = None  # of the server; None where we did not start it
 
 
 @dataclass(frozen=True)

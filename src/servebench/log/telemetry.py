@@ -50,6 +50,7 @@ class HostUse(msgspec.Struct, frozen=True, kw_only=True):
     kernel_cpu_share: float  # interrupts, which belong to no program
     steal_share: float  # taken by other virtual machines
     idle_share: float
+    busiest_others: list[str] = []  # programs, with what each took of a core while the point ran: `python 98%`
     memory_used_share: float | None = None  # the most
     network_bytes_per_s: float | None = None  # received and sent, without loopback
 

@@ -191,6 +191,9 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
         "measure again what was measured before with the same settings", RESULTS)] = False
     on_error: Annotated[Literal["continue", "stop"], Option(
         "after a failed point, go on with the next or stop", RESULTS)] = "continue"
+    telemetry: Annotated[bool, Option(
+        "sample host, GPUs and the engine's own metrics while a point runs (docs/telemetry.md); without them "
+        "nobody knows whether another program slowed the server", RESULTS)] = True
     dry_run: Annotated[bool, Option("show the plan and exit", RESULTS, common=True)] = False
     list_models: Annotated[bool, Option("list the models that have their own defaults and exit", RESULTS)] = False
 

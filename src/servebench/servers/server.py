@@ -29,7 +29,6 @@ from servebench.servers.engine_log import tail
 from servebench.servers.http_call import call
 from servebench.servers.launch import Process, launch_replicas, request_urls
 from servebench.servers.prefix_cache import Counters, read_counters
-from servebench.servers.process_group import session_processes
 from servebench.workload import Request
 
 
@@ -46,7 +45,6 @@ class Server:
     extra_body: Mapping[str, Any]
     length_field: str = "max_tokens"  # the name that it wants for the length of an answer
     template_tokens: int = 0  # what its chat template adds to a prompt
-    pids: tuple[int, ...] | None = None  # of all that it consists of, once it is ready; None when attached
 
     def check(self) -> None:
         """Raises ServerFailed if a process that we started has ended."""
@@ -73,7 +71,7 @@ class Server:
         where = backend.endpoint or (lambda url, run: endpoint(url, run.api))
         urls, headers = [where(url, run) for url in self.urls], dict(self.headers)
         secrets_sent = secrets_of(headers, urls, self.extra_body)
-        return Target(urls, headers, body, self.check, secrets_sent, self.pids)
+        return Target(urls, headers, body, self.check, secrets_sent)
 
     def _with_length_field(self, fields: dict[str, Any]) -> dict[str, Any]:
         """The fields with max_tokens under the name that this server wants."""
@@ -84,18 +82,20 @@ class Server:
     def empty_cache(self) -> None:
         """Make the engine forget the prompts of the point before, if it can."""
         path = BACKENDS[self.config.backend].reset_cache_path
-        for url in self._engine_urls() if path else ():
+        for url in self.engines if path else ():
             with suppress(OSError):
                 call(beside(url, path), self.headers, timeout_s=30, body=b"")
 
     def cache_counters(self) -> Counters | None:
         """What the engine has counted of its prefix cache so far, if it does."""
         names = BACKENDS[self.config.backend].cache_counters
-        return read_counters(self._engine_urls(), names, self.headers) if names else None
+        return read_counters(self.engines, names, self.headers) if names else None
 
-    def _engine_urls(self) -> list[str]:
-        """The engines themselves, also those behind our router."""
-        return [process.url for process in self.processes] or list(self.urls)
+    @property
+    def engines(self) -> list[str]:
+        """URLs of the engines themselves, also of those behind our router."""
+        behind = self.processes[:-1] if self.config.router else self.processes
+        return [process.url for process in behind] or list(self.urls)
 
 
 @contextmanager
@@ -124,6 +124,4 @@ def running_server(config: ServerConfig, access: Access, log_dir: Path) -> Itera
             log_files=[str(process.log_file) for process in processes],
             start_s=round(time.monotonic() - started, 1),
         )
-        started_by_us = [each.pid for process in processes for each in session_processes(process.popen.pid)]
-        pids = tuple(started_by_us) if processes else None
-        yield Server(config, facts, urls, context, tuple(processes), headers, access.extra_body, pids=pids)
+        yield Server(config, facts, urls, context, tuple(processes), headers, access.extra_body)

@@ -23,8 +23,12 @@ WARM_UP_SHARE = 0.1  # of the window
 LITTLES_LAW = 0.1  # by which it may be off
 SHORT_ANSWER = 0.1  # of the window: longer ones hardly end in it if the load begins with it
 FOR_A_MEDIAN = stats.SAMPLES_NEEDED[50]
-MANY_CPU = 0.2  # of all cores, that other programs took while a point was measured
 FULL_CPU = 0.95  # of all cores
+REMEDIES = {  # of what the machine did
+    "host-contended": "close what does not belong there, and measure again with --overwrite_results",
+    "gpu-throttled": "cool it or give it its power (nvidia-smi -q -d PERFORMANCE), and measure again",
+    "gpu-shared": "end them or give other --gpus, and measure again",
+}
 QUEUE, PACE = 5.0, 1.5  # waiting in the server: TTFT grew by more than the first, ITL by less than the second
 
 
@@ -38,12 +42,10 @@ def _client(log: Log) -> Iterator[str]:
         yield log.quality.verdict
     if log.quality.overloaded:
         yield "overloaded: requests in flight kept growing to the end; latencies only tell how long the point took"
-    if contended(log):
-        cores = int(log.client.get("cores") or 0)
-        share = log.quality.others_cpu_share or 0.0
-        used = f"{share * cores:.1f} of {cores} cores" if cores else f"{share:.0%} of all cores"
-        yield f"other programs used {used} while this was measured: close them and measure again"
-    elif _all_cores_busy(log):
+    for kind, of_log in trust.OF_MACHINE.items():
+        if why := of_log(log):
+            yield f"{kind}: {why}: {REMEDIES[kind]}"
+    if _all_cores_busy(log):
         yield "all cores of this host were busy: if not with the server, close other programs and measure again"
 
 
@@ -59,18 +61,12 @@ def marks(runs: Sequence[Log]) -> list[str]:
     counted = {
         "overloaded": sum(log.quality.overloaded for log in good),
         "not settled": sum(stationarity.why_not_stationary(log) is not None for log in good),
-        "busy machine": sum(map(contended, good)),
         "stand-in": sum(map(trust.stand_in, good)),
         "client unknown": sum(log.quality.verdict == "unknown" for log in good),
     }
     many = f"{share:.0%}" if share > 0.1 else f"{share * 100:.2g}%"
     found = trust.marks(runs) + ([f"{many} failed"] if share > trust.FAILED_SHARE else [])
     return found + [trust.in_runs(words, some, of) for words, some in counted.items() if some]
-
-
-def contended(log: Log) -> bool:
-    """Did other programs take the cores that server and client needed?"""
-    return (log.quality.others_cpu_share or 0.0) > MANY_CPU
 
 
 def _server(log: Log) -> Iterator[str]:

@@ -23,7 +23,7 @@ from typing import Any
 
 import msgspec
 
-from servebench.analysis import filters, limits, metrics, sla
+from servebench.analysis import filters, limits, metrics, sla, trust
 from servebench.analysis.metrics import OfRequests
 from servebench.analysis.sla import Sla
 from servebench.cli import commandline
@@ -31,7 +31,6 @@ from servebench.errors import InputError
 from servebench.log import store
 from servebench.log.schema import Log, model_name
 from servebench.show import matching, points, ratios, tables
-from servebench.show.advice import contended
 from servebench.show.matching import Pair
 from servebench.show.points import Runs
 from servebench.show.ratios import ALIKE, Comparison
@@ -195,9 +194,9 @@ def text(sides: Sides, everything: bool = False, in_full: bool = False) -> str:
 def _reliable(sides: Sides) -> str:
     """That other programs took the cores, if they did."""
     pairs = sides.found.pairs
-    busy = sum(any(map(contended, (*pair.a, *pair.b))) for pair in pairs)
+    busy = sum(any(map(trust.host_contended, (*pair.a, *pair.b))) for pair in pairs)
     of = f"at {busy} of {tables.counted(len(pairs), 'point')}" if len(pairs) > 1 else "meanwhile"
-    return f"Not reliable: other programs took the cores {of} (busy machine). " if busy else ""
+    return f"Not reliable: other programs took the cores {of} (host-contended). " if busy else ""
 
 
 def _asked(sides: Sides) -> str:

@@ -45,7 +45,9 @@ NOTES = {  # of the marks that a table may have
     "% cached": "cached: that share of the prompts was in the server's prefix cache; give another --seed",
     "overloaded": "overloaded: requests in flight kept growing; latencies only tell how long the point took",
     "not settled": "not settled, so no interval: use more --num_requests or a lower load",
-    "busy machine": "busy machine: other programs took the cores; close them, then --overwrite_results",
+    "host-contended": "host-contended: others took the cores; close other programs, then --overwrite_results",
+    "gpu-throttled": "gpu-throttled: heat, hardware or a lowered power limit slowed a GPU down",
+    "gpu-shared": "gpu-shared: processes of others were on a GPU; end them, then --overwrite_results",
     "stand-in": "stand-in: MII around a stand-in for DeepSpeed's engine; says nothing about DeepSpeed-FastGen",
 }
 

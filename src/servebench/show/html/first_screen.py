@@ -14,8 +14,8 @@ from servebench.show.html.groups import RATE, Group, by_gpu, value, warnings, wo
 from servebench.show.html.table import Column, columns
 from servebench.show.tables import counted
 
-COUNTED = ("client-limited", "overloaded", "failed", "not settled", "buffered")
-IF_ANY = ("cached", "busy machine", "stand-in", "client unknown")
+COUNTED = ("client-limited", "host-contended", "overloaded", "failed", "not settled", "buffered")
+IF_ANY = ("gpu-throttled", "gpu-shared", "cached", "stand-in", "client unknown")
 SHOWN = ("load", RATE, "per_gpu", "ttft_p50_s", "ttft_p99_s", "tpot_p50_s", "tpot_p99_s", "e2e_latency_p99_s")
 
 

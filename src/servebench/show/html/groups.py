@@ -21,7 +21,9 @@ WHOLE = {"E2E p99": "e2e_latency_p99_s"}  # of answers that are not streamed
 ADVICE = {
     "not settled": "It had not settled: measure longer (--num_requests) or at a lower load.",
     "buffered": "Its tokens came all at once, so TTFT and TPOT are not the server's.",
-    "busy machine": "Other programs took the cores: close them and measure again.",
+    "host-contended": "Others took the cores: close other programs and measure again.",
+    "gpu-throttled": "A GPU was slowed down: cool it or give it its power, and measure again.",
+    "gpu-shared": "Others used a GPU: end them and measure again.",
     "stand-in": "The engine is a stand-in; this says nothing about DeepSpeed-FastGen.",
     "client unknown": "Its log does not say whether the client kept up.",
 }

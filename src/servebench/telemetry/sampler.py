@@ -1,0 +1,149 @@
+"""The sampler: one process beside the load that reads GPUs, engines and the host while a point runs.
+
+    python -m servebench.telemetry.sampler      tasks come on its input, one JSON a line
+
+It writes each sample as a line to the task's file, and ends with its input. A source that fails is a remark there,
+never an end. It is no load process and has no thread in one, so that no token waits for it.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import NamedTuple
+
+import msgspec
+
+from servebench.telemetry.engine_metrics import Scraper
+from servebench.telemetry.gpus import Reader
+from servebench.telemetry.host import HostReader
+
+EVERY_S = 0.1  # of the GPUs
+SLOWLY = 5  # every so many times also the host, and what changes slowly
+REMARK = "remark"  # the source of samples that are remarks: words -> 1
+
+
+class Engine(msgspec.Struct, frozen=True):
+    """The metrics of a replica: where, how to ask, and how they are called there."""
+
+    url: str
+    headers: dict[str, str]
+    metrics: dict[str, tuple[str, ...]]
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """What to sample into a file, until the next line of input."""
+
+    file: str
+    client: int  # the process that measures
+    server: list[int] | None  # leaders of its sessions; None: not known
+    gpus: list[int] = []
+    engines: list[Engine] = []
+
+
+class Sample(msgspec.Struct, array_like=True, frozen=True):
+    """A line of the file."""
+
+    source: str  # host, gpu0, engine0
+    at_ns: int
+    values: dict[str, float]
+
+
+class Samples:
+    """The file that samples go to. A full disk loses samples, and nothing else."""
+
+    def __init__(self, path: str) -> None:
+        self.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def put(self, source: str, values: Mapping[str, float], at_ns: int = 0) -> None:
+        """From any thread: a line is one write."""
+        with suppress(OSError):
+            line = msgspec.json.encode(Sample(source, at_ns or time.time_ns(), dict(values)))
+            os.write(self.fd, line + b"\n")
+
+    def remark(self, words: str) -> None:
+        self.put(REMARK, {words: 1})
+
+
+class Gpus(NamedTuple):
+    """The GPUs of a server, and whose processes are at home on them."""
+
+    reader: Reader
+    indices: list[int]
+    leaders: list[int]
+
+    def sample(self, to: Samples, slowly: bool) -> None:
+        for index in self.indices:
+            at_ns = time.time_ns()
+            values = self.reader.read(index, slowly)
+            to.put(f"gpu{index}", values | (self._shared(index, to) if slowly else {}), at_ns)
+
+    def _shared(self, index: int, to: Samples) -> dict[str, float]:
+        """Are processes of others on it? Nothing is known where ours are not seen (in another PID namespace)."""
+        processes = self.reader.processes(index)
+        others = [f"{name} ({pid})" for pid, name in processes if not self._ours(pid)]
+        if len(others) == len(processes):
+            return {}
+        if others:
+            to.put(f"gpu{index}.others", dict.fromkeys(others, 1.0))
+        return {"shared": float(bool(others))}
+
+    def _ours(self, pid: int) -> bool:
+        with suppress(OSError):
+            return os.getsid(pid) in self.leaders
+        return False
+
+
+def sample(task: Task, to: Samples, stopped: Callable[[float], bool]) -> None:
+    """Until told to stop, and once more then. `stopped` waits for that for so many seconds."""
+    host = HostReader(task.client, task.server)
+    gpus = Gpus(Reader(task.gpus), task.gpus, task.server or []) if task.gpus else None
+    every_s = EVERY_S if gpus else EVERY_S * SLOWLY
+    begin_s, n, over = time.monotonic(), 0, False
+    while True:
+        slowly = over or not gpus or n % SLOWLY == 0
+        try:
+            if gpus:
+                gpus.sample(to, slowly)
+        except OSError as error:
+            to.remark(f"GPUs: {error}")
+            gpus = None
+        if slowly:
+            to.put("host", host())
+        if over:
+            return to.put("others", host.busiest())
+        n = max(n + 1, int((time.monotonic() - begin_s) / every_s))  # what was slow is not caught up with
+        over = stopped(max(0.0, begin_s + n * every_s - time.monotonic()))
+
+
+def run(task: Task, stopped: Callable[[float], bool]) -> None:
+    to = Samples(task.file)
+    scrapers = [
+        Scraper(engine, partial(to.put, f"engine{i}"), lambda why, i=i: to.remark(f"engine {i}: {why}"))
+        for i, engine in enumerate(task.engines)
+    ]
+    try:
+        sample(task, to, stopped)
+    finally:
+        for scraper in scrapers:
+            scraper.stop()
+        os.close(to.fd)
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, whose end is the end of our input
+    lines = open(0, "rb", buffering=0)  # noqa: SIM115  unbuffered, so that select() sees what was not read yet
+    while line := lines.readline():
+        with suppress(OSError):  # the file cannot be made
+            run(msgspec.json.decode(line, type=Task), lambda wait_s: bool(select.select([0], [], [], wait_s)[0]))
+        lines.readline()
+        print(flush=True)
+
+
+if __name__ == "__main__":
+    main()
