@@ -12,6 +12,7 @@ from conftest import make_log, make_result
 from servebench.analysis import trust
 from servebench.log import schema, store
 from servebench.log.schema import Log
+from servebench.log.telemetry import Gpu, GpuUse, HostUse, Machine, Telemetry
 from servebench.show import advice
 
 GAP_S = 0.001  # ten times what no server generates in
@@ -113,3 +114,90 @@ def test_a_proxy_that_gathers_is_named_on_the_terminal(
     (log,) = [store.load(path) for path in results.glob("openai/*.json")]
     limited = "client-limited" in out  # on a busy machine: late as well, which its verdict says
     assert trust.buffered(log) and (limited or out.count("buffered") >= 3)
+
+
+# The machine.
+
+
+def beside(host: dict[str, float] | None = None, **gpu: object) -> Log:
+    """A log with these shares of the host, or with this use of a GPU of 400 W."""
+    shares = {"client": 0.1, "server": 0.4, "others": 0.0, "kernel": 0.0, "steal": 0.0, "idle": 0.5} | (host or {})
+    names = {"client": "client_cpu_share", "server": "server_cpu_share", "others": "others_cpu_share"}
+    names |= {"kernel": "kernel_cpu_share"}
+    of_host = HostUse(
+        **{names.get(name, f"{name}_share"): share for name, share in shares.items()},  # type: ignore[arg-type]
+        busiest_others=["python3 98%"],
+    )
+    gpus = [GpuUse(index=3, **gpu)] if gpu else []  # type: ignore[arg-type]
+    machine = Machine(gpus=[Gpu(index=3, name="G", power_limit_w=400, default_power_limit_w=400)])
+    log = log_of(evenly(0.1, GAP_S), others_cpu_share=shares["others"])
+    found = Telemetry(host=of_host, gpus=gpus)
+    return msgspec.structs.replace(log, telemetry=found, machine=machine, client={"cores": 2})
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [
+        ({"others": 0.25, "idle": 0.3}, "other programs (python3 98%) used 0.5 of 2 cores"),
+        ({"others": 0.15, "idle": 0.01}, "other programs (python3 98%) used 0.3 of 2 cores"),
+        ({"steal": 0.08}, "other virtual machines took 8% of this one's cores"),
+    ],
+)
+def test_a_host_whose_cores_others_took_decides_nothing(host: dict[str, float], words: str) -> None:
+    log = beside(host)
+    assert trust.marks([log]) == ["host-contended"] and trust.doubt(log, "request_throughput") == words
+    (advised,) = [line for line in advice.of_point(log) if line.startswith("host-contended: ")]
+    assert words in advised and "--overwrite_results" in advised
+
+
+@pytest.mark.parametrize(
+    "host", [{}, {"others": 0.15, "idle": 0.2}, {"others": 0.05, "idle": 0.0}, {"steal": 0.02}]
+)
+def test_a_host_that_had_room_decides(host: dict[str, float]) -> None:
+    assert trust.marks([beside(host)]) == []
+
+
+@pytest.mark.parametrize(
+    ("gpu", "mark", "words"),
+    [
+        ({"throttled": {"thermal": 0.3}}, "gpu-throttled", "GPU 3 was slowed down by its temperature 30% of the"),
+        ({"throttled": {"hardware": 0.1}}, "gpu-throttled", "by its power supply or hardware 10% of the window"),
+        (
+            {"shared_share": 1.0, "sharing": ["train (7)"]},
+            "gpu-shared",
+            "other processes (train (7)) were on GPU 3",
+        ),
+    ],
+)
+def test_a_gpu_that_was_slowed_down_or_shared_decides_nothing(
+    gpu: dict[str, object], mark: str, words: str
+) -> None:
+    log = beside(**gpu)
+    assert trust.marks([log]) == [mark] and words in str(trust.doubt(log, "ttft"))
+    assert any(line.startswith(f"{mark}: ") and "measure again" in line for line in advice.of_point(log))
+
+
+def test_a_power_limit_counts_only_if_it_was_lowered() -> None:
+    capped = beside(throttled={"power_cap": 0.8})
+    assert trust.marks([capped]) == []
+    lowered = Machine(gpus=[Gpu(index=3, name="G", power_limit_w=250, default_power_limit_w=400)])
+    log = msgspec.structs.replace(capped, machine=lowered)
+    assert trust.marks([log]) == ["gpu-throttled"]
+    assert "a power limit of 250 W, below the default of 400 W, 80% of the window" in str(trust.doubt(log, "ttft"))
+    unknown = msgspec.structs.replace(capped, machine=None)
+    assert trust.marks([unknown]) == []
+
+
+def test_little_heat_and_a_passing_guest_are_no_verdict() -> None:
+    assert trust.marks([beside(throttled={"thermal": 0.03}, shared_share=0.02)]) == []
+
+
+def test_a_log_of_before_telemetry_tells_of_others_too() -> None:
+    log = log_of(evenly(0.1, GAP_S), others_cpu_share=0.3)
+    assert trust.marks([log]) == ["host-contended"] and "30% of all cores" in str(trust.doubt(log, "ttft"))
+
+
+def test_a_point_with_a_mark_ends_no_search() -> None:
+    from servebench.plan import strategies
+
+    assert strategies._doubt(beside({"others": 0.5}))

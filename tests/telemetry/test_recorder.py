@@ -63,9 +63,7 @@ def test_without_telemetry_there_is_none(stand_in: list[object], benchmark: Benc
     assert log.telemetry is None and log.series is None and log.quality.others_cpu_share is None
 
 
-def test_a_sampler_that_dies_costs_its_samples_only(
-    stand_in: list[object], driver: Driver, results: Path
-) -> None:
+def test_a_sampler_that_dies_costs_its_samples_only(stand_in: list[object], driver: Driver, results: Path) -> None:
     before = samplers()
     running = driver(*stand_in, "--num_clients", 1, 2, *TEN_S, telemetry=True)
     wait_for(lambda: bool(samplers() - before))
