@@ -26,6 +26,7 @@ from servebench.log.config import RunConfig, ServerConfig, run_of
 from servebench.log.result import Result
 from servebench.log.schema import Log, Quality, ServerFacts
 
+pytest_plugins = ["nvml"]  # tests/telemetry/nvml.py
 ROOT = Path(__file__).parents[1]
 ENGINES = Path(os.environ.get("SERVEBENCH_ENGINES", ROOT / ".engines"))
 os.environ.pop("COLUMNS", None)  # tables are as wide as in a pipe, whatever the terminal is

@@ -24,14 +24,15 @@ from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 
-PYTHONPATH = os.environ.get("PYTHONPATH")
+READ_AT_START = ("PYTHONPATH", "LD_LIBRARY_PATH")  # when a Python starts, or its loader: too late for a fork
+AT_START = [os.environ.get(name) for name in READ_AT_START]
 _warm: list[tuple[subprocess.Popen[bytes], socket.socket]] = []
 
 
 def python(*words: object, cwd: Path | None = None, timeout: float = 280) -> subprocess.CompletedProcess[str]:
     """What subprocess.run([sys.executable, *words], capture_output=True, text=True) does and gives."""
     command = [sys.executable, *map(str, words)]
-    if os.environ.get("PYTHONPATH") != PYTHONPATH:  # read when a Python starts
+    if [os.environ.get(name) for name in READ_AT_START] != AT_START:
         return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout)
     with TemporaryFile("w+") as out, TemporaryFile("w+") as err:
         task = {"command": command, "cwd": str(cwd or Path.cwd()), "environment": dict(os.environ)}
