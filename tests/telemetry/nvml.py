@@ -140,12 +140,14 @@ def _ramp(t: float, low: float, high: float, period: float) -> float:
 
 
 def _steps(t: float, low: float, high: float, period: float) -> float:
-    cycles, rest = math.floor(t / period), t % period
+    cycles = math.floor(t / period)
+    rest = t - cycles * period  # t % period may not fit, where rounding decides
     return cycles * period * (low + high) / 2 + low * min(rest, period / 2) + high * max(rest - period / 2, 0)
 
 
 def _sawtooth(t: float, low: float, high: float, period: float) -> float:
-    cycles, rest = math.floor(t / period), t % period
+    cycles = math.floor(t / period)
+    rest = t - cycles * period
     return cycles * period * (low + high) / 2 + low * rest + (high - low) * rest**2 / (2 * period)
 
 

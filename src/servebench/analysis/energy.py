@@ -1,0 +1,105 @@
+"""The energy of one GPU over a window, from samples of its energy counter, checked with those of its power."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+LONGEST_GAP_S = 0.5  # between samples; over a longer time nobody knows what the power was
+TOLERANCE = 0.1  # by which counter and power readings may differ
+WRAP_J = 2**32 / 1000  # a counter of 32 bits in mJ begins anew here
+WRAP_SLACK_J = 100  # by which a step over the wrap may be larger than twice what the power readings tell
+
+Samples = tuple[np.ndarray, np.ndarray]  # seconds since the window began, values; no NaN
+
+
+class Energy(NamedTuple):
+    """By counter and by power readings, in J; None: unknown. The verdict: "ok...", "invalid: why" or "unknown"."""
+
+    counter_j: float | None
+    readings_j: float | None
+    verdict: str
+
+    @property
+    def joules(self) -> float | None:
+        """The energy: by the counter; by the power readings where there is none. None unless the verdict is ok."""
+        best = self.readings_j if self.counter_j is None else self.counter_j
+        return best if self.verdict.startswith("ok") else None
+
+
+def energy(at_ns: np.ndarray, counter_j: np.ndarray, power_w: np.ndarray, window_ns: tuple[int, int]) -> Energy:
+    """Of samples in the order of time, from before the window to after it, with NaN where a reading is missing."""
+    at, length = (at_ns - window_ns[0]) / 1e9, (window_ns[1] - window_ns[0]) / 1e9
+    counter, power = _known(at, counter_j), _known(at, power_w)
+    counted, read = _by_counter(counter, power, length), _by_power(power, length)
+    verdict = _verdict(counted, read) if len(counter[0]) else _without_counter(read, len(power[0]))
+    return Energy(_number(counted), _number(read), verdict)
+
+
+def _number(found: float | str) -> float | None:
+    return None if isinstance(found, str) else found
+
+
+def _known(at: np.ndarray, values: np.ndarray) -> Samples:
+    known = np.isfinite(values)
+    return at[known], values[known]
+
+
+def _verdict(counted: float | str, read: float | str) -> str:
+    if isinstance(counted, str):
+        return f"invalid: {counted}"
+    if isinstance(read, str):
+        return f"ok: not checked, {read}"
+    if abs(counted - read) > TOLERANCE * max(counted, read):
+        return f"invalid: the energy counter says {counted:.0f} J, the power readings {read:.0f} J"
+    return "ok"
+
+
+def _without_counter(read: float | str, readings: int) -> str:
+    if not isinstance(read, str):
+        return "ok: by power readings"
+    return f"invalid: {read}" if readings else "unknown"
+
+
+def _by_counter(counter: Samples, power: Samples, length: float) -> float | str:
+    """The increase over the window, interpolated between the samples around each edge; or why there is none."""
+    at, values = _part(counter, length)
+    for edge, gap in (("start", at[1:2] - at[:1]), ("end", at[-1:] - at[-2:-1])):
+        if not len(gap) or gap[0] > LONGEST_GAP_S:
+            return f"no samples of the energy counter around the {edge} of the window"
+    steps = np.diff(values)
+    over_wrap = steps + WRAP_J
+    expected = np.array([_trapezoid(power, *span) for span in pairwise(at)])
+    wrapped = (steps < 0) & (over_wrap >= 0) & (over_wrap <= 2 * expected + WRAP_SLACK_J)
+    if np.any((steps < 0) & ~wrapped):
+        return "the energy counter went back"
+    total = np.concatenate([[0], np.cumsum(np.where(wrapped, over_wrap, steps))])
+    return float(np.diff(np.interp([0, length], at, total))[0])
+
+
+def _by_power(power: Samples, length: float) -> float | str:
+    """The trapezoid of the readings; or why there is none."""
+    at, _ = _part(power, length)
+    if not len(at):
+        return "no power readings around the whole window"
+    gap = np.max(np.diff(at))
+    return _trapezoid(power, 0, length) if gap <= LONGEST_GAP_S else f"no power readings for {gap:.1f} s"
+
+
+def _part(samples: Samples, length: float) -> Samples:
+    """The samples in the window and one on either side; none if they do not go around it."""
+    at, values = samples
+    first, last = np.searchsorted(at, 0, "right") - 1, np.searchsorted(at, length, "left")
+    part = slice(first, last + 1) if first >= 0 and last < len(at) else slice(0)
+    return at[part], values[part]
+
+
+def _trapezoid(power: Samples, start: float, end: float) -> float:
+    """The integral of the readings, with straight lines between them; nan without any."""
+    at, values = power
+    inside = (start < at) & (at < end)
+    times = np.concatenate([[start], at[inside], [end]])
+    watts = np.interp(times, at, values) if len(at) else np.full(len(times), np.nan)
+    return float(np.sum((watts[1:] + watts[:-1]) / 2 * np.diff(times)))
