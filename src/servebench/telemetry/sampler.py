@@ -71,7 +71,7 @@ class Samples:
 
 
 class Gpus(NamedTuple):
-    """The GPUs of a server, and whose processes are at home on them."""
+    """The GPUs of a server; `leaders` of its sessions tell whose processes are at home on them."""
 
     reader: Reader
     indices: list[int]
@@ -79,13 +79,14 @@ class Gpus(NamedTuple):
 
     def sample(self, to: Samples, slowly: bool) -> None:
         for index in self.indices:
-            at_ns = time.time_ns()
+            begin_ns = time.time_ns()
             values = self.reader.read(index, slowly)
-            to.put(f"gpu{index}", values | (self._shared(index, to) if slowly else {}), at_ns)
+            middle_ns = (begin_ns + time.time_ns()) // 2
+            to.put(f"gpu{index}", values | (self._shared(index, to) if slowly else {}), middle_ns)
 
     def _shared(self, index: int, to: Samples) -> dict[str, float]:
         """Are processes of others on it? Nothing is known where ours are not seen (in another PID namespace)."""
-        processes = self.reader.processes(index)
+        processes = self.reader.processes(index) or []
         others = [f"{name} ({pid})" for pid, name in processes if not self._ours(pid)]
         if len(others) == len(processes):
             return {}
