@@ -149,9 +149,11 @@ def test_the_host_counts_but_not_the_name_of_a_container(monkeypatch: pytest.Mon
     assert named("0123456789ab") == named("ba9876543210")
 
 
-def test_the_names_of_gpus_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    marks = set()
-    for names in ([], ["NVIDIA A100"], ["NVIDIA A100"] * 2):
-        monkeypatch.setattr(identity, "gpu_names", lambda names=names: names)
-        marks.add(mark())
-    assert len(marks) == 3
+def test_the_names_of_gpus_count() -> None:
+    assert len({mark(gpus=names) for names in ([], ["NVIDIA A100"], ["NVIDIA A100"] * 2)}) == 3
+    assert mark(launched=False, gpus=["NVIDIA A100"]) == mark(launched=False)
+
+
+def test_the_commit_of_a_model_counts_where_it_is_known() -> None:
+    assert len({mark(), mark(model_revision="1a2b"), mark(model_revision="3c4d")}) == 3
+    assert "model_revision" not in around() and mark(launched=False, model_revision="1a2b") == mark(launched=False)

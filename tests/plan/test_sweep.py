@@ -290,7 +290,7 @@ def test_the_gpus_of_the_shell_or_the_machine_count_where_none_are_named(monkeyp
     assert sizes(*both) == [(1, 1), (2, 2)]  # nobody knows
     (settings,) = arguments.parse(["--backend", "vllm", *both])
     assert settings.fit == "the largest server takes 4 GPUs; none is seen on this machine"
-    monkeypatch.setattr("servebench.plan.sizes.gpu_names", lambda: ["A100"] * 2)
+    monkeypatch.setattr("servebench.plan.sizes.names", lambda: ["A100"] * 2)
     assert sizes(*both) == [(1, 1)]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
     assert sizes(*both) == [(1, 1), (2, 2)]

@@ -18,7 +18,7 @@ from servebench.errors import InputError, ServerFailed
 from servebench.log import store
 from servebench.log.schema import Log
 from servebench.plan.options import Execution
-from servebench.plan.preflight import check_loads, notices, preflight, unlike
+from servebench.plan.preflight import asks_hub, check_loads, notices, preflight, unlike
 from servebench.plan.settings import Settings
 from servebench.plan.strategies import History, Verdict
 from servebench.plan.sweep import Point, ServerPlan, make_plan
@@ -28,7 +28,10 @@ from servebench.show import plan_table, tables, terminal, verdict
 from servebench.show.progress import SweepProgress
 from servebench.telemetry import host
 from servebench.telemetry.recorder import recorder
+from servebench.telemetry.manifest import described, described_in_full
+from servebench.telemetry.weights import cached_share
 from servebench.workload import load_tokenizer
+from servebench.workload.model_files import model_context
 
 Ordered = Callable[[list[ServerPlan]], list[ServerPlan]]
 load_tokenizer_once = cache(load_tokenizer)  # takes a second or two, which a plan that is done need not wait for
@@ -62,6 +65,8 @@ def run(asked: Sequence[Settings], in_turn: Ordered | None = None) -> int:
     with ExitStack() as locks:
         for folder in dict.fromkeys(settings.folder for settings in asked):
             locks.enter_context(store.sole_writer(folder))
+        for settings in asked:  # before the plan: a point depends on the commit of the model that its config has
+            model_context(settings.model, asks_hub(settings))
         plan = list(chain(*show_plan(asked, preflight)))
         campaign = Campaign(execution, SweepProgress(plan))
         remark(others.remarks() if campaign.progress.todo else ())
@@ -108,8 +113,10 @@ def measure_on(plan: ServerPlan, campaign: Campaign) -> list[Verdict]:
         try:
             tokenizer = load_tokenizer_once(plan.settings.tokenizer, plan.settings.tokenizer_option)
             campaign.progress.starting(plan.server)
+            cached = cached_share(plan.server)
             with running_server(plan.server, plan.access, plan.settings.folder) as running:
-                server = discovered(running, point.run, tokenizer)
+                server = described(running, plan.settings.tokenizer, cached)
+                server = discovered(server, point.run, tokenizer)
                 live.write(terminal.ready(server, with_batch=several_batches(plan)))
                 with recorder(server, campaign.execution.telemetry) as beside:
                     bench = Bench(server, plan.settings, tokenizer, beside)

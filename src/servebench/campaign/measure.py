@@ -29,6 +29,7 @@ from servebench.servers.prefix_cache import hit_rate
 from servebench.servers.server import Server
 from servebench.telemetry import window
 from servebench.telemetry.recorder import Recorder, sampled
+from servebench.telemetry.manifest import machine_of
 from servebench.workload import build_workload
 from servebench.workload.model_files import model_context
 from servebench.workload.token_counts import with_token_counts
@@ -102,6 +103,7 @@ def measure_point(point: Point, bench: Bench, watch: Watch) -> Log:
         server_facts=msgspec.structs.replace(server.facts, log_tail=server.log_tail() if failure else ""),
         client=_this_client() | about,
         window_ns=outcome.window_ns,
+        machine=machine_of(server),
         quality=with_host(outcome.quality, beside),
         telemetry=beside,
         series=window.series(samples),

@@ -10,8 +10,7 @@ import hashlib
 import os
 import platform
 import re
-import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -55,14 +54,23 @@ def fingerprint(identity: dict[str, Any]) -> str:
 
 
 def environment_of(
-    engine: str, launched: bool, tokenizer: str, headers: Iterable[tuple[str, str]]
+    engine: str,
+    launched: bool,
+    tokenizer: str,
+    headers: Iterable[tuple[str, str]],
+    gpus: Sequence[str] = (),
+    model_revision: str = "",
 ) -> dict[str, Any]:
-    """What a point depends on beyond what was asked for: the engine, the tokenizer, this host and its settings."""
+    """What a point depends on beyond what was asked for: the engine, the tokenizer, this host and its settings.
+
+    `gpus`: the names of those of this host. `model_revision`: the commit of a model of the hub, if it is known.
+    """
     found: dict[str, Any] = {"engine": engine, "tokenizer": content_of(tokenizer), "headers": _of_headers(headers)}
     found |= {
         "host": _host(),
-        "gpus": gpu_names() if launched else [],
-        "variables": _variables() if launched else {},
+        "gpus": list(gpus) if launched else [],
+        "model_revision": model_revision if launched else "",
+        "variables": engine_variables() if launched else {},
     }
     return {name: value for name, value in found.items() if value}
 
@@ -98,7 +106,8 @@ def _of_headers(headers: Iterable[tuple[str, str]]) -> list[str]:
     return sorted(" ".join(pair).strip() for pair in traces)
 
 
-def _variables() -> dict[str, str]:
+def engine_variables() -> dict[str, str]:
+    """Of the environment, those that change engines."""
     return {
         n: v
         for n, v in sorted(os.environ.items())
@@ -109,17 +118,6 @@ def _variables() -> dict[str, str]:
 def _host() -> str:
     name = "" if CONTAINER(platform.node()) else platform.node()
     return f"{name} {platform.machine()} {os.cpu_count()} cores".strip()
-
-
-@cache
-def gpu_names() -> list[str]:
-    """Names of the GPUs of this host, as the driver says them."""
-    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    try:
-        listed = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [line.strip() for line in listed.splitlines()]
 
 
 def point_key(server: ServerConfig, run: RunConfig) -> bytes:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from servebench.errors import InputError
 from servebench.log.config import ServerConfig
-from servebench.log.identity import gpu_names
 from servebench.servers.backends import BACKENDS
 from servebench.servers.backends.contract import visible_gpus
+from servebench.telemetry.gpus import names
 
 
 def fitting(servers: Sequence[ServerConfig], starts: bool) -> tuple[list[ServerConfig], str]:
@@ -35,5 +35,5 @@ def _gpus(servers: Sequence[ServerConfig]) -> tuple[int | None, str]:
         return None, ""
     if visible is not None:
         return len(visible), f"$CUDA_VISIBLE_DEVICES shows {len(visible)} ({','.join(visible)})"
-    there = len(gpu_names()) if max(server.workers for server in servers) > 1 else 0
+    there = len(names()) if max(server.workers for server in servers) > 1 else 0
     return (there, f"this machine has {there}") if there else (None, "")

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from servebench.plan.strategies import Grid, MaxSearch, PeakSearch, UntilCi, Ver
 from servebench.servers.access import Access, headers_of
 from servebench.servers.backends import BACKENDS
 from servebench.servers.http_call import call
+from servebench.telemetry import gpus
+from servebench.workload.model_files import snapshot
 
 NO_LIMIT, PROBES = 10**6, 4  # requests at once
 TEMPLATE, OF_DATASETS = 256, 4096  # tokens of a chat's template, and of an answer in a dataset; generous
@@ -97,7 +99,12 @@ def make_plan(settings: Settings) -> list[ServerPlan]:
     fresh = settings.seed is None and not settings.starts
     settings = replace(settings, seed=secrets.randbelow(2**31) if fresh else settings.seed or 0)
     environment = environment_of(
-        _engine(settings), settings.starts, settings.tokenizer, settings.access.extra_headers
+        _engine(settings),
+        settings.starts,
+        settings.tokenizer,
+        settings.access.extra_headers,
+        gpus.names() if settings.starts else (),
+        _revision(settings.model, settings.access.engine_args) if settings.starts else "",
     )
     if fresh:  # a server that runs already may have the prompts of the last benchmark in its prefix cache
         environment["seed"] = "fresh"
@@ -124,6 +131,13 @@ def _engine(settings: Settings) -> str:
         if settings.execution.dry_run:
             return "not installed"
         raise
+
+
+@cache  # the engine may load a newer one, and the plan has to stay what it is
+def _revision(model: str, engine_args: tuple[str, ...]) -> str:
+    """The commit of a model of the hub whose configuration is in the hub's cache; "" where it is not known."""
+    folder = snapshot(model, engine_args)
+    return folder.name if folder else ""
 
 
 class Version(msgspec.Struct):

@@ -31,8 +31,10 @@ class SameHostRedirects(HTTPRedirectHandler):
 opener = build_opener(ProxyHandler({}), SameHostRedirects())  # no proxy, as for the load
 
 
-def call(url: str, headers: Mapping[str, str], timeout_s: float, body: bytes | None = None) -> bytes:
-    """Return the body of a successful (2xx) answer. With a body of JSON it is a POST, else a GET.
+def call(
+    url: str, headers: Mapping[str, str], timeout_s: float, body: bytes | None = None, at_most: int | None = None
+) -> bytes:
+    """Return the body of a successful (2xx) answer, or its first bytes. With a body it POSTs JSON, else it GETs.
 
     Raises OSError if no such answer comes: HTTPError for another HTTP status.
     """
@@ -43,7 +45,7 @@ def call(url: str, headers: Mapping[str, str], timeout_s: float, body: bytes | N
             announced(f"for an answer from {hide_in_url(url)}"),
             opener.open(request, timeout=timeout_s) as answer,
         ):
-            return bytes(answer.read())
+            return bytes(answer.read(at_most))
     except HTTPException as error:
         raise OSError(f"the answer is not HTTP: {str(error)[:100]!r}") from error
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 from tokenizers import Tokenizer
 
+from servebench.cli.keys import pop_option
 from servebench.errors import InputError
 
 # Keys for the largest number of tokens, prompt and generation together. A model may have several.
@@ -71,14 +72,22 @@ def _ask_once(name: str, file: str) -> None:
         raise
 
 
-def cached_file(name: str, file: str) -> Path | None:
+def cached_file(name: str, file: str, revision: str | None = None) -> Path | None:
     """A file of a model in the hub's cache; None if it is not there."""
     from huggingface_hub import try_to_load_from_cache
 
     with suppress(ValueError, OSError):  # the name cannot be one of the hub
-        found = try_to_load_from_cache(name, file)
+        found = try_to_load_from_cache(name, file, revision=revision)
         return Path(found) if isinstance(found, str) else None
     return None
+
+
+def snapshot(model: str, engine_args: Sequence[str]) -> Path | None:
+    """The folder of a hub's model in the hub's cache, which its commit names; None if local, or not there."""
+    if Path(os.path.expanduser(model)).exists():
+        return None
+    config = cached_file(model, "config.json", pop_option(engine_args, "--revision")[1] or None)
+    return config.parent if config else None
 
 
 @lru_cache

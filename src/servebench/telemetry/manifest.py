@@ -1,0 +1,141 @@
+"""What a server turns out to be, once it is ready: its engine in its own words, its GPUs, its model's files."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
+from ipaddress import ip_address
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+from msgspec.structs import replace
+
+from servebench.log.config import ServerConfig
+from servebench.log.identity import content_of, engine_variables
+from servebench.log.telemetry import Machine
+from servebench.servers.backends import BACKENDS
+from servebench.servers.backends.contract import visible_gpus
+from servebench.servers.server import Server
+from servebench.telemetry import engine_says, gpus
+from servebench.telemetry.machine import machine
+from servebench.workload.model_files import OTHER_TOKENIZERS, cached_file, snapshot
+
+IN_FULL_S = 10.0  # that a vLLM of ours has for all of its settings
+LOG_BYTES = 1 << 20  # of an engine's log, from its start
+
+
+def described(server: Server, tokenizer: str, weights_cached_share: float | None) -> Server:
+    """The server with what can be told at once. Of one that we did not start: what it says itself."""
+    said = engine_says.asked(engine_urls(server), *_how_to_ask(server)) if _tells(server) else []
+    facts = replace(
+        server.facts,
+        version=", ".join(dict.fromkeys(each.name for each in said if each.name)),
+        configuration=next((each.configuration for each in said if each.configuration), {}),
+        kv_cache_tokens=_together([each.kv_cache_tokens for each in said]),
+        tokenizer_hash=tokenizer_hash(tokenizer),
+    )
+    if server.processes:
+        facts = replace(
+            facts,
+            gpus=used_gpus(server.config),
+            model_revision=model_revision(server.config),
+            variables=engine_variables(),
+            weights_cached_share=weights_cached_share,
+        )
+    return dataclasses.replace(server, facts=facts)
+
+
+def described_in_full(server: Server) -> Server:
+    """With what takes an engine long to tell: to be asked after a load."""
+    if not server.facts.version.startswith("vLLM"):
+        return server
+    patience_s = IN_FULL_S if server.processes else engine_says.PATIENCE_S
+    settings, commit = engine_says.vllm_in_full(engine_urls(server)[0], server.headers, patience_s)
+    chosen = engine_says.attention_backend(_beginning(server.facts.log_files[0])) if server.facts.log_files else ""
+    settings |= {"attention.backend": chosen} if chosen else {}
+    facts = server.facts
+    version = f"{facts.version} {commit}" if commit and commit not in facts.version else facts.version
+    facts = replace(facts, version=version, configuration=facts.configuration | settings)
+    return dataclasses.replace(server, facts=facts)
+
+
+def engine_urls(server: Server) -> list[str]:
+    """The engines themselves, without a router in front of them."""
+    own = [process.url for process in server.processes]
+    return (own[:-1] if server.config.router else own) or list(server.urls)
+
+
+def _tells(server: Server) -> bool:
+    return BACKENDS[server.config.backend].lists_models
+
+
+def _how_to_ask(server: Server) -> tuple[str, dict[str, str], list[str]]:
+    return server.config.backend, dict(server.headers), [process.command for process in server.processes]
+
+
+def _together(tokens: Sequence[int | None]) -> int | None:
+    known = [n for n in tokens if n is not None]
+    return sum(known) if known and len(known) == len(tokens) else None
+
+
+def _beginning(log_file: str) -> str:
+    with suppress(OSError), Path(log_file).open("rb") as log:
+        return log.read(LOG_BYTES).decode(errors="replace")
+    return ""
+
+
+# Its files.
+
+
+def model_revision(config: ServerConfig) -> str:
+    """The commit of a model of the hub; of one here a hash of what is in it."""
+    of_content = content_of(config.model)
+    if of_content != config.model:
+        return of_content.rpartition(" ")[2]
+    folder = snapshot(config.model, config.engine_args)
+    return folder.name if folder else ""
+
+
+@cache
+def tokenizer_hash(name: str) -> str:
+    """Of the tokenizer that requests are made with."""
+    path = Path(os.path.expanduser(name))
+    folder = path.parent if path.suffix == ".gguf" else path
+    forms = ("tokenizer.json", *OTHER_TOKENIZERS)
+    here = [path] if path.is_file() and folder == path else [file for form in forms for file in folder.glob(form)]
+    file = here[0] if here else None if path.exists() else cached_file(name, "tokenizer.json")
+    with suppress(OSError):
+        return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file else ""
+    return ""
+
+
+# Its machine.
+
+
+def used_gpus(config: ServerConfig) -> list[int]:
+    """Of this machine's GPUs those that a server of ours uses."""
+    if not BACKENDS[config.backend].uses_gpus():
+        return []
+    return gpus.used_by([*map(str, config.gpus)] or visible_gpus(), config.workers, machine().gpus)
+
+
+def machine_of(server: Server) -> Machine | None:
+    """This host, if the server runs on it."""
+    return machine() if server.processes or all(map(is_here, server.urls)) else None
+
+
+def is_here(url: str) -> bool:
+    """Whether a URL leads to this host, as far as it can be told without asking a name server."""
+    name = (urlsplit(url).hostname or "").lower()
+    try:
+        address = ip_address(name)
+    except ValueError:
+        return name == "localhost" or name.endswith(".localhost") or name == socket.gethostname().lower()
+    own = {each.address.partition("%")[0] for of_port in psutil.net_if_addrs().values() for each in of_port}
+    return address.is_loopback or str(address) in own
