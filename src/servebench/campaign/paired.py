@@ -23,7 +23,7 @@ from servebench.plan import arguments
 from servebench.plan.settings import Settings
 from servebench.plan.strategies import Grid
 from servebench.plan.sweep import ServerPlan, logs_of, make_plan
-from servebench.show import compare
+from servebench.show import compare, matching
 
 
 def in_turn(plan: list[ServerPlan]) -> list[ServerPlan]:
@@ -50,8 +50,9 @@ def main() -> int:
     parser.add_argument("a", type=commandline.words_in_quotes, metavar='"OPTIONS OF A"')
     parser.add_argument("b", type=commandline.words_in_quotes, metavar='"OPTIONS OF B"')
     parser.add_argument("--runs", type=commandline.COUNT, default=6, metavar="N", help="runs of each [6]")
+    matching.add_across(parser)
     keys.hide_own_keys()
-    if len(sys.argv) > 2 and not {"-h", "--help", "--help_all", "--runs"} & set(sys.argv[1:3]):
+    if len(sys.argv) > 2 and not {"-h", "--help", "--help_all", "--runs", "--across"} & set(sys.argv[1:3]):
         sys.argv[1:3] = [f" {part}" for part in sys.argv[1:3]]  # else `--tp_size=2` would be an option, not A
     args, common = parser.parse_known_args()
     seed = [] if "--seed" in " ".join([*args.a, *args.b, *common]) else ["--seed", "0"]  # both are asked the same
@@ -61,5 +62,6 @@ def main() -> int:
     with ends_on_signals():
         status = loop.run([*a, *b], in_turn)
     if not status and not a[0].execution.dry_run:
-        print(compare.text(compare.compared(logs_of_side(a), logs_of_side(b), ("A", "B"), paired=True)))
+        logs = logs_of_side(a), logs_of_side(b)
+        print(compare.text(compare.compared(*logs, ("A", "B"), paired=True, across=args.across)))
     return status

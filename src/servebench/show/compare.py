@@ -163,7 +163,7 @@ def main() -> int:
     args = _parser().parse_args()
     args.b = args.b or args.a
     slas = [sla.parse(name) for name in args.sla]
-    sides = compared(*sides_of(args), (str(args.a), str(args.b)), args.paired, slas, args.metric)
+    sides = compared(*sides_of(args), (str(args.a), str(args.b)), args.paired, slas, args.metric, args.across)
     print(as_json(sides) if args.json else text(sides, args.all, args.wide))
     return 0
 
@@ -175,9 +175,10 @@ def compared(
     paired: bool = False,
     slas: Sequence[Sla] = (),
     metric: Sequence[str] = (),
+    across: str = "",
 ) -> Sides:
     """All logs of A and of B, failed ones too. `otherwise`: their names where what differs gives them none."""
-    found = matching.matched(a, b)
+    found = matching.matched(a, b, across=across)
     rows = ratios.compare(found.pairs, slas, paired)
     return Sides(matching.names_of(found, otherwise), found, rows, _shown(rows, metric))
 
@@ -316,6 +317,7 @@ def _parser() -> argparse.ArgumentParser:
         help='add effective throughput under these SLAs: fastgen-4, "ttft<2s"',
     )
     add("--metric", nargs="+", default=[], metavar="NAME", help=of_metric)
+    matching.add_across(parser)
     add("--all", action="store_true", help=f"every point, even if there are more than {MOST}")
     add("--wide", action="store_true", help="one row per metric, with ratios and intervals")
     add("--json", action="store_true", help="all of it as JSON")

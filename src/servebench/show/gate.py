@@ -211,9 +211,11 @@ def _relative(limit: Limit, point: str, row: ratios.Comparison | None) -> Findin
 # All limits, all points.
 
 
-def judged(wanted: Sequence[Limit], of_points: Sequence[Runs], baseline: Runs | None) -> list[Judged]:
+def judged(
+    wanted: Sequence[Limit], of_points: Sequence[Runs], baseline: Runs | None, across: str = ""
+) -> list[Judged]:
     names = points.named(of_points, points.telling([runs[0] for runs in of_points]))
-    beside = _beside(baseline, of_points, names, wanted) if baseline is not None else {}
+    beside = _beside(baseline, of_points, names, wanted, across) if baseline is not None else {}
     return [
         Judged(
             limit,
@@ -226,10 +228,12 @@ def judged(wanted: Sequence[Limit], of_points: Sequence[Runs], baseline: Runs | 
     ]
 
 
-def _beside(baseline: Runs, of_points: Sequence[Runs], names: Sequence[str], wanted: Sequence[Limit]) -> Ratios:
+def _beside(
+    baseline: Runs, of_points: Sequence[Runs], names: Sequence[str], wanted: Sequence[Limit], across: str
+) -> Ratios:
     """The comparisons with the baseline, by the names that points have here."""
     try:
-        found = matching.matched(baseline, [log for runs in of_points for log in runs])
+        found = matching.matched(baseline, [log for runs in of_points for log in runs], across=across)
     except InputError as error:
         words = str(error).replace("--filter_a", "--filter").replace("--filter_b", "--filter")
         raise InputError(f"{words} (A is the baseline)") from None
@@ -367,7 +371,7 @@ def main() -> int:
     if relative and not args.baseline:
         raise InputError(f"--limits: {relative} is a change; name the results to compare with: --baseline FOLDER")
     baseline = load(args.baseline, args.filter) if relative else None
-    found = judged(wanted, identity.by_point(load(args.folder, args.filter)), baseline)
+    found = judged(wanted, identity.by_point(load(args.folder, args.filter)), baseline, args.across)
     words = verdict(found, args.strict)
     lines = [*(line for each in found for line in said(each)), tables.wrapped(words)]
     print(as_json(found, words) if args.json else "\n".join(lines))
@@ -381,6 +385,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--limits", required=True, metavar="LIMITS", help='such as "ttft_p99<2s, error_rate<1%%", in quotes')
     add("--baseline", type=commandline.folder, metavar="FOLDER", help="results that +5%% and -5%% are relative to")
+    matching.add_across(parser)
     filters.add_filter(parser, "--filter")
     add("--strict", action="store_true", help='"cannot tell" counts as a failure')
     add("--json", action="store_true", help="every limit at every point, as JSON")

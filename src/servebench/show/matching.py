@@ -6,13 +6,14 @@ not in both, is what is compared.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from servebench.analysis import trust
+from servebench.analysis import machines, trust
 from servebench.errors import InputError
 from servebench.log import identity
 from servebench.log.config import all_fields
@@ -26,6 +27,7 @@ CONDITIONS = (
     *("api", "stream", "request_timeout", "max_retries", "stop_when_overloaded", "repetition"),
     "dataset",  # its path; dataset_sha256 says what is in it
 )
+MACHINES = "machines"
 MOST_TELLING = ("engine_args", "engine", "urls")  # beside the layout, of what may be compared
 
 
@@ -51,10 +53,19 @@ class Matched:
     pairs: list[Pair]
     compared: list[str]
     alone: dict[str, list[str]]  # points without a partner, by why
+    machines: tuple[str, str] | None = None  # what differs between those of A and those of B
 
 
-def matched(a: Runs, b: Runs) -> Matched:
-    """The points of all logs of A and B, failed ones too. Raises InputError where nothing can be compared."""
+def add_across(parser: argparse.ArgumentParser) -> None:
+    help_ = "machines: compare results of unlike machines all the same"
+    parser.add_argument("--across", choices=[MACHINES], default="", help=help_)
+
+
+def matched(a: Runs, b: Runs, *, across: str = "") -> Matched:
+    """The points of all logs of A and B, failed ones too. Raises InputError where nothing can be compared.
+
+    `across`: what may differ nonetheless.
+    """
     measured = [[log for log in side if log.status == "ok"] for side in (a, b)]
     names = points.telling(*measured)
     of_a, of_b = (_by_key(side, names, letter) for side, letter in zip(measured, "ab", strict=True))
@@ -66,7 +77,11 @@ def matched(a: Runs, b: Runs) -> Matched:
     pairs = [Pair(name, *_split(name), of_a[key], of_b[key]) for name, key in zip(shown, common, strict=True)]
     for pair in pairs:
         _refuse_unlike(pair)
-    return Matched(pairs, _compared(pairs, names), _alone(a, b, names, set(common)))
+    differ = next(filter(None, (machines.unlike(pair.a, pair.b) for pair in pairs)), None)
+    if differ and across != MACHINES:
+        words = f"A was measured on {differ[0]}, B on {differ[1]}; unlike machines are not compared"
+        raise InputError(f"{words}; to do so all the same: --across machines")
+    return Matched(pairs, _compared(pairs, names), _alone(a, b, names, set(common)), differ)
 
 
 def _by_key(logs: Runs, names: Sequence[str], letter: str) -> dict[Any, Runs]:
@@ -223,6 +238,8 @@ def notes(found: Matched, names: tuple[str, str]) -> list[str]:
     a, b = found.pairs[0].a[0], found.pairs[0].b[0]
     shown = [name for name in found.compared if name not in _naming(found)]
     words = [f"{name}: {_value(a, name)} for {names[0]}, {_value(b, name)} for {names[1]}" for name in shown]
+    if found.machines:
+        words.insert(0, f"unlike machines: {names[0]} on {found.machines[0]}, {names[1]} on {found.machines[1]}")
     stand_in = "is the stand-in of FastGen (fastgen-cpu), which says nothing about DeepSpeed-FastGen"
     sides = (
         (names[0], [log for pair in found.pairs for log in pair.a]),

@@ -12,6 +12,7 @@ from msgspec.structs import asdict
 
 from servebench.log.config import fields_of
 from servebench.log.schema import Log
+from servebench.log.telemetry import Machine
 from servebench.show.html.read import Point, Run
 from servebench.show.spreadsheet import OF_SERVER
 from servebench.show.terminal import quality_line
@@ -76,11 +77,27 @@ def _run(run: Run) -> str:
         "Numbers": {name: value for name, value in run.row.items() if name not in OF_SERVER},
         "Client": log.client | asdict(log.quality),
         "Load": fields_of(log.run),
-        "Server": asdict(log.server) | asdict(log.server_facts) | {"log_tail": ""},
+        "Server": asdict(log.server)
+        | asdict(log.server_facts)
+        | {"log_tail": "", "configuration": "", "variables": ""},
+        "Engine": log.server_facts.configuration | log.server_facts.variables,
+        "Machine": _machine(log.machine) if log.machine else {},
     }
-    inside = "".join(f"<div><h4>{title}</h4>{_list(values)}</div>" for title, values in lists.items())
+    known = {title: values for title, values in lists.items() if any(v not in EMPTY for v in values.values())}
+    inside = "".join(f"<div><h4>{title}</h4>{_list(values)}</div>" for title, values in known.items())
     head = f"<h3>{escape(run.name)}</h3><p>{escape(quality_line(log.quality))}</p>{said}"
     return f"{head}<div class=lists>{inside}</div>" + ("" if log.status == "ok" else _failure(log))
+
+
+def _machine(machine: Machine) -> dict[str, Any]:
+    """A line for each GPU."""
+    gpus = {f"GPU {gpu.index}": _in_words(asdict(gpu)) for gpu in machine.gpus}
+    return {name: value for name, value in asdict(machine).items() if name != "gpus"} | gpus
+
+
+def _in_words(values: Mapping[str, Any]) -> str:
+    rest = {k: v for k, v in values.items() if k not in ("index", "name") and v not in EMPTY}
+    return ", ".join([values["name"], *(f"{name} {value}" for name, value in rest.items())])
 
 
 def _list(values: Mapping[str, Any]) -> str:
