@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from warm_python import python
 
 from servebench.campaign.paired import in_turn
 from servebench.plan import arguments
 from servebench.plan.sweep import ServerPlan, make_plan
+
+SIDES = [
+    "--backend openai --openai_api_url http://127.0.0.1:9",
+    "--backend openai --openai_api_url http://127.0.0.1:11",
+]
 
 
 def plan_of(*sides: str, runs: int) -> list[ServerPlan]:
@@ -42,3 +48,12 @@ def test_several_servers_are_measured_forwards_and_backwards() -> None:
 
 def test_one_run_is_the_plan_itself() -> None:
     assert starts(plan_of("a", "b", runs=1)) == [("a", [0, 0]), ("b", [0, 0])]
+
+
+def test_unlike_machines_may_be_compared_if_asked_for() -> None:
+    """The option may stand anywhere, and is none of the benchmark's."""
+    for words in (["--across", "machines", *SIDES], [*SIDES, "--across", "machines"]):
+        done = python("-m", "servebench", "paired", *words, "--model", "m", "--dry_run")
+        assert "across" not in done.stderr and "OPTIONS OF" not in done.stderr, done.stderr
+    done = python("-m", "servebench", "paired", *SIDES, "--across", "engines")
+    assert done.returncode == 2 and "--across" in done.stderr

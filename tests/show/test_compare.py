@@ -19,6 +19,7 @@ from servebench.errors import InputError
 from servebench.log import schema, store
 from servebench.log.config import RunConfig, all_fields
 from servebench.log.schema import Log
+from servebench.log.telemetry import Gpu, Machine
 from servebench.show import matching, ratios, winner
 from servebench.show.ratios import Comparison
 
@@ -534,3 +535,67 @@ def test_where_each_side_is_faster_at_some_points_both_are_named() -> None:
         and "% more requests/s at 8 clients, A serves" in words
     )
     assert "times as many requests/s at 1 client; B against A: TTFT p99" in words
+
+
+# Machines.
+
+
+def on(log: Log, machine: Machine | None = None, used: Sequence[int] = (), **environment: object) -> Log:
+    """The log as measured on this machine; or of before machines were written down, in this environment."""
+    facts = msgspec.structs.replace(log.server_facts, gpus=list(used))
+    identity = {"environment": environment}
+    return msgspec.structs.replace(log, machine=machine, server_facts=facts, identity=identity, fingerprint="")
+
+
+def gpus(*names: str, limit: float | None = None) -> Machine:
+    found = [Gpu(index=i, name=name, power_limit_w=limit) for i, name in enumerate(names)]
+    return Machine(cpu="EPYC", cores=64, gpus=found)
+
+
+A100, H100 = gpus("A100", "A100"), gpus("H100")
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "words"),
+    [
+        (on(run(1.0), A100), on(run(1.0), H100), "A was measured on 2 x A100, B on 1 x H100; unlike machines"),
+        (
+            on(run(1.0), gpus("A", limit=300)),
+            on(run(1.0), gpus("A", limit=400)),
+            "GPUs limited to 300 W, B on GPUs li",
+        ),
+        (on(run(1.0), Machine(cpu="EPYC")), on(run(1.0), Machine(cpu="Xeon")), "on EPYC, B on Xeon;"),
+        (
+            on(run(1.0), Machine(cpu="E", cores=2)),
+            on(run(1.0), Machine(cpu="E", cores=4)),
+            "on 2 cores, B on 4 cores",
+        ),
+        (on(run(1.0), gpus=["A100"]), on(run(1.0), H100), "on 1 x A100, B on 1 x H100"),
+        (on(run(1.0), host="box x86_64 2 cores"), on(run(1.0), host="x86_64 4 cores"), "on 2 cores, B on 4 cores"),
+        (on(run(1.0), gpus("A", "B"), [0]), on(run(1.0), gpus("A", "B"), [1]), "on 1 x A, B on 1 x B"),
+    ],
+)
+def test_unlike_machines_are_refused(a: Log, b: Log, words: str) -> None:
+    with pytest.raises(InputError, match=words) as refused:
+        matching.matched([a], [b])
+    assert str(refused.value).endswith("; to do so all the same: --across machines")
+    found = matching.matched([a], [b], across="machines")
+    assert found.machines and matching.notes(found, ("A", "B"))[0].startswith("unlike machines: A on ")
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        (on(run(1.0), A100), on(run(1.0), gpus("A100"))),  # fewer of the same
+        (on(run(1.0), A100), on(run(1.0))),  # a log of before
+        (on(run(1.0), A100), on(run(1.0), Machine(cpu="EPYC", cores=64))),  # no driver that tells
+        (on(run(1.0), gpus("A", limit=300)), on(run(1.0), gpus("A"))),
+        (on(run(1.0), gpus("A", "B"), [0]), on(run(1.0), gpus("A", "B"))),  # an engine on the CPU
+        (
+            on(run(1.0, urls=("http://a",)), host="x86_64 2 cores"),
+            on(run(1.0), host="x86_64 4 cores"),
+        ),  # the client's
+    ],
+)
+def test_what_is_not_known_to_differ_is_compared(a: Log, b: Log) -> None:
+    assert matching.matched([a], [b]).machines is None

@@ -15,6 +15,7 @@ from servebench.analysis import stats
 from servebench.errors import InputError
 from servebench.log import schema, store
 from servebench.log.schema import Log
+from servebench.log.telemetry import Machine
 from servebench.show import gate
 from servebench.show.gate import Finding
 
@@ -306,6 +307,17 @@ def test_changes_are_ratios_to_the_baseline(tmp_path: Path, limits: str, status:
     command = ["-m", "servebench", "gate", tmp_path / "after", "--baseline", tmp_path / "before"]
     done = python(*command, "--limits", limits)
     assert done.returncode == status and said in done.stdout, done.stdout + done.stderr
+
+
+def test_a_baseline_of_another_machine_is_refused(tmp_path: Path) -> None:
+    for side, cpu in (("before", "EPYC"), ("after", "Xeon")):
+        machine = Machine(cpu=cpu)
+        saved(tmp_path / side, *(msgspec.structs.replace(steady(1.0, 50, i), machine=machine) for i in range(3)))
+    command = ["-m", "servebench", "gate", tmp_path / "after", "--baseline", tmp_path / "before"]
+    command += ["--limits", "ttft_p50<+20%"]
+    done = python(*command)
+    assert done.returncode == 2 and "A was measured on EPYC, B on Xeon; unlike machines" in done.stderr
+    assert python(*command, "--across", "machines").returncode == 0
 
 
 def test_a_point_that_the_baseline_does_not_have_cannot_be_told(tmp_path: Path) -> None:

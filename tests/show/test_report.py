@@ -21,6 +21,7 @@ from servebench.analysis import limits, metrics, trust
 from servebench.cli import commandline
 from servebench.log import schema, store
 from servebench.log.schema import Log
+from servebench.log.telemetry import Gpu, Machine
 from servebench.show import layouts, verdict
 from servebench.show.html import chart, details, first_screen, groups, read, report, table
 from servebench.show.html import page as html_page
@@ -183,6 +184,17 @@ def test_hardware_stands_in_the_title_as_far_as_the_logs_know() -> None:
     assert title(gpus=["A100"] * 8, host="node7 x86_64 64 cores").endswith(" · vLLM · 8 x A100")
     assert title(host="x86_64 2 cores").endswith(" · vLLM · 2 cores")
     assert title().endswith(" · vLLM")
+
+
+def test_the_details_of_a_point_have_its_machine_and_its_engine() -> None:
+    machine = Machine(cpu="EPYC", cores=64, gpus=[Gpu(index=3, name="A100", power_limit_w=400.0)])
+    plain = point("vllm", 1, 1.0)
+    facts = msgspec.structs.replace(plain.server_facts, configuration={"max_num_seqs": 128}, gpus=[3])
+    log = msgspec.structs.replace(plain, machine=machine, server_facts=facts)
+    known, unknown = (details.point(read.point(0, "vllm", {"a": each}), {0: "one"}) for each in (log, plain))
+    for row in ("cpu</dt><dd>EPYC", "GPU 3</dt><dd>A100, power_limit_w 400.0", "max_num_seqs</dt><dd>128"):
+        assert row in known
+    assert "governor" not in known and "<h4>Machine</h4>" not in unknown and "<h4>Engine</h4>" not in unknown
 
 
 def best_of(study: Path, limits: dict[str, float]) -> dict[str, tuple[str, str]]:

@@ -41,9 +41,11 @@ def described(server: Server, tokenizer: str, weights_cached_share: float | None
         tokenizer_hash=tokenizer_hash(tokenizer),
     )
     if server.processes:
+        used = used_gpus(server.config)
         facts = replace(
             facts,
-            gpus=used_gpus(server.config),
+            gpus=used,
+            other_processes=other_processes(used, server.pids or ()),
             model_revision=model_revision(server.config),
             variables=engine_variables(),
             weights_cached_share=weights_cached_share,
@@ -122,7 +124,18 @@ def used_gpus(config: ServerConfig) -> list[int]:
     """Of this machine's GPUs those that a server of ours uses."""
     if not BACKENDS[config.backend].uses_gpus():
         return []
-    return gpus.used_by([*map(str, config.gpus)] or visible_gpus(), config.workers, machine().gpus)
+    visible = [*map(str, config.gpus)] or visible_gpus()
+    return [] if visible == [] else gpus.used_by(visible or (), config.workers, machine().gpus)
+
+
+def other_processes(used: Sequence[int], own: Sequence[int]) -> list[str]:
+    """What else computes on these GPUs. Where our engine is not listed, pids are of another namespace."""
+    with suppress(OSError):
+        reader = gpus.Reader(used) if used else None
+        found = dict(pair for index in used for pair in (reader and reader.processes(index)) or [])
+        if found.keys() & set(own):
+            return [f"{pid} {name}".strip() for pid, name in sorted(found.items()) if pid not in own]
+    return []
 
 
 def machine_of(server: Server) -> Machine | None:
