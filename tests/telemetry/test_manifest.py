@@ -348,9 +348,9 @@ def gpu_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer_dir: P
     program.parent.mkdir(parents=True)
     (program.parents[1] / ".installed").write_text("vllm 0.11")
     program.write_text(
-        f"#!{sys.executable}\nimport os, sys\nport = sys.argv[sys.argv.index('--port') + 1]\n"
+        f"#!{sys.executable}\nimport os, pathlib, sys\nport = sys.argv[sys.argv.index('--port') + 1]\n"
         f"command = [{sys.executable!r}, '-m', 'servebench', 'reference-server', '--port', port]\n"
-        "os.execv(command[0], command)\n"
+        f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid()))\nos.execv(command[0], command)\n"
     )
     program.chmod(0o755)
     monkeypatch.setenv("SERVEBENCH_ENGINES", str(tmp_path / "engines"))
@@ -371,7 +371,7 @@ def test_two_gpus_are_two_points_that_are_not_compared(
     tmp_path: Path,
 ) -> None:
     def measured(name: str, *more: object) -> dict[Path, bytes]:
-        nvml(name=name, own="command reference-server", processes="4242:1000:train")
+        nvml(name=name, own=f"file {tmp_path / 'pid'}", processes="4242:1000:train")
         code, out, err = benchmark(*gpu_engine, *more)
         assert code == 0, out + err
         return {path: path.read_bytes() for path in results.glob("vllm/*.json")}
