@@ -3,12 +3,15 @@
     ttft_p99<2s    tpot_p50<=40ms    e2e_mean<10s    a percentile or the mean of a latency, in s or ms
     ttft<2s                                          the latency of every request
     error_rate<1%                                    a share, in % (0.01 will do)
+    energy_per_output_token<2J   gpu_power<300W      energy and power, with their unit
+    dollars<0.5                                      $ per million output tokens
     request_throughput>5                             a rate or a count, without a unit
     ttft_p99<+5%   request_throughput>-5%            against a baseline
 
 --sla, --find_max and `servebench gate` read them; commas separate several. The names are the columns of
 summary.csv without their unit, and any percentile will do (ttft_p99.9). `e2e` is short for e2e_latency, and
-error_rate is failed_share. What cannot be read is quoted, with what to write instead.
+error_rate is failed_share, dollars is
+dollars_per_million_output_tokens. What cannot be read is quoted, with what to write instead.
 """
 
 from __future__ import annotations
@@ -26,9 +29,14 @@ from servebench.cli.nearest import did_you_mean
 from servebench.errors import InputError
 
 OPERATORS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
-SHORT = {"e2e_latency": "e2e", "failed_share": "error_rate"}  # names in limits that columns do not have
+SHORT = {  # names in limits that columns do not have
+    "e2e_latency": "e2e",
+    "failed_share": "error_rate",
+    "dollars_per_million_output_tokens": "dollars",
+}
 MEANT = {"throughput": "request_throughput", "latency": "e2e_p99", "errors": "error_rate"}
-SHARES = ("failed_share",)
+SHARES = ("failed_share", "gpu_idle_share")
+UNITS = {"_s": "s", "_j": "J", "_w": "W"}  # that a limit of such a metric needs
 EXAMPLE = "ttft_p99<2s"
 PART = re.compile(r"(?P<name>[^<>=]*?)\s*(?P<operator>[<>=]+)\s*(?P<value>.*)")
 VALUE = re.compile(r"(?P<sign>[+-]?)(?P<number>\d+\.?\d*|\.\d+)\s*(?P<unit>[^\d\s]*)")
@@ -160,13 +168,14 @@ def _without_operator(part: str) -> str:
 def _example(metric: Metric, name: str) -> str:
     """A limit that could be written of this metric."""
     sign = ">" if metric.better == "more" else "<"
-    return f"{name}{sign}{'2s' if metric.unit == '_s' else '1%' if metric.name in SHARES else '5'}"
+    return (
+        f"{name}{sign}{'1%' if metric.name in SHARES else f'2{UNITS[metric.unit]}' if metric.unit in UNITS else 5}"
+    )
 
 
 def _written(metric: Metric, value: str) -> str:
     """A value with the unit that the metric needs."""
-    needs = metric.unit == "_s" and value[-1:].isdigit()
-    return f"{value}s" if needs else value
+    return value + UNITS.get(metric.unit, "") if value[-1:].isdigit() else value
 
 
 def _named(name: str) -> tuple[Metric, str]:
@@ -213,6 +222,11 @@ def _value(metric: Metric, before: str, sign: str, number: str, unit: str) -> tu
         return _time(before, amount, plain, unit)
     if metric.name in SHARES:
         return _share(before, amount, plain, unit)
+    if needed := UNITS.get(metric.unit):
+        if unit != needed:
+            fault = f"the unit {unit} is not known" if unit else "the limit needs a unit"
+            raise ValueError(f"{fault}: write {before}{plain}{needed}")
+        return amount, f"{plain}{needed}"
     if unit:
         raise ValueError(f"{metric.stem} takes no unit; write {before}{plain}")
     return amount, plain

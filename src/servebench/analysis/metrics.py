@@ -15,12 +15,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from servebench.analysis import deadlines, latency, samples, stationarity, stats, throughput
+from servebench.analysis import cost, deadlines, latency, power, samples, stationarity, stats, throughput
 from servebench.analysis.stats import Interval
 from servebench.log.schema import Log
 
 Values = dict[str, float | None]
-UNITS = ("_per_s", "_s")  # that a name may end with
+UNITS = ("_per_s", "_s", "_j", "_w")  # that a name may end with
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Metric:
     of_tokens: bool = False  # it asks when tokens came, which something between client and server may have changed
     short: str = ""  # label in the terminal's narrow columns
     axis: str = ""  # label of an axis, with the unit
+    why_unknown: Callable[[Log], str] | None = None  # why a log does not tell it, in a sentence
 
     @property
     def unit(self) -> str:
@@ -126,6 +127,53 @@ _OF_POINT = (
     OfPoint("effective_concurrency", "requests in flight", throughput.effective_concurrency, better=None),
     OfPoint("littles_law_ratio", "Little's law", throughput.littles_law_ratio, better=None),
     OfPoint("failed_share", "share that failed", samples.failed_share),
+    OfPoint(
+        "gpu_power_w",
+        "power of a GPU",
+        power.gpu_power,
+        better=None,
+        axis="Power of a GPU (W)",
+        why_unknown=power.why_unknown,
+    ),
+    OfPoint(
+        "energy_per_output_token_j",
+        "energy per output token",
+        power.energy_per_output_token,
+        short="J/token",
+        axis="Energy per output token (J)",
+        why_unknown=power.why_unknown,
+    ),
+    OfPoint(
+        "energy_per_request_j",
+        "energy per request",
+        power.energy_per_request,
+        axis="Energy per request (J)",
+        why_unknown=power.why_unknown,
+    ),
+    OfPoint(
+        "tokens_per_joule",
+        "output tokens/J",
+        power.tokens_per_joule,
+        "more",
+        axis="Output tokens per joule (tokens/J)",
+        why_unknown=power.why_unknown,
+    ),
+    OfPoint("gpu_idle_share", "share in which GPUs are idle", power.gpu_idle_share, better=None),
+    OfPoint(
+        "dollars_per_million_output_tokens",
+        "dollars per million output tokens",
+        cost.of_output_tokens,
+        short="$ per M\ntokens",
+        axis="Cost ($ per million output tokens)",
+        why_unknown=cost.why_unknown,
+    ),
+    OfPoint(
+        "dollars_per_million_input_tokens",
+        "dollars per million input tokens",
+        cost.of_input_tokens,
+        axis="Cost ($ per million input tokens)",
+        why_unknown=cost.why_unknown,
+    ),
 )
 _OF_REQUESTS = (
     OfRequests("ttft_s", "TTFT", latency.ttft_s, of_tokens=True, axis="TTFT (s)", in_batches=True),
@@ -166,10 +214,11 @@ OF_SLA = (  # the name of the SLA stands in brackets: `fluidity_index[ttft<2s,tp
 OF_POINT = {metric.name: metric for metric in _OF_POINT}
 OF_REQUESTS = {metric.name: metric for metric in _OF_REQUESTS}
 METRICS = (*_OF_POINT, *_OF_REQUESTS)  # in the order of columns
+COSTS = ("energy_per_output_token_j", "dollars_per_million_output_tokens")  # shown where they are known
 # The main ones: their intervals are in summary.csv, and they are compared.
 HEADLINES = (
     *("request_throughput_per_s", "output_token_throughput_per_s", "ttft_mean_s", "ttft_p50_s", "ttft_p99_s"),
-    *("tpot_mean_s", "e2e_latency_mean_s", "e2e_latency_p99_s"),
+    *("tpot_mean_s", "e2e_latency_mean_s", "e2e_latency_p99_s", *COSTS),
 )
 FIRST_ANSWER = "time_to_first_answer_token_p50_s"  # shown where answers begin with reasoning
 

@@ -33,6 +33,7 @@ def request_throughput(log: Log) -> float | None:
     return sum(1 for _ in ended_in_window(log)) / length if length else None
 
 
+@once_a_log
 def output_token_throughput(log: Log) -> float | None:
     """Tokens that arrived in the window / its length, tokens/s. They come from requests of every phase."""
     if original.is_original(log):
@@ -55,10 +56,16 @@ def total_token_throughput(log: Log) -> float | None:
     """Output tokens and the prompt tokens of requests that ended in the window, tokens/s."""
     if original.is_original(log):
         return _with_each_request(log, lambda r: r.generated_tokens + r.prompt_tokens)
-    output, length = output_token_throughput(log), window_s(log)
-    if output is None or not length:
-        return None
-    return output + sum(r.prompt_tokens for r in ended_in_window(log)) / length
+    output, prompts = output_token_throughput(log), input_token_throughput(log)
+    return None if output is None or prompts is None else output + prompts
+
+
+def input_token_throughput(log: Log) -> float | None:
+    """Prompt tokens of requests that ended in the window / its length, tokens/s."""
+    if original.is_original(log):
+        return _with_each_request(log, lambda r: r.prompt_tokens)
+    length = window_s(log)
+    return sum(r.prompt_tokens for r in ended_in_window(log)) / length if length else None
 
 
 def _with_each_request(log: Log, of_request: Callable[[Result], float]) -> float | None:
@@ -102,7 +109,15 @@ def tflops_per_gpu(log: Log) -> float | None:
 
 def gpus(log: Log) -> int:
     """GPUs (on a CPU: workers) that the point used."""
-    return log.server.workers
+    return known_gpus(log) or log.server.workers
+
+
+def known_gpus(log: Log) -> int | None:
+    """GPUs of the server; None where the log does not know of any (on a CPU, or started by others)."""
+    if log.server_facts.gpus:
+        return len(log.server_facts.gpus)
+    unknown = log.server.urls or (log.identity and not log.identity.get("environment", {}).get("gpus"))
+    return None if unknown else log.server.workers
 
 
 def window_s(log: Log) -> float | None:

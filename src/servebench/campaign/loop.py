@@ -76,7 +76,8 @@ def run(asked: Sequence[Settings], in_turn: Ordered | None = None) -> int:
             live.clear()
         folder = execution.out_json_dir
         searches = [verdict.search_result(each) for _, of_server in found for each in of_server]
-        print(plan_table.closing(campaign.points.values(), campaign.failed, folder, searches, not in_turn))
+        points, price = campaign.points.values(), execution.gpu_hour_price
+        print(plan_table.closing(points, campaign.failed, folder, searches, not in_turn, price))
         for server_plan, of_server in found:
             show_and_store(server_plan, of_server)
         if not in_turn:

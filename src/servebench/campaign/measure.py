@@ -107,6 +107,7 @@ def measure_point(point: Point, bench: Bench, watch: Watch) -> Log:
         quality=with_host(outcome.quality, beside),
         telemetry=beside,
         series=window.series(samples),
+        gpu_hour_price=execution.gpu_hour_price,
         cache_hit_rate=hit_rate(before, server.cache_counters()),
         results=results,
         probes=with_token_counts(outcome.probes, bench.tokenizer),

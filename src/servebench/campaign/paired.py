@@ -42,7 +42,8 @@ def _only(plan: ServerPlan, repetitions: set[int]) -> ServerPlan:
 
 
 def logs_of_side(side: list[Settings]) -> list[Log]:
-    return logs_of(point for settings in side for plan in make_plan(settings) for point in plan.points)
+    points = (point for settings in side for plan in make_plan(settings) for point in plan.points)
+    return logs_of(points, side[0].execution.gpu_hour_price)
 
 
 def main() -> int:

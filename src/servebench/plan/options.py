@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from servebench.analysis import cost
 from servebench.cli.commandline import header, non_empty, share, tp_and_replicas
 from servebench.cli.declare import Declared, Option, add_options, described, options_of, values_of
 from servebench.cli.parser import Parser, Shows
@@ -194,6 +195,8 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
     telemetry: Annotated[bool, Option(
         "sample host, GPUs and the engine's own metrics while a point runs (docs/telemetry.md); without them "
         "nobody knows whether another program slowed the server", RESULTS)] = True
+    gpu_hour_price: Annotated[Annotated[float, Meta(ge=0)] | None, Option(
+        f"{cost.HELP}; commands that read logs take another [none]", RESULTS, cost.METAVAR)] = None
     dry_run: Annotated[bool, Option("show the plan and exit", RESULTS, common=True)] = False
     list_models: Annotated[bool, Option("list the models that have their own defaults and exit", RESULTS)] = False
 

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
+from servebench.analysis import cost
 from servebench.analysis.sla import goals, requests_needed
 from servebench.errors import InputError
 from servebench.load.chunks import UNREADABLE
@@ -114,10 +115,11 @@ def make_plan(settings: Settings) -> list[ServerPlan]:
     ]
 
 
-def logs_of(points: Iterable[Point]) -> list[Log]:
-    """The logs of these points, failed ones too."""
+def logs_of(points: Iterable[Point], price: float | None = None) -> list[Log]:
+    """The logs of these points, failed ones too, with this --gpu_hour_price in place of an earlier one."""
     marks = {point.path: point.fingerprint for point in points if point.path.exists()}
-    return [log for path, log in store.read(marks) if log.fingerprint == marks[path]]
+    found = cost.priced(store.read(marks), price)
+    return [log for path, log in found if log.fingerprint == marks[path]]
 
 
 def _engine(settings: Settings) -> str:

@@ -122,9 +122,10 @@ def closing(
     folder: Path,
     searches: Sequence[SearchResult] = (),
     in_words: bool = True,
+    price: float | None = None,
 ) -> str:
     """The last words of a run: the table of all of the plan's logs, what failed, where all is, the result."""
-    logs = logs_of(points)
+    logs = logs_of(points, price)
     good = identity.by_point(log for log in logs if log.status == "ok")
     why = {name_of(log): log.failure for log in (*logs, *failed) if log.status != "ok"}
     partly = sum(samples.failed_of(*runs)[0] > 0 for runs in good)
