@@ -54,7 +54,7 @@ def draw(ax: Axes, all_series: list[Series], x: Quantity, y: Quantity, name: plo
         if beaten:
             ax.plot(*plotting.means(beaten), marker=series.marker, color=series.color, **faint)
             plotting.explain(ax, "faint: beaten on both axes", marker="o", **faint)
-        plotting.draw_curve(ax, series, best, judged, name)
+        plotting.draw_curve(ax, series, best, plotting.lacking(series, x, y), name)
         plotting.draw_hollow(ax, series, doubtful, judged)
     load = selection.load_axis(all_series[0].log).lower()
     plotting.explain(

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Timeline of one run: every request as a line from sent to its last token, and how many ran at once below.
+"""Timeline of one run: every request as a line from sent to its last token; below, what ran at once and on what.
 
     python src/plot_timeline.py --backend vllm --filter num_clients=8
 
 One figure per model, server and pair of lengths, of the first run at the highest load; one column per backend.
-Ramp and drain, which count in no throughput, are shaded; the steady window lies between them.
+Ramp and drain, which count in no throughput, are shaded; the steady window lies between them. Where a log has
+samples of engine and GPUs: requests by the engine's own count, the KV cache in use, the power of all GPUs.
 """
 
 from __future__ import annotations
@@ -26,8 +27,28 @@ from servebench.figures import curves, plotting, selection
 from servebench.figures.curves import Series
 from servebench.figures.page import page, plot_parser
 from servebench.log.schema import Log
+from servebench.log.telemetry import Series as Samples
 
 WAITING, GENERATING, FAILED = "#9AA0A6", "#0072B2", "#D7263D"
+
+
+class Sampled(NamedTuple):
+    """A line of a panel: a column of a log's samples, over all replicas or GPUs."""
+
+    column: str  # behind the dot of its name
+    color: str
+    label: str = ""
+    share: bool = False  # a mean, in %; else a sum
+
+
+PANELS = {  # below those of the requests, where any log has samples for it
+    "In the engine": (
+        Sampled("running", GENERATING, "running, by the engine's count"),
+        Sampled("waiting", "#D55E00", "waiting, by the engine's count"),
+    ),
+    "KV cache (%)": (Sampled("kv_cache_usage", "#009E73", share=True),),
+    "Power (W)": (Sampled("power_w", "#CC79A7"),),
+}
 
 
 class Spans(NamedTuple):
@@ -67,6 +88,27 @@ def running(requests: Spans) -> tuple[np.ndarray, np.ndarray]:
     return at[order], np.cumsum(change[order])
 
 
+def sampled(samples: Samples | None, line: Sampled) -> np.ndarray:
+    """Of each bin the sum or mean of all replicas or GPUs, nan where one is not known. Shape (bins,), or (0,)."""
+    names = [name for name in samples.columns if name.partition(".")[2] == line.column] if samples else []
+    if not samples or not names:
+        return np.empty(0)
+    values = np.array([samples.of(name) for name in names], dtype=float)
+    return np.asarray(100 * values.mean(axis=0) if line.share else values.sum(axis=0))
+
+
+def draw_samples(ax: Axes, log: Log, lines: tuple[Sampled, ...]) -> None:
+    """A step a bin, on the clock of the requests."""
+    samples, start_ns = log.series, min(r.sent_ns for r in log.results)
+    for line in lines:
+        values = sampled(samples, line)
+        if samples and len(values):
+            at = (samples.start_ns - start_ns + samples.every_ns * np.arange(samples.bins + 1)) / 1e9
+            ax.stairs(values, at, color=line.color, label=line.label or None, linewidth=1.2, baseline=None)
+    if not samples or not ax.patches:
+        plotting.write_across(ax, "no samples")
+
+
 def draw_lines(ax: Axes, row: np.ndarray, start: np.ndarray, end: np.ndarray, **style: Any) -> None:
     """hlines() takes four times as long, since it allows for times that are masked."""
     ends = [np.column_stack([at, row]) for at in (start, end)]
@@ -85,26 +127,42 @@ def draw_requests(ax: Axes, requests: Spans) -> None:
     ax.margins(y=0.02)
 
 
-def draw(axes: tuple[Axes, Axes], log: Log) -> None:
-    """Requests on the first, how many of them run on the second, both shaded outside of the steady window."""
+def draw(axes: tuple[Axes, ...], log: Log, panels: tuple[str, ...] = ()) -> None:
+    """Requests on the first, how many of them run on the second, samples below; shaded outside of the window."""
     requests = spans(log)
     start_ns = min(r.sent_ns for r in log.results)
     window = [(at - start_ns) / 1e9 for at in log.window_ns or ()]
     draw_requests(axes[0], requests)
     axes[1].step(*running(requests), where="post", color=GENERATING, linewidth=1.2)
+    for ax, panel in zip(axes[2:], panels, strict=True):
+        draw_samples(ax, log, PANELS[panel])
     shade = {"color": plt.rcParams["xtick.color"], "alpha": 0.18, "linewidth": 0, "zorder": 0}
     for ax in axes:
         for outside in ((0.0, window[0]), (window[1], max(requests.last))) if window else ():
             ax.axvspan(*outside, label="ramp and drain", **shade)
         ax.margins(x=0)
+        ax.set_xlim(0, max(requests.last))  # samples begin before and end after the requests
+
+
+def panels_of(logs: list[Log]) -> tuple[str, ...]:
+    """Those that any of these logs has samples for."""
+    return tuple(
+        panel
+        for panel, lines in PANELS.items()
+        if any(len(sampled(log.series, line)) for log in logs for line in lines)
+    )
 
 
 def columns(figure: Figure, all_series: list[Series]) -> None:
-    figure.set_size_inches(min(8.0, 4.6 + 1.8 * len(all_series)), 5.6)
-    axes = figure.subplots(2, len(all_series), sharex="col", sharey="row", height_ratios=(3, 1), squeeze=False)
+    panels = panels_of([series.log for series in all_series])
+    figure.set_size_inches(min(8.0, 4.6 + 1.8 * len(all_series)), 5.6 + 1.3 * len(panels))
+    below = len(panels) * [1]
+    axes = figure.subplots(
+        2 + len(panels), len(all_series), sharex="col", sharey="row", height_ratios=(3, 1, *below), squeeze=False
+    )
     for column, series in zip(axes.T, all_series, strict=True):
-        draw(tuple(column), series.log)
-        column[1].set_xlabel("Time (s)")
+        draw(tuple(column), series.log, panels)
+        column[-1].set_xlabel("Time (s)")
         column[0].set_title(fill(series.label, max(12, 80 // len(all_series))))
     axes[0, 0].invert_yaxis()
     axes[0, 0].set_ylabel("Request, in the order of sending")
@@ -112,6 +170,9 @@ def columns(figure: Figure, all_series: list[Series]) -> None:
     axes[1, 0].set_ylabel("Running")
     plotting.whole_numbers(axes[0, 0].yaxis)
     plotting.whole_numbers(axes[1, 0].yaxis, 4)
+    for ax, panel in zip(axes[2:, 0], panels, strict=True):
+        ax.set_ylabel(panel)
+        ax.set_ylim(0, 100 if "%" in panel else None)
 
 
 def main() -> None:

@@ -103,7 +103,7 @@ def latency(text: str) -> OfRequests:
 def _in_full(text: str) -> str:
     """`e2e_latency_p99` for `e2e_p99`, as limits are written."""
     for stem, short in limits.SHORT.items():
-        if f"{text}_".startswith(f"{short}_") and not text.startswith(stem):
+        if f"{text}_".startswith(f"{short}_") and not text.startswith(stem) and text not in metrics.OF_POINT:
             return stem + text.removeprefix(short)
     return text
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import asdict, replace
 
-from servebench.analysis import differences, metrics, samples, stationarity, trust
+from servebench.analysis import cost, differences, metrics, samples, stationarity, trust
 from servebench.analysis.cache import once_a_log
 from servebench.analysis.metrics import OfPoint, OfRequests
 from servebench.analysis.stats import Interval, majority
@@ -151,7 +151,7 @@ def groups(
         series = [
             curve
             for folder, logs in of_key.items()
-            for curve in _curves(style_of[folder], logs, by, values, ignored)
+            for curve in _curves(style_of[folder], _with_requests(logs, args.gpu_hour_price), by, values, ignored)
         ]
         group = _group(traits, key, series)
         if pick_highest:
@@ -216,14 +216,18 @@ def _group(traits: tuple[Trait, ...], key: tuple[Any, ...], series: list[Series]
     return Group(name, "\n".join(filter(None, [model, rest])), series)
 
 
+def _with_requests(entries: list[Entry], price: float | None) -> list[Log]:
+    """Their logs, with this price if there is one."""
+    return [cost.with_price(log, price) for _, log in store.read(entry.path for entry in entries)]
+
+
 def _curves(
-    style: Style, entries: list[Entry], by: Trait | None, values: list[Any], ignored: Collection[str]
+    style: Style, logs: list[Log], by: Trait | None, values: list[Any], ignored: Collection[str]
 ) -> list[Series]:
     """The curves of one folder: one for each of the `values` of `by` and all settings but those that are ignored.
 
     A value has the same line in every folder, so that its curves can be found beside each other.
     """
-    logs = [log for _, log in store.read(entry.path for entry in entries)]
     names = [name for name in differences.differing(logs) if name not in ignored]
     curves: dict[tuple[str, ...], list[Log]] = {}
     for log in logs:

@@ -40,7 +40,7 @@ def draw_quantities(
             p for p in series.plot_points(x.of, y.of) if p.x.mean <= series.x_max and p.y.mean <= series.y_max
         ]
         points = sorted(points, key=lambda p: p.x.mean) if x.fields else points
-        draw_curve(ax, series, points, judged(x, y), name)
+        draw_curve(ax, series, points, lacking(series, x, y), name)
     if name is load_name:
         explain(ax, f"numbers: {LOAD.label(all_series[0].log).lower()}")
     label_axes(ax, all_series, x, y)
@@ -50,6 +50,12 @@ def judged(x: Quantity, y: Quantity) -> str:
     """The column to ask whether a point with these coordinates can be trusted: one of tokens, if there is one."""
     columns = [q.column for q in (y, x) if q.column]
     return next((c for c in columns if metrics.named(c).of_tokens), columns[0] if columns else "failed_share")
+
+
+def lacking(series: Series, x: Quantity, y: Quantity) -> str:
+    """The column that none of its points has, which is why there is no curve; else the one to ask for trust."""
+    none = (q.column for q in (y, x) if q.column and not any(point.interval(q.of) for point in series.points))
+    return next(none, judged(x, y))
 
 
 def label_axes(ax: Axes, all_series: list[Series], x: Quantity, y: Quantity) -> None:

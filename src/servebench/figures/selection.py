@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from servebench.analysis import cost
 from servebench.analysis.filters import add_filter, passes
 from servebench.cli import commandline
 from servebench.errors import InputError
@@ -105,6 +106,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--data_dirs", nargs="+", type=commandline.folder, metavar="DIR", help=what)
     add("--model_name", "--model", metavar="NAME", help="only this model [all]")
     add_filter(parser, "--filter")
+    cost.add_price(parser)
 
 
 def chosen(args: argparse.Namespace) -> dict[Path, list[Entry]]:
