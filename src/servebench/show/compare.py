@@ -23,7 +23,7 @@ from typing import Any
 
 import msgspec
 
-from servebench.analysis import filters, limits, metrics, sla, trust
+from servebench.analysis import cost, filters, limits, metrics, sla, trust
 from servebench.analysis.metrics import OfRequests
 from servebench.analysis.sla import Sla
 from servebench.cli import commandline
@@ -59,7 +59,10 @@ def table(sides: Sides, pairs: Sequence[Pair]) -> str:
     """A row a point: A -> B of each metric, and a mark that says which is better."""
     columns = [Column("", left=True, cut=True)]
     known = [m for m in sides.shown if any(row.ratio is not None for row in sides.of(m))]
-    columns += [Column(_head(metric), drop=i if metric in STREAMED[1:] else 0) for i, metric in enumerate(known)]
+    columns += [
+        Column(_head(metric), drop=i if metric in (*STREAMED[1:], *metrics.COSTS) else 0)
+        for i, metric in enumerate(known)
+    ]
     cells = {(row.point, row.metric): _cell(row) for row in sides.rows}
     per_gpu = {row.point: _cell(row) for row in sides.per_gpu}
     columns += [Column("req/s\nper GPU", drop=1)] if per_gpu else []
@@ -128,9 +131,12 @@ def chosen(sides: Sides, everything: bool) -> list[Pair]:
 # The command.
 
 
-def load(folder: Path, wanted: Sequence[tuple[str, Any]], option: str) -> dict[Path, Log]:
+def load(
+    folder: Path, wanted: Sequence[tuple[str, Any]], option: str, price: float | None = None
+) -> dict[Path, Log]:
     """The logs of a folder that a filter lets through, failed ones too. Raises InputError if all failed."""
-    logs = {path: log for path, log in store.load_folder(folder) if filters.passes(log, wanted)}
+    found = cost.priced(store.load_folder(folder), price)
+    logs = {path: log for path, log in found if filters.passes(log, wanted)}
     if not any(log.status == "ok" for log in logs.values()):
         correct = f"correct {option}" if wanted else "give a folder that run_benchmark.py wrote to"
         raise InputError(f"no measured points in {folder}; {correct}")
@@ -139,8 +145,10 @@ def load(folder: Path, wanted: Sequence[tuple[str, Any]], option: str) -> dict[P
 
 def sides_of(args: argparse.Namespace) -> tuple[Runs, Runs]:
     """The logs of A and of B. Raises InputError where nothing tells them apart."""
-    a = load(args.a, args.filter + args.filter_a, "--filter_a" if args.filter_a else "--filter")
-    b = load(args.b, args.filter + args.filter_b, "--filter_b" if args.filter_b else "--filter")
+    a, b = (
+        load(folder, args.filter + own, option if own else "--filter", args.gpu_hour_price)
+        for folder, own, option in ((args.a, args.filter_a, "--filter_a"), (args.b, args.filter_b, "--filter_b"))
+    )
     if both := a.keys() & b.keys():
         raise InputError(f"{tables.counted(len(both), 'log')} would be in A and in B; {_choice(list(both), a)}")
     return list(a.values()), list(b.values())
@@ -262,6 +270,7 @@ def _shown(rows: Sequence[Comparison], asked: Sequence[str]) -> list[str]:
         THROUGHPUT,
         *(STREAMED if streamed else WHOLE),
         *_first_answer(rows),
+        *(n for n in metrics.COSTS if any(row.ratio is not None for row in rows if row.metric == n)),
         *(n for n in names if n.startswith(SLA)),
     ]
 
@@ -308,6 +317,7 @@ def _parser() -> argparse.ArgumentParser:
     filters.add_filter(parser, "--filter")
     filters.add_filter(parser, "--filter_a", "logs of A")
     filters.add_filter(parser, "--filter_b", "logs of B")
+    cost.add_price(parser)
     add("--paired", action="store_true", help="take runs of the same number as pairs")
     add(
         "--sla",

@@ -30,7 +30,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from servebench.analysis import filters, limits, metrics, samples, sla, stationarity, stats, trust
+from servebench.analysis import cost, filters, limits, metrics, samples, sla, stationarity, stats, trust
 from servebench.analysis.limits import Limit
 from servebench.analysis.metrics import OfRequests
 from servebench.analysis.stats import Interval
@@ -190,7 +190,8 @@ def _unknown(limit: Limit, runs: Runs) -> str:
     """Why no request has such a value."""
     if limit.metric.of_tokens and not runs[0].run.stream:
         return "answers came whole, so token times are not known"
-    return "no request has such a value"
+    why = limit.metric.why_unknown
+    return why(runs[0]) if why else "no request has such a value"
 
 
 def _relative(limit: Limit, point: str, row: ratios.Comparison | None) -> Finding:
@@ -292,9 +293,11 @@ def _shown(limit: Limit, value: float) -> str:
         return "not known"
     if limit.relative:
         return f"{value - 1:+.1%}"
-    if limit.metric.name == "failed_share":
+    if limit.metric.name in limits.SHARES:
         return f"{value:.2%}"
-    return tables.latency(value) if limit.metric.unit == "_s" else tables.significant(value)
+    if limit.metric.unit == "_s":
+        return tables.latency(value)
+    return f"{tables.significant(value)} {limits.UNITS.get(limit.metric.unit, '')}".strip()
 
 
 def verdict(found: Sequence[Judged], strict: bool) -> str:
@@ -333,7 +336,9 @@ def _unit(limit: Limit) -> str:
     """Of the values: a ratio to the baseline, seconds, a share, or a plain number."""
     if limit.relative:
         return "ratio"
-    return "share" if limit.metric.name == "failed_share" else limit.metric.unit.strip("_").replace("per_s", "1/s")
+    if limit.metric.name in limits.SHARES:
+        return "share"
+    return limits.UNITS.get(limit.metric.unit, "1/s" if limit.metric.unit else "")
 
 
 def _finite(values: dict[str, object]) -> dict[str, object]:
@@ -357,8 +362,8 @@ def _no_gate(limit: Limit) -> str:
     return ""
 
 
-def load(folder: Path, wanted: Sequence[tuple[str, object]]) -> Runs:
-    logs = [log for _, log in store.load_folder(folder) if filters.passes(log, wanted)]
+def load(folder: Path, wanted: Sequence[tuple[str, object]], price: float | None = None) -> Runs:
+    logs = [log for _, log in cost.priced(store.load_folder(folder), price) if filters.passes(log, wanted)]
     if not logs:
         raise InputError(f"no logs in {folder} pass --filter; correct it") if wanted else no_logs(folder)
     return logs
@@ -370,8 +375,9 @@ def main() -> int:
     relative = next((limit for limit in wanted if limit.relative), None)
     if relative and not args.baseline:
         raise InputError(f"--limits: {relative} is a change; name the results to compare with: --baseline FOLDER")
-    baseline = load(args.baseline, args.filter) if relative else None
-    found = judged(wanted, identity.by_point(load(args.folder, args.filter)), baseline, args.across)
+    baseline = load(args.baseline, args.filter, args.gpu_hour_price) if relative else None
+    logs = load(args.folder, args.filter, args.gpu_hour_price)
+    found = judged(wanted, identity.by_point(logs), baseline, args.across)
     words = verdict(found, args.strict)
     lines = [*(line for each in found for line in said(each)), tables.wrapped(words)]
     print(as_json(found, words) if args.json else "\n".join(lines))
@@ -387,6 +393,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--baseline", type=commandline.folder, metavar="FOLDER", help="results that +5%% and -5%% are relative to")
     matching.add_across(parser)
     filters.add_filter(parser, "--filter")
+    cost.add_price(parser)
     add("--strict", action="store_true", help='"cannot tell" counts as a failure')
     add("--json", action="store_true", help="every limit at every point, as JSON")
     return parser

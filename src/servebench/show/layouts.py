@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from statistics import median
 
-from servebench.analysis import differences, metrics, samples, stationarity, trust
+from servebench.analysis import differences, metrics, samples, stationarity, throughput, trust
 from servebench.log import identity
 from servebench.log.config import ServerConfig
 from servebench.log.schema import Log, engine_name, model_name
 from servebench.log.urls import host
+from servebench.show import tables
 
 Runs = list[Log]  # of one point
 Rate = Callable[[Runs], float | None]  # requests/s of a point, None where that decides nothing
 THROUGHPUT = metrics.OF_POINT["request_throughput_per_s"]
+COLD = 0.5  # share of a model's files in the host's memory, below which a start is cold
 CHANGE_WITH_SIZE = {"urls", "gpus"}
 LOADS = {"clients": "by clients", "rate": "by request rate", "trace": "by the trace's speed"}
 
@@ -37,7 +40,13 @@ class Layout:
 
     @property
     def gpus(self) -> int:
-        return self.log.server.workers
+        return throughput.gpus(self.log)
+
+    @property
+    def started(self) -> str:
+        """`started in 24 s (warm)`: how long its servers took to start; "" of those that others started."""
+        words = start_words(log for runs in self.points for log in runs)
+        return words and f"started in {words}"
 
     def best(self, keeps: Callable[[Runs], bool] = lambda runs: True) -> Runs | None:
         """The point with the most requests/s, of those that can be trusted and keep to what the caller asks."""
@@ -109,6 +118,26 @@ def by_host(server: ServerConfig) -> bool:
 
 def hosts(server: ServerConfig) -> str:
     return " ".join(host(url) or url for url in server.urls)
+
+
+def start_words(logs: Iterable[Log]) -> str:
+    """`24 s (warm)`, or of both kinds `24 s warm, 66 s cold`, the median of each; "" where it is not known."""
+    of_kind: dict[str, list[float]] = {}
+    for kind, start_s in dict.fromkeys((start_kind(log), log.server_facts.start_s) for log in logs):
+        if kind is not None:
+            of_kind.setdefault(kind, []).append(start_s)
+    medians = [(tables.duration(median(of_kind[kind])), kind) for kind in ("warm", "cold", "") if kind in of_kind]
+    form = "{0} ({1})" if len(medians) == 1 else "{0} {1}"
+    return ", ".join(form.format(*each).removesuffix(" ()").rstrip() for each in medians)
+
+
+def start_kind(log: Log) -> str | None:
+    """`cold`, `warm`, "" where the log does not tell; None of a server that we did not start."""
+    facts = log.server_facts
+    if log.server.urls or not facts.start_s:
+        return None
+    share = facts.weights_cached_share
+    return "" if share is None else "cold" if share < COLD else "warm"
 
 
 def _layouts(logs: list[Log], rate: Rate) -> list[Layout]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from servebench.analysis import machines, trust
+from servebench.analysis import machines, throughput, trust
 from servebench.errors import InputError
 from servebench.log import identity
 from servebench.log.config import all_fields
@@ -43,7 +43,7 @@ class Pair:
 
     @property
     def gpus(self) -> tuple[int, int]:
-        return self.a[0].server.workers, self.b[0].server.workers
+        return throughput.gpus(self.a[0]), throughput.gpus(self.b[0])
 
 
 @dataclass(frozen=True)

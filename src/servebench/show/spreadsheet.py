@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from servebench.analysis import metrics, samples, sla, stationarity, stats, throughput, trust
+from servebench.analysis import cost, metrics, power, samples, sla, stationarity, stats, throughput, trust
 from servebench.analysis.sla import Sla
 from servebench.cli import commandline
 from servebench.errors import no_logs
 from servebench.log import identity, store
 from servebench.log.config import fields_of, non_default_fields
 from servebench.log.schema import Log
+from servebench.show import layouts
 from servebench.show.tables import counted
 
 OF_SERVER = ("backend", "model", "tp_size", "num_replicas", "max_ragged_batch_size")
@@ -80,6 +81,7 @@ def _trusted(runs: list[Log]) -> dict[str, Cell]:
         "decides_nothing": ", ".join(trust.marks(runs)) or None,
         "cached_share": max(map(trust.cached_share, runs)) or None,
         "overloaded": int(any(log.quality.overloaded for log in runs)),
+        "energy": next((verdict for log in runs if (verdict := power.energy_verdict(log)) != "ok"), "ok"),
     }
 
 
@@ -87,6 +89,9 @@ def _origin(log: Log) -> dict[str, Cell]:
     return {
         "engine": log.server_facts.engine,
         "stand_in": int(trust.stand_in(log)),
+        "start_s": log.server_facts.start_s if layouts.start_kind(log) is not None else None,
+        "start": layouts.start_kind(log) or None,
+        "gpu_hour_price": log.gpu_hour_price,
         "started_at": log.started_at,
         "log": f"{log.server.backend}/{log.file_name}",
     }
@@ -101,9 +106,9 @@ def client(verdicts: Sequence[str]) -> str:
     return words if words == bad[0] else f"ok, but {words}"
 
 
-def write(folder: Path, slas: Sequence[Sla] = ()) -> tuple[Path, int]:
+def write(folder: Path, slas: Sequence[Sla] = (), price: float | None = None) -> tuple[Path, int]:
     """Write FOLDER/summary.csv from the logs in it. Returns (the file, its points)."""
-    logs = (log for _, log in store.load_folder(folder))  # never more than a point's in memory
+    logs = (log for _, log in cost.priced(store.load_folder(folder), price))  # never more than a point's in memory
     points = (sorted(runs, key=lambda log: log.run.repetition) for _, runs in groupby(logs, identity.point_of))
     rows = [_with_unusual_settings(row(runs, slas), runs[0]) for runs in points]
     if not rows:
@@ -132,6 +137,7 @@ def main() -> None:
     commandline.add_folder(parser)
     of_sla = "as in servebench summary; adds columns"
     parser.add_argument("--sla", nargs="+", default=[], metavar="SLA", help=of_sla)
+    cost.add_price(parser)
     args = parser.parse_args()
-    file, points = write(args.folder, [sla.parse(name) for name in args.sla])
+    file, points = write(args.folder, [sla.parse(name) for name in args.sla], args.gpu_hour_price)
     print(f"{file}: {counted(points, 'point')}")

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from servebench.analysis import metrics, samples, sla, stationarity, stats, throughput
+from servebench.analysis import cost, metrics, samples, sla, stationarity, stats, throughput
 from servebench.analysis.metrics import OfPoint, OfRequests
 from servebench.analysis.sla import Sla, parse
 from servebench.cli import commandline
@@ -83,7 +83,7 @@ def table(
 def _study_table(study: Study, slas: Sequence[Sla], searches: Sequence[SearchResult], wide: bool) -> str:
     points = study.points
     limit = 10**6 if wide else tables.width()
-    one = f", {study.layouts[0].name}" if len(study.layouts) == 1 else ""
+    one = ", ".join(["", *_named(study.layouts[0])]) if len(study.layouts) == 1 else ""
     several = {len(runs) for runs in points}
     each = f", {max(several)} runs of each" if len(several) == 1 and max(several) > 1 else ""
     head = tables.wrapped(f"{study.model}, {study.asked}{one}{each}")
@@ -100,12 +100,16 @@ def _study_table(study: Study, slas: Sequence[Sla], searches: Sequence[SearchRes
 
 def _rows(layout: Layout, columns: Sequence[Column], named: bool) -> Iterable[tables.Row]:
     if named:
-        yield tables.paint(tables.cut(layout.name, tables.width()), "bold")
+        yield tables.paint(tables.cut(", ".join(_named(layout)), tables.width()), "bold")
     for runs in layout.points:
         good = [log for log in runs if log.status == "ok"]
         first, *others = columns
         numbers = [column.cell(good) if good else "" if column.shape.left else "-" for column in others]
         yield [first.cell(runs), *numbers, note(runs)]
+
+
+def _named(layout: Layout) -> list[str]:
+    return [layout.name, *filter(None, [layout.started])]
 
 
 # Columns.
@@ -121,6 +125,7 @@ def _columns(
         *([Column(tables.Column("runs", drop=2), lambda runs: str(len(runs)))] if unlike else []),
         *(_searched(search) for search in verdict.by_limits(searches)),
         *(_every_number(intervals) if wide else _main_numbers(points, intervals)),
+        *_costs(points, intervals),
         *(Column(tables.Column(f"{sla.name}\nreq/s"), partial(_mean, sla.throughput, intervals)) for sla in slas),
         Column(tables.Column("failed"), partial(_failed, always=wide)),
         *(_of_client() if wide else []),
@@ -152,6 +157,16 @@ def _every_number(intervals: Intervals) -> list[Column]:
             tables.Column("window\ns"),
             lambda runs: significant(sum(throughput.window_s(log) or 0 for log in runs)),
         ),
+    ]
+
+
+def _costs(points: list[Runs], intervals: Intervals) -> list[Column]:
+    """Energy and $ of tokens, each where any log knows it."""
+    good = [log for runs in points for log in runs if log.status == "ok"]
+    return [
+        Column(tables.Column(metric.short, drop=1), partial(_mean, metric.function, intervals))
+        for metric in map(metrics.OF_POINT.__getitem__, metrics.COSTS)
+        if any(metric.function(log) is not None for log in good)
     ]
 
 
@@ -347,10 +362,11 @@ def main() -> int:
     add("--sla", nargs="+", default=[], metavar="SLA", help='fastgen-4, mlperf-llama2-70b, "ttft<2s, tpot<100ms"')
     add("--wide", action="store_true", help="every column, however wide the terminal is")
     add("--json", action="store_true", help="one JSON document with every metric of every point, in s")
+    cost.add_price(parser)
     args = parser.parse_args()
     folder = Path(args.folder)
     slas = [parse(name) for name in args.sla]
-    logs = [log for _, log in store.load_folder(folder)]
+    logs = [log for _, log in cost.priced(store.load_folder(folder), args.gpu_hour_price)]
     if not logs:
         raise no_logs(folder)
     searches = verdict.searches(folder)

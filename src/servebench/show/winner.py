@@ -49,22 +49,27 @@ class Sides:
 
 
 def sentence(sides: Sides) -> str:
-    """Which side is faster, by how much and at how many points; or why nobody can tell."""
+    """Which side is faster, by how much and at how many points; or why nobody can tell.
+
+    What tokens cost makes none faster; where nothing else is asked, it says which is cheaper.
+    """
     judged = [metric for metric in sides.shown if metrics.named(metric).better]
+    fast = [metric for metric in judged if metric not in metrics.COSTS]
+    judged, quicker = (fast, "faster") if fast else (judged, "cheaper")
     better, worse = ([m for m in judged if _mostly(sides.of(m), word)] for word in ("better", "worse"))
     a, b = sides.names
     if THROUGHPUT in judged and {"better", "worse"} <= {row.verdict for row in sides.of(THROUGHPUT)}:
         rest = _clauses(sides, [metric for metric in judged if metric != THROUGHPUT], invert=False)
         return f"It depends on the point: {_each_has(sides)}" + (f"; {b} against {a}: {rest}" if rest else "")
     if better and worse:
-        return f"Neither is faster: against {a}, {b} has {_clauses(sides, judged, invert=False)}"
+        return f"Neither is {quicker}: against {a}, {b} has {_clauses(sides, judged, invert=False)}"
     if better:
-        return f"{b} is faster than {a}: {_clauses(sides, judged, invert=False)}"
+        return f"{b} is {quicker} than {a}: {_clauses(sides, judged, invert=False)}"
     if worse:
-        return f"{a} is faster than {b}: {_clauses(sides, judged, invert=True)}"
+        return f"{a} is {quicker} than {b}: {_clauses(sides, judged, invert=True)}"
     if any(row.verdict in TOLD for metric in judged for row in sides.of(metric)):
         return f"{a} and {b} are {ALIKE}: {_clauses(sides, judged, invert=False)}{_seen(sides, judged)}"
-    return f"Cannot tell whether {a} or {b} is faster: {_why_not(sides, judged)}"
+    return f"Cannot tell whether {a} or {b} is {quicker}: {_why_not(sides, judged)}"
 
 
 def _each_has(sides: Sides) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from servebench.analysis import metrics
 from servebench.analysis.stats import Interval, ratio_of_means
 from servebench.show.html.chart import chart, styles_of, swatch
 from servebench.show.html.groups import RATE, Group, by_gpu, value, warnings, words
@@ -16,7 +17,10 @@ from servebench.show.tables import counted
 
 COUNTED = ("client-limited", "host-contended", "overloaded", "failed", "not settled", "buffered")
 IF_ANY = ("gpu-throttled", "gpu-shared", "cached", "stand-in", "client unknown")
-SHOWN = ("load", RATE, "per_gpu", "ttft_p50_s", "ttft_p99_s", "tpot_p50_s", "tpot_p99_s", "e2e_latency_p99_s")
+SHOWN = (
+    *("load", RATE, "per_gpu", "ttft_p50_s", "ttft_p99_s", "tpot_p50_s", "tpot_p99_s", "e2e_latency_p99_s"),
+    *metrics.COSTS,
+)
 
 
 def first_screen(groups: Sequence[Group], points_id: str) -> str:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from servebench.analysis import stats
+from servebench.analysis import stats, throughput
 from servebench.figures.selection import KINDS_OF_LOAD, load_size
 from servebench.log.schema import Log
 from servebench.show import layouts
@@ -39,9 +39,7 @@ class Group(NamedTuple):
     @property
     def gpus(self) -> int | None:
         """GPUs that its servers use; None where the logs do not know of any (on a CPU, or started by others)."""
-        log = self.layout.log
-        unknown = log.server.urls or (log.identity and not log.identity.get("environment", {}).get("gpus"))
-        return None if unknown else self.layout.gpus
+        return throughput.known_gpus(self.layout.log)
 
 
 def studies(points: Sequence[Point]) -> list[tuple[Study, list[Group]]]:

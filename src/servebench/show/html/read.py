@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from servebench.analysis import limits, metrics, trust
+from servebench.analysis import cost, limits, metrics, trust
 from servebench.analysis.metrics import OfRequests
 from servebench.figures import selection
 from servebench.figures.selection import Entry
@@ -65,7 +65,7 @@ def entries(folder: Path) -> list[Entry]:
     return sorted(found, key=lambda entry: (entry.path.parent.name, *(trait.of(entry.head) for trait in ORDER)))
 
 
-def read(folder: Path, found: Iterable[Entry]) -> Iterator[Point]:
+def read(folder: Path, found: Iterable[Entry], price: float | None = None) -> Iterator[Point]:
     """Every point, one by one: their requests may be millions, and only those of one point are in memory.
 
     Points of two folders are never the same, even of the same settings: they may be a before and an after.
@@ -75,7 +75,7 @@ def read(folder: Path, found: Iterable[Entry]) -> Iterator[Point]:
         files.setdefault((path.parent, *point_of(head)), []).append(path)
     number = 0
     for (parent, *_), paths in files.items():
-        logs = {str(path.relative_to(folder)): log for path, log in store.read(paths)}
+        logs = {str(path.relative_to(folder)): cost.with_price(log, price) for path, log in store.read(paths)}
         if logs:
             yield point(number, "" if parent == folder else parent.name, logs)
             number += 1
@@ -108,12 +108,10 @@ def _numbers(runs: list[Log]) -> dict[str, float]:
 
 
 def units() -> dict[str, str]:
-    """The names that limits may use, and the unit of each: "s", "%" or none."""
-    columns = _columns(open_loop=False)
-    times = {name for name, column in columns.items() if metrics.named(column).unit == "_s"}
+    """The names that limits may use, and the unit of each: "s", "J", "W", "%" or none."""
     return {
-        name: "s" if name in times else "%" if column.endswith("_share") else ""
-        for name, column in columns.items()
+        name: "%" if column in limits.SHARES else limits.UNITS.get(metrics.named(column).unit, "")
+        for name, column in _columns(open_loop=False).items()
     }
 
 

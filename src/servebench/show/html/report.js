@@ -2,9 +2,9 @@
 // What the reader does: types limits, sorts, filters and folds points, follows links to rows. Without it all of the
 // page can be read.
 document.documentElement.classList.add("js");
-const UNITS = JSON.parse(document.body.dataset.names); // of the metrics that limits may name: "s", "%" or ""
-const LIMIT = /^([a-z][a-z0-9_]*?)(_p[\d.]+|_mean)?(?:_s|_per_s)?\s*(<=|>=|<|>)\s*([+-]?)([\d.]+)\s*([a-z%]*)$/;
-const SHORT = { e2e_latency: "e2e", failed_share: "error_rate" };
+const UNITS = JSON.parse(document.body.dataset.names); // of the metrics that limits may name: "s", "J", "W", "%" or ""
+const LIMIT = /^([a-z][a-z0-9_]*?)(_p[\d.]+|_mean)?(?:_s|_per_s|_j|_w)?\s*(<=|>=|<|>)\s*([+-]?)([\d.]+)\s*([a-z%]*)$/;
+const SHORT = { e2e_latency: "e2e", failed_share: "error_rate", dollars_per_million_output_tokens: "dollars" };
 const TESTS = { "<": (a, b) => a < b, "<=": (a, b) => a <= b, ">": (a, b) => a > b, ">=": (a, b) => a >= b };
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 
@@ -20,8 +20,8 @@ function readLimit(part) {
     throw Error(`"${part}": write ${stem}_p50, _p90, _p95, _p99 or _mean`);
   if (!(name in UNITS)) throw Error(`no metric ${name}: write for example ttft_p99, tpot_p50, e2e_mean, error_rate`);
   if (change) throw Error(`"${part}" needs a baseline: servebench gate compares with one`);
-  const allowed = { s: ["s", "ms"], "%": ["", "%"], "": [""] }[UNITS[name]];
-  if (!allowed.includes(unit))
+  const allowed = { s: ["s", "ms"], "%": ["", "%"], "": [""] }[UNITS[name]] ?? [UNITS[name]];
+  if (!allowed.some((each) => each.toLowerCase() === unit))
     throw Error(`"${part}": write ${name}${sign}${number}${allowed.filter(Boolean).join(` or ${name}${sign}${number}`)}`);
   const value = Number(number) / ({ ms: 1000, "%": 100 }[unit] ?? 1);
   return { name, value, words: part, within: (numbers) => TESTS[sign](numbers[name] ?? NaN, value) };

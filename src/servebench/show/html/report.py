@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from servebench.analysis import limits
+from servebench.analysis import cost, limits
 from servebench.analysis.limits import Limit
 from servebench.analysis.metrics import OfRequests
 from servebench.cli import commandline
@@ -40,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     add("-o", "--output", type=commandline.new_file, metavar="FILE", help="the page [FOLDER/report.html]")
     what = 'what a load has to meet, such as "ttft_p99<2s, tpot_p99<100ms"; the reader may change it in the page'
     add("--limits", default="", metavar='"..."', help=what)
+    cost.add_price(result)
     most = "most figures of one plot script [24]"
     add("--max_figures", type=commandline.COUNT, default=24, metavar="N", help=most)
     return result
@@ -55,7 +56,7 @@ def main() -> int:
     scripts = sorted(SCRIPTS.glob("plot_*.py"))
     with TemporaryDirectory() as scratch, ThreadPoolExecutor(AT_ONCE) as pool:
         drawings = [pool.submit(draw, args, Path(scratch), script) for script in scripts]
-        points = list(read(args.folder, found))
+        points = list(read(args.folder, found, args.gpu_hour_price))
         for number, _ in enumerate(as_completed(drawings), 1):
             progress(number, len(scripts))
         drawn = [each.result() for each in drawings]
@@ -89,6 +90,7 @@ def draw(args: argparse.Namespace, scratch: Path, script: Path) -> Drawing:
     """Run a plot script; what it says and how it fails is shown in its place."""
     out, most = scratch / script.stem, str(args.max_figures)
     options = ["--format", "svg", "--theme", "auto", "--max_figures", most, "--out_dir", str(out)]
+    options += [] if args.gpu_hour_price is None else [f"--{cost.OPTION}", str(args.gpu_hour_price)]
     command = [sys.executable, str(script), "--log_dir", str(args.folder), *options]
     ended = subprocess.run(command, capture_output=True, text=True)
     files = [Path(line) for line in ended.stdout.splitlines()]

@@ -59,7 +59,8 @@ def table(groups: Sequence[Group]) -> str:
 
 def _body(group: Group, number: int, shown: Sequence[Column]) -> str:
     """A layout: its name, which folds it, and its rows."""
-    facts = [counted(len(group.points), "point"), *([counted(group.gpus, "GPU")] if group.gpus else [])]
+    gpus = counted(group.gpus, "GPU") if group.gpus else ""
+    facts = filter(None, [counted(len(group.points), "point"), gpus, group.layout.started])
     name = f"{escape(group.layout.name)} <small>{', '.join(facts)}</small>"
     fold = f'<button type=button aria-expanded="true">{name}</button>'
     head = f'<th colspan="{len(shown)}" scope="rowgroup">{fold}</th>'
@@ -98,6 +99,7 @@ def columns(groups: Sequence[Group]) -> list[Column]:
         _measured("output_token_throughput_per_s", "tok/s"),
         *_per_gpu("tokens_per_gpu", "tok/s", "output_token_throughput_per_s", gpus),
         *(_measured(name) for name in names if any(row[name] is not None for row in rows)),
+        *(_cost(name) for name in metrics.COSTS if any(row[name] is not None for row in rows)),
         Column("failed", "failed", "of requests", failed, _failed),
         Column("trust", "trust", "", trust, _trust, numeric=False),
     ]
@@ -118,6 +120,12 @@ def _per_gpu(key: str, head: str, name: str, gpus: dict[int, int | None]) -> lis
 
     tip = f"Derived: {metrics.named(name).label} / GPUs (TP size x replicas)."
     return [Column(key, head, "a GPU", tip, cell)] if any(gpus.values()) else []
+
+
+def _cost(name: str) -> Column:
+    """Energy or $ of tokens, its head on two lines."""
+    head, _, unit = metrics.OF_POINT[name].short.partition("\n")
+    return _measured(name, head)._replace(unit=unit)
 
 
 def _measured(name: str, head: str = "") -> Column:
