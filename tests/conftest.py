@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 import trustme
+from msgspec.structs import replace
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from warm_python import python
 
@@ -25,6 +26,7 @@ from servebench.log import schema, store
 from servebench.log.config import RunConfig, ServerConfig, run_of
 from servebench.log.result import Result
 from servebench.log.schema import Log, Quality, ServerFacts
+from servebench.log.telemetry import GpuUse, Telemetry
 
 pytest_plugins = ["nvml"]  # tests/telemetry/nvml.py
 ROOT = Path(__file__).parents[1]
@@ -257,3 +259,14 @@ def logs(results: Path) -> Path:
                 log = point(backend, clients, base * (1 + clients / 4), **sizes)
                 store.save(log, results / backend / schema.log_name(log.server, log.run))
     return results
+
+
+def on_gpus(log: Log, *power_w: float, energy: str = "ok", **facts: object) -> Log:
+    """The log of a server on GPUs that draw so much all through the window; facts go to those of the server."""
+    length_s = (log.window_ns[1] - log.window_ns[0]) / 1e9 if log.window_ns else 0.0
+    gpus = [
+        GpuUse(index=i, power_w=watts, energy_j=watts * length_s, energy=energy, idle_share=0.1 * i)
+        for i, watts in enumerate(power_w)
+    ]
+    of_server = replace(log.server_facts, **({"gpus": list(range(len(power_w)))} | facts))
+    return replace(log, telemetry=Telemetry(gpus=gpus), server_facts=of_server)

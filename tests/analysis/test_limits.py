@@ -47,7 +47,7 @@ def test_every_metric_can_be_limited() -> None:
         if isinstance(metric, OfRequests):
             columns = [metric.column(statistic) for statistic in metric.statistics]
         for column in columns:
-            unit = {"_s": "s", "": "", "_per_s": ""}[metric.unit] if metric.name != "failed_share" else "%"
+            unit = "%" if metric.name in limits.SHARES else limits.UNITS.get(metric.unit, "")
             (limit,) = limits.parse(f"{column}<1{unit}")
             assert limit.column == column
 

@@ -158,7 +158,7 @@ def _without_operator(part: str) -> str:
     value = "".join(rest)
     full = "_".join(filter(None, (short(metric), statistic)))
     if VALUE.fullmatch(value):
-        return f"there is no < or > in it; write {full}<{value}"
+        return f"there is no < or > in it; write {full}<{_written(metric, value)}"
     return (
         f"there is no < or > in it; write for example {_example(metric, full)}, "
         "in quotes: the shell takes an unquoted <"

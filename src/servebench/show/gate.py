@@ -283,7 +283,8 @@ def _value(limit: Limit, finding: Finding) -> str:
     low, high = (_shown(limit, end) for end in (finding.low, finding.high))
     ends = {(False, True): f"up to {high}", (True, False): f"at least {low}", (False, False): "interval not known"}
     known = (isfinite(finding.low), isfinite(finding.high))
-    low = low.removesuffix(" ms") if high.endswith(" ms") else low
+    unit = high.lstrip("-+0123456789.e")  # which is said once
+    low = low.removesuffix(unit) if unit.startswith(" ") else low
     interval = "" if finding.low == finding.high else f" ({ends.get(known, f'{low} to {high}')})"
     return f"{_shown(limit, finding.value)}{interval}"
 
