@@ -116,6 +116,10 @@ def test_labels_of_axes_come_from_the_registry() -> None:
     assert axes.quantity("e2e_p99").column == "e2e_latency_p99_s" and axes.latency("e2e").stem == "e2e_latency"
     assert axes.quantity("e2e_latency_from_schedule_p99").column == "e2e_latency_from_schedule_p99_s"
     assert axes.quantity("error_rate").column == "failed_share"
+    assert axes.quantity("dollars").column == "dollars_per_million_output_tokens"
+    for column in ("dollars_per_million_input_tokens", "dollars_per_million_output_tokens"):
+        assert axes.quantity(column).column == column  # a short name begins both
+    assert axes.quantity("energy_per_request").column == "energy_per_request_j"
     assert all(axes.quantity(name).column == column for name, column in axes.columns().items())
 
 

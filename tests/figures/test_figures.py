@@ -7,16 +7,19 @@ from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
-from conftest import ROOT, make_log, make_result, point
+from conftest import ROOT, make_log, make_result, on_gpus, point
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
+from matplotlib.patches import StepPatch
 from msgspec.structs import replace
 
 from servebench.analysis import metrics
 from servebench.figures import curves, plotting
 from servebench.figures.axes import quantity
+from servebench.log import telemetry
 from servebench.log.schema import Log
 
 sys.path.insert(0, str(ROOT / "src"))
@@ -335,6 +338,77 @@ def test_a_distribution_ends_at_the_share_that_succeeded() -> None:
     assert list(line.get_xdata()) == [1, 1, 2, 3]
     assert list(line.get_ydata()) == pytest.approx([0, 0.25, 0.5, 0.75])
     assert line.get_label() == "vllm, 25% failed"
+
+
+SAMPLES = telemetry.Series(
+    start_ns=9_000_000_000,  # a second before the first request
+    every_ns=2_000_000_000,
+    bins=3,
+    columns={
+        "engine0.running": [1.0, 2.0, None],
+        "engine1.running": [1.0],
+        "engine0.kv_cache_usage": [0.2, 0.4, 0.6],
+        "engine1.kv_cache_usage": [0.4, 0.4, 0.4],
+        "gpu0.power_w": [100.0, 200.0, 300.0],
+        "gpu1.power_w": [50.0],
+        "host.client": [0.1],
+    },
+)
+
+
+def test_samples_are_summed_or_averaged_on_the_clock_of_the_requests() -> None:
+    log = make_log([make_result(0, 10.0, [0.5, 5.0])], (11.0, 14.0))
+    with_samples = replace(log, series=SAMPLES)
+    figure = plt.figure()
+    all_series = [*series(with_samples), *series(log)]
+    plot_timeline.columns(figure, all_series)
+    rows = np.reshape(np.array(figure.axes, dtype=object), (5, 2))
+    assert [ax.get_ylabel() for ax in rows[2:, 0]] == ["In the engine", "KV cache (%)", "Power (W)"]
+    found = [[p.get_data() for p in ax.patches if isinstance(p, StepPatch)] for ax in rows[2:, 0]]
+    assert [len(of_panel) for of_panel in found] == [1, 1, 1]  # no column says how many wait
+    running, usage, power = (of_panel[0] for of_panel in found)
+    assert list(running.edges) == list(power.edges) == [-1, 1, 3, 5]
+    assert list(running.values[:2]) == [2, 3] and np.isnan(running.values[2])
+    assert list(usage.values) == pytest.approx([30, 40, 50]) and list(power.values) == [150, 250, 350]
+    assert all(ax.get_xlim() == (0, 5) for ax in rows.flat)
+    assert rows[3, 0].get_ylim() == (0, 100) and rows[4, 0].get_ylim()[0] == 0
+    assert all(len([p for p in ax.patches if not isinstance(p, StepPatch)]) == 2 for ax in rows.flat)  # shades
+    assert [[text.get_text() for text in ax.texts] for ax in rows[2:, 1]] == [["no samples"]] * 3
+
+
+def test_a_timeline_grows_with_its_panels() -> None:
+    log = make_log([make_result(0, 10.0, [0.5, 5.0])], (11.0, 14.0))
+    heights = []
+    for samples in (None, SAMPLES):
+        figure = plt.figure()
+        plot_timeline.columns(figure, series(replace(log, series=samples)))
+        heights.append((len(figure.axes), figure.get_figheight()))
+    assert heights == [(2, 5.6), (5, pytest.approx(5.6 + 3 * 1.3))]
+
+
+@pytest.mark.parametrize(
+    ("y", "label"),
+    [
+        ("dollars", "Cost ($ per million output tokens)"),
+        ("energy_per_output_token", "Energy per output token (J)"),
+        ("tokens_per_joule", "Output tokens per joule (tokens/J)"),
+    ],
+)
+def test_a_frontier_of_cost_and_energy(y: str, label: str) -> None:
+    """Of two servers as fast, the one whose GPUs draw less and are fewer beats the other."""
+    frugal, lavish = on_gpus(point("vllm", 2, 1.0), 300.0), on_gpus(point("vllm", 2, 1.0, tp_size=2), 300.0, 300.0)
+    logs = [replace(log, gpu_hour_price=2.0) for log in (lavish, frugal)]
+    (curve,) = series(*logs)
+    x, cost = quantity("interactivity_p50"), quantity(y)
+    found = plot_pareto.frontier(curve.plot_points(x.of, cost.of), x, cost)
+    assert [p.point.log.server.tp_size for p in found] == [1] and cost.label(frugal) == label
+
+
+def test_a_curve_without_energy_says_so() -> None:
+    ax = plt.figure().subplots()
+    x, y = quantity("ttft_p50"), quantity("tokens_per_joule")
+    plotting.draw_quantities(ax, series(point("vllm", 2, 1.0)), x, y)
+    assert "vllm: no output tokens/J in its logs" in [line.get_label() for line in ax.lines]
 
 
 def test_a_timeline_has_every_request_and_shades_ramp_and_drain() -> None:
