@@ -66,13 +66,10 @@ def test_tables_with_costs_keep_to_the_width(
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     pair = (gpu_results / "vllm", gpu_results / "sglang")
-    shown = (
-        servebench("summary", gpu_results),
-        servebench("compare", *pair),
-        servebench("compare", *pair, "--wide"),
-    )
+    shown = [servebench("summary", gpu_results), servebench("compare", *pair)]
+    shown += [servebench("compare", *pair, "--wide")] if width > 80 else []
     for text in shown:
-        assert "J/token" in text or "energy per" in text
+        assert "J/token" in text
         typed = [line for line in text.splitlines() if "./servebench" in line or "servebench gate" in line]
         assert max(len(line) for line in text.splitlines() if line not in typed) <= width
 

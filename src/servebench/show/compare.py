@@ -105,8 +105,11 @@ def wide(sides: Sides) -> str:
     columns = [Column("point", left=True, cut=True), Column("metric", left=True)]
     columns += [Column("A"), Column("B"), Column("B/A"), Column("95 % interval")]
     columns += [Column("sees", drop=2), Column("from", drop=1), Column("verdict", left=True, cut=True)]
+    unit_in_name = {name: metrics.OF_POINT[name].short.replace("\n", " ") for name in metrics.COSTS}
     rows = [
-        [row.point, metric_words(row.metric), *_numbers(row)] for row in sides.rows if row.metric in sides.shown
+        [row.point, unit_in_name.get(row.metric) or metric_words(row.metric), *_numbers(row)]
+        for row in sides.rows
+        if row.metric in sides.shown
     ]
     sees = "sees: the smallest difference that would have shown; one verdict in 20 is wrong by chance"
     return f"{tables.table(columns, rows)}\n{tables.wrapped(sees)}"
