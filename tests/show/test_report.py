@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from conftest import ROOT, make_log, make_result, point
+from conftest import ROOT, make_log, make_result, on_gpus, point
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -370,6 +370,19 @@ def test_the_layout_with_most_requests_is_named_where_another_is_best_a_gpu(
     for _ in range(2):
         assert texts(opened, ".result .name") == ["vLLM TP 1 x 1"] and words in texts(opened, ".doubts li")
         type_limits(opened, "e2e_p99<2s")
+
+
+def test_limits_of_energy_and_cost_choose_in_the_page(results: Path, browser: webdriver.Chrome) -> None:
+    for clients, watts in ((1, 100.0), (2, 400.0)):
+        log = on_gpus(slowing("vllm", clients, 1.0), watts)
+        save(msgspec.structs.replace(log, gpu_hour_price=2.0), results)
+    opened = seen(browser, write(results))
+    assert "at 2 clients" in texts(opened, ".result .says")[0]
+    for typed in ("energy_per_output_token<40J", "dollars>130", "gpu_power_w<200W"):
+        type_limits(opened, typed)
+        assert "at 1 client" in texts(opened, ".result .says")[0], typed
+    type_limits(opened, "energy_per_output_token<40")
+    assert texts(opened, ".error")[0].endswith("write energy_per_output_token<40J")
 
 
 def test_layouts_whose_gpus_are_not_known_are_compared_by_their_requests(results: Path) -> None:
