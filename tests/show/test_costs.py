@@ -116,7 +116,7 @@ def test_the_spreadsheet_has_costs_with_intervals_and_starts(gpu_results: Path) 
     assert (vllm["energy"], vllm["start_s"], vllm["start"]) == ("ok", "", "")
     assert (fastgen["energy"], fastgen[ENERGY]) == ("invalid: reset", "")
     assert (fastgen["start_s"], fastgen["start"], fastgen["gpu_hour_price"]) == ("66.5", "cold", "7.2")
-    assert (llamacpp["energy"], llamacpp[ENERGY]) == ("unknown", "")
+    assert (llamacpp["energy"], llamacpp[ENERGY]) == ("", "")
 
 
 def test_the_report_has_costs_and_takes_limits_of_them(gpu_results: Path) -> None:

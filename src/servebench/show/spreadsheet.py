@@ -81,8 +81,15 @@ def _trusted(runs: list[Log]) -> dict[str, Cell]:
         "decides_nothing": ", ".join(trust.marks(runs)) or None,
         "cached_share": max(map(trust.cached_share, runs)) or None,
         "overloaded": int(any(log.quality.overloaded for log in runs)),
-        "energy": next((verdict for log in runs if (verdict := power.energy_verdict(log)) != "ok"), "ok"),
+        "energy": _energy(runs),
     }
+
+
+def _energy(runs: Sequence[Log]) -> str | None:
+    """The verdict on the energy of all runs: the first that is not ok; None where no GPU is known."""
+    verdicts = dict.fromkeys(map(power.energy_verdict, runs))
+    worst = next((verdict for verdict in verdicts if verdict != "ok"), "ok")
+    return None if worst == "unknown" else worst
 
 
 def _origin(log: Log) -> dict[str, Cell]:
