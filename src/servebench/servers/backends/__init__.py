@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 from servebench.servers.backends import aml, fastgen, llamacpp, openai, sglang, vllm
 from servebench.servers.backends.contract import Backend
 
@@ -13,3 +15,11 @@ BACKENDS: dict[str, Backend] = {
     "openai": openai.BACKEND,
     "aml": aml.BACKEND,
 }
+
+
+def metrics_of(backend: str) -> dict[str, tuple[str, ...]]:
+    """Our names of metrics -> the engine's. A server that is attached to may be any engine: all names of all."""
+    own = BACKENDS[backend]
+    tables = [own.metrics] if own.launch else [each.metrics for each in BACKENDS.values()]
+    names = dict.fromkeys(chain(*tables))
+    return {name: tuple(chain(*(table.get(name, ()) for table in tables))) for name in names}

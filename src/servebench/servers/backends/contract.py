@@ -6,7 +6,7 @@ A new engine is one such file and its line in BACKENDS. Below are the parts that
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,8 @@ class Backend:
     knows_cache_salt: bool = False
     # Names of counters in /metrics: prompt tokens found in the prefix cache, and prompt tokens looked up.
     cache_counters: tuple[str, str] | None = None
+    # Of /metrics, our names (telemetry/engine_metrics.py) -> the names that it has had for each, newest first.
+    metrics: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def version(self) -> str:
         """The installed "package version", part of every point's identity. Raises InputError if it is missing."""

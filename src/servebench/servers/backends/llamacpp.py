@@ -14,6 +14,13 @@ from servebench.workload.model_files import expanded
 
 MIN_CONTEXT = 8192  # tokens
 MAX_SLOTS = 32  # llama.cpp decodes slots in lockstep; more than this only costs memory
+METRICS = {
+    "running": ("llamacpp:requests_processing",),
+    "waiting": ("llamacpp:requests_deferred",),
+    "kv_cache_usage": ("llamacpp:kv_cache_usage_ratio",),  # until 2025
+    "draft_tokens": ("llamacpp:spec_decode_num_draft_tokens_total",),
+    "accepted_tokens": ("llamacpp:spec_decode_num_accepted_tokens_total",),
+}
 
 
 def launch(environment: Path, config: ServerConfig, port: int, replica: int) -> Launch:
@@ -52,4 +59,11 @@ def body(run: RunConfig, model: str, prompt: str, max_new_tokens: int) -> dict[s
     return openai.body(run, model, prompt, max_new_tokens) | {"cache_prompt": False}
 
 
-BACKEND = Backend(body, launch, environments=("llamacpp",), on_cpu=("llamacpp",), capacity_args=context_size)
+BACKEND = Backend(
+    body,
+    launch,
+    environments=("llamacpp",),
+    on_cpu=("llamacpp",),
+    capacity_args=context_size,
+    metrics=METRICS,
+)

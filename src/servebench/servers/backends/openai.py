@@ -9,6 +9,12 @@ from servebench.servers.backends.contract import Backend
 
 VLLM_COUNTERS = ("vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total")
 
+TGI_METRICS = {  # no launcher of ours starts it, but many such servers run
+    "running": ("tgi_batch_current_size",),
+    "waiting": ("tgi_queue_size",),
+    "queue_s": ("tgi_request_queue_duration",),
+}
+
 
 def standard_body(run: RunConfig, model: str, prompt: str, max_new_tokens: int) -> dict[str, Any]:
     """The fields that every OpenAI-compatible server knows, and usage at the end of a stream."""
@@ -29,4 +35,4 @@ def body_counting_every_event(run: RunConfig, model: str, prompt: str, max_new_t
     return body(run, model, prompt, max_new_tokens) | counting
 
 
-BACKEND = Backend(body, cache_counters=VLLM_COUNTERS)  # the server may be a vLLM
+BACKEND = Backend(body, cache_counters=VLLM_COUNTERS, metrics=TGI_METRICS)  # the server may be a vLLM

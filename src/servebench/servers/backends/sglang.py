@@ -9,13 +9,30 @@ from servebench.log.schema import model_label
 from servebench.servers.backends.contract import Backend, Launch, batch_args, gpu_env
 from servebench.servers.backends.openai import body_counting_every_event
 
+METRICS = {
+    "running": ("sglang:num_running_reqs",),
+    "waiting": ("sglang:num_queue_reqs",),
+    "kv_cache_usage": ("sglang:token_usage",),
+    "preemptions": ("sglang:num_retracted_requests_total",),
+    "prefix_cache_hits": ("sglang:cached_tokens_total",),
+    "prefix_cache_queries": ("sglang:prompt_tokens_total",),
+    "queue_s": ("sglang:queue_time_seconds",),
+    "ttft_s": ("sglang:time_to_first_token_seconds",),
+}
+
 
 def launch(environment: Path, config: ServerConfig, port: int, replica: int) -> Launch:
     command = [str(environment / "bin/python"), "-m", "sglang.launch_server"]
     command += ["--model-path", config.model, "--served-model-name", model_label(config.model)]
     command += ["--host", "127.0.0.1", "--port", str(port), "--tp-size", str(config.tp_size)]
-    command += batch_args(config, "--max-running-requests")
+    command += [*batch_args(config, "--max-running-requests"), "--enable-metrics"]
     return Launch((*command, *config.engine_args), gpu_env(config, replica))
 
 
-BACKEND = Backend(body_counting_every_event, launch, environments=("sglang",), reset_cache_path="/flush_cache")
+BACKEND = Backend(
+    body_counting_every_event,
+    launch,
+    environments=("sglang",),
+    reset_cache_path="/flush_cache",
+    metrics=METRICS,
+)

@@ -11,6 +11,21 @@ from servebench.log.schema import model_label
 from servebench.servers.backends.contract import Backend, Launch, batch_args, gpu_env
 from servebench.servers.backends.openai import VLLM_COUNTERS, body_counting_every_event
 
+METRICS = {
+    "running": ("vllm:num_requests_running",),
+    "waiting": ("vllm:num_requests_waiting",),
+    "kv_cache_usage": ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
+    "preemptions": ("vllm:num_preemptions_total",),
+    "prefix_cache_hits": (VLLM_COUNTERS[0], "vllm:gpu_prefix_cache_hits_total"),
+    "prefix_cache_queries": (VLLM_COUNTERS[1], "vllm:gpu_prefix_cache_queries_total"),
+    "draft_tokens": ("vllm:spec_decode_num_draft_tokens_total",),
+    "accepted_tokens": ("vllm:spec_decode_num_accepted_tokens_total",),
+    "corrupted_requests": ("vllm:corrupted_requests_total",),
+    "queue_s": ("vllm:request_queue_time_seconds",),
+    "prefill_s": ("vllm:request_prefill_time_seconds",),
+    "ttft_s": ("vllm:time_to_first_token_seconds",),
+}
+
 
 def launch(environment: Path, config: ServerConfig, port: int, replica: int) -> Launch:
     command = [str(environment / "bin/vllm"), "serve", config.model]
@@ -42,4 +57,5 @@ BACKEND = Backend(
     reset_cache_path="/reset_prefix_cache",
     knows_cache_salt=True,
     cache_counters=VLLM_COUNTERS,
+    metrics=METRICS,
 )
