@@ -27,6 +27,15 @@ FAULTS = {
     "close": "a close right after a complete answer, unannounced",
     "silent_close": "a close before any answer",
 }
+METRICS = {
+    "ok": "the true numbers, by vLLM's names",
+    "none": "HTTP 404",
+    "hang": "no answer",
+    "error": "HTTP 500",
+    "nan": "NaN for every number",
+    "half": "an end in the middle of a line",
+    "huge": "50 MB",
+}
 CHAT_ANSWERS = {
     "text": "text",
     "reasoning": "reasoning for half of its tokens, then text",
@@ -63,6 +72,7 @@ class Behaviour:
     slots: int = option(0, "answers at once; more requests wait [no limit]", metavar="N")  # in every process
     fault: str = option("", described(FAULTS), choices=FAULTS)
     fault_every: int = option(1, "every N-th request has the fault [1]", metavar="N")
+    metrics: str = option("ok", f"what /metrics answers; {described(METRICS)} [ok]", choices=METRICS)
     key: str = option("", "refuse requests without it (HTTP 401)")
 
     def delay_ns(self, mean_s: float) -> int:
@@ -117,6 +127,7 @@ class Answer:
             total = int(request.get("max_tokens") or request.get("max_completion_tokens") or 16)
         self.prompt_tokens, self.total = len(prompt.split()), total
         self.reasoning = 0 if self.kind in ("text", "tool_calls") else total // 2  # tokens, which come first
+        self.begin_ns = arrived_ns  # when it got its slot
         self.record = RequestRecord(request_id, arrived_ns, total, self.reasoning)
         self.tokens = 0  # sent so far
         self.held = b""  # events that wait for the last
@@ -194,9 +205,21 @@ class Answer:
 
 def response(status: bytes, value: Any) -> bytes:
     """An HTTP response with this JSON."""
-    body = msgspec.json.encode(value)
-    head = b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (status, len(body))
-    return head + body
+    return _response(status, b"application/json", msgspec.json.encode(value))
+
+
+def _response(status: bytes, kind: bytes, body: bytes) -> bytes:
+    return b"HTTP/1.1 %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b" % (status, kind, len(body), body)
+
+
+def metrics_page(how: str, numbers: dict[str, float]) -> bytes:
+    """The response of /metrics with these numbers, or its fault."""
+    if how in ("none", "error"):
+        return response({"none": b"404 Not Found", "error": b"500 Internal Server Error"}[how], {})
+    value = {name: float("nan") if how == "nan" else number for name, number in numbers.items()}
+    page = "".join(f'# TYPE vllm:{name} untyped\nvllm:{name}{{engine="0"}} {value[name]}\n' for name in value)
+    page = page[: page.rindex("{")] if how == "half" else page + "# filling\n" * (5_000_000 * (how == "huge"))
+    return b"" if how == "hang" else _response(b"200 OK", b"text/plain; version=0.0.4", page.encode())
 
 
 def chunk(value: Any) -> bytes:

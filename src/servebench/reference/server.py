@@ -39,6 +39,7 @@ from servebench.reference.behaviour import (
     Behaviour,
     RequestRecord,
     add_options,
+    metrics_page,
     response,
 )
 
@@ -55,13 +56,14 @@ class Peer:
 
     def send(self, data: bytes) -> None:
         """A reader that is too slow blocks this server, which the record then shows."""
+        sent = 0
         try:
-            self.sock.send(data)
-        except BlockingIOError:
-            self.sock.setblocking(True)
-            with suppress(OSError):
-                self.sock.sendall(data)
-            self.sock.setblocking(False)
+            with suppress(BlockingIOError):
+                sent = self.sock.send(data)
+            if sent < len(data):
+                self.sock.setblocking(True)
+                self.sock.sendall(data[sent:])
+                self.sock.setblocking(False)
         except OSError:
             self.closed = True
 
@@ -78,6 +80,7 @@ class Server:
         self.free_ns = [0] * behaviour.slots  # heap: when each slot is free
         self.requests = 0
         self.done: list[RequestRecord] = []
+        self.times_ns = dict.fromkeys(("request_queue_time", "request_prefill_time", "time_to_first_token"), 0)
         self.running = True
 
     def run(self) -> None:
@@ -137,11 +140,25 @@ class Server:
             peer.send(response(b"200 OK", {"data": [MODEL]}))
         elif key and headers.get(b"authorization") != f"bearer {key}".lower().encode():
             peer.send(response(b"401 Unauthorized", {"error": {"message": "the key is wrong"}}))
+        elif path == "/metrics":
+            peer.send(metrics_page(self.behaviour.metrics, self._numbers()))
         elif not path.partition("?")[0].endswith(("/completions", "/score")):
             peer.send(response(b"200 OK", {}))
         else:
             request_id = headers.get(b"x-request-id", b"").decode()
             self._begin(peer, msgspec.json.decode(body), request_id, arrived_ns)
+
+    def _numbers(self) -> dict[str, float]:
+        """What an engine tells on /metrics, by vLLM's names."""
+        inside, now_ns = [answer for *_, peer, answer in self.due if not peer.closed], time_ns()
+        waiting = sum(answer.begin_ns > now_ns for answer in inside)
+        numbers: dict[str, float] = {
+            "num_requests_running": len(inside) - waiting,
+            "num_requests_waiting": waiting,
+        }
+        for name, total_ns in self.times_ns.items():
+            numbers |= {f"{name}_seconds_sum": total_ns / 1e9, f"{name}_seconds_count": len(self.done)}
+        return numbers
 
     def _begin(self, peer: Peer, request: dict[str, Any], request_id: str, arrived_ns: int) -> None:
         self.requests += 1
@@ -158,7 +175,7 @@ class Server:
             self._begin_stream(peer, answer)
         else:
             first_s = behaviour.first_s()
-            begin_ns = self._slot_ns(first_s, answer.total, arrived_ns)
+            begin_ns = answer.begin_ns = self._slot_ns(first_s, answer.total, arrived_ns)
             self._schedule(peer, answer, begin_ns + behaviour.delay_ns(first_s + behaviour.gap * answer.total))
 
     def _begin_stream(self, peer: Peer, answer: Answer) -> None:
@@ -168,6 +185,7 @@ class Server:
         if answer.events_are_alike:
             answer.plain, answer.record.first_answer_event = answer.event(), 0
         begin_ns = self._slot_ns(first_s, behaviour.events(answer.total) - 1, answer.record.arrived_ns)
+        answer.begin_ns = begin_ns
         if answer.kind == "hidden_reasoning":
             answer.tokens = answer.reasoning
             begin_ns += behaviour.delay_ns(behaviour.gap * behaviour.events(answer.reasoning))
@@ -243,16 +261,23 @@ class Server:
         record.first_answer_event = 0
         record.events_ns.append(time_ns())
         peer.send(answer.whole())
-        self.done.append(record)
+        self._count(answer)
 
     def _finish(self, peer: Peer, answer: Answer) -> None:
         end, record = answer.held + answer.end(), answer.record
         if answer.held:
             record.events_ns = [time_ns()] * len(record.events_ns)
         peer.send(end)
-        self.done.append(record)
+        self._count(answer)
         if answer.fault == "close":
             self._close(peer)
+
+    def _count(self, answer: Answer) -> None:
+        arrived_ns, first_ns = answer.record.arrived_ns, answer.record.events_ns[0]
+        times_ns = (answer.begin_ns - arrived_ns, first_ns - answer.begin_ns, first_ns - arrived_ns)
+        for name, took_ns in zip(self.times_ns, times_ns, strict=True):
+            self.times_ns[name] += took_ns
+        self.done.append(answer.record)
 
 
 def main() -> None:
