@@ -21,12 +21,14 @@ from servebench.load.chunks import (
     UNREADABLE,
     Chunk,
     EndOfAnswer,
+    ServerTimes,
     Usage,
     decode_chunk,
     decode_tolerantly,
     excerpt,
     raise_server_error,
     server_error,
+    times_of,
     tolerant_json,
 )
 from servebench.load.http import Answer
@@ -60,6 +62,7 @@ class Reading(NamedTuple):
     generated: int = 0  # tokens, with those that came in no event
     first_answer_event: int | None = None  # index of the first event that is not reasoning
     from_server: bool = False  # `error` is the server's own, and explains whatever broke after it
+    times: ServerTimes | None = None  # of the request, by the server
 
 
 def read(answer: Answer | Http2Answer, form: Form) -> Reading:
@@ -177,7 +180,14 @@ def _read_chunks(payloads: list[tuple[bytes, int]], complete: bool, streamed: bo
     if not (reading.segments or from_server or error):
         return reading._replace(error=f"{reading.error}; it begins with: {excerpt(payloads[0][0])}")
     ended = content.ended or content.finish_reason
+    reading = reading._replace(times=_times(payloads))
     return reading if reading.error or ended else reading._replace(error=CUT)
+
+
+def _times(payloads: list[tuple[bytes, int]]) -> ServerTimes:
+    """They come with the last chunk, which `[DONE]` may follow."""
+    last = payloads[-2] if len(payloads) > 1 and payloads[-1][0].strip() == b"[DONE]" else payloads[-1]
+    return times_of(last[0])
 
 
 def _add_chunks(payloads: list[tuple[bytes, int]], content: Content) -> None:

@@ -7,6 +7,7 @@ more tolerance.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Annotated, Any
 
 import msgspec
@@ -94,6 +95,33 @@ class Usage(msgspec.Struct, gc=False):
         return reasoning if apart or reasoning > self.completion_tokens else 0
 
 
+class Timings(msgspec.Struct):
+    prompt_ms: float | None = None
+
+
+class Metrics(msgspec.Struct):
+    queue_time_ms: float | None = None
+    time_to_first_token_ms: float | None = None  # since it left the queue
+
+
+class ServerTimes(msgspec.Struct):
+    """What a server tells of the times of one request, in the last chunk of its answer."""
+
+    timings: Timings | None = None  # llama.cpp
+    metrics: Metrics | None = None  # vLLM with --enable-per-request-metrics
+
+    def queue_s(self) -> float | None:
+        return _seconds(self.metrics.queue_time_ms if self.metrics else None)
+
+    def prefill_s(self) -> float | None:
+        prompt_ms = self.timings.prompt_ms if self.timings else None
+        return _seconds(self.metrics.time_to_first_token_ms if self.metrics else prompt_ms)
+
+
+def _seconds(ms: float | None) -> float | None:
+    return None if ms is None or ms < 0 else ms / 1e3
+
+
 class Chunk(msgspec.Struct, gc=False):
     choices: list[Choice] | None = None
     usage: Usage | None = None
@@ -101,6 +129,7 @@ class Chunk(msgspec.Struct, gc=False):
 
 
 decode_chunk = msgspec.json.Decoder(Chunk).decode
+decode_times = msgspec.json.Decoder(ServerTimes).decode
 decode_leniently = msgspec.json.Decoder(Chunk, strict=False).decode
 UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 
@@ -144,6 +173,14 @@ def tolerant_json(data: bytes) -> Any:
 def _without_nulls(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     lists = {name: [v for v in value if v is not None] for name, value in pairs if isinstance(value, list)}
     return {name: lists.get(name, value) for name, value in pairs if value is not None}
+
+
+def times_of(data: bytes) -> ServerTimes:
+    """The times in a chunk. Most servers tell none, which takes no parser to see."""
+    if b'"timings"' in data or b'"metrics"' in data:
+        with suppress(*UNREADABLE):
+            return decode_times(data)
+    return ServerTimes()
 
 
 def raise_server_error(chunk: Chunk, data: bytes) -> None:

@@ -41,7 +41,7 @@ def to_result(exchange: Exchange, form: Form, cancelled: bool = False) -> Result
     segments, at = exchange.answer.segments, reading.segments
     stamps, earliest = segments.stamp_ns, segments.earliest_ns
     merged = [(i, max(0, earliest[s] - sent_ns)) for i, s in enumerate(at[:-1]) if at[i + 1] == s]
-    usage = reading.usage
+    usage, times = reading.usage, reading.times
     details = usage.prompt_tokens_details if usage else None
     error = _error_of(exchange, reading, cancelled)
     prompt_tokens = (usage.prompt_tokens if usage else 0) or job.prompt_tokens
@@ -57,6 +57,8 @@ def to_result(exchange: Exchange, form: Form, cancelled: bool = False) -> Result
         token_source=reading.token_source,
         reasoning_tokens=usage.reasoning() if usage else None,
         cached_tokens=details.cached_tokens if details else None,
+        queue_s=times.queue_s() if times else None,
+        prefill_s=times.prefill_s() if times else None,
         scheduled_ns=job.scheduled_ns,
         sent_ns=sent_ns,
         event_ns=[stamps[s] - sent_ns for s in at],

@@ -28,6 +28,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
     token_source: str  # where the counts come from: "usage", "token_ids", "events", ...
     reasoning_tokens: int | None = None  # of generated_tokens, if the server says so; hidden ones are in no event
     cached_tokens: int | None = None  # prompt tokens that the server found in its prefix cache, if it says so
+    queue_s: float | None = None  # in the server's queue, where the server tells it of each request
+    prefill_s: float | None = None  # from there to its first token, likewise
     scheduled_ns: int | None = None  # when it should have left (open loop)
     sent_ns: int  # just before its last byte was handed to the kernel
     event_ns: Sequence[int]  # arrival of every event that carries content, ns after sent_ns
