@@ -13,6 +13,7 @@ from math import isfinite
 from threading import Event, Thread
 from urllib.parse import urljoin, urlsplit
 
+import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
 from servebench.errors import HttpError
@@ -28,8 +29,14 @@ MAX_BYTES = 4_000_000
 RESTARTED = "the server restarted: its counters fell"
 
 Table = Mapping[str, Sequence[str]]  # our names -> those of the engine, the one to prefer first
-# Takes (when, ns of CLOCK_REALTIME; values by our names, {} if none came; what was wrong, or "").
-Emit = Callable[[int, dict[str, float], str], None]
+
+
+class Engine(msgspec.Struct, frozen=True):
+    """The metrics of a replica: where, how to ask, and how they are called there."""
+
+    url: str
+    headers: dict[str, str]
+    metrics: dict[str, tuple[str, ...]]
 
 
 def series_of(table: Table) -> dict[str, list[str]]:
@@ -77,15 +84,19 @@ def _value(line: bytes) -> float | None:
 
 
 class Scraper(Thread):
-    """Asks one replica for its metrics until it is stopped, and hands on each answer, or why there was none.
+    """Asks one replica for its metrics until it is stopped.
 
+    `put` takes values by our names and their time (ns of CLOCK_REALTIME), `remark` what was wrong, in a few words.
     A page that keeps failing is asked for rarely. A redirect is followed within its host alone, since headers may
     hold a key.
     """
 
-    def __init__(self, url: str, headers: Mapping[str, str], table: Table, emit: Emit) -> None:
+    def __init__(
+        self, engine: Engine, put: Callable[[Mapping[str, float], int], None], remark: Callable[[str], None]
+    ) -> None:
         super().__init__(daemon=True)
-        self.url, self.headers, self.table, self.emit = url, headers, table, emit
+        self.url, self.headers, self.table = engine.url, engine.headers, engine.metrics
+        self.put, self.remark = put, remark
         self._tls: ssl.SSLContext | None = None
         self._sock: socket.socket | None = None
         self._ended = Event()
@@ -100,16 +111,15 @@ class Scraper(Thread):
         self._close()
 
     def stop(self) -> None:
-        """End within the deadline of an answer."""
+        """Ends soon; `join` waits for it."""
         self._ended.set()
-        self.join(2 * DEADLINE_S)
 
     def _wait_s(self) -> float:
         period = PERIOD_S if self._failures < FAILURES else RARE_PERIOD_S
         return period - time.monotonic() % period
 
     def scrape(self) -> None:
-        """Ask once, and emit what came."""
+        """Ask once, and hand on what came."""
         began_ns = time.time_ns()
         found: dict[str, float] = {}
         try:
@@ -123,9 +133,12 @@ class Scraper(Thread):
             self._before |= found
         except Exception as error:  # whatever a server does, the sampler goes on
             self._close()
-            at_ns, wrong = began_ns, _reason(error)
+            wrong = _reason(error)
         self._failures = 0 if found else self._failures + 1
-        self.emit(at_ns, found, wrong)
+        if found:
+            self.put(found, at_ns)
+        if wrong:
+            self.remark(wrong)
 
     def _page(self, end: float) -> bytes:
         """A connection that was idle may have been closed by the server; then it is asked on another one."""

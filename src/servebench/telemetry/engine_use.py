@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -13,47 +13,42 @@ FULL = 0.95  # of the KV cache: the rest is hardly enough for another request
 
 
 def use(
-    server: int, at_ns: np.ndarray, samples: Sequence[dict[str, float]], window_ns: tuple[int, int]
+    server: int, at_ns: np.ndarray, values: Mapping[str, np.ndarray], window_ns: tuple[int, int]
 ) -> EngineUse | None:
-    """The facts of a replica; None where no sample of it is near the window. `at_ns` ascends."""
-    at_s, window_s = (np.asarray(at_ns, np.int64) - window_ns[0]) / 1e9, (window_ns[1] - window_ns[0]) / 1e9
-    if not _near_s(at_s, window_s).any():
-        return None
-    means: dict[str, float] = {}
-    gains: dict[str, float] = {}
-    highest: dict[str, float] = {}
-    for name in {name for sample in samples for name in sample}:
-        has = np.array([name in sample for sample in samples])
-        value = np.array([sample[name] for sample in samples if name in sample])
-        near_s = _near_s(at_s[has], window_s)
-        if not near_s.any():
-            continue
-        if name not in GAUGES:
-            gains[name] = _gain(at_s[has], value, window_s)
-            continue
-        means[name], highest[name] = float(np.average(value, weights=near_s)), float(value[near_s > 0].max())
-        if name == "kv_cache_usage":
-            means["kv_cache_full_share"] = float(np.average(value >= FULL, weights=near_s))
+    """The facts of a replica; None where no sample of it is near the window.
+
+    `at_ns` ascends; the arrays of `values` have one entry for each sample, NaN where it has no such value.
+    """
+    at_s, window_s = (at_ns - window_ns[0]) / 1e9, (window_ns[1] - window_ns[0]) / 1e9
+    known = {name: (at_s[~np.isnan(column)], column[~np.isnan(column)]) for name, column in values.items()}
+    seen = {name: series for name, series in known.items() if _near_s(series[0], window_s).any()}
+    means = {name: _mean(*seen[name], window_s) for name in GAUGES if name in seen}
+    gains = {name: _gain(*seen[name], window_s) for name in seen if name not in GAUGES}
+    if "kv_cache_usage" in seen:
+        at_s, usage = seen["kv_cache_usage"]
+        means["kv_cache_full_share"] = _mean(at_s, usage >= FULL, window_s)
+    if "waiting" in seen:
+        at_s, waiting = seen["waiting"]
+        means["waiting_max"] = float(waiting[_near_s(at_s, window_s) > 0].max())
     counted = {name: gains[name] for name in ("preemptions", "corrupted_requests") if name in gains}
     times = {name: _ratio(gains, f"{name}_sum", f"{name}_count") for name in HISTOGRAMS}
-    return EngineUse(
-        server=server,
-        waiting_max=highest.get("waiting"),
-        prefix_cache_hit_rate=_ratio(gains, "prefix_cache_hits", "prefix_cache_queries"),
-        acceptance_rate=_ratio(gains, "accepted_tokens", "draft_tokens"),
-        **means,
-        **counted,
-        **times,
-    )
+    hit_rate = _ratio(gains, "prefix_cache_hits", "prefix_cache_queries")
+    accepted = _ratio(gains, "accepted_tokens", "draft_tokens")
+    rates = {"prefix_cache_hit_rate": hit_rate, "acceptance_rate": accepted}
+    return EngineUse(server=server, **means, **counted, **times, **rates) if seen else None
 
 
 def _near_s(at_s: np.ndarray, window_s: float) -> np.ndarray:
     """For how much of the window each sample stands: what is nearer to it than to another, and not far from it."""
-    middle_s = (at_s[1:] + at_s[:-1]) / 2
-    begin_s = np.maximum(np.append(-np.inf, middle_s), at_s - RARE_PERIOD_S) if len(at_s) else at_s
-    end_s = np.minimum(np.append(middle_s, np.inf), at_s + RARE_PERIOD_S) if len(at_s) else at_s
+    middle_s = np.concatenate([[-np.inf], (at_s[1:] + at_s[:-1]) / 2, [np.inf]])
+    begin_s = np.maximum(middle_s[: len(at_s)], at_s - RARE_PERIOD_S)
+    end_s = np.minimum(middle_s[1 : len(at_s) + 1], at_s + RARE_PERIOD_S)
     near_s: np.ndarray = np.clip(end_s, 0, window_s) - np.clip(begin_s, 0, window_s)
     return near_s
+
+
+def _mean(at_s: np.ndarray, value: np.ndarray, window_s: float) -> float:
+    return float(np.average(value, weights=_near_s(at_s, window_s)))
 
 
 def _gain(at_s: np.ndarray, value: np.ndarray, window_s: float) -> float:

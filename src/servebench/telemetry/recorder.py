@@ -13,9 +13,10 @@ from pathlib import Path
 import msgspec
 
 from servebench.log.urls import beside
-from servebench.servers.backends import BACKENDS
+from servebench.servers.backends import metrics_of
 from servebench.servers.server import Server
-from servebench.telemetry.sampler import Engine, Sample, Task
+from servebench.telemetry.engine_metrics import Engine
+from servebench.telemetry.sampler import Sample, Task
 
 END_S = 2.0  # for the sampler to take its last samples
 
@@ -26,13 +27,14 @@ class Recorder:
     def __init__(self, server: Server) -> None:
         command = [sys.executable, "-m", "servebench.telemetry.sampler"]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        table = metrics_of(server.config.backend)
         self.task = Task(
             file="",
             client=os.getpid(),
             server=[each.popen.pid for each in server.processes] or None,
             gpus=server.facts.gpus,
             engines=[
-                Engine(beside(url, "/metrics"), dict(server.headers), _metrics(server)) for url in server.engines
+                Engine(beside(url, "/metrics"), dict(server.headers), table) for url in server.engines if table
             ],
         )
 
@@ -98,12 +100,6 @@ def sampled(recorder: Recorder | None, path: Path) -> Iterator[list[Sample]]:
         yield samples
     finally:
         samples += recorder.end() if recorder else []
-
-
-def _metrics(server: Server) -> dict[str, tuple[str, ...]]:
-    """Names of metrics; of a server that runs already, whose engine is not known, those of all engines."""
-    own = getattr(BACKENDS[server.config.backend], "metrics", {})
-    return dict(own)
 
 
 def read(file: Path) -> Iterator[Sample]:

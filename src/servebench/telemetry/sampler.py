@@ -19,21 +19,13 @@ from typing import NamedTuple
 
 import msgspec
 
-from servebench.telemetry.engine_metrics import Scraper
+from servebench.telemetry.engine_metrics import DEADLINE_S, Engine, Scraper
 from servebench.telemetry.gpus import Reader
 from servebench.telemetry.host import HostReader
 
 EVERY_S = 0.1  # of the GPUs
 SLOWLY = 5  # every so many times also the host, and what changes slowly
 REMARK = "remark"  # the source of samples that are remarks: words -> 1
-
-
-class Engine(msgspec.Struct, frozen=True):
-    """The metrics of a replica: where, how to ask, and how they are called there."""
-
-    url: str
-    headers: dict[str, str]
-    metrics: dict[str, tuple[str, ...]]
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,8 +58,8 @@ class Samples:
             line = msgspec.json.encode(Sample(source, at_ns or time.time_ns(), dict(values)))
             os.write(self.fd, line + b"\n")
 
-    def remark(self, words: str) -> None:
-        self.put(REMARK, {words: 1})
+    def remark(self, *words: str) -> None:
+        self.put(REMARK, {": ".join(words): 1})
 
 
 class Gpus(NamedTuple):
@@ -125,14 +117,18 @@ def sample(task: Task, to: Samples, stopped: Callable[[float], bool]) -> None:
 def run(task: Task, stopped: Callable[[float], bool]) -> None:
     to = Samples(task.file)
     scrapers = [
-        Scraper(engine, partial(to.put, f"engine{i}"), lambda why, i=i: to.remark(f"engine {i}: {why}"))
+        Scraper(engine, partial(to.put, f"engine{i}"), partial(to.remark, f"engine {i}"))
         for i, engine in enumerate(task.engines)
     ]
+    for scraper in scrapers:
+        scraper.start()
     try:
         sample(task, to, stopped)
     finally:
         for scraper in scrapers:
             scraper.stop()
+        for scraper in scrapers:
+            scraper.join(DEADLINE_S)
         os.close(to.fd)
 
 
