@@ -13,6 +13,7 @@ from servebench.log import identity
 from servebench.log.config import Clients
 from servebench.log.result import Result
 from servebench.log.schema import Log
+from servebench.show import causes
 from servebench.show.layouts import server_name
 
 LATE_TOKENS_SHARE = 0.02
@@ -34,7 +35,15 @@ QUEUE, PACE = 5.0, 1.5  # waiting in the server: TTFT grew by more than the firs
 
 def of_point(log: Log) -> list[str]:
     """Warnings about one log that was measured."""
-    return [*_client(log), *_server(log), *_requests(log), *_answers(log), *_cache(log), *_window(log)]
+    return [
+        *_client(log),
+        *_server(log),
+        *_requests(log),
+        *_answers(log),
+        *_cache(log),
+        *_window(log),
+        *causes.causes(log),
+    ]
 
 
 def _client(log: Log) -> Iterator[str]:
@@ -178,17 +187,8 @@ def _queueing(curve: list[Log]) -> Iterator[str]:
         yield (
             f"{server_name(heavy.server)}, {light.run.load.size} to {heavy.run.load.size} clients: "
             f"the median TTFT grows {ttft:.1f}-fold, TPOT {tpot:.1f}-fold: requests wait in the server; "
-            f"{_more_room(heavy)}"
+            f"{causes.more_room(heavy)}"
         )
-
-
-def _more_room(log: Log) -> str:
-    """What lets a server work on more requests at once. One that runs already has its own options."""
-    if not log.server.urls:
-        return "raise --max_ragged_batch_size or --num_replicas"
-    return (
-        "raise the server's own limit (--max-num-seqs of vLLM, --max-running-requests of SGLang) or add replicas"
-    )
 
 
 def _growth(light: Log, heavy: Log, of_request: Callable[[Result], float | None]) -> float:
