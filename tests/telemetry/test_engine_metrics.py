@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import pytest
@@ -155,6 +156,20 @@ def server() -> Iterator[Callable[..., Server]]:
         each.listener.close()
 
 
+@pytest.fixture
+def scraping() -> Iterator[Callable[..., Taken]]:
+    """Makes scrapers, and closes what they hold."""
+    made: list[Taken] = []
+
+    def make(*arguments: Any) -> Taken:
+        made.append(Taken(*arguments))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.scraper.close()
+
+
 def trickle(sock: socket.socket) -> None:
     for byte in whole(VLLM):
         sock.sendall(bytes([byte]))
@@ -180,36 +195,44 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("why", FAULTS)
-def test_a_fault_is_said_and_nothing_is_taken(server: Callable[..., Server], why: str) -> None:
-    taken = Taken(server(FAULTS[why]).url)
+def test_a_fault_is_said_and_nothing_is_taken(
+    scraping: Callable[..., Taken], server: Callable[..., Server], why: str
+) -> None:
+    taken = scraping(server(FAULTS[why]).url)
     taken.scrape()
     taken.scrape()
     assert not taken.values and len(taken.remarks) == 2
     assert taken.remarks[0].startswith(why)
 
 
-def test_an_answer_has_one_deadline_however_it_trickles(server: Callable[..., Server]) -> None:
-    taken = Taken(server(trickle).url)
+def test_an_answer_has_one_deadline_however_it_trickles(
+    scraping: Callable[..., Taken], server: Callable[..., Server]
+) -> None:
+    taken = scraping(server(trickle).url)
     taken.scrape()
     assert taken.remarks == ["no answer within 1 s"] and not taken.values
 
 
-def test_nobody_listens() -> None:
-    taken = Taken("http://127.0.0.1:1/metrics")
+def test_nobody_listens(scraping: Callable[..., Taken]) -> None:
+    taken = scraping("http://127.0.0.1:1/metrics")
     taken.scrape()
     assert taken.remarks == ["no answer: Connection refused"]
 
 
-def test_a_key_does_not_follow_a_redirect_to_another_host(server: Callable[..., Server]) -> None:
+def test_a_key_does_not_follow_a_redirect_to_another_host(
+    scraping: Callable[..., Taken], server: Callable[..., Server]
+) -> None:
     elsewhere = server(whole(VLLM))
     moved = f"HTTP/1.1 307 Moved\r\nLocation: {elsewhere.url}\r\nContent-Length: 0\r\n\r\n"
-    taken = Taken(server(moved.encode()).url, {"Authorization": "Bearer secret"})
+    taken = scraping(server(moved.encode()).url, {"Authorization": "Bearer secret"})
     taken.scrape()
     taken.scrape()
     assert taken.remarks == ["status 307"] * 2 and elsewhere.connections == 0
 
 
-def test_a_redirect_within_the_host_is_followed(server: Callable[..., Server]) -> None:
+def test_a_redirect_within_the_host_is_followed(
+    scraping: Callable[..., Taken], server: Callable[..., Server]
+) -> None:
     at: list[Server] = []
 
     def answer(sock: socket.socket) -> None:
@@ -217,15 +240,17 @@ def test_a_redirect_within_the_host_is_followed(server: Callable[..., Server]) -
         sock.sendall(whole(VLLM) if b" /metrics/ " in at[0].requests[-1] else moved)
 
     at.append(server(answer))
-    taken = Taken(at[0].url)
+    taken = scraping(at[0].url)
     taken.scrape()
     taken.scrape()
     assert taken.remarks == ["status 307"] and [found for found, _ in taken.values] == [FOUND]
 
 
-def test_one_connection_is_kept_and_replaced_when_it_was_closed(server: Callable[..., Server]) -> None:
+def test_one_connection_is_kept_and_replaced_when_it_was_closed(
+    scraping: Callable[..., Taken], server: Callable[..., Server]
+) -> None:
     kept = server(whole(VLLM))
-    taken = Taken(kept.url, {"Authorization": "Bearer key"})
+    taken = scraping(kept.url, {"Authorization": "Bearer key"})
     for _ in range(3):
         taken.scrape()
     assert kept.connections == 1 and b"Authorization: Bearer key\r\n" in kept.requests[0]
@@ -235,36 +260,36 @@ def test_one_connection_is_kept_and_replaced_when_it_was_closed(server: Callable
         sock.sendall(whole(VLLM))
         sock.close()
 
-    closing = Taken(server(close).url)
+    closing = scraping(server(close).url)
     for _ in range(3):
         closing.scrape()
     assert len(closing.values) == 3 and not closing.remarks
     assert before < closing.values[0][1] < time.time_ns()
 
 
-def test_a_chunked_page(server: Callable[..., Server]) -> None:
+def test_a_chunked_page(scraping: Callable[..., Taken], server: Callable[..., Server]) -> None:
     page = VLLM.encode()
     parts = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (page[:100], page[100:]))
-    taken = Taken(server(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + parts + b"0\r\n\r\n").url)
+    taken = scraping(server(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + parts + b"0\r\n\r\n").url)
     taken.scrape()
     assert taken.values[0][0] == FOUND
 
 
-def test_a_restart_is_said(server: Callable[..., Server]) -> None:
+def test_a_restart_is_said(scraping: Callable[..., Taken], server: Callable[..., Server]) -> None:
     counts = iter((7, 9, 2, 3))
-    taken = Taken(server(lambda sock: sock.sendall(whole(f"vllm:num_preemptions_total {next(counts)}\n"))).url)
+    taken = scraping(server(lambda sock: sock.sendall(whole(f"vllm:num_preemptions_total {next(counts)}\n"))).url)
     for _ in range(4):
         taken.scrape()
     assert taken.remarks == ["the server restarted: its counters fell"] and len(taken.values) == 4
 
 
 def test_a_page_that_hangs_is_asked_for_rarely(
-    server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+    scraping: Callable[..., Taken], server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine_metrics, "PERIOD_S", 0.02)
     monkeypatch.setattr(engine_metrics, "FAILURES", 3)
     failing = server(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")
-    taken = Taken(failing.url)
+    taken = scraping(failing.url)
     taken.scraper.start()
     time.sleep(0.6)
     taken.scraper.stop()
@@ -273,9 +298,11 @@ def test_a_page_that_hangs_is_asked_for_rarely(
     assert 3 <= len(failing.requests) <= 4
 
 
-def test_a_scraper_asks_on_its_grid_and_once_at_the_end(server: Callable[..., Server]) -> None:
+def test_a_scraper_asks_on_its_grid_and_once_at_the_end(
+    scraping: Callable[..., Taken], server: Callable[..., Server]
+) -> None:
     good = server(whole(VLLM))
-    taken = Taken(good.url)
+    taken = scraping(good.url)
     taken.scraper.start()
     time.sleep(1.75)
     taken.scraper.stop()
@@ -284,8 +311,8 @@ def test_a_scraper_asks_on_its_grid_and_once_at_the_end(server: Callable[..., Se
     assert len(steps) in (3, 4) and np.allclose(steps[:-1], engine_metrics.PERIOD_S, atol=0.15)
 
 
-def test_over_tls(https: Callable[..., str]) -> None:
-    taken = Taken(https() + "/metrics")
+def test_over_tls(scraping: Callable[..., Taken], https: Callable[..., str]) -> None:
+    taken = scraping(https() + "/metrics")
     taken.scrape()
     taken.scrape()
     assert len(taken.values) == 2 and not taken.remarks
@@ -314,8 +341,9 @@ def test_counters_rise_between_the_edges_and_restart_at_zero() -> None:
 
 
 def test_means_of_histograms_and_rates() -> None:
-    found = of([10, 20], queue_s_sum=[5, 17], queue_s_count=[10, 30], prefill_s_sum=[1, 1], prefill_s_count=[4, 4],
-               prefix_cache_hits=[0, 30], prefix_cache_queries=[0, 40], draft_tokens=[0, 0], accepted_tokens=[0, 0])  # fmt: skip
+    times = {"queue_s_sum": [5, 17], "queue_s_count": [10, 30], "prefill_s_sum": [1, 1], "prefill_s_count": [4, 4]}
+    cache = {"prefix_cache_hits": [0, 30], "prefix_cache_queries": [0, 40]}
+    found = of([10, 20], **times, **cache, draft_tokens=[0, 0], accepted_tokens=[0, 0])
     assert found and found.queue_s == pytest.approx(0.6) and found.prefill_s is None
     assert found.prefix_cache_hit_rate == 0.75 and found.acceptance_rate is None
 
@@ -331,9 +359,11 @@ def test_samples_that_are_missing_or_far_away() -> None:
 # The reference server, which knows the truth.
 
 
-def test_the_reference_server_says_who_runs_and_who_waits(reference: Callable[..., str]) -> None:
+def test_the_reference_server_says_who_runs_and_who_waits(
+    scraping: Callable[..., Taken], reference: Callable[..., str]
+) -> None:
     url = reference("--slots", "2", "--ttft", "0.2", "--gap", "0.1")
-    taken = Taken(f"{url}/metrics")
+    taken = scraping(f"{url}/metrics")
     port = int(url.rpartition(":")[2])
     body = b'{"prompt": "a", "max_tokens": 5, "stream": true}'
     request = b"POST /v1/completions HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
@@ -365,7 +395,9 @@ def test_the_reference_server_says_who_runs_and_who_waits(reference: Callable[..
         ("huge", "more than 4 MB"),
     ],
 )
-def test_faults_of_the_reference_server(reference: Callable[..., str], how: str, why: str) -> None:
-    taken = Taken(reference("--metrics", how) + "/metrics")
+def test_faults_of_the_reference_server(
+    scraping: Callable[..., Taken], reference: Callable[..., str], how: str, why: str
+) -> None:
+    taken = scraping(reference("--metrics", how) + "/metrics")
     taken.scrape()
     assert taken.remarks == [why]

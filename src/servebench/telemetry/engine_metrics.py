@@ -108,7 +108,7 @@ class Scraper(Thread):
             self.scrape()
         if not self._failures:
             self.scrape()  # so that counters are known up to the end
-        self._close()
+        self.close()
 
     def stop(self) -> None:
         """Ends soon; `join` waits for it."""
@@ -132,7 +132,7 @@ class Scraper(Thread):
                 wrong = wrong or RESTARTED
             self._before |= found
         except Exception as error:  # whatever a server does, the sampler goes on
-            self._close()
+            self.close()
             wrong = _reason(error)
         self._failures = 0 if found else self._failures + 1
         if found:
@@ -146,7 +146,7 @@ class Scraper(Thread):
             try:
                 return self._ask(self._sock, end)
             except ConnectionError:
-                self._close()
+                self.close()
         self._sock = self._connect(end)
         return self._ask(self._sock, end)
 
@@ -170,7 +170,7 @@ class Scraper(Thread):
         sock.sendall(f"GET {path} HTTP/1.1\r\n{''.join(lines)}\r\n".encode("latin-1"))
         answer = _read(sock, end)
         if not answer.keep_alive():
-            self._close()
+            self.close()
         if 300 <= answer.status < 400:
             self._follow(answer.headers.get(b"location", b"").decode("latin-1"))
         if answer.status != 200:
@@ -182,7 +182,7 @@ class Scraper(Thread):
         if urlsplit(there)[:2] == urlsplit(self.url)[:2]:  # scheme and host
             self.url = there
 
-    def _close(self) -> None:
+    def close(self) -> None:
         if self._sock:
             self._sock.close()
         self._sock = None
