@@ -28,7 +28,7 @@ from servebench.log.result import Result
 from servebench.log.schema import Log, Quality, ServerFacts
 from servebench.log.telemetry import GpuUse, Telemetry
 
-pytest_plugins = ["nvml"]  # tests/telemetry/nvml.py
+pytest_plugins = ["nvml", "stand_in"]  # tests/telemetry/nvml.py
 ROOT = Path(__file__).parents[1]
 ENGINES = Path(os.environ.get("SERVEBENCH_ENGINES", ROOT / ".engines"))
 os.environ.pop("COLUMNS", None)  # tables are as wide as in a pipe, whatever the terminal is

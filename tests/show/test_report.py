@@ -417,7 +417,9 @@ def test_an_axis_has_a_few_round_ticks(low: float, high: float) -> None:
 
 def test_counts_lead_to_their_rows(studied: webdriver.Chrome, study: Path) -> None:
     unsettled = sum("not settled" in found.marks for found in points_of(study.parent / "results"))
-    faults = f"1 client-limited · 0 host-contended · 1 overloaded · 1 failed · {unsettled} not settled · 1 buffered"
+    faults = (
+        f"1 client-limited · 0 host-contended · 1 overloaded · 1 failed · {unsettled} not settled · 1 buffered"
+    )
     assert texts(studied, ".counts") == [f"28 points: {faults}"]
     for word, load in (("client-limited", "32"), ("overloaded", "64"), ("failed", "32"), ("buffered", "16")):
         studied.find_element(By.CSS_SELECTOR, f".counts a[data-word='{word}']").click()

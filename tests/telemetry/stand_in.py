@@ -10,18 +10,19 @@ import pytest
 
 SCRIPT = """#!/bin/sh
 while [ "$1" != "--port" ]; do shift; done
-exec {python} -m servebench reference-server --port "$2" {options}
+echo $$ > {folder}/pid
+exec {python} -m servebench reference-server --port "$2" --ttft 0.02 --gap 0.005
 """
 
 
 @pytest.fixture
 def stand_in(tmp_path: Path, tokenizer_dir: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """The words that measure it."""
+    """The words that measure it. Its pid is in tmp_path/pid."""
     folder = tmp_path / "engines/vllm"
     (folder / "bin").mkdir(parents=True)
     (folder / ".installed").write_text("vllm 1.0")
     script = folder / "bin/vllm"
-    script.write_text(SCRIPT.format(python=sys.executable, options="--ttft 0.02 --gap 0.005"))
+    script.write_text(SCRIPT.format(python=sys.executable, folder=tmp_path))
     script.chmod(0o755)
     monkeypatch.setenv("SERVEBENCH_ENGINES", str(folder.parent))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

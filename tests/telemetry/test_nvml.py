@@ -74,7 +74,7 @@ def test_processes_own_and_foreign(nvml: Callable[..., Stub], tmp_path: Path) ->
     found = {p.pid: p.usedGpuMemory for p in pynvml.nvmlDeviceGetComputeRunningProcesses(device)}
     assert found == {os.getpid(): 1 << 30, 4242: 1000}
     assert pynvml.nvmlSystemGetProcessName(4242) == "train"
-    for own in ("session", "command pytest"):
+    for own in ("session", "command python"):
         stub.set(own=own)
         assert os.getpid() in {p.pid for p in pynvml.nvmlDeviceGetComputeRunningProcesses(device)}
 

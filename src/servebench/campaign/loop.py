@@ -27,8 +27,8 @@ from servebench.servers.server import running_server
 from servebench.show import plan_table, tables, terminal, verdict
 from servebench.show.progress import SweepProgress
 from servebench.telemetry import host
+from servebench.telemetry.manifest import begun
 from servebench.telemetry.recorder import recorder
-from servebench.telemetry.manifest import described, described_in_full
 from servebench.telemetry.weights import cached_share
 from servebench.workload import load_tokenizer
 from servebench.workload.model_files import model_context
@@ -116,10 +116,9 @@ def measure_on(plan: ServerPlan, campaign: Campaign) -> list[Verdict]:
             campaign.progress.starting(plan.server)
             cached = cached_share(plan.server)
             with running_server(plan.server, plan.access, plan.settings.folder) as running:
-                server = described(running, plan.settings.tokenizer, cached)
-                server = discovered(server, point.run, tokenizer)
+                server = discovered(begun(running, cached), point.run, tokenizer)
                 live.write(terminal.ready(server, with_batch=several_batches(plan)))
-                with recorder(server, campaign.execution.telemetry) as beside:
+                with recorder(server, plan.settings.folder, campaign.execution.telemetry) as beside:
                     bench = Bench(server, plan.settings, tokenizer, beside)
                     measure_while_alive(plan, history, campaign, point, bench)
         except ServerFailed as failure:  # it does not start, so none of its points can be measured

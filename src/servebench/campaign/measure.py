@@ -7,10 +7,10 @@ import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from msgspec.structs import replace
 from tokenizers import Tokenizer
 
@@ -28,8 +28,8 @@ from servebench.plan.sweep import Point
 from servebench.servers.prefix_cache import hit_rate
 from servebench.servers.server import Server
 from servebench.telemetry import window
+from servebench.telemetry.manifest import described, machine_of
 from servebench.telemetry.recorder import Recorder, sampled
-from servebench.telemetry.manifest import machine_of
 from servebench.workload import build_workload
 from servebench.workload.model_files import model_context
 from servebench.workload.token_counts import with_token_counts
@@ -47,6 +47,11 @@ class Bench:
     settings: Settings
     tokenizer: Tokenizer
     recorder: Recorder | None  # of what goes on beside the requests
+
+    @cached_property
+    def facts(self) -> ServerFacts:
+        """What the server is; it is asked once, after a load."""
+        return described(self.server, self.settings.tokenizer)
 
     @property
     def context(self) -> int | None:
@@ -86,7 +91,7 @@ def measure_point(point: Point, bench: Bench, watch: Watch) -> Log:
         return not_measured(point, str(error))
     except OSError as error:  # a full disk
         return not_measured(point, error.strerror or str(error))
-    results = with_token_counts(outcome.results, bench.tokenizer)
+    facts, results = bench.facts, with_token_counts(outcome.results, bench.tokenizer)
     failure = outcome.failure or why_failed(
         run, results, outcome.quality, execution.max_failed_share, server.check
     )
@@ -100,7 +105,7 @@ def measure_point(point: Point, bench: Bench, watch: Watch) -> Log:
         point,
         failure,
         started_at,
-        server_facts=msgspec.structs.replace(server.facts, log_tail=server.log_tail() if failure else ""),
+        server_facts=replace(facts, log_tail=server.log_tail() if failure else ""),
         client=_this_client() | about,
         window_ns=outcome.window_ns,
         machine=machine_of(server),

@@ -22,15 +22,16 @@ from servebench.log.urls import beside
 from servebench.servers.http_call import call
 
 PATIENCE_S = 2.0
+OURS_S = 10.0  # for servers that we started: a vLLM first collects what is installed on the machine
 MOST_BYTES = 1 << 20  # of an answer
 MOST_LETTERS = 200  # of a setting
 PAGES = {  # where engines tell; a server of an unknown engine is asked for all of them
-    "vllm": ("/version", "/metrics"),
+    "vllm": ("/version", "/metrics", "/server_info?config_format=json"),
     "sglang": ("/get_server_info", "/server_info"),  # the older name, the newer one
     "llamacpp": ("/props",),
 }
+VLLM_INFO = PAGES["vllm"][-1]
 UNKNOWN = ("/version", "/metrics", "/get_server_info", "/props")
-VLLM_INFO = "/server_info?config_format=json"
 # What is kept. Of vLLM's names those that say too little alone are written with their section.
 VLLM = {
     "model_config": ("dtype", "max_model_len", "quantization", "enforce_eager"),
@@ -78,10 +79,17 @@ class Said(NamedTuple):
 def asked(urls: Sequence[str], backend: str, headers: Mapping[str, str], commands: Sequence[str]) -> list[Said]:
     """What each server says. `commands`: how those that we launched were started; () when attached."""
     paths = PAGES.get(backend, UNKNOWN)
-    found = pages([beside(url, path) for url in urls for path in paths], headers, PATIENCE_S)
+    addresses = [_address(url, path) for url in urls for path in paths]
+    found = pages(addresses, headers, OURS_S if commands else PATIENCE_S)
     answers = [dict(zip(paths, found[i:], strict=False)) for i in range(0, len(found), len(paths))]
     of_each = [*commands, *[""] * len(urls)]
     return [understood(each, command) for each, command in zip(answers, of_each, strict=False)]
+
+
+def _address(url: str, path: str) -> str:
+    path, _, query = path.partition("?")
+    page = beside(url, path)
+    return page + (f"{'&' if '?' in page else '?'}{query}" if query else "")
 
 
 def pages(urls: Sequence[str], headers: Mapping[str, str], patience_s: float) -> list[bytes]:
@@ -110,7 +118,9 @@ def understood(answers: Mapping[str, bytes], command: str = "") -> Said:
     if "max_total_num_tokens" in info or "internal_states" in info:
         return _sglang(info)
     version = str(_fields(answers.get("/version", b"")).get("version", ""))[:MOST_LETTERS]
-    return _vllm(version, answers.get("/metrics", b"").decode(errors="replace"))
+    return _vllm(
+        version, answers.get("/metrics", b"").decode(errors="replace"), _fields(answers.get(VLLM_INFO, b""))
+    )
 
 
 def _fields(answer: bytes) -> dict[str, Any]:
@@ -150,15 +160,20 @@ def _sglang(info: dict[str, Any]) -> Said:
     return Said("sglang", version, _kept(state | info, SGLANG), tokens and tokens * ranks)
 
 
-def _vllm(version: str, metrics: str) -> Said:
-    """By its metrics, a line for each of its engines."""
+def _vllm(version: str, metrics: str, info: Mapping[str, Any]) -> Said:
+    """By its metrics, a line for each of its engines; in full by the page of its developers' mode."""
     lines = [dict(LABEL.findall(line)) for line in metrics.splitlines() if line.startswith(CACHE_CONFIG)]
     read = [{name: _value(text) for name, text in labels.items()} for labels in lines]
-    if not read:
+    config, variables = info.get("vllm_config"), info.get("vllm_env")
+    if not read and not isinstance(config, dict):
         return Said("", version)
+    commit = variables.get("VLLM_BUILD_COMMIT", "") if isinstance(variables, dict) else ""
+    if commit not in ("", "unknown") and str(commit) not in version:
+        version = f"{version} {commit}"
     tokens = [_tokens(labels) for labels in read]
-    known = sum(filter(None, tokens)) if all(tokens) else None
-    return Said("vllm", version, _kept(read[0], VLLM["cache_config"]), known)
+    known = sum(filter(None, tokens)) if tokens and all(tokens) else None
+    kept = _kept(read[0], VLLM["cache_config"]) if read else {}
+    return Said("vllm", version, kept | (vllm_settings(config) if isinstance(config, dict) else {}), known)
 
 
 def _tokens(cache: Mapping[str, Any]) -> int | None:
@@ -175,23 +190,6 @@ def _value(text: str) -> Any:
         with suppress(msgspec.DecodeError):
             return msgspec.json.decode(text)
     return text
-
-
-# vLLM in full.
-
-
-def vllm_in_full(url: str, headers: Mapping[str, str], patience_s: float) -> tuple[dict[str, Any], str]:
-    """(its settings, its commit) from the page of its developers' mode.
-
-    The first time it also collects what is installed on the machine, which takes it a second or more: this is
-    nothing to ask while a load runs, or is waited for.
-    """
-    page = beside(url, VLLM_INFO.partition("?")[0])
-    (answer,) = pages([f"{page}{'&' if '?' in page else '?'}{VLLM_INFO.partition('?')[2]}"], headers, patience_s)
-    info = _fields(answer)
-    config, variables = info.get("vllm_config"), info.get("vllm_env")
-    commit = variables.get("VLLM_BUILD_COMMIT", "") if isinstance(variables, dict) else ""
-    return vllm_settings(config) if isinstance(config, dict) else {}, "" if commit == "unknown" else str(commit)
 
 
 def vllm_settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -99,6 +99,13 @@ def _name(pid: int) -> str:
     return "ended"
 
 
+def of_sessions(pid: int, leaders: Collection[int]) -> bool:
+    """Is it a process of one of the sessions that these lead?"""
+    with suppress(OSError):
+        return os.getsid(pid) in leaders
+    return False
+
+
 def _all_processes() -> Iterator[tuple[int, Process]]:
     for name in os.listdir("/proc"):
         if name.isdigit() and (process := _process(int(name))):

@@ -18,67 +18,50 @@ from msgspec.structs import replace
 
 from servebench.log.config import ServerConfig
 from servebench.log.identity import content_of, engine_variables
+from servebench.log.schema import ServerFacts
 from servebench.log.telemetry import Machine
 from servebench.servers.backends import BACKENDS
 from servebench.servers.backends.contract import visible_gpus
 from servebench.servers.server import Server
 from servebench.telemetry import engine_says, gpus
+from servebench.telemetry.host import of_sessions
 from servebench.telemetry.machine import machine
 from servebench.workload.model_files import OTHER_TOKENIZERS, cached_file, snapshot
 
-IN_FULL_S = 10.0  # that a vLLM of ours has for all of its settings
 LOG_BYTES = 1 << 20  # of an engine's log, from its start
 
 
-def described(server: Server, tokenizer: str, weights_cached_share: float | None) -> Server:
-    """The server with what can be told at once. Of one that we did not start: what it says itself."""
-    said = engine_says.asked(engine_urls(server), *_how_to_ask(server)) if _tells(server) else []
+def begun(server: Server, weights_cached_share: float | None) -> Server:
+    """With what is known before it was asked anything: the GPUs that a server of ours uses, how it started."""
+    if not server.processes:
+        return server
+    used = used_gpus(server.config)
+    facts = replace(server.facts, gpus=used, weights_cached_share=weights_cached_share)
+    return dataclasses.replace(server, facts=facts)
+
+
+def described(server: Server, tokenizer: str) -> ServerFacts:
+    """What the server is by its own words and its files; to be asked after a load, since answers take it time."""
+    said = []
+    if BACKENDS[server.config.backend].lists_models:
+        commands = [process.command for process in server.processes]
+        said = engine_says.asked(server.engines, server.config.backend, server.headers, commands)
+    configuration = next((each.configuration for each in said if each.configuration), {})
     facts = replace(
         server.facts,
         version=", ".join(dict.fromkeys(each.name for each in said if each.name)),
-        configuration=next((each.configuration for each in said if each.configuration), {}),
+        configuration=configuration | _attention_backend(server),
         kv_cache_tokens=_together([each.kv_cache_tokens for each in said]),
         tokenizer_hash=tokenizer_hash(tokenizer),
     )
-    if server.processes:
-        used = used_gpus(server.config)
-        facts = replace(
-            facts,
-            gpus=used,
-            other_processes=other_processes(used, server.pids or ()),
-            model_revision=model_revision(server.config),
-            variables=engine_variables(),
-            weights_cached_share=weights_cached_share,
-        )
-    return dataclasses.replace(server, facts=facts)
-
-
-def described_in_full(server: Server) -> Server:
-    """With what takes an engine long to tell: to be asked after a load."""
-    if not server.facts.version.startswith("vLLM"):
-        return server
-    patience_s = IN_FULL_S if server.processes else engine_says.PATIENCE_S
-    settings, commit = engine_says.vllm_in_full(engine_urls(server)[0], server.headers, patience_s)
-    chosen = engine_says.attention_backend(_beginning(server.facts.log_files[0])) if server.facts.log_files else ""
-    settings |= {"attention.backend": chosen} if chosen else {}
-    facts = server.facts
-    version = f"{facts.version} {commit}" if commit and commit not in facts.version else facts.version
-    facts = replace(facts, version=version, configuration=facts.configuration | settings)
-    return dataclasses.replace(server, facts=facts)
-
-
-def engine_urls(server: Server) -> list[str]:
-    """The engines themselves, without a router in front of them."""
-    own = [process.url for process in server.processes]
-    return (own[:-1] if server.config.router else own) or list(server.urls)
-
-
-def _tells(server: Server) -> bool:
-    return BACKENDS[server.config.backend].lists_models
-
-
-def _how_to_ask(server: Server) -> tuple[str, dict[str, str], list[str]]:
-    return server.config.backend, dict(server.headers), [process.command for process in server.processes]
+    if not server.processes:
+        return facts
+    return replace(
+        facts,
+        other_processes=other_processes(facts.gpus, [process.popen.pid for process in server.processes]),
+        model_revision=model_revision(server.config),
+        variables=engine_variables(),
+    )
 
 
 def _together(tokens: Sequence[int | None]) -> int | None:
@@ -86,10 +69,13 @@ def _together(tokens: Sequence[int | None]) -> int | None:
     return sum(known) if known and len(known) == len(tokens) else None
 
 
-def _beginning(log_file: str) -> str:
-    with suppress(OSError), Path(log_file).open("rb") as log:
-        return log.read(LOG_BYTES).decode(errors="replace")
-    return ""
+def _attention_backend(server: Server) -> dict[str, str]:
+    """vLLM says in its log alone which one it chose."""
+    for process in server.processes if server.config.backend == "vllm" else ():
+        with suppress(OSError), process.log_file.open("rb") as log:
+            if chosen := engine_says.attention_backend(log.read(LOG_BYTES).decode(errors="replace")):
+                return {"attention.backend": chosen}
+    return {}
 
 
 # Its files.
@@ -128,13 +114,14 @@ def used_gpus(config: ServerConfig) -> list[int]:
     return [] if visible == [] else gpus.used_by(visible or (), config.workers, machine().gpus)
 
 
-def other_processes(used: Sequence[int], own: Sequence[int]) -> list[str]:
+def other_processes(used: Sequence[int], leaders: Sequence[int]) -> list[str]:
     """What else computes on these GPUs. Where our engine is not listed, pids are of another namespace."""
     with suppress(OSError):
         reader = gpus.Reader(used) if used else None
         found = dict(pair for index in used for pair in (reader and reader.processes(index)) or [])
-        if found.keys() & set(own):
-            return [f"{pid} {name}".strip() for pid, name in sorted(found.items()) if pid not in own]
+        others = {pid: name for pid, name in found.items() if not of_sessions(pid, leaders)}
+        if len(others) < len(found):
+            return [f"{pid} {name}".strip() for pid, name in sorted(others.items())]
     return []
 
 

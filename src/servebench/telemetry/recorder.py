@@ -24,8 +24,8 @@ END_S = 2.0  # for the sampler to take its last samples
 class Recorder:
     """A sampler and what it samples. Whatever becomes of it, points are measured as without it."""
 
-    def __init__(self, server: Server) -> None:
-        command = [sys.executable, "-m", "servebench.telemetry.sampler"]
+    def __init__(self, server: Server, folder: Path) -> None:
+        command = [sys.executable, "-m", "servebench.telemetry.sampler", str(folder)]  # for readers of `ps`
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         table = metrics_of(server.config.backend)
         self.task = Task(
@@ -78,12 +78,12 @@ class Recorder:
 
 
 @contextmanager
-def recorder(server: Server, wanted: bool) -> Iterator[Recorder | None]:
+def recorder(server: Server, folder: Path, wanted: bool) -> Iterator[Recorder | None]:
     """For as long as the server runs; None with --no_telemetry."""
     if not wanted:
         yield None
         return
-    recorder = Recorder(server)
+    recorder = Recorder(server, folder)
     try:
         yield recorder
     finally:

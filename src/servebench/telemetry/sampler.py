@@ -21,7 +21,7 @@ import msgspec
 
 from servebench.telemetry.engine_metrics import DEADLINE_S, Engine, Scraper
 from servebench.telemetry.gpus import Reader
-from servebench.telemetry.host import HostReader
+from servebench.telemetry.host import HostReader, of_sessions
 
 EVERY_S = 0.1  # of the GPUs
 SLOWLY = 5  # every so many times also the host, and what changes slowly
@@ -79,17 +79,12 @@ class Gpus(NamedTuple):
     def _shared(self, index: int, to: Samples) -> dict[str, float]:
         """Are processes of others on it? Nothing is known where ours are not seen (in another PID namespace)."""
         processes = self.reader.processes(index) or []
-        others = [f"{name} ({pid})" for pid, name in processes if not self._ours(pid)]
+        others = [f"{name} ({pid})" for pid, name in processes if not of_sessions(pid, self.leaders)]
         if len(others) == len(processes):
             return {}
         if others:
             to.put(f"gpu{index}.others", dict.fromkeys(others, 1.0))
         return {"shared": float(bool(others))}
-
-    def _ours(self, pid: int) -> bool:
-        with suppress(OSError):
-            return os.getsid(pid) in self.leaders
-        return False
 
 
 def sample(task: Task, to: Samples, stopped: Callable[[float], bool]) -> None:
@@ -138,7 +133,8 @@ def main() -> None:
     while line := lines.readline():
         with suppress(OSError):  # the file cannot be made
             run(msgspec.json.decode(line, type=Task), lambda wait_s: bool(select.select([0], [], [], wait_s)[0]))
-        lines.readline()
+        if not lines.readline():
+            return  # the parent is gone
         print(flush=True)
 
 

@@ -147,18 +147,19 @@ def host_use(host: Track, others: list[str], window: Window) -> HostUse | None:
 
 def gpu_use(index: int, found: dict[str, Track], samples: Iterable[Sample], window: Window) -> GpuUse:
     gpu = found[f"gpu{index}"]
-    used = energy(gpu.at_ns, *(_or_nan(gpu, name) for name in ("energy_counter_j", "power_w")), window)
+    used = energy(gpu.at_ns, _or_nan(gpu, "energy_counter_j"), _or_nan(gpu, "power_w"), window)
     power_w = None if used.joules is None else used.joules / ((window[1] - window[0]) / 1e9)
     bits, shared = (gpu.inside(name, window) for name in ("throttle", "shared"))
     throttled = {why: float(np.mean(bits.astype(int) & mask != 0)) for why, mask in REASONS.items() if len(bits)}
     sm = gpu.inside("sm", window)
     names = (name for each in samples if each.source == f"gpu{index}.others" for name in each.values)
+    by_others = "invalid: other processes were on the GPU" if len(shared) and shared.any() else ""
     return GpuUse(
         index=index,
         power_w=power_w,
         energy_j=used.joules,
         power_readings_j=used.readings_j,
-        energy=used.verdict,
+        energy=by_others or used.verdict,
         sm_share=gpu.mean("sm", window),
         memory_share=gpu.mean("memory", window),
         idle_share=float(np.mean(sm == 0)) if len(sm) else None,
