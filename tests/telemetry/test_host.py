@@ -76,8 +76,8 @@ def test_others_are_named_by_what_they_took(burning: Burning, monkeypatch: pytes
     end_s = time.monotonic() + 0.5
     while time.monotonic() < end_s:
         pass
-    (own,) = {name for name in reader.busiest() if name == host._name(os.getpid())}
-    assert own
+    own = host._process(os.getpid())
+    assert own and own.name in reader.busiest()
 
 
 def test_a_busy_machine_is_said_with_the_names_of_programs(
@@ -88,6 +88,7 @@ def test_a_busy_machine_is_said_with_the_names_of_programs(
     burner = burning(own_session=True)
     monkeypatch.setattr(host.os, "getpid", lambda: 10**9)  # nothing on this host is ours
     (words,) = host.Watch().remarks()
-    assert words.startswith("other programs use ") and " cores (" in words and host._name(burner.pid) in words
+    burning_one = host._process(burner.pid)
+    assert words.startswith("other programs use ") and burning_one and f"({burning_one.name} " in words
     monkeypatch.setattr(host, "MANY", 1.1)
     assert host.Watch().remarks() == []

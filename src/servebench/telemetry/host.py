@@ -27,6 +27,7 @@ TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 class Process(NamedTuple):
     """What /proc/PID/stat says of a process."""
 
+    name: str
     parent: int
     session: int
     cpu_s: float
@@ -42,7 +43,7 @@ class HostReader:
         self.client, self.leaders = client, server
         self.of_client, self.of_server = _Sum(), _Sum()
         self.look_at_s, self.first_s = 0.0, 0.0
-        self.others: dict[int, tuple[float, float]] = {}  # CPU of every other process, when first and last seen
+        self.others: dict[int, tuple[Process, Process]] = {}  # every other process, when first and last seen
 
     def __call__(self) -> dict[str, float]:
         if time.monotonic() >= self.look_at_s:
@@ -58,7 +59,7 @@ class HostReader:
         self.of_server.pids = {pid for pid, process in found.items() if process.session in sessions}
         self.of_client.pids = set(_tree(self.client, found)) - self.of_server.pids
         for pid in found.keys() - self.of_server.pids - self.of_client.pids:
-            self.others[pid] = self.others.get(pid, (found[pid].cpu_s, 0.0))[0], found[pid].cpu_s
+            self.others[pid] = self.others.get(pid, (found[pid],))[0], found[pid]
         self.first_s = self.first_s or time.monotonic()
         self.look_at_s = time.monotonic() + (time.thread_time() - begin_s) / LOOK_SHARE
 
@@ -66,7 +67,7 @@ class HostReader:
         """The other programs that took most since the first reading, those of one name together: cores."""
         self._look()
         passed_s = max(time.monotonic() - self.first_s, 1e-3)
-        return _most((_name(pid), (last - first) / passed_s) for pid, (first, last) in self.others.items())
+        return _most((last.name, (last.cpu_s - first.cpu_s) / passed_s) for first, last in self.others.values())
 
 
 class _Sum:
@@ -93,12 +94,6 @@ def _most(programs: Iterable[tuple[str, float]]) -> dict[str, float]:
     return {name: cores for name, cores in most if cores >= NAMED_SHARE}
 
 
-def _name(pid: int) -> str:
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    return "ended"
-
-
 def of_sessions(pid: int, leaders: Collection[int]) -> bool:
     """Is it a process of one of the sessions that these lead?"""
     with suppress(OSError):
@@ -114,8 +109,9 @@ def _all_processes() -> Iterator[tuple[int, Process]]:
 
 def _process(pid: int) -> Process | None:
     with suppress(OSError, ValueError, IndexError):
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-        return Process(int(fields[1]), int(fields[3]), (int(fields[11]) + int(fields[12])) / TICKS_PER_S)
+        head, _, rest = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")
+        name, fields = head.partition(b"(")[2].decode(errors="replace"), rest.split()
+        return Process(name, int(fields[1]), int(fields[3]), (int(fields[11]) + int(fields[12])) / TICKS_PER_S)
     return None
 
 

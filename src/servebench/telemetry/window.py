@@ -62,13 +62,14 @@ class Track:
 
     def most(self, name: str, window: Window) -> float | None:
         inside = self.inside(name, window)
-        return float(inside.max()) if len(inside) else None
+        return _known(inside.max()) if len(inside) else None
 
     def mean(self, name: str, window: Window) -> float | None:
         return _known(self.means(name, np.array(window))[0])
 
     def increase(self, name: str, window: Window) -> float | None:
-        return _known(self.increases(name, np.array(window))[0])
+        gained = self.increases(name, np.array(window))[0]
+        return None if np.isnan(gained) else float(gained)
 
 
 def telemetry(samples: Sequence[Sample], window: Window) -> Telemetry:
@@ -141,7 +142,7 @@ def host_use(host: Track, others: list[str], window: Window) -> HostUse | None:
         idle_share=share["idle_s"] or 0.0,
         busiest_others=others,
         memory_used_share=host.most("memory_used_share", window),
-        network_bytes_per_s=None if network is None else network / length_s,
+        network_bytes_per_s=None if network is None else round(network / length_s),
     )
 
 
@@ -181,7 +182,7 @@ def _or_nan(track: Track, name: str) -> np.ndarray:
 
 
 def _known(value: float) -> float | None:
-    return None if np.isnan(value) else float(f"{value:.6g}")
+    return None if np.isnan(value) else float(f"{value:.4g}")
 
 
 # The grid.
