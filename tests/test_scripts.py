@@ -230,6 +230,20 @@ def test_the_7b_is_the_trained_one_where_the_hub_gives_it(
     assert said in ended.stderr and FROM_HUB in ended.stderr
 
 
+# gpu_check.sh
+
+
+def test_the_gpu_check_measures_with_and_without_telemetry_in_turn(run: Run, checkout: Path) -> None:
+    program(checkout / ".venv/bin/python", "#!/bin/sh\n[ $1 != run_benchmark.py ] || echo ran $*\n")
+    words = ("--model", "m", "--num_clients", "4", "--runs", "3", "--out_json_dir", "there")
+    ended = run("scripts/gpu_check.sh", *words)
+    assert ended.returncode == 0, ended.stderr
+    ran = [line.partition("--num_clients 4 ")[2] for line in ended.stdout.splitlines() if line.startswith("ran ")]
+    with_it = [f"--runs {n} --out_json_dir there/with" for n in (1, 2, 3)]
+    without = [f"--runs {n} --out_json_dir there/without --no_telemetry" for n in (1, 2, 3)]
+    assert ran == [with_it[0], without[0], without[1], with_it[1], with_it[2], without[2]]
+
+
 # setup_client.sh
 
 
