@@ -534,3 +534,36 @@ def test_the_wait_before_a_retry_is_the_servers(headers: dict[bytes, bytes], lea
 def test_the_wait_before_a_retry_may_be_a_date() -> None:
     date = formatdate(time.time() + 20, usegmt=True).encode()
     assert 10 <= retry.wait_s(2, {b"retry-after": date}) <= 20
+
+
+# What a server tells of the times of one request.
+
+ENDED = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
+
+
+def test_llamacpp_tells_its_prefill_in_the_last_chunk() -> None:
+    timings = {"prompt_n": 31, "prompt_ms": 123.906, "predicted_ms": 14.734}
+    times = read(text("a", timings={"prompt_ms": 9.0}), text("b"), event(**ENDED, timings=timings), DONE).times
+    assert times and (times.queue_s(), times.prefill_s()) == (None, 0.123906)
+
+
+def test_vllm_tells_queue_and_prefill_with_the_usage() -> None:
+    metrics = {"time_to_first_token_ms": 20.0, "queue_time_ms": 1500.0, "tokens_per_second": 9.5}
+    times = read(text("a"), text("b"), event(**ENDED, metrics=metrics), DONE).times
+    assert times and (times.queue_s(), times.prefill_s()) == (1.5, 0.02)
+
+
+NONSENSE = [
+    {},
+    {"timings": None},
+    {"timings": [1]},
+    {"timings": {"prompt_ms": "x"}},
+    {"timings": {"prompt_ms": -1}},
+]
+
+
+@pytest.mark.parametrize("times", [*NONSENSE, {"metrics": {"queue_time_ms": None}}])
+def test_times_that_make_no_sense_are_unknown(times: dict[str, object]) -> None:
+    reading = read(text("a"), text("b"), event(**ENDED, **times), DONE)
+    assert reading.error is None and reading.times
+    assert (reading.times.queue_s(), reading.times.prefill_s()) == (None, None)
