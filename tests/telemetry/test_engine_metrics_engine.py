@@ -76,7 +76,7 @@ def test_preemptions_are_those_that_vllm_counts(vllm: int, benchmark: Benchmark,
     assert engine.running and engine.waiting and engine.waiting > 1
     assert engine.running + engine.waiting == pytest.approx(CLIENTS, rel=0.2)
     assert engine.kv_cache_usage and 0.6 < engine.kv_cache_usage <= 1
-    assert any(said.startswith("KV cache full") for said in causes.causes(log))
+    assert any(said.startswith("KV cache of 2048 tokens full") for said in causes.causes(log))
     # Two accounts of the queue: of the window, and of each request.
     told = [r.queue_s for r in log.results if r.phase == "measured" and r.queue_s is not None]
     assert len(told) == 36 and engine.queue_s == pytest.approx(sum(told) / 36, rel=0.5, abs=0.1)
