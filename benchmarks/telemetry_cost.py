@@ -62,6 +62,7 @@ def calls(indices: list[int], seconds: float) -> Times:
             timed(times, "a slow reading" if slowly else "a reading", partial(reader.read, index, slowly))
             if slowly:
                 timed(times, "the processes", partial(reader.processes, index))
+                timed(times, "the energy counter", partial(reader.energy_counter_j, index))
         time.sleep(max(0.0, begin + (n + 1) * EVERY_S - time.monotonic()))
     nvidia._ask = ask
     return times

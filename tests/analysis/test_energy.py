@@ -56,8 +56,8 @@ def test_without_a_counter_the_readings_count(power: str) -> None:
 def test_by_hand() -> None:
     at = np.array([0, 1, 2, 3, 4]) * S // 4
     found = energy(at, np.array([0.0, 10, 30, 60, 100]), np.array([40.0, 40, 120, 120, 200]), (S // 8, 7 * S // 8))
-    # 5 J up to the start, 80 J up to the end. Readings: 0.125 s of 40 W, 0.25 s of 80, 0.25 of 120, 0.125 of 140.
-    assert found == Energy(75, 5 + 20 + 30 + 17.5, "ok")
+    # Readings: 0.125 s of 40 W, 0.25 s of 80, 0.25 of 120, 0.125 of 140, which is 17.5 J of the last 40 J.
+    assert found == Energy(60 + 17.5 - 5, 5 + 20 + 30 + 17.5, "ok")
 
 
 @pytest.mark.parametrize("in_window", [True, False])
@@ -84,14 +84,28 @@ def test_a_counter_that_is_reset(first_j: float) -> None:
     assert energy(at, counter, read, (T0 + 25 * S, T0 + 40 * S)).joules == pytest.approx(4500, rel=0.01)
 
 
-@pytest.mark.parametrize(("start_s", "edge"), [(9.7, "start"), (39.5, "end")])
-def test_a_gap_at_an_edge(start_s: float, edge: str) -> None:
+@pytest.mark.parametrize("power", SHAPES)
+def test_a_counter_that_is_seldom_asked(power: str) -> None:
+    """Every 4 s, and soon after each edge; the power readings, each the mean of 0.1 s before it, say the rest."""
+    rng = np.random.default_rng(2)
+    at, counter, _ = sampled(power)
+    read = np.array([(joules(power, t) - joules(power, t - 0.1)) / 0.1 for t in (at - T0) / S])
+    for _ in range(200):
+        start = int(rng.integers(T0 + S, T0 + 40 * S))
+        end = int(rng.integers(start + 12 * S, T0 + 55 * S))
+        asked = np.arange(len(at)) % 40 == 0
+        asked[[np.searchsorted(at, edge + 0.2 * S) for edge in (start, end)]] = True
+        found = energy(at, np.where(asked, counter, np.nan), read, (start, end))
+        assert found.verdict == "ok"
+        assert found.joules == pytest.approx(truth(power, (start, end)), rel=0.01)
+
+
+@pytest.mark.parametrize("start_s", [9.7, 39.5])
+def test_a_gap_at_an_edge(start_s: float) -> None:
     at, counter, read = sampled()
     gap = between(at, start_s, start_s + 0.8)
     counter[gap] = read[gap] = np.nan
-    assert energy(at, counter, read, WINDOW).verdict == (
-        f"invalid: no samples of the energy counter around the {edge} of the window"
-    )
+    assert energy(at, counter, read, WINDOW).verdict == "invalid: no samples around an edge of the window"
     assert energy(at, np.full_like(counter, np.nan), read, WINDOW).verdict.startswith(
         "invalid: no power readings for"
     )

@@ -82,7 +82,7 @@ def test_readings(nvml: Make) -> None:
     nvml(gpus=[{"power": "constant 60"}, {"power": "constant 250"}], throttle="0x44@0-1000")
     reader = gpus.Reader([1])
     fast = reader.read(1, slowly=False)
-    assert fast.pop("energy_counter_j") == pytest.approx(5_000_000, abs=10_000)
+    assert reader.energy_counter_j(1) == pytest.approx(5_000_000, abs=10_000)
     assert fast == pytest.approx({"power_w": 250, "sm": 0.9, "memory": 0.4, "throttle": 0x44}, abs=0.01)
     slow = reader.read(1, slowly=True)
     assert (
@@ -131,12 +131,12 @@ def test_energy_from_driver_to_result(nvml: Make, power: str) -> None:
     def sample() -> None:
         while not stop.wait(0.1):
             before = time.time_ns()
-            values = reader.read(0, slowly=False)
+            values, counter_j = reader.read(0, slowly=False), reader.energy_counter_j(0)
             after = time.time_ns()
             if (
                 after - before < 5_000_000
             ):  # else another program had the core: the time of the reading is not known
-                rows.append(((before + after) // 2, values["energy_counter_j"], values["power_w"]))
+                rows.append(((before + after) // 2, counter_j, values["power_w"]))
 
     thread = threading.Thread(target=sample)
     thread.start()

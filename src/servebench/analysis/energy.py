@@ -67,19 +67,38 @@ def _without_counter(read: float | str, readings: int) -> str:
 
 
 def _by_counter(counter: Samples, power: Samples, length: float) -> float | str:
-    """The increase over the window, interpolated between the samples around each edge; or why there is none."""
+    """The increase over the window; or why there is none."""
     at, values = _part(counter, length)
-    for edge, gap in (("start", at[1:2] - at[:1]), ("end", at[-1:] - at[-2:-1])):
-        if not len(gap) or gap[0] > LONGEST_GAP_S:
-            return f"no samples of the energy counter around the {edge} of the window"
+    if len(at) < 2:
+        return "no samples of the energy counter around the window"
     steps = np.diff(values)
     over_wrap = steps + WRAP_J
     expected = np.array([_trapezoid(power, *span) for span in pairwise(at)])
     wrapped = (steps < 0) & (over_wrap >= 0) & (over_wrap <= 2 * expected + WRAP_SLACK_J)
     if np.any((steps < 0) & ~wrapped):
         return "the energy counter went back"
-    total = np.concatenate([[0], np.cumsum(np.where(wrapped, over_wrap, steps))])
-    return float(np.diff(np.interp([0, length], at, total))[0])
+    steps = np.where(wrapped, over_wrap, steps)
+    before, after = _share(power, at[0], at[1], 0), 1 - _share(power, at[-2], at[-1], length)
+    if np.isnan(before + after):
+        return "no samples around an edge of the window"
+    return float(np.sum(steps) - before * steps[0] - after * steps[-1])
+
+
+def _share(power: Samples, start: float, end: float, at: float) -> float:
+    """The share of the energy from start to end that is used until `at`, by the power readings meanwhile.
+
+    Asking for the counter may take milliseconds, so its samples are seconds apart. Over a short time it grows
+    evenly enough; nan where nobody knows.
+    """
+    whole = _trapezoid(power, start, end)
+    if whole > 0 and _longest_gap(power, start, end) <= LONGEST_GAP_S:
+        return _trapezoid(power, start, at) / whole
+    return (at - start) / (end - start) if end - start <= LONGEST_GAP_S else float("nan")
+
+
+def _longest_gap(power: Samples, start: float, end: float) -> float:
+    at, _ = power
+    return float(np.max(np.diff(np.concatenate([[start], at[(start < at) & (at < end)], [end]]))))
 
 
 def _by_power(power: Samples, length: float) -> float | str:

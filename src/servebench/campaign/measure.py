@@ -85,7 +85,7 @@ def measure_point(point: Point, bench: Bench, watch: Watch) -> Log:
         server.empty_cache()
         workers = execution.num_workers or default_workers(run.load)
         before = server.cache_counters()
-        with sampled(bench.recorder, point.path) as samples:
+        with sampled(bench.recorder, point.path, watch) as (samples, watch):
             outcome = run_load(run, workload, server.target(run), parts_of(point), workers, watch)
     except InputError as error:  # it cannot be as asked, which others may
         return not_measured(point, str(error))

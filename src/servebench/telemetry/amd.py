@@ -53,6 +53,10 @@ def read(device: Path, slowly: bool) -> dict[str, float]:
     return values
 
 
+def energy_counter_j(device: Path) -> None:
+    """As `gpus.Reader.energy_counter_j`: sysfs has none."""
+
+
 def processes(device: Path) -> None:
     """As `gpus.Reader.processes`: it does not tell."""
 

@@ -53,12 +53,17 @@ class Reader:
                 raise
 
     def read(self, index: int, slowly: bool) -> dict[str, float]:
-        """power_w, energy_counter_j, sm, memory (0..1), throttle (bits of REASONS); what is not told is left out.
+        """power_w, sm, memory (0..1), throttle (bits of REASONS); what is not told is left out.
 
         `slowly` also sm_clock_mhz, temperature_c and memory_used_bytes, which need no reading ten times a second.
         """
         values: dict[str, float] = self.driver.read(self.devices[index], slowly)
         return values
+
+    def energy_counter_j(self, index: int) -> float | None:
+        """In J since some time ago; None if there is none. This takes 7 ms on an H200, so ask rarely."""
+        counter: float | None = self.driver.energy_counter_j(self.devices[index])
+        return counter
 
     def processes(self, index: int) -> list[tuple[int, str]] | None:
         """(pid, name) of all programs that compute on a GPU; None if the driver does not tell."""

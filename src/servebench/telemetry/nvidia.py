@@ -37,7 +37,6 @@ def read(device: Any, slowly: bool) -> dict[str, float]:
     use = _told("nvmlDeviceGetUtilizationRates", device)
     found = {
         "power_w": _scaled(1e-3, _told("nvmlDeviceGetPowerUsage", device)),
-        "energy_counter_j": _scaled(1e-3, _told("nvmlDeviceGetTotalEnergyConsumption", device)),
         "sm": _scaled(0.01, use and use.gpu),
         "memory": _scaled(0.01, use and use.memory),
         "throttle": _told(
@@ -53,6 +52,11 @@ def read(device: Any, slowly: bool) -> dict[str, float]:
     if not values:
         _ask("nvmlDeviceGetPowerUsage", device)  # raises: says why
     return values
+
+
+def energy_counter_j(device: Any) -> float | None:
+    """As `gpus.Reader.energy_counter_j`."""
+    return _scaled(1e-3, _told("nvmlDeviceGetTotalEnergyConsumption", device))
 
 
 def processes(device: Any) -> list[tuple[int, str]] | None:

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import msgspec
 
+from servebench.load.fleet import Progress, Watch
 from servebench.log.urls import beside
 from servebench.servers.backends import metrics_of
 from servebench.servers.server import Server
 from servebench.telemetry.engine_metrics import Engine
-from servebench.telemetry.sampler import Sample, Task
+from servebench.telemetry.sampler import COUNT, Sample, Task
 
 END_S = 2.0  # for the sampler to take its last samples
 
@@ -44,6 +45,10 @@ class Recorder:
         self.task = msgspec.structs.replace(self.task, file=str(file))
         file.unlink(missing_ok=True)
         self._say(msgspec.json.encode(self.task))
+
+    def count(self) -> None:
+        """Read the energy counters now: the window begins."""
+        self._say(COUNT.strip())
 
     def end(self) -> list[Sample]:
         """Stop. Returns what was sampled since the begin; of a sampler that died, what it had."""
@@ -91,15 +96,29 @@ def recorder(server: Server, folder: Path, wanted: bool) -> Iterator[Recorder | 
 
 
 @contextmanager
-def sampled(recorder: Recorder | None, path: Path) -> Iterator[list[Sample]]:
-    """Samples are taken inside, and are in the list afterwards."""
+def sampled(recorder: Recorder | None, path: Path, watch: Watch) -> Iterator[tuple[list[Sample], Watch]]:
+    """Samples are taken inside, and are in the list afterwards. `watch`: as the load has to call it."""
     samples: list[Sample] = []
     if recorder:
         recorder.begin(path)
     try:
-        yield samples
+        yield samples, _counting(recorder, watch) if recorder else watch
     finally:
         samples += recorder.end() if recorder else []
+
+
+def _counting(recorder: Recorder, watch: Watch) -> Watch:
+    """The watch, which also has the energy counted when the window has begun."""
+    begun = False
+
+    def seen(progress: Progress) -> None:
+        nonlocal begun
+        if not begun and progress.phase == "measuring":
+            begun = True
+            recorder.count()
+        watch(progress)
+
+    return seen
 
 
 def read(file: Path) -> Iterator[Sample]:

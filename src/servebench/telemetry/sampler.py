@@ -11,8 +11,9 @@ from __future__ import annotations
 import os
 import select
 import signal
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
@@ -25,6 +26,7 @@ from servebench.telemetry.host import HostReader, of_sessions
 
 EVERY_S = 0.1  # of the GPUs
 SLOWLY = 5  # every so many times also the host, and what changes slowly
+COUNT, STOP = b"count\n", b"\n"  # lines of input: read all energy counters now; end this task
 REMARK = "remark"  # the source of samples that are remarks: words -> 1
 
 
@@ -76,6 +78,14 @@ class Gpus(NamedTuple):
             middle_ns = (begin_ns + time.time_ns()) // 2
             to.put(f"gpu{index}", values | (self._shared(index, to) if slowly else {}), middle_ns)
 
+    def count_energy(self, to: Samples, indices: Iterable[int]) -> None:
+        """Sample the energy counters of these."""
+        for index in indices:
+            begin_ns = time.time_ns()
+            counter_j = self.reader.energy_counter_j(index)
+            if counter_j is not None:
+                to.put(f"gpu{index}", {"energy_counter_j": counter_j}, (begin_ns + time.time_ns()) // 2)
+
     def _shared(self, index: int, to: Samples) -> dict[str, float]:
         """Are processes of others on it? Nothing is known where ours are not seen (in another PID namespace)."""
         processes = self.reader.processes(index) or []
@@ -87,29 +97,35 @@ class Gpus(NamedTuple):
         return {"shared": float(bool(others))}
 
 
-def sample(task: Task, to: Samples, stopped: Callable[[float], bool]) -> None:
-    """Until told to stop, and once more then. `stopped` waits for that for so many seconds."""
+def sample(task: Task, to: Samples, said: Callable[[float], bytes | None]) -> None:
+    """Until told to stop, and once more then. `said` waits so many seconds for a line of input.
+
+    The energy counters are slow to read, so that they come in turn, and all at once at both ends and when told to.
+    """
     host = HostReader(task.client, task.server)
     gpus = Gpus(Reader(task.gpus), task.gpus, task.server or []) if task.gpus else None
     every_s = EVERY_S if gpus else EVERY_S * SLOWLY
-    begin_s, n, over = time.monotonic(), 0, False
+    begin_s, n = time.monotonic(), 0
+    line: bytes | None = COUNT
     while True:
-        slowly = over or not gpus or n % SLOWLY == 0
+        slowly = line == STOP or not gpus or n % SLOWLY == 0
         try:
             if gpus:
                 gpus.sample(to, slowly)
+                in_turn = [task.gpus[n // SLOWLY % len(task.gpus)]] if slowly else []
+                gpus.count_energy(to, task.gpus if line else in_turn)
         except OSError as error:
             to.remark(f"GPUs: {error}")
             gpus = None
         if slowly:
             to.put("host", host())
-        if over:
+        if line == STOP:
             return to.put("others", host.busiest())
         n = max(n + 1, int((time.monotonic() - begin_s) / every_s))  # what was slow is not caught up with
-        over = stopped(max(0.0, begin_s + n * every_s - time.monotonic()))
+        line = said(max(0.0, begin_s + n * every_s - time.monotonic()))
 
 
-def run(task: Task, stopped: Callable[[float], bool]) -> None:
+def run(task: Task, said: Callable[[float], bytes | None]) -> None:
     to = Samples(task.file)
     scrapers = [
         Scraper(engine, partial(to.put, f"engine{i}"), partial(to.remark, f"engine {i}"))
@@ -118,7 +134,7 @@ def run(task: Task, stopped: Callable[[float], bool]) -> None:
     for scraper in scrapers:
         scraper.start()
     try:
-        sample(task, to, stopped)
+        sample(task, to, said)
     finally:
         for scraper in scrapers:
             scraper.stop()
@@ -130,12 +146,19 @@ def run(task: Task, stopped: Callable[[float], bool]) -> None:
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, whose end is the end of our input
     lines = open(0, "rb", buffering=0)  # noqa: SIM115  unbuffered, so that select() sees what was not read yet
+
+    def said(wait_s: float) -> bytes | None:
+        return lines.readline() or STOP if select.select([0], [], [], wait_s)[0] else None
+
     while line := lines.readline():
-        with suppress(OSError):  # the file cannot be made
-            run(msgspec.json.decode(line, type=Task), lambda wait_s: bool(select.select([0], [], [], wait_s)[0]))
-        if not lines.readline():
-            return  # the parent is gone
-        print(flush=True)
+        if line in (COUNT, STOP):  # of a task that ended by itself
+            continue
+        try:
+            run(msgspec.json.decode(line, type=Task), said)
+        except OSError as error:  # the file cannot be made
+            print(f"telemetry: {error}", file=sys.stderr)
+        with suppress(OSError):
+            print(flush=True)  # the parent waits for it
 
 
 if __name__ == "__main__":
