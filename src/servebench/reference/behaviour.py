@@ -29,7 +29,6 @@ FAULTS = {
 }
 METRICS = {
     "ok": "the true numbers, by vLLM's names",
-    "none": "HTTP 404",
     "hang": "no answer",
     "error": "HTTP 500",
     "nan": "NaN for every number",
@@ -214,12 +213,12 @@ def _response(status: bytes, kind: bytes, body: bytes) -> bytes:
 
 def metrics_page(how: str, numbers: dict[str, float]) -> bytes:
     """The response of /metrics with these numbers, or its fault."""
-    if how in ("none", "error"):
-        return response({"none": b"404 Not Found", "error": b"500 Internal Server Error"}[how], {})
-    value = {name: float("nan") if how == "nan" else number for name, number in numbers.items()}
-    page = "".join(f'# TYPE vllm:{name} untyped\nvllm:{name}{{engine="0"}} {value[name]}\n' for name in value)
+    if how in ("hang", "error"):
+        return b"" if how == "hang" else response(b"500 Internal Server Error", {})
+    value = "NaN" if how == "nan" else "{}"
+    page = "".join(f'vllm:{name}{{engine="0"}} {value.format(number)}\n' for name, number in numbers.items())
     page = page[: page.rindex("{")] if how == "half" else page + "# filling\n" * (5_000_000 * (how == "huge"))
-    return b"" if how == "hang" else _response(b"200 OK", b"text/plain; version=0.0.4", page.encode())
+    return _response(b"200 OK", b"text/plain", page.encode())
 
 
 def chunk(value: Any) -> bytes:

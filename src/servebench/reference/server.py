@@ -152,13 +152,9 @@ class Server:
         """What an engine tells on /metrics, by vLLM's names."""
         inside, now_ns = [answer for *_, peer, answer in self.due if not peer.closed], time_ns()
         waiting = sum(answer.begin_ns > now_ns for answer in inside)
-        numbers: dict[str, float] = {
-            "num_requests_running": len(inside) - waiting,
-            "num_requests_waiting": waiting,
-        }
-        for name, total_ns in self.times_ns.items():
-            numbers |= {f"{name}_seconds_sum": total_ns / 1e9, f"{name}_seconds_count": len(self.done)}
-        return numbers
+        sums = {f"{name}_seconds_sum": total_ns / 1e9 for name, total_ns in self.times_ns.items()}
+        counts = dict.fromkeys((f"{name}_seconds_count" for name in self.times_ns), float(len(self.done)))
+        return {"num_requests_running": len(inside) - waiting, "num_requests_waiting": waiting} | sums | counts
 
     def _begin(self, peer: Peer, request: dict[str, Any], request_id: str, arrived_ns: int) -> None:
         self.requests += 1

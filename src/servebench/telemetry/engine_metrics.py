@@ -5,100 +5,72 @@ This runs inside the sampler, which must start fast: no numpy here.
 
 from __future__ import annotations
 
-import socket
-import ssl
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from math import isfinite
+from math import isfinite, nan
 from threading import Event, Thread
-from urllib.parse import urljoin, urlsplit
+from urllib.error import HTTPError
+from urllib.request import Request
 
 import msgspec
-from prometheus_client.parser import text_string_to_metric_families
 
-from servebench.errors import HttpError
-from servebench.load.http import Answer, merge_headers
-from servebench.load.wire import Segment
+from servebench.servers.http_call import opener
 
 GAUGES = ("running", "waiting", "kv_cache_usage")
 HISTOGRAMS = ("queue_s", "prefill_s", "ttft_s")  # of each, its sum and count: `queue_s_sum`, `queue_s_count`
 PERIOD_S, RARE_PERIOD_S = 0.5, 5.0
 FAILURES = 10  # one after another, from which on a page is asked for rarely
-DEADLINE_S = 1.0
-MAX_BYTES = 4_000_000
-RESTARTED = "the server restarted: its counters fell"
-
-Table = Mapping[str, Sequence[str]]  # our names -> those of the engine, the one to prefer first
+DEADLINE_S, MAX_BYTES = 1.0, 4_000_000
+LINE = re.compile(rb"^([\w:]+)(?:\{.*\})?[ \t]+(.*)$", re.MULTILINE)  # name{labels} value time
 
 
 class Engine(msgspec.Struct, frozen=True):
-    """The metrics of a replica: where, how to ask, and how they are called there."""
+    """The metrics of a replica: where, how to ask, and our names -> those of the engine, the best first."""
 
     url: str
     headers: dict[str, str]
     metrics: dict[str, tuple[str, ...]]
 
 
-def series_of(table: Table) -> dict[str, list[str]]:
-    """Our names, with those of a histogram's parts -> the names that lines of a page begin with."""
-    parts = {name: ("_sum", "_count") if name in HISTOGRAMS else ("",) for name in table}
-    return {name + part: [theirs + part for theirs in table[name]] for name in table for part in parts[name]}
-
-
-def values(page: bytes | str, table: Table) -> tuple[dict[str, float], str]:
-    """(what a page says, by our names; what was wrong with it, or "").
+def values(page: bytes, table: Mapping[str, Sequence[str]]) -> tuple[dict[str, float], str]:
+    """(what a page says, by our names; what was wrong with it, or ""). A page that is cut off says nothing.
 
     Values of several labels (engines, ranks) are summed, those of kv_cache_usage averaged.
     """
-    series, text = series_of(table), page.encode() if isinstance(page, str) else page
-    found = _found(text, [name for names in series.values() for name in names])
-    result: dict[str, float] = {}
-    for ours, names in series.items():
-        numbers = next((found[name] for name in names if name in found), [None])
-        good = [number for number in numbers if number is not None]
-        if len(good) == len(numbers):
-            result[ours] = sum(good) / (len(good) if ours == "kv_cache_usage" else 1)
-    bad = next((f"not a number: {name}" for name, numbers in found.items() if None in numbers), "")
-    return result, bad or ("its last line is cut off" if found and not text.endswith(b"\n") else "")
+    found: dict[str, list[float]] = {}
+    for name, value in LINE.findall(page):
+        found.setdefault(name.decode(), []).append(_number(value))
+    result = {}
+    for ours in table:
+        for part in ("_sum", "_count") if ours in HISTOGRAMS else ("",):
+            numbers = next((found[name + part] for name in table[ours] if name + part in found), None)
+            if numbers:
+                result[ours + part] = sum(numbers) / (len(numbers) if ours == "kv_cache_usage" else 1)
+    if not result or not page.endswith(b"\n"):
+        return {}, "its last line is cut off" if result else "no metric that is known"
+    bad = [name for name, value in result.items() if not isfinite(value)]
+    return {name: result[name] for name in result if name not in bad}, f"not a number: {bad[0]}" if bad else ""
 
 
-def _found(page: bytes, names: list[str]) -> dict[str, list[float | None]]:
-    """The values of all labels of these names. Their lines are chosen first: a page may have a thousand others."""
-    beginnings = tuple(f"{name}{mark}".encode() for name in names for mark in "{ ")
-    found: dict[str, list[float | None]] = {}
-    for line in page.splitlines(keepends=True):
-        if line.startswith(beginnings):
-            name = line.partition(b" ")[0].partition(b"{")[0].decode()
-            found.setdefault(name, []).append(_value(line))
-    return found
-
-
-def _value(line: bytes) -> float | None:
-    """The number of a line of Prometheus' text format. None if it is not one, or half a line."""
+def _number(text: bytes) -> float:
     try:
-        (family,) = text_string_to_metric_families(line.decode())
-        value = float(family.samples[0].value)
-    except (ValueError, LookupError):
-        return None
-    return value if isfinite(value) and line.endswith(b"\n") else None
+        return float(text.split()[0])
+    except (ValueError, IndexError):
+        return nan
 
 
 class Scraper(Thread):
-    """Asks one replica for its metrics until it is stopped.
+    """Asks one replica for its metrics until it is stopped; rarely where that keeps failing.
 
     `put` takes values by our names and their time (ns of CLOCK_REALTIME), `remark` what was wrong, in a few words.
-    A page that keeps failing is asked for rarely. A redirect is followed within its host alone, since headers may
-    hold a key.
     """
 
     def __init__(
         self, engine: Engine, put: Callable[[Mapping[str, float], int], None], remark: Callable[[str], None]
     ) -> None:
         super().__init__(daemon=True)
-        self.url, self.headers, self.table = engine.url, engine.headers, engine.metrics
-        self.put, self.remark = put, remark
-        self._tls: ssl.SSLContext | None = None
-        self._sock: socket.socket | None = None
+        self.engine, self.put, self.remark = engine, put, remark
         self._ended = Event()
         self._failures = 0
         self._before: dict[str, float] = {}
@@ -108,7 +80,6 @@ class Scraper(Thread):
             self.scrape()
         if not self._failures:
             self.scrape()  # so that counters are known up to the end
-        self.close()
 
     def stop(self) -> None:
         """Ends soon; `join` waits for it."""
@@ -121,100 +92,37 @@ class Scraper(Thread):
     def scrape(self) -> None:
         """Ask once, and hand on what came."""
         began_ns = time.time_ns()
-        found: dict[str, float] = {}
         try:
-            page = self._page(time.monotonic() + DEADLINE_S)
-            at_ns = (began_ns + time.time_ns()) // 2
-            found, wrong = values(page, self.table)
-            if not found:
-                wrong = wrong or ("no metric that is known" if b"# TYPE " in page else "not metrics")
-            elif any(found[name] < self._before.get(name, 0.0) for name in found if name not in GAUGES):
-                wrong = wrong or RESTARTED
-            self._before |= found
+            found, wrong = values(_page(self.engine), self.engine.metrics)
         except Exception as error:  # whatever a server does, the sampler goes on
-            self.close()
-            wrong = _reason(error)
+            found, wrong = {}, _reason(error)
+        if any(found[name] < self._before.get(name, 0.0) for name in found if name not in GAUGES):
+            wrong = wrong or "the server restarted: its counters fell"
+        self._before |= found
         self._failures = 0 if found else self._failures + 1
         if found:
-            self.put(found, at_ns)
+            self.put(found, (began_ns + time.time_ns()) // 2)
         if wrong:
             self.remark(wrong)
 
-    def _page(self, end: float) -> bytes:
-        """A connection that was idle may have been closed by the server; then it is asked on another one."""
-        if self._sock:
-            try:
-                return self._ask(self._sock, end)
-            except ConnectionError:
-                self.close()
-        self._sock = self._connect(end)
-        return self._ask(self._sock, end)
 
-    def _connect(self, end: float) -> socket.socket:
-        parts = urlsplit(self.url)
-        tls = parts.scheme == "https"
-        address = (parts.hostname or "", parts.port or (443 if tls else 80))
-        sock = socket.create_connection(address, timeout=_left_s(end))
-        if not tls:
-            return sock
-        self._tls = self._tls or ssl.create_default_context()
-        sock.settimeout(_left_s(end))
-        return self._tls.wrap_socket(sock, server_hostname=parts.hostname)
-
-    def _ask(self, sock: socket.socket, end: float) -> bytes:
-        """The body of a good answer. Raises HttpError, OSError."""
-        parts = urlsplit(self.url)
-        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        ours = {"Host": parts.netloc.rpartition("@")[2], "Accept": "text/plain"}
-        lines = [f"{name}: {value}\r\n" for name, value in merge_headers(ours, dict(self.headers)).items()]
-        sock.sendall(f"GET {path} HTTP/1.1\r\n{''.join(lines)}\r\n".encode("latin-1"))
-        answer = _read(sock, end)
-        if not answer.keep_alive():
-            self.close()
-        if 300 <= answer.status < 400:
-            self._follow(answer.headers.get(b"location", b"").decode("latin-1"))
-        if answer.status != 200:
-            raise HttpError(f"status {answer.status}")
-        return answer.whole()
-
-    def _follow(self, location: str) -> None:
-        there = urljoin(self.url, location)
-        if urlsplit(there)[:2] == urlsplit(self.url)[:2]:  # scheme and host
-            self.url = there
-
-    def close(self) -> None:
-        if self._sock:
-            self._sock.close()
-        self._sock = None
-
-
-def _read(sock: socket.socket, end: float) -> Answer:
-    answer, size, complete = Answer(), 0, False
-    while not complete:
-        sock.settimeout(_left_s(end))
-        data = sock.recv(65536)
-        size += len(data)
-        if size > MAX_BYTES:
-            raise HttpError(f"more than {MAX_BYTES / 1e6:.0f} MB")
-        if not data and not answer.end_of_stream():
-            raise ConnectionResetError(0, "closed before the end of the answer")
-        complete = not data or answer.add(Segment(data, 0, 0, False))
-    answer.frame()
-    answer.release()
-    return answer
-
-
-def _left_s(end: float) -> float:
-    left_s = end - time.monotonic()
-    if left_s <= 0:
-        raise TimeoutError
-    return left_s
+def _page(engine: Engine) -> bytes:
+    page, end = b"", time.monotonic() + DEADLINE_S
+    with opener.open(Request(engine.url, headers=engine.headers), timeout=DEADLINE_S) as answer:
+        while data := answer.read1(1 << 16):
+            page += data
+            if len(page) > MAX_BYTES:
+                raise ValueError(f"more than {MAX_BYTES / 1e6:.0f} MB")
+            if time.monotonic() > end:
+                raise TimeoutError
+    return page
 
 
 def _reason(error: Exception) -> str:
     """Why there are no values, in a few words."""
-    if isinstance(error, TimeoutError):
+    if isinstance(error, HTTPError):
+        return f"status {error.code}"
+    cause = getattr(error, "reason", error)  # of urllib
+    if isinstance(cause, TimeoutError):
         return f"no answer within {DEADLINE_S:g} s"
-    if isinstance(error, OSError):
-        return f"no answer: {error.strerror or error}"
-    return str(error) if isinstance(error, HttpError) else f"{type(error).__name__}: {error}"
+    return f"no metrics: {getattr(cause, 'strerror', None) or cause}"
