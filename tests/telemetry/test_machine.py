@@ -15,7 +15,6 @@ from servebench.telemetry import machine
 
 INTEL = "processor\t: 0\nmodel name\t: Intel(R) Xeon(R)  Platinum 8480+\nprocessor\t: 1\n"
 ARM = "processor\t: 0\nCPU implementer\t: 0x41\nCPU architecture: 8\nCPU part\t: 0xd4f\n"
-POWER = "processor\t: 0\ncpu\t\t: POWER9, altivec supported\n"
 
 
 def root(folder: Path, **files: str) -> Path:
@@ -27,12 +26,8 @@ def root(folder: Path, **files: str) -> Path:
     return folder
 
 
-def on(folder: Path) -> Machine:
-    return machine.on(folder, 8, "", "", [])
-
-
 def test_what_cannot_be_read_is_unknown(tmp_path: Path) -> None:
-    assert on(tmp_path) == Machine(cores=8)
+    assert machine.on(tmp_path) == Machine()
 
 
 def test_a_whole_machine(tmp_path: Path) -> None:
@@ -43,9 +38,8 @@ def test_a_whole_machine(tmp_path: Path) -> None:
         "proc/meminfo": "MemTotal:  1024 kB\n",
     }
     files |= {"proc/cpuinfo": INTEL, "proc/sys/kernel/osrelease": "6.1.0-18-amd64\n"}
-    assert on(root(tmp_path, **files)) == Machine(
+    assert machine.on(root(tmp_path, **files)) == Machine(
         cpu="Intel(R) Xeon(R) Platinum 8480+",
-        cores=8,
         numa_nodes=2,
         governor="performance",
         memory_bytes=1 << 20,
@@ -55,15 +49,10 @@ def test_a_whole_machine(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("cpuinfo", "name"),
-    [
-        (ARM, "Neoverse-V2"),
-        (ARM.replace("0xd4f", "0xfff"), "ARM 0x41 0xfff"),
-        (POWER, "POWER9, altivec supported"),
-        ("\0\xff garbage", ""),
-    ],
+    [(ARM, "0x41 0xd4f"), ("\0\xff garbage", "")],
 )
-def test_the_cpu_has_a_name_everywhere(cpuinfo: str, name: str) -> None:
-    assert machine.cpu_model(cpuinfo) == name
+def test_an_arm_has_the_numbers_of_its_core(tmp_path: Path, cpuinfo: str, name: str) -> None:
+    assert machine.on(root(tmp_path, **{"proc/cpuinfo": cpuinfo})).cpu == name
 
 
 @pytest.mark.parametrize(
@@ -71,14 +60,12 @@ def test_the_cpu_has_a_name_everywhere(cpuinfo: str, name: str) -> None:
     [
         ({".dockerenv": ""}, "docker"),
         ({"run__.containerenv": ""}, "podman"),
-        ({"proc__1__cgroup": "0::/kubepods.slice/kubepods-pod1.slice"}, "kubernetes"),
-        ({"proc__1__cgroup": "4:cpu:/lxc/box"}, "lxc"),
+        ({"var__run__secrets__kubernetes.io__token": ""}, "kubernetes"),
         ({"run__systemd__container": "systemd-nspawn\n"}, "systemd-nspawn"),
-        ({"proc__1__cgroup": "0::/init.scope"}, ""),
     ],
 )
 def test_containers_are_known(tmp_path: Path, files: dict[str, str], kind: str) -> None:
-    assert on(root(tmp_path, **files)).container == kind
+    assert machine.on(root(tmp_path, **files)).container == kind
 
 
 @pytest.mark.parametrize(
@@ -90,28 +77,12 @@ def test_containers_are_known(tmp_path: Path, files: dict[str, str], kind: str) 
             1.5,
         ),  # of one around it
         ({"proc__self__cgroup": "0::/", "sys__fs__cgroup__cpu.max": "max 100000"}, None),
-        (
-            {
-                "proc__self__cgroup": "4:cpu,cpuacct:/docker/1",
-                "sys__fs__cgroup__cpu__cpu.cfs_quota_us": "200000",
-                "sys__fs__cgroup__cpu__cpu.cfs_period_us": "100000",
-            },
-            2,
-        ),
-        (
-            {
-                "proc__self__cgroup": "1:cpu:/",
-                "sys__fs__cgroup__cpu__cpu.cfs_quota_us": "-1",
-                "sys__fs__cgroup__cpu__cpu.cfs_period_us": "100000",
-            },
-            None,
-        ),
         ({"proc__self__cgroup": "nonsense"}, None),
     ],
 )
 def test_a_control_group_limits_the_cores(tmp_path: Path, files: dict[str, str], limit: float | None) -> None:
     assert machine.core_limit(root(tmp_path, **files)) == limit
-    of_docker = on(root(tmp_path, **{".dockerenv": ""})).container
+    of_docker = machine.on(root(tmp_path, **{".dockerenv": ""})).container
     assert of_docker == (f"docker, {limit:g} cores" if limit else "docker")
 
 
