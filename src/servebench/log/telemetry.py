@@ -1,9 +1,4 @@
-"""What a log knows beside its requests: the machine, and what GPUs, host and engines did while they ran.
-
-`Machine` is the manifest of a host. `Telemetry` says what was seen over the measured window, worked out when the
-point had ended from everything that was sampled. `Series` keeps the samples themselves, on a regular grid and on
-the clock of the requests.
-"""
+"""What a log knows beside its requests: the machine, and what GPUs, host and engines did while they ran."""
 
 from __future__ import annotations
 
@@ -11,7 +6,7 @@ import msgspec
 
 
 class Gpu(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A GPU as its driver describes it. What it does not tell is left out."""
+    """As its driver describes it. What it does not tell is left out."""
 
     index: int  # as the driver counts
     name: str
@@ -102,18 +97,15 @@ class Telemetry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Series(msgspec.Struct, frozen=True, kw_only=True):
-    """Samples on a regular grid, warm-up and cooldown too: bin k begins at start_ns + k * every_ns.
+    """All samples, on the clock of the requests: bin k begins at start_ns + k * every_ns.
 
-    A gauge has its mean in a bin, a counter its increase. A column that never changes has one value. Columns:
-    `host.client`, `host.server`, `host.others`, `host.steal` (shares of all cores); `gpu0.power_w`, `gpu0.sm`,
-    `gpu0.sm_clock_mhz`, ...; `engine0.running`, `engine0.waiting`, `engine0.kv_cache_usage`,
-    `engine0.preemptions`, ... .
+    A gauge has its mean in a bin, a counter its increase. A column that never changes has one value.
     """
 
     start_ns: int
     every_ns: int
     bins: int
-    columns: dict[str, list[float | None]]
+    columns: dict[str, list[float | None]]  # `host.client`, `gpu0.power_w`, `engine0.running`, ...
 
     def of(self, column: str) -> list[float | None]:
         """The values of a column, one for each bin. Raises KeyError for a column that is not there."""
