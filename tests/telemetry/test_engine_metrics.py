@@ -173,7 +173,7 @@ FAULTS = {
     "status 500": b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n",
     "no metric that is known": whole(b"<html>login</html>"),
     "not a number: running": whole(b"vllm:num_requests_running NaN\n"),
-    "no metrics: SSH": b"SSH-2.0-not-http\r\n\r\n",
+    "no metrics: BadStatusLine": b"SSH-2.0-not-http\r\n\r\n",
     "no metrics: Remote end closed": lambda sock: sock.shutdown(socket.SHUT_RDWR),
 }
 

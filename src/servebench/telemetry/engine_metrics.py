@@ -112,7 +112,7 @@ def _page(engine: Engine) -> bytes:
         while data := answer.read1(1 << 16):
             page += data
             if len(page) > MAX_BYTES:
-                raise ValueError(f"more than {MAX_BYTES / 1e6:.0f} MB")
+                raise OSError(f"more than {MAX_BYTES / 1e6:.0f} MB")
             if time.monotonic() > end:
                 raise TimeoutError
     return page
@@ -125,4 +125,5 @@ def _reason(error: Exception) -> str:
     cause = getattr(error, "reason", error)  # of urllib
     if isinstance(cause, TimeoutError):
         return f"no answer within {DEADLINE_S:g} s"
-    return f"no metrics: {getattr(cause, 'strerror', None) or cause}"
+    words = str(cause) if isinstance(cause, OSError) else type(cause).__name__  # others may repeat a key
+    return f"no metrics: {getattr(cause, 'strerror', None) or words}"
