@@ -60,20 +60,6 @@ def test_by_hand() -> None:
     assert found == Energy(60 + 17.5 - 5, 5 + 20 + 30 + 17.5, "ok")
 
 
-@pytest.mark.parametrize("in_window", [True, False])
-def test_a_wrap_is_undone(in_window: bool) -> None:
-    wrap_j = 2**32 / 1000
-    at, counter, read = sampled(first_j=wrap_j - 300 * (25 if in_window else 5))
-    found = energy(at, counter % wrap_j, read, WINDOW)
-    assert found.verdict == "ok" and found.joules == pytest.approx(9000, rel=0.01)
-
-
-def test_a_wrap_without_power_readings_cannot_be_told_from_a_reset() -> None:
-    wrap_j = 2**32 / 1000
-    at, counter, read = sampled(first_j=wrap_j - 300 * 25)
-    assert energy(at, counter % wrap_j, np.full_like(read, np.nan), WINDOW).joules is None
-
-
 @pytest.mark.parametrize("first_j", [FIRST_J, 1000.0, 4_000_000.0])
 def test_a_counter_that_is_reset(first_j: float) -> None:
     at, counter, read = sampled(first_j=first_j)
