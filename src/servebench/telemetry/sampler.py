@@ -13,10 +13,9 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import NamedTuple
 
 import msgspec
 
@@ -65,37 +64,22 @@ class Samples:
         self.put(REMARK, {": ".join(words): 1})
 
 
-class Gpus(NamedTuple):
-    """The GPUs of a server; `leaders` of its sessions tell whose processes are at home on them."""
-
-    reader: Reader
-    indices: list[int]
-    leaders: list[int]
-
-    def sample(self, to: Samples, slowly: bool) -> None:
-        for index in self.indices:
-            begin_ns = time.time_ns()
-            values = self.reader.read(index, slowly)
-            middle_ns = (begin_ns + time.time_ns()) // 2
-            to.put(f"gpu{index}", values | (self._shared(index, to) if slowly else {}), middle_ns)
-
-    def count_energy(self, to: Samples, indices: Iterable[int]) -> None:
-        """Sample the energy counters of these."""
-        for index in indices:
-            begin_ns = time.time_ns()
-            counter_j = self.reader.energy_counter_j(index)
-            if counter_j is not None:
-                to.put(f"gpu{index}", {"energy_counter_j": counter_j}, (begin_ns + time.time_ns()) // 2)
-
-    def _shared(self, index: int, to: Samples) -> dict[str, float]:
-        """Are processes of others on it? Nothing is known where ours are not seen (in another PID namespace)."""
-        processes = self.reader.processes(index) or []
-        others = [f"{name} ({pid})" for pid, name in processes if not of_sessions(pid, self.leaders)]
-        if len(others) == len(processes):
-            return {}
-        if others:
-            to.put(f"gpu{index}.others", dict.fromkeys(others, 1.0))
-        return {"shared": float(bool(others))}
+def sample_gpu(
+    reader: Reader, index: int, leaders: Collection[int], to: Samples, slowly: bool, counted: bool
+) -> None:
+    """`slowly`: also whether processes are on it that are of no session of these leaders."""
+    begin_ns = time.time_ns()
+    values = reader.read(index, slowly)
+    counter_j = reader.energy_counter_j(index) if counted else None
+    middle_ns = (begin_ns + time.time_ns()) // 2
+    if counter_j is not None:
+        values["energy_counter_j"] = counter_j
+    processes = (reader.processes(index) or []) if slowly else []
+    others = {f"{name} ({pid})": 1.0 for pid, name in processes if not of_sessions(pid, leaders)}
+    if len(others) < len(processes):  # else ours are not seen (in another PID namespace), so nothing is known
+        values["shared"] = float(bool(others))
+        to.put(f"gpu{index}.others", others)
+    to.put(f"gpu{index}", values, middle_ns)
 
 
 def sample(task: Task, to: Samples, said: Callable[[float], bytes | None]) -> None:
@@ -103,21 +87,20 @@ def sample(task: Task, to: Samples, said: Callable[[float], bytes | None]) -> No
 
     All energy counters are read at both ends and when told to.
     """
-    host = HostReader(task.client, task.server)
-    gpus = Gpus(Reader(task.gpus), task.gpus, task.server or []) if task.gpus else None
-    every_s = EVERY_S if gpus else EVERY_S * SLOWLY
+    host, reader = HostReader(task.client, task.server), Reader(task.gpus) if task.gpus else None
+    every_s = EVERY_S if task.gpus else EVERY_S * SLOWLY
     begin_s, n = time.monotonic(), 0
     line: bytes | None = COUNT
     while True:
-        slowly = line == STOP or not gpus or n % SLOWLY == 0
+        slowly = line == STOP or not task.gpus or n % SLOWLY == 0
+        counted = None if n % COUNTED else n // COUNTED % max(1, len(task.gpus))
         try:
-            if gpus:
-                gpus.sample(to, slowly)
-                in_turn = [task.gpus[n // COUNTED % len(task.gpus)]] if n % COUNTED == 0 else []
-                gpus.count_energy(to, task.gpus if line else in_turn)
+            for i, index in enumerate(task.gpus if reader else ()):
+                assert reader
+                sample_gpu(reader, index, task.server or (), to, slowly, bool(line) or i == counted)
         except OSError as error:
             to.remark(f"GPUs: {error}")
-            gpus = None
+            reader = None
         if slowly:
             to.put("host", host())
         if line == STOP:
