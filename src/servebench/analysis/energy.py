@@ -39,7 +39,11 @@ def energy(at_ns: np.ndarray, counter_j: np.ndarray, power_w: np.ndarray, window
         verdict = f"invalid: {read}" if isinstance(read, str) else "ok: by power readings"
     else:
         verdict = "unknown"
-    return Energy(*(None if isinstance(found, str) else found for found in (counted, read)), verdict)
+    return Energy(_number(counted), _number(read), verdict)
+
+
+def _number(found: float | str) -> float | None:
+    return None if isinstance(found, str) else found
 
 
 def _verdict(counted: float | str, read: float | str, lag_j: float) -> str:

@@ -168,9 +168,8 @@ def _without_operator(part: str) -> str:
 def _example(metric: Metric, name: str) -> str:
     """A limit that could be written of this metric."""
     sign = ">" if metric.better == "more" else "<"
-    return (
-        f"{name}{sign}{'1%' if metric.name in SHARES else f'2{UNITS[metric.unit]}' if metric.unit in UNITS else 5}"
-    )
+    value = "1%" if metric.name in SHARES else _written(metric, "2") if metric.unit in UNITS else "5"
+    return f"{name}{sign}{value}"
 
 
 def _written(metric: Metric, value: str) -> str:

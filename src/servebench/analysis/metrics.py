@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -95,6 +95,16 @@ class OfRequests(Metric):
         return {self.column("mean"): stats.batches(enough), self.column("p50"): medians}
 
 
+_energy = partial(OfPoint, why_unknown=power.why_unknown)
+
+
+def _dollars(which: str, function: Callable[[Log], float | None], short: str = "") -> OfPoint:
+    name, words = f"dollars_per_million_{which}_tokens", f"per million {which} tokens"
+    return OfPoint(
+        name, f"dollars {words}", function, short=short, axis=f"Cost ($ {words})", why_unknown=cost.why_unknown
+    )
+
+
 _OF_POINT = (
     OfPoint(
         "request_throughput_per_s",
@@ -127,53 +137,30 @@ _OF_POINT = (
     OfPoint("effective_concurrency", "requests in flight", throughput.effective_concurrency, better=None),
     OfPoint("littles_law_ratio", "Little's law", throughput.littles_law_ratio, better=None),
     OfPoint("failed_share", "share that failed", samples.failed_share),
-    OfPoint(
-        "gpu_power_w",
-        "power of a GPU",
-        power.gpu_power,
-        better=None,
-        axis="Power of a GPU (W)",
-        why_unknown=power.why_unknown,
-    ),
-    OfPoint(
+    _energy("gpu_power_w", "power of a GPU", power.gpu_power, better=None, axis="Power of a GPU (W)"),
+    _energy(
         "energy_per_output_token_j",
         "energy per output token",
         power.energy_per_output_token,
         short="J/token",
         axis="Energy per output token (J)",
-        why_unknown=power.why_unknown,
     ),
-    OfPoint(
+    _energy(
         "energy_per_request_j",
         "energy per request",
         power.energy_per_request,
         axis="Energy per request (J)",
-        why_unknown=power.why_unknown,
     ),
-    OfPoint(
+    _energy(
         "tokens_per_joule",
         "output tokens/J",
         power.tokens_per_joule,
         "more",
         axis="Output tokens per joule (tokens/J)",
-        why_unknown=power.why_unknown,
     ),
     OfPoint("gpu_idle_share", "share in which GPUs are idle", power.gpu_idle_share, better=None),
-    OfPoint(
-        "dollars_per_million_output_tokens",
-        "dollars per million output tokens",
-        cost.of_output_tokens,
-        short="$ per M\ntokens",
-        axis="Cost ($ per million output tokens)",
-        why_unknown=cost.why_unknown,
-    ),
-    OfPoint(
-        "dollars_per_million_input_tokens",
-        "dollars per million input tokens",
-        cost.of_input_tokens,
-        axis="Cost ($ per million input tokens)",
-        why_unknown=cost.why_unknown,
-    ),
+    _dollars("output", cost.of_output_tokens, short="$ per M\ntokens"),
+    _dollars("input", cost.of_input_tokens),
 )
 _OF_REQUESTS = (
     OfRequests("ttft_s", "TTFT", latency.ttft_s, of_tokens=True, axis="TTFT (s)", in_batches=True),

@@ -27,6 +27,7 @@ MANY_CPU = 0.2  # of all cores, that other programs took while a point was measu
 SOME_CPU, NO_CPU_LEFT = 0.1, 0.05  # likewise, where no more than the latter was idle
 STEAL = 0.05  # of all cores, that other virtual machines took
 THROTTLED, CAPPED = 0.05, 0.2  # of the window: too hot or short of power; at a power limit that was lowered
+HOT = {"thermal": "its temperature", "hardware": "its power supply or hardware"}
 LOWERED = 0.98  # of the default power limit
 SHARED = 0.05  # of the window, in which others had processes on a GPU
 
@@ -56,8 +57,8 @@ def doubts(log: Log) -> Iterator[Doubt]:
         yield Doubt("client-limited", "client-limited", "the client was the limit")
     elif buffered(log):
         yield Doubt("buffered", "buffered", "its tokens came all at once", of_tokens=True)
-    for kind, of_log in OF_MACHINE.items():
-        if why := of_log(log):
+    for kind, of_machine in OF_MACHINE.items():
+        if why := of_machine.why(log):
             yield Doubt(kind, kind, why)
     cached = cached_share(log)
     if cached > REFUSE_CACHED:
@@ -83,10 +84,9 @@ def gpu_throttled(log: Log) -> str | None:
     At its default limit a GPU does what it always does under such a load, so that decides.
     """
     for gpu in log.telemetry.gpus if log.telemetry else ():
-        hot = max(gpu.throttled.get(why, 0.0) for why in ("thermal", "hardware"))
-        if hot > THROTTLED:
-            why = "its temperature" if gpu.throttled.get("thermal", 0.0) == hot else "its power supply or hardware"
-            return f"GPU {gpu.index} was slowed down by {why} {hot:.0%} of the window"
+        for reason, words in HOT.items():
+            if (share := gpu.throttled.get(reason, 0.0)) > THROTTLED:
+                return f"GPU {gpu.index} was slowed down by {words} {share:.0%} of the window"
         capped, limit = gpu.throttled.get("power_cap", 0.0), _lowered_limit(log, gpu.index)
         if capped > CAPPED and limit:
             return f"GPU {gpu.index} was at a power limit of {limit} {capped:.0%} of the window"
@@ -111,10 +111,18 @@ def gpu_shared(log: Log) -> str | None:
     return None
 
 
-OF_MACHINE: dict[str, Callable[[Log], str | None]] = {
-    "host-contended": host_contended,
-    "gpu-throttled": gpu_throttled,
-    "gpu-shared": gpu_shared,
+class OfMachine(NamedTuple):
+    """A mark that the machine is at fault for."""
+
+    why: Callable[[Log], str | None]
+    what: str
+    remedy: str
+
+
+OF_MACHINE = {
+    "host-contended": OfMachine(host_contended, "others took the cores", "close other programs"),
+    "gpu-throttled": OfMachine(gpu_throttled, "a GPU was slowed down", "cool it or restore its power limit"),
+    "gpu-shared": OfMachine(gpu_shared, "others used a GPU", "end their programs or give other --gpus"),
 }
 
 
