@@ -35,7 +35,8 @@ def made(root: Path, card: str, **files: str) -> Path:
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Path:
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(amd, "SYS", tmp_path)
     made(tmp_path, "card0", vendor="0x10de")
     made(tmp_path, "card10", vendor="0x1002", device="0x744c", **{"hwmon/hwmon9/power1_input": "90500000"})
     made(tmp_path, "card2", **FILES)
@@ -46,7 +47,7 @@ def host(tmp_path: Path) -> Path:
 
 
 def test_the_manifest_has_what_is_told(host: Path) -> None:
-    driver, cuda, found = amd.manifest(host)
+    driver, cuda, found = amd.manifest()
     assert (driver, cuda) == ("6.7.0", "")
     assert found == [
         Gpu(
@@ -61,14 +62,15 @@ def test_the_manifest_has_what_is_told(host: Path) -> None:
     ]
 
 
-def test_a_host_without_amd(tmp_path: Path) -> None:
+def test_a_host_without_amd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(amd, "SYS", tmp_path)
     made(tmp_path, "card0", vendor="0x10de")
-    assert amd.manifest(tmp_path) == ("", "", [])
-    assert amd.cards(tmp_path) == []
+    assert amd.manifest() == ("", "", [])
+    assert amd.cards() == []
 
 
 def test_readings(host: Path) -> None:
-    devices = amd.cards(host)
+    devices = amd.cards()
     assert amd.read(devices[0], slowly=False) == pytest.approx({"power_w": 512, "sm": 0.87, "memory": 0.12})
     slow = {"sm_clock_mhz": 2100, "temperature_c": 61, "memory_used_bytes": 1e6}
     assert amd.read(devices[0], slowly=True) == pytest.approx(amd.read(devices[0], False) | slow)
@@ -76,7 +78,7 @@ def test_readings(host: Path) -> None:
 
 
 def test_a_gpu_that_is_gone(host: Path) -> None:
-    device = amd.cards(host)[0]
+    device = amd.cards()[0]
     for path in device.rglob("*"):
         path.unlink() if path.is_file() else None
     with pytest.raises(OSError, match="tells nothing"):
@@ -84,7 +86,6 @@ def test_a_gpu_that_is_gone(host: Path) -> None:
 
 
 def test_behind_the_same_functions(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(amd, "SYS", host)
     monkeypatch.setattr(nvidia, "_ask", failing)
     gpus.manifest.cache_clear()
     assert gpus.names() == ["AMD Instinct MI300X", "AMD 0x744c"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from servebench.log.telemetry import Gpu
@@ -10,17 +9,17 @@ from servebench.log.telemetry import Gpu
 SYS = Path("/sys")
 
 
-def cards(root: Path | None = None) -> list[Path]:
+def cards() -> list[Path]:
     """The devices of the GPUs on this host, in the driver's order."""
-    found = [path for path in (root or SYS).glob("class/drm/card*") if re.fullmatch(r"card\d+", path.name)]
+    found = [path for path in SYS.glob("class/drm/card*") if path.name[4:].isdigit()]  # others are connectors
     devices = [path / "device" for path in sorted(found, key=lambda path: int(path.name[4:]))]
     return [device for device in devices if _text(device / "vendor") == "0x1002"]
 
 
-def manifest(root: Path | None = None) -> tuple[str, str, list[Gpu]]:
+def manifest() -> tuple[str, str, list[Gpu]]:
     """The driver's version, "" in place of CUDA's, and the GPUs."""
-    gpus = [_gpu(index, device) for index, device in enumerate(cards(root))]
-    return _text((root or SYS) / "module/amdgpu/version") if gpus else "", "", gpus
+    gpus = [_gpu(index, device) for index, device in enumerate(cards())]
+    return _text(SYS / "module/amdgpu/version") if gpus else "", "", gpus
 
 
 def _gpu(index: int, device: Path) -> Gpu:
@@ -37,16 +36,18 @@ def _gpu(index: int, device: Path) -> Gpu:
 
 def read(device: Path, slowly: bool) -> dict[str, float]:
     """As `gpus.Reader.read`."""
-    power_w = _number(device, "hwmon/hwmon*/power1_average", 1e-6)
     found = {
-        "power_w": _number(device, "hwmon/hwmon*/power1_input", 1e-6) if power_w is None else power_w,
+        "power_w": _number(device, "hwmon/hwmon*/power1_average", 1e-6)
+        or _number(device, "hwmon/hwmon*/power1_input", 1e-6),
         "sm": _number(device, "gpu_busy_percent", 0.01),
         "memory": _number(device, "mem_busy_percent", 0.01),
     }
     if slowly:
-        found["sm_clock_mhz"] = _number(device, "hwmon/hwmon*/freq1_input", 1e-6)
-        found["temperature_c"] = _number(device, "hwmon/hwmon*/temp1_input", 1e-3)
-        found["memory_used_bytes"] = _number(device, "mem_info_vram_used")
+        found |= {
+            "sm_clock_mhz": _number(device, "hwmon/hwmon*/freq1_input", 1e-6),
+            "temperature_c": _number(device, "hwmon/hwmon*/temp1_input", 1e-3),
+            "memory_used_bytes": _number(device, "mem_info_vram_used"),
+        }
     values = {name: value for name, value in found.items() if value is not None}
     if not values:
         raise OSError(f"amdgpu: {device} tells nothing")

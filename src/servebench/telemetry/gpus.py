@@ -57,8 +57,7 @@ class Reader:
 
         `slowly` also sm_clock_mhz, temperature_c and memory_used_bytes, which need no reading ten times a second.
         """
-        values: dict[str, float] = self.driver.read(self.devices[index], slowly)
-        return values
+        return dict(self.driver.read(self.devices[index], slowly))
 
     def energy_counter_j(self, index: int) -> float | None:
         """In J since some time ago; None if there is none. This takes 7 ms on an H200, so ask rarely."""

@@ -99,13 +99,13 @@ def _ask(functions: str, *words: Any) -> Any:
     """What the first of these functions that works tells. Raises OSError if none does."""
     import pynvml  # here: only those with GPUs need it
 
-    error = Exception()
-    for function in functions.split():
-        try:
-            return getattr(pynvml, function)(*words)
-        except Exception as failed:  # NVMLError; more, if library and pynvml are not of the same time
-            error = failed
-    raise OSError(f"NVML: {error}")
+    function, _, older = functions.partition(" ")
+    try:
+        return getattr(pynvml, function)(*words)
+    except Exception as error:  # NVMLError; more, if library and pynvml are not of the same time
+        if older:
+            return _ask(older, *words)
+        raise OSError(f"NVML: {error}") from None
 
 
 def _told(functions: str, *words: Any) -> Any:
