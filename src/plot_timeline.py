@@ -32,22 +32,15 @@ from servebench.log.telemetry import Series as Samples
 WAITING, GENERATING, FAILED = "#9AA0A6", "#0072B2", "#D7263D"
 
 
-class Sampled(NamedTuple):
-    """A line of a panel: a column of a log's samples, over all replicas or GPUs."""
-
-    column: str  # behind the dot of its name
-    color: str
-    label: str = ""
-    share: bool = False  # a mean, in %; else a sum
-
-
-PANELS = {  # below those of the requests, where any log has samples for it
-    "In the engine": (
-        Sampled("running", GENERATING, "running, by the engine's count"),
-        Sampled("waiting", "#D55E00", "waiting, by the engine's count"),
-    ),
-    "KV cache (%)": (Sampled("kv_cache_usage", "#009E73", share=True),),
-    "Power (W)": (Sampled("power_w", "#CC79A7"),),
+PANELS: dict[
+    str, dict[str, tuple[str, str | None]]
+] = {  # below those of the requests, where any log has samples for it: columns, with color and label
+    "In the engine": {
+        "running": (GENERATING, "running, by the engine's count"),
+        "waiting": ("#D55E00", "waiting, by the engine's count"),
+    },
+    "KV cache (%)": {"kv_cache_usage": ("#009E73", None)},
+    "Power (W)": {"power_w": ("#CC79A7", None)},
 }
 
 
@@ -88,24 +81,31 @@ def running(requests: Spans) -> tuple[np.ndarray, np.ndarray]:
     return at[order], np.cumsum(change[order])
 
 
-def sampled(samples: Samples | None, line: Sampled) -> np.ndarray:
-    """Of each bin the sum or mean of all replicas or GPUs, nan where one is not known. Shape (bins,), or (0,)."""
-    names = [name for name in samples.columns if name.partition(".")[2] == line.column] if samples else []
-    if not samples or not names:
-        return np.empty(0)
-    values = np.array([samples.of(name) for name in names], dtype=float)
-    return np.asarray(100 * values.mean(axis=0) if line.share else values.sum(axis=0))
+def sampled(samples: Samples, column: str) -> np.ndarray | None:
+    """Of each bin the sum of all replicas or GPUs (of shares the mean, in %), nan where one is not known."""
+    found = [samples.of(name) for name in samples.columns if name.partition(".")[2] == column]
+    if not found:
+        return None
+    values = np.array(found, dtype=float)
+    return np.asarray(100 * values.mean(axis=0) if column == "kv_cache_usage" else values.sum(axis=0))
 
 
-def draw_samples(ax: Axes, log: Log, lines: tuple[Sampled, ...]) -> None:
+def lines_of(log: Log, panel: str) -> dict[str, np.ndarray]:
+    """What the log has of a panel, by column."""
+    found = {column: sampled(log.series, column) for column in PANELS[panel]} if log.series else {}
+    return {column: values for column, values in found.items() if values is not None}
+
+
+def draw_samples(ax: Axes, log: Log, panel: str) -> None:
     """A step a bin, on the clock of the requests."""
-    samples, start_ns = log.series, min(r.sent_ns for r in log.results)
-    for line in lines:
-        values = sampled(samples, line)
-        if samples and len(values):
-            at = (samples.start_ns - start_ns + samples.every_ns * np.arange(samples.bins + 1)) / 1e9
-            ax.stairs(values, at, color=line.color, label=line.label or None, linewidth=1.2, baseline=None)
-    if not samples or not ax.patches:
+    lines = lines_of(log, panel)
+    for column, values in lines.items():
+        assert log.series
+        start_ns = log.series.start_ns - min(r.sent_ns for r in log.results)
+        at = (start_ns + log.series.every_ns * np.arange(log.series.bins + 1)) / 1e9
+        color, label = PANELS[panel][column]
+        ax.stairs(values, at, color=color, label=label, linewidth=1.2, baseline=None)
+    if not lines:
         plotting.write_across(ax, "no samples")
 
 
@@ -135,7 +135,7 @@ def draw(axes: tuple[Axes, ...], log: Log, panels: tuple[str, ...] = ()) -> None
     draw_requests(axes[0], requests)
     axes[1].step(*running(requests), where="post", color=GENERATING, linewidth=1.2)
     for ax, panel in zip(axes[2:], panels, strict=True):
-        draw_samples(ax, log, PANELS[panel])
+        draw_samples(ax, log, panel)
     shade = {"color": plt.rcParams["xtick.color"], "alpha": 0.18, "linewidth": 0, "zorder": 0}
     for ax in axes:
         for outside in ((0.0, window[0]), (window[1], max(requests.last))) if window else ():
@@ -144,21 +144,12 @@ def draw(axes: tuple[Axes, ...], log: Log, panels: tuple[str, ...] = ()) -> None
         ax.set_xlim(0, max(requests.last))  # samples begin before and end after the requests
 
 
-def panels_of(logs: list[Log]) -> tuple[str, ...]:
-    """Those that any of these logs has samples for."""
-    return tuple(
-        panel
-        for panel, lines in PANELS.items()
-        if any(len(sampled(log.series, line)) for log in logs for line in lines)
-    )
-
-
 def columns(figure: Figure, all_series: list[Series]) -> None:
-    panels = panels_of([series.log for series in all_series])
+    panels = tuple(panel for panel in PANELS if any(lines_of(series.log, panel) for series in all_series))
     figure.set_size_inches(min(8.0, 4.6 + 1.8 * len(all_series)), 5.6 + 1.3 * len(panels))
-    below = len(panels) * [1]
+    heights = (3, 1, *(1 for _ in panels))
     axes = figure.subplots(
-        2 + len(panels), len(all_series), sharex="col", sharey="row", height_ratios=(3, 1, *below), squeeze=False
+        len(heights), len(all_series), sharex="col", sharey="row", height_ratios=heights, squeeze=False
     )
     for column, series in zip(axes.T, all_series, strict=True):
         draw(tuple(column), series.log, panels)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import MaxNLocator
 
-from servebench.analysis import metrics
+from servebench.analysis import metrics, trust
 from servebench.figures import labels, theme, ticks
 from servebench.figures.axes import LOAD, Quantity
 from servebench.figures.curves import PlotPoint, Point, Series
@@ -21,9 +21,7 @@ Name = Callable[[Log], str]
 LEFT_OUT = "left out"  # gid of a legend entry that says why there is no curve
 DOUBTS = {  # in a legend; trust.py has each kind
     "client-limited": "the client was the bottleneck",
-    "host-contended": "others took the cores",
-    "gpu-throttled": "a GPU was slowed down",
-    "gpu-shared": "others used a GPU",
+    **{kind: each.what for kind, each in trust.OF_MACHINE.items()},
     "buffered": "the tokens of an answer came all at once",
     "cached": "a cache held the prompts",
 }

@@ -25,25 +25,13 @@ LITTLES_LAW = 0.1  # by which it may be off
 SHORT_ANSWER = 0.1  # of the window: longer ones hardly end in it if the load begins with it
 FOR_A_MEDIAN = stats.SAMPLES_NEEDED[50]
 FULL_CPU = 0.95  # of all cores
-REMEDIES = {  # of what the machine did
-    "host-contended": "close what does not belong there, and measure again with --overwrite_results",
-    "gpu-throttled": "cool it or give it its power (nvidia-smi -q -d PERFORMANCE), and measure again",
-    "gpu-shared": "end them or give other --gpus, and measure again",
-}
 QUEUE, PACE = 5.0, 1.5  # waiting in the server: TTFT grew by more than the first, ITL by less than the second
 
 
 def of_point(log: Log) -> list[str]:
     """Warnings about one log that was measured."""
-    return [
-        *_client(log),
-        *_server(log),
-        *_requests(log),
-        *_answers(log),
-        *_cache(log),
-        *_window(log),
-        *causes.causes(log),
-    ]
+    parts = (_client, _server, _requests, _answers, _cache, _window, causes.causes)
+    return [words for part in parts for words in part(log)]
 
 
 def _client(log: Log) -> Iterator[str]:
@@ -51,9 +39,9 @@ def _client(log: Log) -> Iterator[str]:
         yield log.quality.verdict
     if log.quality.overloaded:
         yield "overloaded: requests in flight kept growing to the end; latencies only tell how long the point took"
-    for kind, of_log in trust.OF_MACHINE.items():
-        if why := of_log(log):
-            yield f"{kind}: {why}: {REMEDIES[kind]}"
+    for kind, of_machine in trust.OF_MACHINE.items():
+        if why := of_machine.why(log):
+            yield f"{kind}: {why}: {of_machine.remedy}, and measure again with --overwrite_results"
     if _all_cores_busy(log):
         yield "all cores of this host were busy: if not with the server, close other programs and measure again"
 

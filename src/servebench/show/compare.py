@@ -59,10 +59,8 @@ def table(sides: Sides, pairs: Sequence[Pair]) -> str:
     """A row a point: A -> B of each metric, and a mark that says which is better."""
     columns = [Column("", left=True, cut=True)]
     known = [m for m in sides.shown if any(row.ratio is not None for row in sides.of(m))]
-    columns += [
-        Column(_head(metric), drop=i if metric in (*STREAMED[1:], *metrics.COSTS) else 0)
-        for i, metric in enumerate(known)
-    ]
+    rest = (*STREAMED[1:], *metrics.COSTS)
+    columns += [Column(_head(metric), drop=i if metric in rest else 0) for i, metric in enumerate(known)]
     cells = {(row.point, row.metric): _cell(row) for row in sides.rows}
     per_gpu = {row.point: _cell(row) for row in sides.per_gpu}
     columns += [Column("req/s\nper GPU", drop=1)] if per_gpu else []
@@ -105,12 +103,9 @@ def wide(sides: Sides) -> str:
     columns = [Column("point", left=True, cut=True), Column("metric", left=True)]
     columns += [Column("A"), Column("B"), Column("B/A"), Column("95 % interval")]
     columns += [Column("sees", drop=2), Column("from", drop=1), Column("verdict", left=True, cut=True)]
-    unit_in_name = {name: metrics.OF_POINT[name].short.replace("\n", " ") for name in metrics.COSTS}
-    rows = [
-        [row.point, unit_in_name.get(row.metric) or metric_words(row.metric), *_numbers(row)]
-        for row in sides.rows
-        if row.metric in sides.shown
-    ]
+    shown = [row for row in sides.rows if row.metric in sides.shown]
+    with_unit = {name: _head(name).replace("\n", " ") for name in metrics.COSTS}
+    rows = [[row.point, with_unit.get(row.metric) or metric_words(row.metric), *_numbers(row)] for row in shown]
     sees = "sees: the smallest difference that would have shown; one verdict in 20 is wrong by chance"
     return f"{tables.table(columns, rows)}\n{tables.wrapped(sees)}"
 

@@ -126,9 +126,9 @@ def start_words(logs: Iterable[Log]) -> str:
     for kind, start_s in dict.fromkeys((start_kind(log), log.server_facts.start_s) for log in logs):
         if kind is not None:
             of_kind.setdefault(kind, []).append(start_s)
-    medians = [(tables.duration(median(of_kind[kind])), kind) for kind in ("warm", "cold", "") if kind in of_kind]
-    form = "{0} ({1})" if len(medians) == 1 else "{0} {1}"
-    return ", ".join(form.format(*each).removesuffix(" ()").rstrip() for each in medians)
+    kinds = [kind for kind in ("warm", "cold", "") if kind in of_kind]
+    form = " ({})" if len(kinds) == 1 else " {}"
+    return ", ".join(tables.duration(median(of_kind[kind])) + (kind and form.format(kind)) for kind in kinds)
 
 
 def start_kind(log: Log) -> str | None:

@@ -87,8 +87,7 @@ def _trusted(runs: list[Log]) -> dict[str, Cell]:
 
 def _energy(runs: Sequence[Log]) -> str | None:
     """The verdict on the energy of all runs: the first that is not ok; None where no GPU is known."""
-    verdicts = dict.fromkeys(map(power.energy_verdict, runs))
-    worst = next((verdict for verdict in verdicts if verdict != "ok"), "ok")
+    worst = next((verdict for verdict in map(power.energy_verdict, runs) if verdict != "ok"), "ok")
     return None if worst == "unknown" else worst
 
 
@@ -96,7 +95,7 @@ def _origin(log: Log) -> dict[str, Cell]:
     return {
         "engine": log.server_facts.engine,
         "stand_in": int(trust.stand_in(log)),
-        "start_s": log.server_facts.start_s if layouts.start_kind(log) is not None else None,
+        "start_s": None if layouts.start_kind(log) is None else log.server_facts.start_s,
         "start": layouts.start_kind(log) or None,
         "gpu_hour_price": log.gpu_hour_price,
         "started_at": log.started_at,

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from servebench.analysis import cost, metrics, samples, sla, stationarity, stats, throughput
+from servebench.analysis import cost, metrics, samples, sla, stationarity, stats, throughput, trust
 from servebench.analysis.metrics import OfPoint, OfRequests
 from servebench.analysis.sla import Sla, parse
 from servebench.cli import commandline
@@ -45,9 +45,10 @@ NOTES = {  # of the marks that a table may have
     "% cached": "cached: that share of the prompts was in the server's prefix cache; give another --seed",
     "overloaded": "overloaded: requests in flight kept growing; latencies only tell how long the point took",
     "not settled": "not settled, so no interval: use more --num_requests or a lower load",
-    "host-contended": "host-contended: others took the cores; close other programs, then --overwrite_results",
-    "gpu-throttled": "gpu-throttled: heat, hardware or a lowered power limit slowed a GPU down",
-    "gpu-shared": "gpu-shared: processes of others were on a GPU; end them, then --overwrite_results",
+    **{
+        kind: f"{kind}: {each.what}; {each.remedy}, then --overwrite_results"
+        for kind, each in trust.OF_MACHINE.items()
+    },
     "stand-in": "stand-in: MII around a stand-in for DeepSpeed's engine; says nothing about DeepSpeed-FastGen",
 }
 
@@ -83,7 +84,7 @@ def table(
 def _study_table(study: Study, slas: Sequence[Sla], searches: Sequence[SearchResult], wide: bool) -> str:
     points = study.points
     limit = 10**6 if wide else tables.width()
-    one = ", ".join(["", *_named(study.layouts[0])]) if len(study.layouts) == 1 else ""
+    one = f", {_named(study.layouts[0])}" if len(study.layouts) == 1 else ""
     several = {len(runs) for runs in points}
     each = f", {max(several)} runs of each" if len(several) == 1 and max(several) > 1 else ""
     head = tables.wrapped(f"{study.model}, {study.asked}{one}{each}")
@@ -100,7 +101,7 @@ def _study_table(study: Study, slas: Sequence[Sla], searches: Sequence[SearchRes
 
 def _rows(layout: Layout, columns: Sequence[Column], named: bool) -> Iterable[tables.Row]:
     if named:
-        yield tables.paint(tables.cut(", ".join(_named(layout)), tables.width()), "bold")
+        yield tables.paint(tables.cut(_named(layout), tables.width()), "bold")
     for runs in layout.points:
         good = [log for log in runs if log.status == "ok"]
         first, *others = columns
@@ -108,8 +109,8 @@ def _rows(layout: Layout, columns: Sequence[Column], named: bool) -> Iterable[ta
         yield [first.cell(runs), *numbers, note(runs)]
 
 
-def _named(layout: Layout) -> list[str]:
-    return [layout.name, *filter(None, [layout.started])]
+def _named(layout: Layout) -> str:
+    return ", ".join(filter(None, [layout.name, layout.started]))
 
 
 # Columns.

@@ -12,7 +12,7 @@ from msgspec.structs import asdict
 
 from servebench.log.config import fields_of
 from servebench.log.schema import Log
-from servebench.log.telemetry import Machine
+from servebench.log.telemetry import Gpu, Machine
 from servebench.show.html.read import Point, Run
 from servebench.show.spreadsheet import OF_SERVER
 from servebench.show.terminal import quality_line
@@ -91,13 +91,11 @@ def _run(run: Run) -> str:
 
 def _machine(machine: Machine) -> dict[str, Any]:
     """A line for each GPU."""
-    gpus = {f"GPU {gpu.index}": _in_words(asdict(gpu)) for gpu in machine.gpus}
-    return {name: value for name, value in asdict(machine).items() if name != "gpus"} | gpus
+    return asdict(machine) | {"gpus": ""} | {f"GPU {gpu.index}": _known(gpu) for gpu in machine.gpus}
 
 
-def _in_words(values: Mapping[str, Any]) -> str:
-    rest = {k: v for k, v in values.items() if k not in ("index", "name") and v not in EMPTY}
-    return ", ".join([values["name"], *(f"{name} {value}" for name, value in rest.items())])
+def _known(gpu: Gpu) -> str:
+    return ", ".join(f"{name} {value}" for name, value in asdict(gpu).items() if value not in EMPTY)
 
 
 def _list(values: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from servebench.analysis import stats, throughput
+from servebench.analysis import stats, throughput, trust
 from servebench.figures.selection import KINDS_OF_LOAD, load_size
 from servebench.log.schema import Log
 from servebench.show import layouts
@@ -21,9 +21,10 @@ WHOLE = {"E2E p99": "e2e_latency_p99_s"}  # of answers that are not streamed
 ADVICE = {
     "not settled": "It had not settled: measure longer (--num_requests) or at a lower load.",
     "buffered": "Its tokens came all at once, so TTFT and TPOT are not the server's.",
-    "host-contended": "Others took the cores: close other programs and measure again.",
-    "gpu-throttled": "A GPU was slowed down: cool it or give it its power, and measure again.",
-    "gpu-shared": "Others used a GPU: end them and measure again.",
+    **{
+        kind: f"{each.what[:1].upper()}{each.what[1:]}: {each.remedy}, and measure again."
+        for kind, each in trust.OF_MACHINE.items()
+    },
     "stand-in": "The engine is a stand-in; this says nothing about DeepSpeed-FastGen.",
     "client unknown": "Its log does not say whether the client kept up.",
 }
