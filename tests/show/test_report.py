@@ -192,7 +192,11 @@ def test_the_details_of_a_point_have_its_machine_and_its_engine() -> None:
     facts = msgspec.structs.replace(plain.server_facts, configuration={"max_num_seqs": 128}, gpus=[3])
     log = msgspec.structs.replace(plain, machine=machine, server_facts=facts)
     known, unknown = (details.point(read.point(0, "vllm", {"a": each}), {0: "one"}) for each in (log, plain))
-    for row in ("cpu</dt><dd>EPYC", "GPU 3</dt><dd>A100, power_limit_w 400.0", "max_num_seqs</dt><dd>128"):
+    for row in (
+        "cpu</dt><dd>EPYC",
+        "GPU 3</dt><dd>index 3, name A100, power_limit_w 400.0",
+        "max_num_seqs</dt><dd>128",
+    ):
         assert row in known
     assert "governor" not in known and "<h4>Machine</h4>" not in unknown and "<h4>Engine</h4>" not in unknown
 

@@ -112,3 +112,7 @@ def test_a_log_keeps_the_grid_behind_its_requests(tmp_path: Path) -> None:
     head = store.head(path)
     assert head and head.series is None
     assert '\n"gpu0.sm":[1]}}\n}\n' in path.read_text()
+
+
+def test_samples_of_another_time_say_nothing_of_the_host() -> None:
+    assert window.telemetry(hosts(), (at(30), at(40))).host is None

@@ -32,14 +32,11 @@ def energy(at_ns: np.ndarray, counter_j: np.ndarray, power_w: np.ndarray, window
     at, length = (at_ns - window_ns[0]) / 1e9, (window_ns[1] - window_ns[0]) / 1e9
     counter, power = ((at[known := np.isfinite(values)], values[known]) for values in (counter_j, power_w))
     counted, read = _by_counter(counter, power, length), _by_power(power, length)
-    lag_j = AVERAGED_S * float(np.ptp(power[1])) if len(power[1]) else 0.0
-    if len(counter[0]):
-        verdict = _verdict(counted, read, lag_j)
-    elif len(power[0]):
+    if not len(counter[0]):
         verdict = f"invalid: {read}" if isinstance(read, str) else "ok: by power readings"
-    else:
-        verdict = "unknown"
-    return Energy(_number(counted), _number(read), verdict)
+        return Energy(None, _number(read), verdict if len(power[0]) else "unknown")
+    lag_j = AVERAGED_S * np.ptp(power[1]) if len(power[1]) else 0.0
+    return Energy(_number(counted), _number(read), _verdict(counted, read, lag_j))
 
 
 def _number(found: float | str) -> float | None:

@@ -12,6 +12,7 @@ from servebench.log.telemetry import Gpu
 SM, MEMORY = 1, 2  # clocks, as NVML numbers them
 CORE = 0  # the sensor of a GPU's own temperature; likewise
 MOST_LINKS = 36
+REASONS = "nvmlDeviceGetCurrentClocksEventReasons nvmlDeviceGetCurrentClocksThrottleReasons"
 
 
 def manifest() -> tuple[str, str, list[Gpu]]:
@@ -39,9 +40,7 @@ def read(device: Any, slowly: bool) -> dict[str, float]:
         "power_w": _scaled(1e-3, _told("nvmlDeviceGetPowerUsage", device)),
         "sm": _scaled(0.01, use and use.gpu),
         "memory": _scaled(0.01, use and use.memory),
-        "throttle": _told(
-            "nvmlDeviceGetCurrentClocksEventReasons nvmlDeviceGetCurrentClocksThrottleReasons", device
-        ),
+        "throttle": _told(REASONS, device),
     }
     if slowly:
         memory = _told("nvmlDeviceGetMemoryInfo", device)

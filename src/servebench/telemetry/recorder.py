@@ -37,11 +37,6 @@ class Recorder:
             engines=[Engine(beside(url, "/metrics"), dict(server.headers), table) for url in engines],
         )
 
-    def begin(self, file: Path) -> None:
-        """Sample into this file from now on."""
-        file.unlink(missing_ok=True)
-        self.say(msgspec.json.encode(msgspec.structs.replace(self.task, file=str(file))) + b"\n")
-
     def end(self, file: Path) -> list[Sample]:
         """Stop. Returns what was sampled since the begin; of a sampler that died, what it had."""
         self.say(STOP)
@@ -93,7 +88,8 @@ def sampled(recorder: Recorder | None, path: Path, watch: Watch) -> Iterator[tup
         phases.add(progress.phase)
         watch(progress)
 
-    recorder.begin(file)
+    file.unlink(missing_ok=True)
+    recorder.say(msgspec.json.encode(msgspec.structs.replace(recorder.task, file=str(file))) + b"\n")
     try:
         yield samples, seen
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from servebench.analysis.energy import energy
 from servebench.log.telemetry import GpuUse, HostUse, Series, Telemetry
 from servebench.telemetry import engine_use
 from servebench.telemetry.gpus import REASONS
+from servebench.telemetry.host import ALL_CPU
 from servebench.telemetry.sampler import REMARK, Sample
 
 Window = tuple[int, int]  # ns
@@ -22,6 +24,7 @@ GAUGES = {  # columns of the grid, by the kind of source
     "engine": ("running", "waiting", "kv_cache_usage"),
 }
 COUNTED = {"engine": ("preemptions",)}
+IN_GRID = ("client_cpu_share", "server_cpu_share", "others_cpu_share", "steal_share")  # of the host
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,10 @@ class Track:
 
 def _known(value: float) -> float | None:
     return float(f"{value:.4g}") if np.isfinite(value) else None
+
+
+def _mean(inside: np.ndarray) -> float | None:
+    return float(np.mean(inside)) if len(inside) else None
 
 
 def telemetry(samples: Sequence[Sample], window: Window) -> Telemetry:
@@ -126,35 +133,32 @@ def _late(host: Track | None, window: Window) -> list[str]:
 
 
 def shares(host: Track, edges: np.ndarray) -> dict[str, np.ndarray]:
-    """Of all cores, between edges; other programs are what neither client nor server took."""
-    took = {name: host.increases(f"{name}_s", edges) for name in ("client", "server", "busy", "kernel", "steal")}
-    took["others"] = np.maximum(took["busy"] - took["client"] - took["server"], 0)
-    took["idle"] = host.increases("idle_s", edges)
-    all_s = took["busy"] + took["kernel"] + took["steal"] + took["idle"]
-    return {name: used / np.maximum(all_s, 1e-9) for name, used in took.items()}
+    """Of all cores, between edges, by the fields of HostUse; others are what neither client nor server took."""
+    client, server, *all_cpu = (host.increases(name, edges) for name in ("client_s", "server_s", *ALL_CPU))
+    busy, kernel, steal, idle = all_cpu
+    took = {"client_cpu": client, "server_cpu": server, "others_cpu": np.maximum(busy - client - server, 0)}
+    took |= {"kernel_cpu": kernel, "steal": steal, "idle": idle}
+    all_s = np.sum(all_cpu, axis=0)
+    return {f"{name}_share": used / np.where(all_s > 0, all_s, np.nan) for name, used in took.items()}
 
 
-def host_use(host: Track, others: list[str], window: Window) -> HostUse:
+def host_use(host: Track, others: list[str], window: Window) -> HostUse | None:
     edges = np.array(window)
-    known = {name: _known(share[0]) for name, share in shares(host, edges).items()}
-    network = host.increases("network_bytes", edges)[0] / np.diff(edges)[0] * 1e9
+    known: dict[str, Any] = {name: _known(share[0]) for name, share in shares(host, edges).items()}
+    if known["idle_share"] is None:
+        return None
     return HostUse(
-        client_cpu_share=known["client"] or 0.0,
-        server_cpu_share=known["server"],
-        others_cpu_share=known["others"],
-        kernel_cpu_share=known["kernel"] or 0.0,
-        steal_share=known["steal"] or 0.0,
-        idle_share=known["idle"] or 0.0,
+        **known,
         busiest_others=others,
         memory_used_share=host.most("memory_used_share", window),
-        network_bytes_per_s=_known(network),
+        network_bytes_per_s=_known(host.increases("network_bytes", edges)[0] / np.diff(edges)[0] * 1e9),
     )
 
 
 def gpu_use(index: int, gpu: Track, others: list[str], window: Window) -> GpuUse:
     used = energy(gpu.at_ns, gpu.all("energy_counter_j"), gpu.all("power_w"), window)
     bits, shared, sm = (gpu.inside(name, window) for name in ("throttle", "shared", "sm"))
-    throttled = {why: float(np.mean(bits.astype(int) & mask != 0)) for why, mask in REASONS.items() if len(bits)}
+    throttled = {why: _mean(bits.astype(int) & mask != 0) for why, mask in REASONS.items()}
     return GpuUse(
         index=index,
         power_w=used.joules and used.joules / (window[1] - window[0]) * 1e9,
@@ -163,12 +167,12 @@ def gpu_use(index: int, gpu: Track, others: list[str], window: Window) -> GpuUse
         energy="invalid: other processes were on the GPU" if shared.any() else used.verdict,
         sm_share=gpu.mean("sm", window),
         memory_share=gpu.mean("memory", window),
-        idle_share=float(np.mean(sm == 0)) if len(sm) else None,
+        idle_share=_mean(sm == 0),
         sm_clock_mhz=gpu.mean("sm_clock_mhz", window),
         temperature_c=gpu.most("temperature_c", window),
         memory_used_bytes=gpu.most("memory_used_bytes", window),
         throttled={why: share for why, share in throttled.items() if share},
-        shared_share=float(np.mean(shared)) if len(shared) else None,
+        shared_share=_mean(shared),
         sharing=others,
     )
 
@@ -195,7 +199,7 @@ def _columns(found: dict[str, Track], edges: np.ndarray) -> Iterator[tuple[str, 
         yield from ((f"{source}.{name}", track.means(name, edges)) for name in GAUGES.get(kind, ()))
         yield from ((f"{source}.{name}", track.increases(name, edges)) for name in COUNTED.get(kind, ()))
     of_host = shares(found["host"], edges)
-    yield from ((f"host.{name}", of_host[name]) for name in ("client", "server", "others", "steal"))
+    yield from ((f"host.{name.partition('_')[0]}", of_host[name]) for name in IN_GRID)
 
 
 def _packed(values: np.ndarray) -> list[float | None]:
