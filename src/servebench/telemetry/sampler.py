@@ -78,7 +78,8 @@ def sample_gpu(
     others = {f"{name} ({pid})": 1.0 for pid, name in processes if not of_sessions(pid, leaders)}
     if len(others) < len(processes):  # else ours are not seen (in another PID namespace), so nothing is known
         values["shared"] = float(bool(others))
-        to.put(f"gpu{index}.others", others)
+        if others:
+            to.put(f"gpu{index}.others", others)
     to.put(f"gpu{index}", values, middle_ns)
 
 
@@ -95,9 +96,9 @@ def sample(task: Task, to: Samples, said: Callable[[float], bytes | None]) -> No
         slowly = line == STOP or not task.gpus or n % SLOWLY == 0
         counted = None if n % COUNTED else n // COUNTED % max(1, len(task.gpus))
         try:
-            for i, index in enumerate(task.gpus if reader else ()):
-                assert reader
-                sample_gpu(reader, index, task.server or (), to, slowly, bool(line) or i == counted)
+            for i, index in enumerate(task.gpus):
+                if reader:
+                    sample_gpu(reader, index, task.server or (), to, slowly, bool(line) or i == counted)
         except OSError as error:
             to.remark(f"GPUs: {error}")
             reader = None
