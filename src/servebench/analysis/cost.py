@@ -60,12 +60,19 @@ def dollars_per_hour(log: Log) -> float | None:
 
 
 def of_output_tokens(log: Log) -> float | None:
-    """Price of a GPU hour x GPUs x hours of the window / output tokens that arrived in it, $ per million."""
+    """Price of a GPU hour x GPUs x hours of the window / output tokens that arrived in it, $ per million tokens.
+
+    The whole cost is counted, as it is for input tokens: do not add the two.
+    """
     return _per_million(log, throughput.output_token_throughput(log))
 
 
 def of_input_tokens(log: Log) -> float | None:
-    """Likewise over the prompt tokens of requests that ended in it: the whole cost again, so do not add both."""
+    """Price of a GPU hour x GPUs x hours of the window / prompt tokens of requests that ended in it, $ per
+    million tokens.
+
+    The whole cost is counted, as it is for output tokens: do not add the two.
+    """
     return _per_million(log, throughput.input_token_throughput(log))
 
 

@@ -88,7 +88,8 @@ def sample(task: Task, to: Samples, said: Callable[[float], bytes | None]) -> No
 
     All energy counters are read at both ends and when told to.
     """
-    host, reader = HostReader(task.client, task.server), Reader(task.gpus) if task.gpus else None
+    host = HostReader(task.client, task.server)
+    reader: Reader | None = None
     every_s = EVERY_S if task.gpus else EVERY_S * SLOWLY
     begin_s, n = time.monotonic(), 0
     line: bytes | None = COUNT
@@ -96,6 +97,8 @@ def sample(task: Task, to: Samples, said: Callable[[float], bytes | None]) -> No
         slowly = line == STOP or not task.gpus or n % SLOWLY == 0
         counted = None if n % COUNTED else n // COUNTED % max(1, len(task.gpus))
         try:
+            if n == 0 and task.gpus:
+                reader = Reader(task.gpus)
             for i, index in enumerate(task.gpus):
                 if reader:
                     sample_gpu(reader, index, task.server or (), to, slowly, bool(line) or i == counted)
