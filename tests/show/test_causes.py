@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from conftest import make_log, make_result
 
+from servebench.analysis import engine
 from servebench.log.schema import Log
 from servebench.log.telemetry import EngineUse, GpuUse, Telemetry
 from servebench.show import advice, causes
@@ -29,19 +30,19 @@ def test_ttft_is_split_into_its_parts() -> None:
     log = point(
         {"queue_s": 1.2, "prefill_s": 0.1, "ttft_s": 1.4}, {"queue_s": 1.0, "prefill_s": 0.1, "ttft_s": 1.4}
     )
-    assert causes.ttft_parts(log) == pytest.approx({"wire": 0.1, "queue": 1.1, "prefill": 0.1, "rest": 0.2})
+    assert engine.ttft_parts(log) == pytest.approx({"wire": 0.1, "queue": 1.1, "prefill": 0.1, "rest": 0.2})
 
 
 def test_what_a_server_says_of_each_request_counts_more() -> None:
     log = point({"running": 2.0})
     results = [msgspec.structs.replace(r, prefill_s=0.25) for r in log.results]
-    assert causes.ttft_parts(msgspec.structs.replace(log, results=results)) == {"prefill": 0.25, "rest": 1.25}
+    assert engine.ttft_parts(msgspec.structs.replace(log, results=results)) == {"prefill": 0.25, "rest": 1.25}
 
 
 def test_nothing_is_said_where_nothing_is_known() -> None:
     bare = msgspec.structs.replace(point(), telemetry=None)
-    assert causes.ttft_parts(bare) is None and causes.causes(bare) == []
-    assert causes.ttft_parts(point({"running": 2.0})) is None and causes.causes(point({"running": 2.0})) == []
+    assert engine.ttft_parts(bare) is None and causes.causes(bare) == []
+    assert engine.ttft_parts(point({"running": 2.0})) is None and causes.causes(point({"running": 2.0})) == []
 
 
 def test_a_full_kv_cache() -> None:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from servebench.analysis import cost, deadlines, latency, power, samples, stationarity, stats, throughput
+from servebench.analysis import cost, deadlines, engine, latency, power, samples, stationarity, stats, throughput
 from servebench.analysis.stats import Interval
 from servebench.log.schema import Log
 
@@ -134,6 +134,11 @@ _OF_POINT = (
     OfPoint("makespan_throughput_per_s", "requests / makespan (1/s)", throughput.makespan_throughput, "more"),
     OfPoint("throughput_per_gpu_per_s", "Output tokens/s per GPU", throughput.throughput_per_gpu, "more"),
     OfPoint("tflops_per_gpu", "TFLOP/s per GPU", throughput.tflops_per_gpu, "more"),
+    OfPoint("ttft_wire_s", "TTFT on the wire", engine.ttft_wire),
+    OfPoint("ttft_queue_s", "TTFT in the queue", engine.ttft_queue, axis="TTFT in the queue (s)"),
+    OfPoint("ttft_prefill_s", "TTFT in prefill", engine.ttft_prefill, axis="TTFT in prefill (s)"),
+    OfPoint("kv_cache_usage", "KV cache in use", engine.kv_cache_usage, better=None),
+    OfPoint("preemptions", "preemptions", engine.preemptions),
     OfPoint("effective_concurrency", "requests in flight", throughput.effective_concurrency, better=None),
     OfPoint("littles_law_ratio", "Little's law", throughput.littles_law_ratio, better=None),
     OfPoint("failed_share", "share that failed", samples.failed_share),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from servebench.analysis import throughput
+from servebench.analysis.engine import mean
 from servebench.log.schema import Log
 from servebench.log.telemetry import GpuUse
 
@@ -26,7 +27,7 @@ def why_unknown(log: Log) -> str:
 
 def gpu_power(log: Log) -> float | None:
     """Mean power of a GPU over the window, W. The mean of the server's GPUs."""
-    return _mean([gpu.power_w for gpu in _gpus(log)]) if energy_verdict(log) == "ok" else None
+    return mean([gpu.power_w for gpu in _gpus(log)]) if energy_verdict(log) == "ok" else None
 
 
 def energy_per_output_token(log: Log) -> float | None:
@@ -49,20 +50,14 @@ def tokens_per_joule(log: Log) -> float | None:
 
 def gpu_idle_share(log: Log) -> float | None:
     """Share of the window in which a GPU ran nothing, 0..1. The mean of the server's GPUs."""
-    return _mean([gpu.idle_share for gpu in _gpus(log)])
+    return mean([gpu.idle_share for gpu in _gpus(log)])
 
 
 def _share(log: Log, of: float) -> float | None:
     """The energy of all GPUs over so many. None where one is not known."""
-    mean_j = _mean([gpu.energy_j for gpu in _gpus(log)]) if energy_verdict(log) == "ok" else None
+    mean_j = mean([gpu.energy_j for gpu in _gpus(log)]) if energy_verdict(log) == "ok" else None
     return mean_j * len(_gpus(log)) / of if mean_j is not None and of else None
 
 
 def _gpus(log: Log) -> list[GpuUse]:
     return log.telemetry.gpus if log.telemetry else []
-
-
-def _mean(values: list[float | None]) -> float | None:
-    """None where one is not known."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known and len(known) == len(values) else None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from servebench.analysis import latency, samples
+from servebench.analysis import engine, samples
+from servebench.analysis.engine import mean, told
 from servebench.log.schema import Log
 
 FULL_SHARE = 0.1  # of the window with a full KV cache
@@ -20,23 +21,6 @@ def causes(log: Log) -> list[str]:
     return [*_kv_cache(log), *_ttft(log), *_waiting(log), *_drafts(log)]
 
 
-def ttft_parts(log: Log) -> dict[str, float] | None:
-    """Mean TTFT of the client by where it went (s): wire, queue, prefill; rest is what is unknown.
-
-    The engine's own times are of the requests that it counted in the window, unless it tells them of each request.
-    """
-    done = samples.succeeded(log)
-    total_s, engine_s = _mean([latency.ttft_s(r) for r in done]), _mean(_told(log, "ttft_s"))
-    if total_s is None:
-        return None
-    parts = {} if engine_s is None else {"wire": max(0.0, total_s - engine_s)}
-    for name in MOSTLY:
-        of_requests = _mean([getattr(r, f"{name}_s") for r in done])
-        part_s = _mean(_told(log, f"{name}_s")) if of_requests is None else of_requests
-        parts |= {} if part_s is None else {name: part_s}
-    return parts | {"rest": max(0.0, total_s - sum(parts.values()))} if parts else None
-
-
 def more_room(log: Log) -> str:
     """What lets a server work on more requests at once. One that runs already has its own options."""
     if not log.server.urls:
@@ -46,21 +30,9 @@ def more_room(log: Log) -> str:
     )
 
 
-def _told(log: Log, name: str) -> list[float]:
-    """What the replicas that tell say of this field of theirs."""
-    engines = log.telemetry.engines if log.telemetry else []
-    return [value for engine in engines if (value := getattr(engine, name)) is not None]
-
-
-def _mean(values: list[float] | list[float | None]) -> float | None:
-    """None if one of them is unknown."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known and len(known) == len(values) else None
-
-
 def _memory_use(log: Log) -> tuple[float, float] | None:
     """(share of the window in which the KV cache was full, preemptions), where its memory is short."""
-    full, preempted = max(_told(log, "kv_cache_full_share"), default=0.0), sum(_told(log, "preemptions"))
+    full, preempted = max(told(log, "kv_cache_full_share"), default=0.0), sum(told(log, "preemptions"))
     short = full >= FULL_SHARE or preempted > PREEMPTED_SHARE * len(samples.measured(log))
     return (full, preempted) if short else None
 
@@ -81,7 +53,7 @@ def _more_memory(log: Log) -> str:
 
 
 def _ttft(log: Log) -> Iterator[str]:
-    parts = ttft_parts(log) or {}
+    parts = engine.ttft_parts(log) or {}
     total_s = sum(parts.values())
     larger = "send shorter prompts" if log.server.urls else "raise --tp_size, or send shorter prompts"
     sooner = {"queue": "add replicas" if _memory_use(log) else more_room(log), "prefill": larger}
@@ -92,17 +64,17 @@ def _ttft(log: Log) -> Iterator[str]:
 
 
 def _waiting(log: Log) -> Iterator[str]:
-    waiting, running = _mean(_told(log, "waiting")) or 0.0, _mean(_told(log, "running")) or 0.0
-    idle = _mean([gpu.idle_share for gpu in log.telemetry.gpus]) or 0.0 if log.telemetry else 0.0
+    waiting, running = mean(told(log, "waiting")) or 0.0, mean(told(log, "running")) or 0.0
+    idle = mean([gpu.idle_share for gpu in log.telemetry.gpus]) or 0.0 if log.telemetry else 0.0
     if waiting >= WAITING and idle >= IDLE_SHARE:
         seen = f"the GPU was idle {idle:.0%} of the window with requests waiting"
         yield f"{seen}: the CPU side of the engine is the limit"
-    elif waiting >= max(WAITING, running) and not _told(log, "queue_s"):
+    elif waiting >= max(WAITING, running) and not told(log, "queue_s"):
         yield f"{waiting:.3g} requests waited in the server while it worked on {running:.3g}: {more_room(log)}"
 
 
 def _drafts(log: Log) -> Iterator[str]:
-    accepted, corrupted = _mean(_told(log, "acceptance_rate")), sum(_told(log, "corrupted_requests"))
+    accepted, corrupted = mean(told(log, "acceptance_rate")), sum(told(log, "corrupted_requests"))
     if accepted is not None and accepted < FEW_ACCEPTED:
         yield f"the speculative decoder's drafts were accepted {accepted:.0%} of the time: draft fewer"
     if corrupted >= 0.5:  # counts are interpolated at the edges of the window

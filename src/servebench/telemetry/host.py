@@ -103,11 +103,11 @@ class Watch:
     """Whether other programs take the CPU from now on, before a benchmark."""
 
     def __init__(self) -> None:
-        self.before, self.own_s = _of_host(), _own_cpu_s()
+        self.since_s, self.before, self.own_s = time.monotonic(), _of_host(), _own_cpu_s()
 
     def remarks(self) -> list[str]:
         """That other programs take the cores, and which, if they do. Only then it takes time to look."""
-        time.sleep(LEAST_S)
+        time.sleep(max(0.0, LEAST_S - (time.monotonic() - self.since_s)))
         if self._others() < MANY:
             return []
         reader = HostReader(os.getpid(), None)

@@ -205,4 +205,5 @@ def _columns(found: dict[str, Track], edges: np.ndarray) -> Iterator[tuple[str, 
 def _packed(values: np.ndarray) -> list[float | None]:
     """With few digits; a column that never changes is one value."""
     short = [None if np.isnan(v) else round(v, 3) if v < 1 else float(f"{v:.3g}") for v in values.tolist()]
-    return short[:1] if len(set(short)) == 1 else short
+    whole = [int(v) if v is not None and v == int(v) else v for v in short]  # which is shorter still
+    return whole[:1] if len(set(whole)) == 1 else whole

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+import msgspec
 from msgspec.structs import asdict
 
 from servebench.log.config import fields_of
 from servebench.log.schema import Log
-from servebench.log.telemetry import Gpu, Machine
+from servebench.log.telemetry import Machine, Telemetry
 from servebench.show.html.read import Point, Run
 from servebench.show.spreadsheet import OF_SERVER
 from servebench.show.terminal import quality_line
@@ -82,6 +83,7 @@ def _run(run: Run) -> str:
         | {"log_tail": "", "configuration": "", "variables": ""},
         "Engine": log.server_facts.configuration | log.server_facts.variables,
         "Machine": _machine(log.machine) if log.machine else {},
+        "Meanwhile": _meanwhile(log.telemetry) if log.telemetry else {},
     }
     known = {title: values for title, values in lists.items() if any(v not in EMPTY for v in values.values())}
     inside = "".join(f"<div><h4>{title}</h4>{_list(values)}</div>" for title, values in known.items())
@@ -94,8 +96,23 @@ def _machine(machine: Machine) -> dict[str, Any]:
     return asdict(machine) | {"gpus": ""} | {f"GPU {gpu.index}": _known(gpu) for gpu in machine.gpus}
 
 
-def _known(gpu: Gpu) -> str:
-    return ", ".join(f"{name} {value}" for name, value in asdict(gpu).items() if value not in EMPTY)
+def _meanwhile(seen: Telemetry) -> dict[str, Any]:
+    """What host, GPUs and engines did: a line for each."""
+    of_gpus = {f"GPU {gpu.index}": _known(gpu) for gpu in seen.gpus}
+    of_engines = {f"replica {engine.server}": _known(engine) for engine in seen.engines}
+    return {
+        "host": _known(seen.host) if seen.host else "",
+        **of_gpus,
+        **of_engines,
+        "remarks": "; ".join(seen.remarks),
+    }
+
+
+def _known(fields: msgspec.Struct) -> str:
+    values = ((name, value) for name, value in asdict(fields).items() if value not in EMPTY)
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in values
+    )
 
 
 def _list(values: Mapping[str, Any]) -> str:
