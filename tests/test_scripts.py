@@ -317,6 +317,7 @@ def required() -> list[str]:
 
 def test_every_required_package_is_looked_for() -> None:
     modules = {"huggingface-hub": "huggingface_hub", "protobuf": "google.protobuf", "pyyaml": "yaml"}
+    modules |= {"nvidia-ml-py": "pynvml"}
     assert [modules.get(name, name) for name in required()] == servebench.MODULES
 
 

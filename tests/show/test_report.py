@@ -194,7 +194,7 @@ def test_the_details_of_a_point_have_its_machine_and_its_engine() -> None:
     known, unknown = (details.point(read.point(0, "vllm", {"a": each}), {0: "one"}) for each in (log, plain))
     for row in (
         "cpu</dt><dd>EPYC",
-        "GPU 3</dt><dd>index 3, name A100, power_limit_w 400.0",
+        "GPU 3</dt><dd>index 3, name A100, power_limit_w 400",
         "max_num_seqs</dt><dd>128",
     ):
         assert row in known

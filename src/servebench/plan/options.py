@@ -193,8 +193,8 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
     on_error: Annotated[Literal["continue", "stop"], Option(
         "after a failed point, go on with the next or stop", RESULTS)] = "continue"
     telemetry: Annotated[bool, Option(
-        "sample host, GPUs and the engine's own metrics while a point runs (docs/telemetry.md); without them "
-        "nobody knows whether another program slowed the server", RESULTS)] = True
+        "sample host, GPUs and the engine's own metrics while a point runs; with --no_telemetry nobody knows "
+        "whether another program slowed the server", RESULTS)] = True
     gpu_hour_price: Annotated[Annotated[float, Meta(ge=0)] | None, Option(
         f"{cost.HELP}; commands that read logs take another [none]", RESULTS, cost.METAVAR)] = None
     dry_run: Annotated[bool, Option("show the plan and exit", RESULTS, common=True)] = False
