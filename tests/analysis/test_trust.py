@@ -122,24 +122,30 @@ def test_a_proxy_that_gathers_is_named_on_the_terminal(
 def beside(host: dict[str, float] | None = None, **gpu: object) -> Log:
     """A log with these shares of the host, or with this use of a GPU of 400 W."""
     shares = {"client": 0.1, "server": 0.4, "others": 0.0, "kernel": 0.0, "steal": 0.0, "idle": 0.5} | (host or {})
+    cores, wanted = int(shares.pop("cores", 2)), shares.pop("wanted", None)
     names = {"client": "client_cpu_share", "server": "server_cpu_share", "others": "others_cpu_share"}
     names |= {"kernel": "kernel_cpu_share"}
     of_host = HostUse(
         **{names.get(name, f"{name}_share"): share for name, share in shares.items()},  # type: ignore[arg-type]
         busiest_others=["python3 98%"],
+        others_wanted_share=wanted,
     )
     gpus = [GpuUse(index=3, **gpu)] if gpu else []  # type: ignore[arg-type]
     machine = Machine(gpus=[Gpu(index=3, name="G", power_limit_w=400, default_power_limit_w=400)])
     log = log_of(evenly(0.1, GAP_S), others_cpu_share=shares["others"])
     found = Telemetry(host=of_host, gpus=gpus)
-    return msgspec.structs.replace(log, telemetry=found, machine=machine, client={"cores": 2})
+    return msgspec.structs.replace(log, telemetry=found, machine=machine, client={"cores": cores})
 
 
 @pytest.mark.parametrize(
     ("host", "words"),
     [
-        ({"others": 0.25, "idle": 0.3}, "other programs (python3 98%) used 0.5 of 2 cores"),
-        ({"others": 0.15, "idle": 0.01}, "other programs (python3 98%) used 0.3 of 2 cores"),
+        ({"others": 0.25, "idle": 0.3}, "other programs (python3 98%) wanted 0.5 of 2 cores"),
+        ({"others": 0.01, "wanted": 0.49, "idle": 0.01}, "other programs (python3 98%) wanted 1.0 of 2 cores"),
+        (
+            {"others": 0.03, "wanted": 0.07, "idle": 0.01, "cores": 8},
+            "other programs (python3 98%) wanted 0.6 of 8 cores",
+        ),
         ({"steal": 0.08}, "other virtual machines took 8% of this one's cores"),
     ],
 )
@@ -151,7 +157,14 @@ def test_a_host_whose_cores_others_took_decides_nothing(host: dict[str, float], 
 
 
 @pytest.mark.parametrize(
-    "host", [{}, {"others": 0.15, "idle": 0.2}, {"others": 0.05, "idle": 0.0}, {"steal": 0.02}]
+    "host",
+    [
+        {},
+        {"others": 0.15, "idle": 0.2},
+        {"wanted": 0.07, "cores": 8},
+        {"wanted": 0.1, "idle": 0.0},
+        {"steal": 0.02},
+    ],
 )
 def test_a_host_that_had_room_decides(host: dict[str, float]) -> None:
     assert trust.marks([beside(host)]) == []

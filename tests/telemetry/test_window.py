@@ -31,7 +31,7 @@ def hosts(
     def values(s: float) -> dict[str, float]:
         busy = 0.6 * s + others(s)
         known = {"client_s": 0.1 * s, "busy_s": busy, "kernel_s": 0.02 * s, "steal_s": steal * 2 * s}
-        known |= {"server_s": 0.5 * s} if server else {}
+        known |= {"server_s": 0.5 * s, "wanted_s": 1.5 * others(s)} if server else {}
         return known | {"idle_s": 2 * s - busy - 0.02 * s - steal * 2 * s, "network_bytes": 1000 * s}
 
     return [Sample("host", at(s), values(s)) for s in SAMPLED_S]
@@ -46,6 +46,7 @@ def test_shares_of_the_host_add_up() -> None:
     assert host is not None
     shares = (host.client_cpu_share, host.server_cpu_share, host.others_cpu_share, host.kernel_cpu_share)
     assert shares == pytest.approx((0.05, 0.25, 0.2, 0.01), abs=1e-5)
+    assert host.others_wanted_share == pytest.approx(0.3, abs=1e-4)
     assert (host.steal_share, host.idle_share) == pytest.approx((0.1, 0.39), abs=1e-5)
     assert host.network_bytes_per_s == pytest.approx(1000)
 

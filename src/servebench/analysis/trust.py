@@ -23,8 +23,8 @@ FASTEST_S = 1e-4  # a token: no server generates faster for one request
 MIN_TOKENS = 4  # of an answer that tells whether its tokens came one by one
 FAILED_SHARE = 0.01  # of the requests, above which those that are left decide nothing
 REFUSE_CACHED = 0.1  # of the prompt tokens, from which on a point is not what was asked for
-MANY_CPU = 0.2  # of all cores, that other programs took while a point was measured
-SOME_CPU, NO_CPU_LEFT = 0.1, 0.05  # likewise, where no more than the latter was idle
+MANY_CPU = 0.2  # of all cores, that other programs wanted while a point was measured
+A_CORE, NO_CPU_LEFT = 0.5, 0.05  # cores that others wanted, where no larger share of all was idle
 STEAL = 0.05  # of all cores, that other virtual machines took
 THROTTLED, CAPPED = 0.05, 0.2  # of the window: too hot or short of power; at a power limit that was lowered
 HOT = {"thermal": "its temperature", "hardware": "its power supply or hardware"}
@@ -66,15 +66,19 @@ def doubts(log: Log) -> Iterator[Doubt]:
 
 
 def host_contended(log: Log) -> str | None:
-    """Did others take the cores that server and client needed? Who, and how much of them."""
-    others, host = log.quality.others_cpu_share or 0.0, log.telemetry and log.telemetry.host
+    """Did others want the cores that server and client needed? Who, and how much of them.
+
+    A program that always waits for a core behind an engine's threads makes these wait, however little it runs.
+    """
+    host, cores = log.telemetry and log.telemetry.host, int(log.client.get("cores") or 0)
     if host and host.steal_share > STEAL:
         return f"other virtual machines took {host.steal_share:.0%} of this one's cores"
-    if others > MANY_CPU or (host and others > SOME_CPU and host.idle_share < NO_CPU_LEFT):
-        cores = int(log.client.get("cores") or 0)
+    wanted = host.others_wanted_share if host else None
+    others = (log.quality.others_cpu_share or 0.0) if wanted is None else wanted
+    if others > MANY_CPU or (host and others * cores > A_CORE and host.idle_share < NO_CPU_LEFT):
         who = f" ({', '.join(host.busiest_others)})" if host and host.busiest_others else ""
-        used = f"{others * cores:.1f} of {cores} cores" if cores else f"{others:.0%} of all cores"
-        return f"other programs{who} used {used}"
+        much = f"{others * cores:.1f} of {cores} cores" if cores else f"{others:.0%} of all cores"
+        return f"other programs{who} wanted {much}"
     return None
 
 

@@ -42,10 +42,11 @@ class HostUse(msgspec.Struct, frozen=True, kw_only=True):
     client_cpu_share: float
     server_cpu_share: float | None  # None: its processes are not known
     others_cpu_share: float | None  # other programs; likewise
+    others_wanted_share: float | None = None  # they ran, or waited for a core
     kernel_cpu_share: float  # interrupts, which belong to no program
     steal_share: float  # taken by other virtual machines
     idle_share: float
-    busiest_others: list[str] = []  # programs, with what each took of a core while the point ran: `python 98%`
+    busiest_others: list[str] = []  # programs, with what each wanted of a core while the point ran: `python 98%`
     memory_used_share: float | None = None  # the most
     network_bytes_per_s: float | None = None  # received and sent, without loopback
 

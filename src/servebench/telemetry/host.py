@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import suppress
+from glob import glob
+from pathlib import Path
 
 import psutil
 
 LOOK_SHARE = 0.005  # of a core, that looking for new processes may take
 LEAST_S, WATCHED_S = 0.1, 0.4  # for which the host is watched at least, and its programs if it is busy
 MANY = 0.2  # of all cores: other programs that take more make an engine slower
-NAMED, NAMED_SHARE = 3, 0.1  # programs that are named, and of a core that each takes
+NAMED, NAMED_SHARE = 3, 0.1  # programs that are named, and of a core that each wants
+SLEEPLESS = 0.8  # of the time, that a thread which never sleeps runs or waits
+SLICE_S = 1e-3  # that it runs at a time, at least
+KERNEL = 2  # the parent of the kernel's own threads
+Times = tuple[float, float, int]
 ALL_CPU = ("busy_s", "kernel_s", "steal_s", "idle_s")  # these make up the time of all cores
 
 
@@ -30,35 +36,55 @@ class HostReader:
         self.client, self.leaders = client, server
         self.of_client, self.of_server = _Sum(), _Sum()
         self.look_at_s, self.first_s = 0.0, time.monotonic()
-        self.others: dict[psutil.Process, float] = {}  # every other process, and its CPU when first seen
+        self.threads: dict[str, Times] = {}  # of others, when last seen
+        self.looked_s = self.first_s
+        self.wanted: dict[str, float] = {}  # by others since the first look, by their names
 
     def __call__(self) -> dict[str, float]:
-        if time.monotonic() >= self.look_at_s:
+        looks = time.monotonic() >= self.look_at_s
+        if looks:
             self._look()
         server_s = {} if self.leaders is None else {"server_s": self.of_server()}
-        return {"client_s": self.of_client()} | server_s | _of_host()
+        wanted_s = {"wanted_s": sum(self.wanted.values())} if looks else {}
+        return {"client_s": self.of_client()} | server_s | wanted_s | _of_host()
 
     def _look(self) -> None:
-        """Find the processes of both; on a host with many processes, not at every reading."""
+        """Find the processes of both, and what others want; of many processes not at every reading."""
         begin_s = time.thread_time()
-        found = set(psutil.process_iter(["name", "cpu_times"]))
+        found = set(psutil.process_iter(["name", "ppid"]))
         self.of_server.processes = {each for each in found if of_sessions(each.pid, self.leaders or ())}
         with suppress(psutil.Error):  # the client has ended
             client = psutil.Process(self.client)
             self.of_client.processes = {client, *client.children(recursive=True)} - self.of_server.processes
-        for each in found - self.of_server.processes - self.of_client.processes:
-            self.others.setdefault(each, sum(each.info["cpu_times"][:2]))
+        others = found - self.of_server.processes - self.of_client.processes
+        self._want([each for each in others if KERNEL not in (each.pid, each.info["ppid"])])
         self.look_at_s = time.monotonic() + (time.thread_time() - begin_s) / LOOK_SHARE
 
+    def _want(self, others: Collection[psutil.Process]) -> None:
+        """Add what other programs wanted since the last look: the time that their threads ran.
+
+        And that they waited, if they never slept: under an engine whose threads spin another program runs little,
+        yet makes these wait. What wakes up for a moment now and then waits, too, but keeps nobody from a core.
+        """
+        now, at_s = {}, time.monotonic()
+        for each in others:
+            for thread, times in _threads(each.pid):
+                now[thread] = times
+                ran_s, waited_s, slices = (
+                    b - a for a, b in zip(self.threads.get(thread, times), times, strict=True)
+                )
+                long_slices = slices > 1 and ran_s > SLICE_S * slices
+                sleepless = ran_s + waited_s > SLEEPLESS * (at_s - self.looked_s) and long_slices
+                more_s = ran_s + (waited_s if sleepless else 0)
+                self.wanted[each.info["name"]] = self.wanted.get(each.info["name"], 0.0) + more_s
+        self.threads, self.looked_s = now, at_s
+
     def busiest(self) -> dict[str, float]:
-        """The other programs that took most since the first reading, those of one name together: cores."""
+        """The other programs that wanted most since the first reading, those of one name together: cores."""
         self._look()
-        by_name: dict[str, float] = {}
-        for each, first_s in self.others.items():
-            cores = (sum(each.info["cpu_times"][:2]) - first_s) / (time.monotonic() - self.first_s)
-            by_name[each.info["name"]] = by_name.get(each.info["name"], 0.0) + cores
-        most = sorted(by_name.items(), key=lambda program: -program[1])[:NAMED]
-        return {name: cores for name, cores in most if cores >= NAMED_SHARE}
+        passed_s = time.monotonic() - self.first_s
+        most = sorted(self.wanted.items(), key=lambda program: -program[1])[:NAMED]
+        return {name: wanted / passed_s for name, wanted in most if wanted >= NAMED_SHARE * passed_s}
 
 
 class _Sum:
@@ -77,6 +103,14 @@ class _Sum:
         self.total_s += sum(cpu_s - self.before.get(each, cpu_s) for each, cpu_s in now.items())
         self.before = now
         return self.total_s
+
+
+def _threads(pid: int) -> Iterator[tuple[str, Times]]:
+    """Of each thread of a process: how long it ran, how long it waited for a core (s), how many times it ran."""
+    for file in glob(f"/proc/{pid}/task/*/schedstat"):
+        with suppress(OSError, ValueError):
+            ran_ns, waited_ns, slices = Path(file).read_text().split()
+            yield file, (int(ran_ns) / 1e9, int(waited_ns) / 1e9, int(slices))
 
 
 def of_sessions(pid: int, leaders: Collection[int]) -> bool:

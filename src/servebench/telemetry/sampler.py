@@ -25,7 +25,7 @@ from servebench.telemetry.host import HostReader, of_sessions
 
 EVERY_S = 0.1  # of the GPUs
 SLOWLY = 5  # every so many times also the host, and what changes slowly
-COUNTED = 10  # every so many times one energy counter, in turn: a reading takes 7 ms on an H200
+COUNTED = 20  # every so many times one energy counter, in turn: a reading takes 7 ms on an H200
 COUNT, STOP = b"count\n", b"\n"  # lines of input: read all energy counters now; end this task
 REMARK = "remark"  # the source of samples that are remarks: words -> 1
 

@@ -147,8 +147,10 @@ def host_use(host: Track, others: list[str], window: Window) -> HostUse | None:
     known: dict[str, Any] = {name: _known(share[0]) for name, share in shares(host, edges).items()}
     if known["idle_share"] is None:
         return None
+    wanted_s, all_s = (sum(host.increases(name, edges)[0] for name in names) for names in (("wanted_s",), ALL_CPU))
     return HostUse(
         **known,
+        others_wanted_share=None if known["server_cpu_share"] is None else _known(wanted_s / all_s),
         busiest_others=others,
         memory_used_share=host.most("memory_used_share", window),
         network_bytes_per_s=_known(host.increases("network_bytes", edges)[0] / np.diff(edges)[0] * 1e9),
