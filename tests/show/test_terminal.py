@@ -109,7 +109,7 @@ def test_a_good_point_has_no_warning() -> None:
 
 def test_programs_that_took_the_cores_are_said() -> None:
     log = msgspec.structs.replace(point(others_cpu_share=0.45), client={"cores": 2})
-    assert any("other programs used 0.9 of 2 cores" in words for words in advice.of_point(log))
+    assert any("other programs wanted 0.9 of 2 cores" in words for words in advice.of_point(log))
     assert not any("other programs" in words for words in advice.of_point(point(others_cpu_share=0.05)))
 
 

@@ -14,6 +14,7 @@ import pytest
 from conftest import ENGINES, ours
 from real_engines import LLAMACPP, TINY, logs, nothing_is_left, wait_for  # noqa: F401
 
+from servebench.analysis.engine import ttft_parts
 from servebench.servers.ports import first_free_port
 from servebench.servers.process_group import end_session
 from servebench.show import causes
@@ -80,7 +81,7 @@ def test_preemptions_are_those_that_vllm_counts(vllm: int, benchmark: Benchmark,
     # Two accounts of the queue: of the window, and of each request.
     told = [r.queue_s for r in log.results if r.phase == "measured" and r.queue_s is not None]
     assert len(told) == 36 and engine.queue_s == pytest.approx(sum(told) / 36, rel=0.5, abs=0.1)
-    parts = engine.ttft_parts(log)
+    parts = ttft_parts(log)
     assert parts and set(parts) == {"wire", "queue", "prefill", "rest"}
 
 
@@ -92,6 +93,6 @@ def test_llamacpp_waits_in_both_replicas(benchmark: Benchmark, results: Path) ->
     assert [engine.server for engine in log.telemetry.engines] == [0, 1]
     for engine in log.telemetry.engines:
         assert engine.running == pytest.approx(1, abs=0.3) and engine.waiting == pytest.approx(2, abs=0.6)
-    parts = engine.ttft_parts(log)
+    parts = ttft_parts(log)
     assert parts and 0 < parts["prefill"] < parts["rest"], "they waited longer than they were worked on"
     assert any("requests waited in the server" in said for said in causes.causes(log))

@@ -73,7 +73,9 @@ def asked(urls: Sequence[str], headers: Mapping[str, str], commands: Sequence[st
         thread.start()
     for thread in threads:
         thread.join(max(0.0, end_s - time.monotonic()))
-    return [understood(each, command) for each, command in zip(answers, commands or [""] * len(urls), strict=True)]
+    return [
+        understood(each, command) for each, command in zip(answers, commands or [""] * len(urls), strict=False)
+    ]
 
 
 def understood(answers: Mapping[str, bytes], command: str = "") -> Said:

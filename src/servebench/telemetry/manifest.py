@@ -41,7 +41,7 @@ def begun(server: Server, weights_cached_share: float | None) -> Server:
 def described(server: Server, tokenizer: str) -> ServerFacts:
     """What the server is by its own words and its files; to be asked after a load, since answers take it time."""
     config, facts, processes = server.config, server.facts, server.processes
-    commands = [process.command for process in processes]
+    commands = [process.command for process in processes]  # that of a router comes last
     known = BACKENDS[config.backend].lists_models
     said = engine_says.asked(server.engines, server.headers, commands) if known else []
     tokens = [each.kv_cache_tokens for each in said]
