@@ -15,6 +15,7 @@ import atexit
 import ctypes
 import math
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -174,6 +175,9 @@ def library() -> Path:
 @pytest.fixture
 def nvml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Stub]]:
     """Makes the GPUs, for this process and for those it starts: nvml(gpus=2, power="constant 300")."""
+
+    if not shutil.which("cc"):
+        pytest.skip("no C compiler (cc) to make the driver library with")
 
     def start(gpus: int | Sequence[dict[str, Value]] = 1, **keys: Value) -> Stub:
         stub = Stub(tmp_path, gpus, **keys)
