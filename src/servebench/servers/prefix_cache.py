@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from math import isfinite
 from typing import NamedTuple
 
 from servebench.log.urls import beside
 from servebench.servers.http_call import call
+from servebench.servers.metrics_page import readings
 
 
 class Counters(NamedTuple):
@@ -23,15 +24,10 @@ def read_counters(urls: Sequence[str], names: tuple[str, str], headers: Mapping[
     pages = []
     for url in urls:
         with suppress(OSError):
-            pages.append(call(beside(url, "/metrics"), headers, timeout_s=10).decode(errors="replace"))
-    hits, queries = (_values("\n".join(pages), name) for name in names)
+            pages.append(call(beside(url, "/metrics"), headers, timeout_s=10))
+    found = readings(b"\n".join(pages))
+    hits, queries = ([value for value in found.get(name, ()) if isfinite(value)] for name in names)
     return Counters(sum(hits), sum(queries)) if len(pages) == len(urls) and hits and queries else None
-
-
-def _values(page: str, name: str) -> list[float]:
-    """All values of a counter in Prometheus' text format, whatever their labels."""
-    found = re.findall(rf"^{re.escape(name)}(?:{{[^}}]*}})?\s+([-+.\deE]+)", page, re.MULTILINE)
-    return [float(value) for value in found]
 
 
 def hit_rate(before: Counters | None, after: Counters | None) -> float | None:

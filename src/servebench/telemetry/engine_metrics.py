@@ -5,10 +5,9 @@ This runs inside the sampler, which must start fast: no numpy here.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from math import isfinite, nan
+from math import isfinite
 from threading import Event, Thread
 from urllib.error import HTTPError
 from urllib.request import Request
@@ -16,13 +15,13 @@ from urllib.request import Request
 import msgspec
 
 from servebench.servers.http_call import opener
+from servebench.servers.metrics_page import readings
 
 GAUGES = ("running", "waiting", "kv_cache_usage")
 HISTOGRAMS = ("queue_s", "prefill_s", "ttft_s")  # of each, its sum and count: `queue_s_sum`, `queue_s_count`
 PERIOD_S, RARE_PERIOD_S = 0.5, 5.0
 FAILURES = 10  # one after another, from which on a page is asked for rarely
 DEADLINE_S, MAX_BYTES = 1.0, 4_000_000
-LINE = re.compile(rb"^([\w:]+)(?:\{.*\})?[ \t]+(.*)$", re.MULTILINE)  # name{labels} value time
 
 
 class Engine(msgspec.Struct, frozen=True):
@@ -38,10 +37,7 @@ def values(page: bytes, table: Mapping[str, Sequence[str]]) -> tuple[dict[str, f
 
     Values of several labels (engines, ranks) are summed, those of kv_cache_usage averaged.
     """
-    found: dict[str, list[float]] = {}
-    for name, value in LINE.findall(page):
-        found.setdefault(name.decode(), []).append(_number(value))
-    result = {}
+    found, result = readings(page), {}
     for ours in table:
         for part in ("_sum", "_count") if ours in HISTOGRAMS else ("",):
             numbers = next((found[name + part] for name in table[ours] if name + part in found), None)
@@ -51,13 +47,6 @@ def values(page: bytes, table: Mapping[str, Sequence[str]]) -> tuple[dict[str, f
         return {}, "its last line is cut off" if result else "no metric that is known"
     bad = [name for name, value in result.items() if not isfinite(value)]
     return {name: result[name] for name in result if name not in bad}, f"not a number: {bad[0]}" if bad else ""
-
-
-def _number(text: bytes) -> float:
-    try:
-        return float(text.split()[0])
-    except (ValueError, IndexError):
-        return nan
 
 
 class Scraper(Thread):
