@@ -11,7 +11,7 @@ import pytest
 from conftest import point
 
 from servebench.log import store
-from servebench.log.telemetry import Series
+from servebench.log.telemetry import Series, Telemetry
 from servebench.telemetry import window
 from servebench.telemetry.sampler import REMARK, Sample
 
@@ -41,8 +41,12 @@ def gauge(source: str, name: str, of: Callable[[float], float], every_s: float =
     return [Sample(source, at(s), {name: of(s)}) for s in np.arange(0, 20.01, every_s)]
 
 
+def seen(samples: list[Sample], of: window.Window) -> Telemetry:
+    return window.telemetry(samples, window.tracks(samples), of)
+
+
 def test_shares_of_the_host_add_up() -> None:
-    host = window.telemetry(hosts(others=lambda s: 0.4 * s, steal=0.1), (at(3.2), at(17.9))).host
+    host = seen(hosts(others=lambda s: 0.4 * s, steal=0.1), (at(3.2), at(17.9))).host
     assert host is not None
     shares = (host.client_cpu_share, host.server_cpu_share, host.others_cpu_share, host.kernel_cpu_share)
     assert shares == pytest.approx((0.05, 0.25, 0.2, 0.01), abs=1e-5)
@@ -52,25 +56,25 @@ def test_shares_of_the_host_add_up() -> None:
 
 
 def test_what_others_did_before_the_window_is_not_in_it() -> None:
-    host = window.telemetry(hosts(others=lambda s: min(s, 5.0)), (at(5.1), at(18.0))).host
+    host = seen(hosts(others=lambda s: min(s, 5.0)), (at(5.1), at(18.0))).host
     assert host is not None and host.others_cpu_share == pytest.approx(0, abs=1e-6)
 
 
 def test_of_a_server_that_is_not_ours_nobody_knows_what_others_took() -> None:
-    host = window.telemetry(hosts(server=False), (at(5), at(18))).host
+    host = seen(hosts(server=False), (at(5), at(18))).host
     assert host is not None and host.server_cpu_share is None and host.others_cpu_share is None
 
 
 def test_a_sampler_that_was_late_or_gave_nothing_is_said() -> None:
-    assert window.telemetry([], (at(1), at(2))).remarks == ["the sampler gave no samples"]
+    assert seen([], (at(1), at(2))).remarks == ["the sampler gave no samples"]
     late = [sample for sample in hosts() if not at(6) < sample.at_ns < at(12)]
-    (words,) = window.telemetry(late, (at(1), at(19))).remarks
+    (words,) = seen(late, (at(1), at(19))).remarks
     assert words == "no samples for 6.0 s: the sampler was kept from its core"
 
 
 def test_remarks_are_counted() -> None:
     said = [Sample(REMARK, at(s), {"engine 0: status 500": 1}) for s in (1, 2, 3)]
-    assert window.telemetry([*hosts(), *said], (at(1), at(19))).remarks == ["engine 0: status 500 (3 times)"]
+    assert seen([*hosts(), *said], (at(1), at(19))).remarks == ["engine 0: status 500 (3 times)"]
 
 
 def test_throttling_and_sharing_are_shares_of_the_window() -> None:
@@ -79,7 +83,7 @@ def test_throttling_and_sharing_are_shares_of_the_window() -> None:
     samples += gauge("gpu0", "shared", lambda s: float(13 < s < 15), every_s=0.5)
     samples += gauge("gpu0", "sm", lambda s: 0.0 if 6 < s < 8 else 0.9) + gauge("gpu0", "power_w", lambda s: 300.0)
     samples.append(Sample("gpu0.others", at(14), {"python (4711)": 1.0}))
-    (gpu,) = window.telemetry(samples, (at(5), at(15))).gpus
+    (gpu,) = seen(samples, (at(5), at(15))).gpus
     assert gpu.throttled["thermal"] == pytest.approx(0.5, abs=0.02) and "power_cap" not in gpu.throttled
     assert gpu.shared_share == pytest.approx(0.15, abs=0.06) and gpu.sharing == ["python (4711)"]
     assert gpu.idle_share == pytest.approx(0.2, abs=0.02)
@@ -90,7 +94,7 @@ def test_the_grid_has_means_of_gauges_and_increases_of_counters() -> None:
     samples = hosts(others=lambda s: 0.4 * s) + gauge("engine0", "running", lambda s: s)
     samples += gauge("engine0", "preemptions", lambda s: 3 * s) + gauge("engine0", "waiting", lambda s: 7.0)
     samples.sort(key=lambda sample: sample.source)
-    grid = window.series(samples)
+    grid = window.series(window.tracks(samples))
     assert grid and (grid.start_ns, grid.every_ns, grid.bins) == (START, 500_000_000, 40)
     running = grid.of("engine0.running")
     assert running[:2] + running[-1:] == pytest.approx([0.25, 0.75, 19.75], abs=0.06)
@@ -101,7 +105,7 @@ def test_the_grid_has_means_of_gauges_and_increases_of_counters() -> None:
 
 def test_a_long_point_has_wider_bins() -> None:
     samples = [msgspec.structs.replace(s, at_ns=START + (s.at_ns - START) * 100) for s in hosts()]
-    grid = window.series(samples)
+    grid = window.series(window.tracks(samples))
     assert grid and grid.bins == window.MOST_BINS
 
 
@@ -116,4 +120,4 @@ def test_a_log_keeps_the_grid_behind_its_requests(tmp_path: Path) -> None:
 
 
 def test_samples_of_another_time_say_nothing_of_the_host() -> None:
-    assert window.telemetry(hosts(), (at(30), at(40))).host is None
+    assert seen(hosts(), (at(30), at(40))).host is None

@@ -95,7 +95,8 @@ def measure_point(point: Point, bench: Bench, watch: Watch) -> Log:
     failure = outcome.failure or why_failed(
         run, results, outcome.quality, execution.max_failed_share, server.check
     )
-    beside = window.telemetry(samples, outcome.window_ns) if bench.recorder and outcome.window_ns else None
+    seen, of = window.tracks(samples), outcome.window_ns if bench.recorder else None
+    beside = window.telemetry(samples, seen, of) if of else None
     about = {
         "workload_sha256": workload.sha256,
         "workload_remark": workload.remark,
@@ -111,7 +112,7 @@ def measure_point(point: Point, bench: Bench, watch: Watch) -> Log:
         machine=machine_of(server),
         quality=with_host(outcome.quality, beside),
         telemetry=beside,
-        series=window.series(samples),
+        series=window.series(seen),
         gpu_hour_price=execution.gpu_hour_price,
         cache_hit_rate=hit_rate(before, server.cache_counters()),
         results=results,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,9 +77,9 @@ def _mean(inside: np.ndarray) -> float | None:
     return float(np.mean(inside)) if len(inside) else None
 
 
-def telemetry(samples: Sequence[Sample], window: Window) -> Telemetry:
-    """What is known of the measured window."""
-    found, names = tracks(samples), _names(samples)
+def telemetry(samples: Iterable[Sample], found: Mapping[str, Track], window: Window) -> Telemetry:
+    """What is known of the measured window. `found`: the tracks of the samples."""
+    names = _names(samples)
     host, said = found.get("host"), names.get(REMARK, {})
     others = [f"{name} {cores:.0%}" for name, cores in names.get("others", {}).items()]
     engines = (
@@ -114,9 +114,9 @@ def _track(samples: list[Sample]) -> Track:
 
 
 def _names(samples: Iterable[Sample]) -> dict[str, dict[str, float]]:
-    """By source the names that it said, each with the sum of its values."""
+    """By source, of those that name things, the names that it said, each with the sum of its values."""
     found: dict[str, dict[str, float]] = {}
-    for sample in samples:
+    for sample in (each for each in samples if each.source == REMARK or each.source.endswith("others")):
         of_source = found.setdefault(sample.source, {})
         for name, value in sample.values.items():
             of_source[name] = of_source.get(name, 0) + value
@@ -182,9 +182,8 @@ def gpu_use(index: int, gpu: Track, others: list[str], window: Window) -> GpuUse
 # The grid.
 
 
-def series(samples: Sequence[Sample]) -> Series | None:
+def series(found: Mapping[str, Track]) -> Series | None:
     """All samples, those of warm-up and cooldown too, in bins of equal width."""
-    found = tracks(samples)
     if "host" not in found or len(found["host"].at_ns) < 2:
         return None
     first, last = (int(found["host"].at_ns[i]) for i in (0, -1))
@@ -195,7 +194,7 @@ def series(samples: Sequence[Sample]) -> Series | None:
     return Series(start_ns=first, every_ns=every, bins=bins, columns=columns)
 
 
-def _columns(found: dict[str, Track], edges: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+def _columns(found: Mapping[str, Track], edges: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     for source, track in found.items():
         kind = source.rstrip("0123456789")
         yield from ((f"{source}.{name}", track.means(name, edges)) for name in GAUGES.get(kind, ()))
