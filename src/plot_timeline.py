@@ -30,11 +30,8 @@ from servebench.log.schema import Log
 from servebench.log.telemetry import Series as Samples
 
 WAITING, GENERATING, FAILED = "#9AA0A6", "#0072B2", "#D7263D"
-
-
-PANELS: dict[
-    str, dict[str, tuple[str, str | None]]
-] = {  # below those of the requests, where any log has samples for it: columns, with color and label
+# Panels below those of the requests, where any log has samples for it: columns, each with color and label.
+PANELS: dict[str, dict[str, tuple[str, str | None]]] = {
     "In the engine": {
         "running": (GENERATING, "running, by the engine's count"),
         "waiting": ("#D55E00", "waiting, by the engine's count"),

@@ -9,9 +9,9 @@
     ttft_p99<+5%   request_throughput>-5%            against a baseline
 
 --sla, --find_max and `servebench gate` read them; commas separate several. The names are the columns of
-summary.csv without their unit, and any percentile will do (ttft_p99.9). `e2e` is short for e2e_latency, and
-error_rate is failed_share, dollars is
-dollars_per_million_output_tokens. What cannot be read is quoted, with what to write instead.
+summary.csv without their unit, and any percentile will do (ttft_p99.9). `e2e` is short for e2e_latency,
+error_rate is failed_share, and dollars is dollars_per_million_output_tokens. What cannot be read is quoted, with
+what to write instead.
 """
 
 from __future__ import annotations
