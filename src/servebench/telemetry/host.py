@@ -53,9 +53,7 @@ class HostReader:
         begin_s = time.thread_time()
         found = set(psutil.process_iter(["name", "ppid"]))
         self.of_server.processes = {each for each in found if of_sessions(each.pid, self.leaders or ())}
-        with suppress(psutil.Error):  # the client has ended
-            client = psutil.Process(self.client)
-            self.of_client.processes = {client, *client.children(recursive=True)} - self.of_server.processes
+        self.of_client.processes = _started_by(self.client, found) - self.of_server.processes
         others = found - self.of_server.processes - self.of_client.processes
         self._want([each for each in others if KERNEL not in (each.pid, each.info["ppid"])])
         self.look_at_s = time.monotonic() + (time.thread_time() - begin_s) / LOOK_SHARE
@@ -103,6 +101,14 @@ class _Sum:
         self.total_s += sum(cpu_s - self.before.get(each, cpu_s) for each, cpu_s in now.items())
         self.before = now
         return self.total_s
+
+
+def _started_by(pid: int, found: Collection[psutil.Process]) -> set[psutil.Process]:
+    """Of those found, a process and all that it started."""
+    inside = {pid}
+    while more := {each.pid for each in found if each.info["ppid"] in inside} - inside:
+        inside |= more
+    return {each for each in found if each.pid in inside}
 
 
 def _threads(pid: int) -> Iterator[tuple[str, Times]]:
