@@ -308,7 +308,7 @@ static unsigned own(int gpu, Process *found, unsigned most) {
 }
 
 static int processes(int gpu, unsigned *n, Process *to) {
-    enum { LIMIT = 64 };
+    enum { LIMIT = 4096 };
     char copy[LINE], *rest = copy, *word;
     Process found[LIMIT];
     unsigned all = own(gpu, found, LIMIT / 2);

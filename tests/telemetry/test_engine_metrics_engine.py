@@ -75,7 +75,8 @@ def test_preemptions_are_those_that_vllm_counts(vllm: int, benchmark: Benchmark,
     assert sum(log.series.of("engine0.preemptions")) == pytest.approx(counted, abs=0.1)  # type: ignore[arg-type]
     assert engine.preemptions and 0 < engine.preemptions <= counted + 0.1
     assert engine.running and engine.waiting and engine.waiting > 1
-    assert engine.running + engine.waiting == pytest.approx(CLIENTS, rel=0.2)
+    # 11.8 to 11.9 where the machine is quiet; on a busy one many requests are on the way, in vLLM's front end.
+    assert CLIENTS / 2 < engine.running + engine.waiting < 1.05 * CLIENTS
     assert engine.kv_cache_usage and 0.6 < engine.kv_cache_usage <= 1
     assert any(said.startswith("KV cache of 2048 tokens full") for said in causes.causes(log))
     # Two accounts of the queue: of the window, and of each request.
