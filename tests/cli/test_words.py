@@ -104,7 +104,7 @@ def test_values_keep_their_hyphens() -> None:
     )
     assert (found.one_text, found.words, found.names) == ("--not-an-option --wide", ("--one-text",), ["a-b"])
     (settings,) = arguments.parse([*VLLM, "--engine-args", "--max-retries 3", "--max-retries", "2"])
-    assert (settings.access.engine_args, settings.common.max_retries) == (("--max-retries", "3"), 2)
+    assert (settings.variants[0].args, settings.common.max_retries) == (("--max-retries", "3"), 2)
 
 
 @pytest.mark.parametrize("name", [each.name for each in declared()])
@@ -113,6 +113,7 @@ def test_each_option_of_the_benchmark_has_a_spelling_with_hyphens(name: str) -> 
     value = {"backend": "vllm", "target_ci": "5%", "layouts": "2x4", "min_runs": "2", "max_runs": "2"}.get(
         name, (list(action.choices or ()) or ["1"])[0]
     )
+    value = {"engine_args": "--x", "engine_env": "A=1", "engine_grid": "--x"}.get(name, value)
     value = {"extra_headers": "a:b", "extra_body": '{"a": 1}', "shared_prefix": "1:1"}.get(name, value)
     words = [f"--{name.replace('_', '-')}", *([] if action.nargs == 0 else [value])]
     assert getattr(parser_of("run").parse_args(words), name)

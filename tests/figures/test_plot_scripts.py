@@ -175,7 +175,7 @@ def test_settings_that_differ_make_curves_of_their_own(logs: Path) -> None:
     assert [(curve.label, len(curve.points)) for curve in group.series] == [
         ("vLLM, no engine_args, stream True", 3),
         ("vLLM, no engine_args, stream False", 2),
-        ("vLLM, engine_args --enforce-eager, stream True", 1),
+        ("vLLM, enforce-eager, stream True", 1),
     ]
     assert {curve.marker for curve in group.series} == {"o"}  # one engine
     looks = [(curve.color, curve.fillstyle, curve.linestyle) for curve in group.series]

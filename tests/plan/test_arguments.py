@@ -75,7 +75,7 @@ def test_values_given_twice_count_once() -> None:
 
 @pytest.mark.parametrize("given", [["--engine_args", "--enforce-eager"], ["--engine_args=--enforce-eager"]])
 def test_engine_args_may_begin_with_dashes(given: list[str]) -> None:
-    assert arguments.parse([*VLLM, *given])[0].access.engine_args == ("--enforce-eager",)
+    assert arguments.parse([*VLLM, *given])[0].variants[0].args == ("--enforce-eager",)
 
 
 def test_quotes_of_a_pair_that_do_not_close_are_one_line() -> None:
@@ -84,7 +84,7 @@ def test_quotes_of_a_pair_that_do_not_close_are_one_line() -> None:
 
 
 def test_engine_args_are_split_as_in_a_shell() -> None:
-    assert arguments.parse([*VLLM, "--engine_args", "--a 'b c' --d"])[0].access.engine_args == (
+    assert arguments.parse([*VLLM, "--engine_args", "--a 'b c' --d"])[0].variants[0].args == (
         "--a",
         "b c",
         "--d",

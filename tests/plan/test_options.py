@@ -35,7 +35,7 @@ def test_a_file_takes_the_same_names_and_the_command_line_wins(tmp_path: Path) -
     assert settings.loads == (Clients(num_clients=3),)
     assert isinstance(settings.requests[0], Synthetic) and settings.requests[0].shared_prefix == (512, 4)
     assert (settings.common.stream, settings.common.temperature) == (False, 0.0)
-    assert (settings.common.extra_body, settings.access.engine_args) == ({"top_k": 4}, ("--enforce-eager",))
+    assert (settings.common.extra_body, settings.variants[0].args) == ({"top_k": 4}, ("--enforce-eager",))
     (settings,) = arguments.parse(config(tmp_path, text))
     assert [load.size for load in settings.loads] == [1, 8]
 

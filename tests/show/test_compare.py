@@ -205,7 +205,7 @@ def test_flags_within_a_side_are_matched_and_versions_that_follow_from_the_engin
     found = matching.matched(before, after)
     assert [pair.name for pair in found.pairs] == [
         "no engine_args, 1 client",
-        "engine_args --enforce-eager, 1 client",
+        "enforce-eager, 1 client",
     ]
     assert matching.names_of(found, ("a", "b")) == ("vLLM, vllm 0.9", "vLLM, vllm 1.0")
     both = matching.matched([*before, versioned("fastgen", "mii 1")], [*after, versioned("fastgen", "mii 2")])
@@ -299,11 +299,11 @@ def test_filters_choose_among_settings_of_one_folder(tmp_path: Path) -> None:
     words += ["--filter_b", 'engine_args=["--enforce-eager"]']
     done = python(*command, *words)
     assert done.returncode == 0 and " 1.500 " in done.stdout, done.stderr
-    assert "A vLLM, no engine_args, B vLLM, engine_args --enforce-eager" in done.stdout
+    assert "A vLLM, no engine_args, B vLLM, enforce-eager" in done.stdout
     done = python(*command, "--filter", "engine=none")
     assert done.returncode == 2 and "correct --filter" in done.stderr
     done = python(*command, "--filter_a", "engine_args=", "--filter_b", "engine_args=--enforce-eager")
-    assert done.returncode == 0 and "A vLLM, no engine_args, B vLLM, engine_args --enforce-eager" in done.stdout
+    assert done.returncode == 0 and "A vLLM, no engine_args, B vLLM, enforce-eager" in done.stdout
 
 
 def test_points_without_a_partner_are_named(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_what_was_asked_apart_is_another_study() -> None:
 def test_settings_of_one_engine_make_layouts() -> None:
     logs = [point("vllm", 1, 1.0, engine_args=words) for words in ((), ("--enforce-eager",))]
     (study,) = layouts.studies(logs)
-    assert sorted(rows(study)) == ["vLLM TP 1 x 1, engine_args --enforce-eager", "vLLM TP 1 x 1, no engine_args"]
+    assert sorted(rows(study)) == ["vLLM TP 1 x 1, enforce-eager", "vLLM TP 1 x 1, no engine_args"]
 
 
 def test_servers_at_two_addresses_are_two_layouts_unless_their_number_says_it() -> None:

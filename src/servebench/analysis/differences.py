@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
 from servebench.analysis.cache import once_a_log
+from servebench.analysis.variants import flags_of, names_of, shortened
 from servebench.log.schema import Log
 
 # Fields that a figure or a row shows as its sizes and load, or that the points of one curve need not share.
 SHOWN_ELSEWHERE = {
-    *("model", "tp_size", "max_ragged_batch_size", "num_replicas"),
+    *("model", "tp_size", "max_ragged_batch_size", "num_replicas", "variant"),
     *("mean_prompt_length", "mean_max_new_tokens", "scenario", "dataset"),
     *("num_clients", "request_rate", "trace_speed", "num_requests", "warmup", "repetition", "seed"),
     *("stop_when_overloaded", "request_timeout", "max_retries"),
 }
-MAX_LETTERS = 32  # of a setting in a legend
+FLAGS = ("engine_args", "engine_env", "variant")  # which have one name together
 
 
 @once_a_log
@@ -27,9 +28,24 @@ def settings(log: Log) -> dict[str, str]:
     return words | {"engine": log.server_facts.engine or "engine unknown"}
 
 
-def value(log: Log, name: str) -> str:
-    """Of one setting, without its name."""
-    return settings(log)[name].removeprefix(f"{name} ")
+def shown(logs: Iterable[Log]) -> Callable[[Log, str], str]:
+    """How a setting of one of these logs is shown: flags by how they differ, the rest as it is, cut if long."""
+    names = names_of(log.server for log in logs)
+
+    def words(log: Log, name: str) -> str:
+        return (
+            names[flags_of(log.server)]
+            if name in FLAGS
+            else shortened(settings(log).get(name) or f"{name} {log.fields.get(name)}")
+        )
+
+    return words
+
+
+def described(logs: Iterable[Log], names: Iterable[str]) -> Callable[[Log], list[str]]:
+    """How these settings of one of the logs are shown, each once."""
+    words, names = shown(logs), list(names)
+    return lambda log: list(dict.fromkeys(words(log, name) for name in names))
 
 
 def _in_words(name: str, value: Any) -> str:
@@ -39,8 +55,7 @@ def _in_words(name: str, value: Any) -> str:
     if name == "urls":
         value = [f"{url.hostname}:{url.port}" if url.port else url.hostname for url in map(urlsplit, value)]
     words = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-    words = words[:6] if name == "dataset_sha256" else words
-    return f"{name} {words if len(words) <= MAX_LETTERS else words[:MAX_LETTERS] + '...'}"
+    return f"{name} {words[:6] if name == 'dataset_sha256' else words}"
 
 
 def differing(logs: Iterable[Log]) -> list[str]:

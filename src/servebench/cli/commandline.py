@@ -147,6 +147,33 @@ def words_in_quotes(text: str) -> tuple[str, ...]:
         raise argparse.ArgumentTypeError(f"{error}; quote it as in a shell") from error
 
 
+def named_words(text: str) -> tuple[str, tuple[str, ...]]:
+    """An argparse type: options of another program in quotes, perhaps named: `"--x 1"`, `"fast: --x 1"`."""
+    found = re.fullmatch(r"([^\s:=-][^:=]*):(\s.*|)", text, re.DOTALL)
+    name, rest = (" ".join(found[1].split()), found[2]) if found else ("", text)
+    words = words_in_quotes(rest)
+    if words and not words[0].startswith("-"):
+        raise argparse.ArgumentTypeError(
+            'one of them does not begin with an option; write "--x 1" or "name: --x 1"'
+        )
+    return name, words
+
+
+def flag_and_values(text: str) -> tuple[tuple[str, ...], ...]:
+    """An argparse type: the alternatives of a flag. `"--x 1 2"`: `--x 1`, `--x 2`; `"--x"`: without, with it."""
+    flag, *values = words_in_quotes(text) or ("",)
+    if not flag.startswith("-") or any(value.startswith("--") for value in values):
+        raise argparse.ArgumentTypeError('one of them is not one flag and its values; write "--x 1 2" "--y"')
+    return tuple((flag, value) for value in values) or ((), (flag,))
+
+
+def variable(text: str) -> str:
+    """An argparse type: `NAME=VALUE`. What it says does not show the value, which may be a key."""
+    if not re.match(r"[A-Za-z_]\w*=", text):
+        raise argparse.ArgumentTypeError("one of them is not NAME=VALUE")
+    return text
+
+
 def to_ascii(error: UnicodeError) -> tuple[str, int]:
     """Handles characters that a terminal cannot show: gives their plain form, or a question mark."""
     assert isinstance(error, UnicodeEncodeError)

@@ -24,6 +24,7 @@ from msgspec import inspect
 from servebench.cli.commandline import Number, non_empty
 from servebench.cli.nearest import did_you_mean
 from servebench.cli.parser import Parser
+from servebench.cli.words import QUOTED
 from servebench.errors import InputError
 
 HELP_ALL = "--help_all lists all options"
@@ -39,7 +40,7 @@ class Option:
     swept: bool = False  # takes several values, each of which is measured
     parse: Callable[[str], Any] | None = None  # an argparse type, for what is not a plain text or number
     choices: tuple[str, ...] = ()  # if not all that the field can be
-    as_one_text: bool = False  # a tuple that comes as one text, which `parse` reads
+    quoted: bool = False  # each value is a command line itself, in quotes
     const: Any = None  # what the flag alone stands for, where its value may be left out
     common: bool = False  # is it among the dozen that `-h` shows?
 
@@ -55,8 +56,7 @@ class Declared(NamedTuple):
     @property
     def several(self) -> bool:
         """Does it take several words of the command line?"""
-        of_values = isinstance(self.type, inspect.VarTupleType) and not self.option.as_one_text
-        return self.option.swept or of_values
+        return self.option.swept or isinstance(self.type, inspect.VarTupleType)
 
 
 @cache
@@ -90,7 +90,7 @@ def add_options(
     groups = {title: parser.add_argument_group(title) for title in titles}
     for each in declared:
         _add(groups.get(each.option.group, parser), each, choices)
-    parser.quoted |= {f"--{each.name}" for each in declared if each.option.as_one_text}
+    parser.quoted |= {f"--{each.name}" for each in declared if each.option.quoted}
 
 
 def _add(group: Any, each: Declared, choices: Mapping[str, Sequence[str]]) -> None:
@@ -142,7 +142,8 @@ def _parse_of(each: Declared) -> Callable[[str], Any]:
     """The argparse type of one value."""
     of = each.type.item_type if isinstance(each.type, inspect.VarTupleType) else each.type
     if each.option.parse:
-        return each.option.parse
+        parse = each.option.parse
+        return (lambda text: parse(text.removeprefix(QUOTED))) if each.option.quoted else parse
     if isinstance(of, inspect.IntType):
         return Number(int, of.ge or 0, float("inf") if of.le is None else of.le)
     if isinstance(of, inspect.FloatType):

@@ -1,7 +1,7 @@
 """The words of a command line, made ready for argparse, which would misread some of them.
 
 - Options may be spelled with hyphens: `--num-clients`.
-- What is a command line itself may begin with dashes: `--engine_args --enforce-eager`.
+- What is a command line itself may begin with dashes, also in a list: `--engine_args --enforce-eager "--a 1"`.
 - Numbers and choices may be joined by commas: `--num_clients 1,2,4`; GPUs may be a range: `--gpus 0-7`.
 - A list ends where the folders begin that a command still lacks: `--sla fastgen-4 results/`.
 """
@@ -12,9 +12,12 @@ import re
 from argparse import Action, ArgumentTypeError
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 
 NUMBER = re.compile(r"-\d*\.?\d+(e-?\d+)?")
 LIST = "+"  # argparse's nargs
+QUOTED = "\0"  # before a value that argparse would take for an option
+TYPO = 0.85  # likeness from which a word is one of our options, misspelled
 
 
 @dataclass
@@ -48,7 +51,9 @@ def parts(words: Sequence[str], options: Mapping[str, Action], quoted: Collectio
     for word in words:
         last = found[-1]
         if last.option in quoted and not last.values:
-            last.values, last.joined = [word], True
+            last.values, last.joined = [word], not last.is_list
+        elif last.option in quoted and last.is_list and not (_is_option(word) and _is_ours(word, options)):
+            last.values.append(word)
         elif _is_option(word):
             name, joined, value = word.partition("=")
             option = _spelled(name, options)
@@ -59,6 +64,8 @@ def parts(words: Sequence[str], options: Mapping[str, Action], quoted: Collectio
             last.values.append(word)
     for part in found:
         part.values = list(_split(part)) if part.is_list else part.values
+        if part.option in quoted and part.is_list:
+            part.values = [QUOTED + value for value in part.values]
     return found
 
 
@@ -71,6 +78,12 @@ def _spelled(name: str, options: Mapping[str, Action]) -> str:
     """As it was declared, if it is an option of ours; else as it was typed."""
     ours = "--" + name[2:].replace("-", "_")
     return ours if name not in options and name.startswith("--") and ours in options else name
+
+
+def _is_ours(word: str, options: Mapping[str, Action]) -> bool:
+    """Is it an option of ours, as far as its spelling tells?"""
+    name = _spelled(word.partition("=")[0], options)
+    return any(SequenceMatcher(None, name, option).ratio() > TYPO for option in options)
 
 
 def _split(part: Part) -> Iterator[str]:

@@ -233,15 +233,23 @@ def _curves(
     for log in logs:
         settings = differences.settings(log)
         curves.setdefault(tuple(settings[name] for name in names), []).append(log)
-    found = []
-    for number, words in enumerate(sorted(curves, key=lambda words: (-len(curves[words]), words))):
+    found, words_of, shown = [], differences.described(logs, names), differences.shown(logs)
+
+    def label(log: Log, engine: str, value: Any) -> str:
+        title = [f"{engine} {by.in_title.format(value)}" if by else engine]
+        if by and by.name in differences.FLAGS:
+            title = [engine, shown(log, by.name)]
+        return ", ".join(dict.fromkeys([*title, *(word.removeprefix("backend ") for word in words_of(log))]))
+
+    for number, words in enumerate(
+        sorted(curves, key=lambda words: (-len(curves[words]), *map(store.numbers_by_size, words)))
+    ):
         of_words = curves[words]
         for place, value in enumerate(values or [None]):
             of_curve = [log for log in of_words if not by or by.of(log) == value]
             if of_curve:
-                name = " ".join([_engine(style.label, of_curve), *([by.in_title.format(value)] if by else [])])
-                label = ", ".join([name, *(word.removeprefix("backend ") for word in words)])
-                look = styles.variant(replace(style, label=label), number * max(1, len(values)) + place)
+                named = replace(style, label=label(of_curve[0], _engine(style.label, of_curve), value))
+                look = styles.variant(named, number * max(1, len(values)) + place)
                 found.append(Series(**asdict(look), points=points_of(of_curve)))
     return found
 

@@ -32,6 +32,7 @@ from servebench.figures.curves import Group
 from servebench.figures.plotting import LEFT_OUT, explain_empty
 
 LETTERS_PER_INCH = 12  # of a title; those of a legend are smaller, and stand behind their line
+INSIDE = 0.98  # share of the page's width that is between its margins
 FORMATS: dict[str, dict[str, Any]] = {  # how each is saved
     "png": {"pil_kwargs": {"compress_level": 1}},  # half the time for a third more bytes
     "svg": {"metadata": dict.fromkeys(("Date", "Creator", "Format", "Type"))},  # the same figure is the same file
@@ -156,7 +157,7 @@ def _add_legend(figure: Figure, handles: Sequence[Artist], **style: Any) -> None
         by_rows = [handle for column in range(columns) for handle in handles[column::columns]]
         names = [fill(str(handle.get_label()), _letters(figure), break_on_hyphens=False) for handle in by_rows]
         legend = figure.legend(by_rows, names, ncols=columns, **style)
-        if legend.get_window_extent().width <= figure.bbox.width or columns == 1:
+        if legend.get_window_extent().width <= INSIDE * figure.bbox.width or columns == 1:
             return
         legend.remove()
 

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import asdict
 
-from servebench.cli.commandline import Number, json_object, tokens_and_groups, words_in_quotes
+from servebench.cli.commandline import Number, json_object, named_words, tokens_and_groups, variable
 from servebench.cli.declare import Option
 from servebench.log.lengths import Lengths, parse_scenario
 
@@ -51,8 +51,13 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
         "replicas of the model", SERVER, "N", swept=True, common=True)] = 1
     fp6: Annotated[bool, Option("quantize the weights to 6 bits (fastgen only)", SERVER)] = False
     engine_args: Annotated[tuple[str, ...], Option(
-        "more options for the engine's own command line, in quotes [none]",
-        SERVER, '"..."', parse=words_in_quotes, as_one_text=True, common=True)] = ()
+        "more options for the engine's own command line; each text in quotes is a variant to measure, and may "
+        "have a name: \"fast: --x 1\" [none]",
+        SERVER, '"..."', parse=named_words, quoted=True, common=True)] = ()
+    engine_env: Annotated[tuple[str, ...], Option(
+        "environment variables of the engine; a NAME with several values is swept [none]",
+        SERVER, "NAME=VALUE", parse=variable)] = ()
+    variant: str = ""  # name of these arguments and variables: as given, or how they differ from others
     gpus: Annotated[tuple[Annotated[int, Meta(ge=0)], ...], Option(
         "GPUs for the servers, such as 0 1 2 3 or 0-3; replicas take them in this order [all visible]",
         SERVER, "N", parse=Number(int, 0, ranges=True))] = ()

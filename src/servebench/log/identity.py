@@ -35,6 +35,7 @@ CONTAINER = re.compile(r"[0-9a-f]{12}").fullmatch  # a container's random host n
 def identity_of(server: ServerConfig, run: RunConfig, environment: dict[str, Any]) -> dict[str, Any]:
     """Of a point; all its runs have the same."""
     of_server = non_default_fields(server) | {"model": content_of(server.model)}
+    of_server.pop("variant", None)
     if server.urls:
         of_server["urls"] = [_where(url, run.api) for url in server.urls]
     drawn = {"seed"} if "seed" in environment else set()  # drawn for this time only

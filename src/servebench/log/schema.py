@@ -22,6 +22,7 @@ from servebench.log.result import Result
 from servebench.log.telemetry import Machine, Series, Telemetry
 
 LOG_VERSION = 2
+MAX_VARIANT_LENGTH = 40
 MAX_NAME_LENGTH = 80  # of a name that is part of a file name, of which a file system takes 255
 ENGINE_NAMES = {  # as people write them
     "fastgen": "DeepSpeed-FastGen",
@@ -142,7 +143,11 @@ def log_name(server: ServerConfig, run: RunConfig, fingerprint: str = "") -> str
     asked = run.requests
     what = workload_label(run) or f"prompt{asked.mean_prompt_length}-gen{asked.mean_max_new_tokens}"
     digits = f"-{fingerprint[:6]}" if fingerprint else ""
-    return (
-        f"{model_label(server.model)[:MAX_NAME_LENGTH]}-tp{server.tp_size}-bs{server.max_ragged_batch_size}"
-        f"-replicas{server.num_replicas}-{what[:MAX_NAME_LENGTH]}-{load_label(run.load)}{digits}{again}.json"
-    )
+    return f"{server_label(server)}-{what[:MAX_NAME_LENGTH]}-{load_label(run.load)}{digits}{again}.json"
+
+
+def server_label(server: ServerConfig) -> str:
+    """A server as part of a file name."""
+    sizes = f"tp{server.tp_size}-bs{server.max_ragged_batch_size}-replicas{server.num_replicas}"
+    variant = re.sub(r"[^\w.]+", "_", server.variant).strip("_")[:MAX_VARIANT_LENGTH]
+    return "-".join(filter(None, [model_label(server.model)[:MAX_NAME_LENGTH], sizes, variant]))

@@ -85,11 +85,22 @@ def state_of(path: Path, fingerprint: str) -> Literal["new", "done", "failed"]:
     """The state of the run that is stored here: done if it succeeded under the same settings."""
     if not path.exists():
         return "new"
-    try:
-        head = msgspec.json.decode(path.read_bytes(), type=LogHead)
-    except (OSError, msgspec.MsgspecError):
-        return "failed"
+    head = _log_head(path)
     return "done" if head.status == "ok" and head.fingerprint == fingerprint else "failed"
+
+
+def _log_head(path: Path) -> LogHead:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=LogHead)
+    except (OSError, msgspec.MsgspecError):
+        return LogHead()
+
+
+def place(folder: Path, name: str, fingerprint: str) -> Path:
+    """Where a run of this name belongs: where it lies already, if its variant had another name before."""
+    _, digits, end = name.rpartition(fingerprint[:6])
+    others = () if (folder / name).exists() else sorted(folder.glob(f"*-{digits}{end}"))
+    return next((path for path in others if _log_head(path).fingerprint == fingerprint), folder / name)
 
 
 def put(log: Log, path: Path) -> bool:
@@ -181,7 +192,7 @@ def load_folder(folder: Path) -> Iterator[tuple[Path, Log]]:
     Files that are no logs are named and left out.
     """
     found = [path for path in (*folder.glob("*.json"), *folder.glob("*/*.json")) if POINT(path.name)]
-    return read(sorted((path for path in found if path.parent.name not in OTHER_FOLDERS), key=_numbers_by_size))
+    return read(sorted((path for path in found if path.parent.name not in OTHER_FOLDERS), key=numbers_by_size))
 
 
 def read(paths: Iterable[Path], requests: bool = True) -> Iterator[tuple[Path, Log]]:
@@ -193,6 +204,6 @@ def read(paths: Iterable[Path], requests: bool = True) -> Iterator[tuple[Path, L
             print(f"left out: {error}", file=sys.stderr)
 
 
-def _numbers_by_size(path: Path) -> list[str]:
+def numbers_by_size(text: Path | str) -> list[str]:
     """So that clients8 stands before clients16."""
-    return [part.zfill(12) if part.isdigit() else part for part in re.split(r"(\d+)", str(path))]
+    return [part.zfill(12) if part.isdigit() else part for part in re.split(r"(\d+)", str(text))]

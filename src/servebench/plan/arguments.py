@@ -30,6 +30,7 @@ from servebench.plan.options import (
     declared,
 )
 from servebench.plan.settings import Settings
+from servebench.plan.variants import Variant, variants_of
 from servebench.servers.access import Access
 from servebench.servers.backends import BACKENDS
 from servebench.workload import datasets
@@ -60,10 +61,13 @@ def _settings(given: Given) -> Settings:
     load, requests, strategy = (choose_kind(kinds, given) for kinds in (LOADS, KINDS_OF_REQUESTS, STRATEGIES))
     checks.check_combination(given, load, strategy)
     _fill_in(given, bool(urls))
-    servers, fit = sizes.fitting(list(_servers(given | _without_keys(given, urls))), starts=not urls)
+    variants = variants_of(given)
+    shown = {"urls": tuple(map(keys.hide_in_url, urls))}
+    servers, fit = sizes.fitting(list(_servers(given | shown, variants)), starts=not urls)
     settings = Settings(
         servers=tuple(servers),
         fit=fit,
+        variants=tuple(variants),
         loads=tuple(expand_sweep(load, given)),
         requests=tuple(expand_sweep(requests, given)),
         common=_build(RunConfig, given | {"extra_body": keys.hide_in_fields(given.get("extra_body", {}))}),
@@ -105,11 +109,13 @@ def choose_kind(kinds: Mapping[str, type[T]], given: Given) -> type[T]:
     return kinds[own]
 
 
-def _servers(given: Given) -> Iterator[ServerConfig]:
-    """Every combination of TP size, batch and replicas, or of each layout that is named."""
+def _servers(given: Given, variants: Sequence[Variant]) -> Iterator[ServerConfig]:
+    """Every combination of TP size, batch and replicas, or of each layout that is named, with every variant."""
     layouts = [{"tp_size": [tp_size], "num_replicas": [n]} for tp_size, n in given.get("layouts", ())]
-    for layout in layouts or [{}]:
-        yield from expand_sweep(ServerConfig, given | layout)
+    for layout, variant in product(layouts or [{}], variants):
+        args, env = variant.flags
+        flags = {"engine_args": args, "engine_env": env, "variant": variant.name}
+        yield from expand_sweep(ServerConfig, given | layout | flags)
 
 
 def expand_sweep(kind: type[T], given: Given) -> Iterator[T]:
@@ -143,19 +149,12 @@ def _fill_in(given: Given, attached: bool) -> None:
         given.setdefault("min_runs", min(3, given["max_runs"]))
 
 
-def _without_keys(given: Given, urls: Sequence[str]) -> Given:
-    """The fields of a server as logs may have them: without keys."""
-    words = keys.hide_in_words(given.get("engine_args", ()))
-    return {"urls": tuple(map(keys.hide_in_url, urls)), "engine_args": tuple(words)}
-
-
 def _access(given: Given, connection: Connection, urls: Sequence[str]) -> Access:
     return Access(
         urls=tuple(urls),
         key=given["aml_api_key" if given["backend"] == "aml" else "openai_api_key"],
         extra_headers=connection.extra_headers,
         extra_body=given.get("extra_body", {}),
-        engine_args=tuple(given.get("engine_args", ())),
         api=given["api"],
         port=connection.port,
         server_timeout=connection.server_timeout,

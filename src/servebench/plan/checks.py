@@ -32,8 +32,8 @@ def check_engines(backends: Sequence[str], given: Given) -> None:
             ),
             f"--backend {''.join(attached[:1])} measures servers that are already running; give it alone": several
             and attached,
-            "--engine_args are options of one engine; give them with one --backend": (
-                several and given.get("engine_args")
+            "--engine_args and --engine_grid are options of one engine; give them with one --backend": (
+                several and (given.get("engine_args") or given.get("engine_grid"))
             ),
             f"--layouts says TP size and replicas; leave {' and '.join(sizes)} out": "layouts" in given and sizes,
         }
@@ -178,6 +178,8 @@ def check_servers(settings: Settings) -> None:
         values = list(dict.fromkeys(str(getattr(server, size)) for server in settings.servers))
         if len(values) > 1:
             raise InputError(f"--{size} {' '.join(values)}: a running server has only one; give that one")
+    if len(settings.variants) > 1 and not starts:
+        raise InputError("--engine_args of several variants: a running server has only one; leave the others out")
     urls, replicas = len(settings.access.urls), max(server.num_replicas for server in settings.servers)
     per_replica = isinstance(settings.loads[0], ClientsPerReplica)
     refuse(

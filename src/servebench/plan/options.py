@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from servebench.analysis import cost
-from servebench.cli.commandline import header, non_empty, share, tp_and_replicas
+from servebench.cli.commandline import flag_and_values, header, non_empty, share, tp_and_replicas
 from servebench.cli.declare import Declared, Option, add_options, described, options_of, values_of
 from servebench.cli.parser import Parser, Shows
 from servebench.log.config import (
@@ -119,6 +119,15 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
         REQUESTS, "NAME:VALUE", parse=header)] = ()
 
 
+class EngineGrid(msgspec.Struct, frozen=True, kw_only=True):
+    """Flags of the engine, each with its values."""
+
+    engine_grid: Annotated[tuple[tuple[tuple[str, ...], ...], ...], Option(
+        "sweep flags of the engine, such as \"--max-num-seqs 8 64\" \"--enforce-eager\" (with it and without): "
+        "every combination is a variant [none]",
+        SERVER, "\"--FLAG V ...\"", parse=flag_and_values, quoted=True)] = ()
+
+
 class Layouts(msgspec.Struct, frozen=True, kw_only=True):
     """Servers by TP size and replicas together."""
 
@@ -222,7 +231,7 @@ STRATEGIES: dict[str, Any] = {
 def declared() -> tuple[Declared, ...]:
     """Every option there is, once."""
     kinds = (*LOADS.values(), *KINDS_OF_REQUESTS.values(), *STRATEGIES.values())
-    return options_of(ServerConfig, Layouts, Connection, *kinds, RunConfig, Execution)
+    return options_of(ServerConfig, EngineGrid, Layouts, Connection, *kinds, RunConfig, Execution)
 
 
 def build_parser() -> Parser:

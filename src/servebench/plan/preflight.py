@@ -142,7 +142,7 @@ def unlike(plan: list[ServerPlan], earlier: Mapping[Path, list[Log]]) -> Iterato
     for server, folder in ((each.server, each.settings.folder) for each in plan if _pending(each)):
         alike = [log.server for log in earlier[folder] if _but_for_args(log.server) == _but_for_args(server)]
         theirs = {each.engine_args for each in alike}
-        if theirs and server.engine_args not in theirs:
+        if theirs and server.engine_args not in theirs and not server.variant:
             others, own = (" ".join(words) or "none" for words in (min(theirs), server.engine_args))
             yield f"points in {folder}/ have --engine_args {others}, these have {own}: they become another curve"
 
@@ -152,7 +152,7 @@ def _pending(plan: ServerPlan) -> bool:
 
 
 def _but_for_args(server: ServerConfig) -> ServerConfig:
-    return replace(server, engine_args=(), urls=(), gpus=())
+    return replace(server, engine_args=(), engine_env=(), variant="", urls=(), gpus=())
 
 
 def older(plan: list[ServerPlan]) -> Iterator[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from servebench.log.config import Load, Requests, RunConfig, ServerConfig
 from servebench.plan.options import ClientsPerReplica, Execution, FindMax, FindPeak, Repeats, TargetCi
+from servebench.plan.variants import Variant
 from servebench.servers.access import Access
 
 
@@ -16,6 +17,7 @@ class Settings:
 
     servers: tuple[ServerConfig, ...]
     fit: str  # which combinations of sizes do not fit the GPUs, or that nobody knows; "" if all do
+    variants: tuple[Variant, ...]  # of the engine's flags, keys included
     loads: tuple[Load | ClientsPerReplica, ...]
     requests: tuple[Requests, ...]
     common: RunConfig  # what all runs have in common

@@ -16,6 +16,7 @@ from msgspec import structs
 
 from servebench.analysis import cost
 from servebench.analysis.sla import goals, requests_needed
+from servebench.analysis.variants import flags_of
 from servebench.errors import InputError
 from servebench.load.chunks import UNREADABLE
 from servebench.log import store
@@ -75,7 +76,7 @@ class ServerPlan:
     def _make_point(self, run: RunConfig) -> Point:
         identity = identity_of(self.server, run, self.environment)
         mark = fingerprint(identity)
-        path = self.settings.folder / log_name(self.server, run, mark)
+        path = store.place(self.settings.folder, log_name(self.server, run, mark), mark)
         state = "new" if self.settings.execution.overwrite_results else store.state_of(path, mark)
         return Point(self.server, run, path, identity, mark, state)
 
@@ -99,20 +100,17 @@ def make_plan(settings: Settings) -> list[ServerPlan]:
     """
     fresh = settings.seed is None and not settings.starts
     settings = replace(settings, seed=secrets.randbelow(2**31) if fresh else settings.seed or 0)
-    environment = environment_of(
-        _engine(settings),
-        settings.starts,
-        settings.tokenizer,
-        settings.access.extra_headers,
-        gpus.names() if settings.starts else (),
-        _revision(settings.model, settings.access.engine_args) if settings.starts else "",
-    )
-    if fresh:  # a server that runs already may have the prompts of the last benchmark in its prefix cache
-        environment["seed"] = "fresh"
-    return [
-        ServerPlan(server, _strategy(settings, server), access_of(settings, server), environment, settings)
-        for server in settings.servers
-    ]
+    engine, there = _engine(settings), gpus.names() if settings.starts else ()
+
+    def of_server(server: ServerConfig) -> ServerPlan:
+        access, starts = access_of(settings, server), settings.starts
+        revision = _revision(settings.model, access.engine_args) if starts else ""
+        environment = environment_of(engine, starts, settings.tokenizer, access.extra_headers, there, revision)
+        if fresh:  # a server that runs already may have the prompts of the last benchmark in its prefix cache
+            environment["seed"] = "fresh"
+        return ServerPlan(server, _strategy(settings, server), access, environment, settings)
+
+    return list(map(of_server, settings.servers))
 
 
 def logs_of(points: Iterable[Point], price: float | None = None) -> list[Log]:
@@ -125,7 +123,7 @@ def logs_of(points: Iterable[Point], price: float | None = None) -> list[Log]:
 def _engine(settings: Settings) -> str:
     backend, server = BACKENDS[settings.backend], settings.servers[0]
     if not settings.starts:
-        headers = headers_of(server, settings.access)
+        headers = headers_of(server, access_of(settings, server))
         return f"attached {_version_at(settings.access.urls[0], headers) if backend.lists_models else ''}".strip()
     try:
         return backend.version()
@@ -213,8 +211,14 @@ def with_load(settings: Settings, run: RunConfig, load: Load, at_least: int = 0)
 
 def access_of(settings: Settings, server: ServerConfig) -> Access:
     """What starting or calling this server takes, keys included."""
-    at_once, longest = requests_at_once(settings, server), longest_request_tokens(settings)
-    return replace(settings.access, requests_at_once=at_once, request_tokens=longest)
+    variant = next(each for each in settings.variants if each.flags == flags_of(server))
+    return replace(
+        settings.access,
+        engine_args=variant.args,
+        engine_env=variant.env,
+        requests_at_once=requests_at_once(settings, server),
+        request_tokens=longest_request_tokens(settings),
+    )
 
 
 def requests_at_once(settings: Settings, server: ServerConfig) -> int:

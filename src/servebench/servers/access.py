@@ -23,10 +23,11 @@ class Access:
     key: str
     extra_headers: tuple[tuple[str, str], ...]
     extra_body: Mapping[str, Any]  # request fields beside or replacing ours
-    engine_args: tuple[str, ...]
     api: str
     port: int | None  # the first port for servers that are started; None: any free one
     server_timeout: float  # seconds until a server must be ready
+    engine_args: tuple[str, ...] = ()
+    engine_env: tuple[str, ...] = ()  # NAME=VALUE
     requests_at_once: int = 1  # how many requests the plan has in flight on this server
     request_tokens: int = 1  # prompt and answer of the longest request of the plan
 

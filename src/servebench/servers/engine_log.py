@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from textwrap import shorten
 
 from servebench.cli.keys import hide_in_text
 from servebench.errors import ServerFailed
 
 TAIL_LINES, MAX_EXCEPTIONS = 15, 3
+REFUSAL = re.compile(r"^(?:\S+: )?error: .+")  # how programs refuse their options
+MAX_LETTERS = 200
 EXCEPTION = re.compile(r"\b[A-Z]\w*(?:Error|Exception): .+")
 
 # What to try when these words (in any case) are in the error or in the log.
@@ -28,6 +31,14 @@ def server_failed(why: str, log_file: Path) -> ServerFailed:
     log_tail = tail(log_file)
     tips = [tip for words, tip in ADVICE.items() if words in f"{why} {log_tail}".lower()]
     return ServerFailed("; ".join([why, *tips]), log_tail)
+
+
+def own_words(log_file: Path) -> str:
+    """What the engine says is wrong: the option that it refuses, else its first exception; "" if it says nothing."""
+    lines = [hide_in_text(line.strip()) for line in _lines(log_file)]
+    refusals = [line for line in lines if REFUSAL.search(line)]
+    raised = [found[0] for line in lines if (found := EXCEPTION.search(line))]
+    return shorten((refusals or raised or [""])[0], MAX_LETTERS, placeholder=" ...")
 
 
 def tail(log_file: Path) -> str:

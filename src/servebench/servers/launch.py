@@ -21,12 +21,12 @@ import psutil
 
 from servebench.cli import live
 from servebench.cli.keys import hide_in_file, hide_in_words
-from servebench.log.config import RunConfig, ServerConfig
-from servebench.log.schema import engine_name, log_name
+from servebench.log.config import ServerConfig
+from servebench.log.schema import engine_name, server_label
 from servebench.servers.access import Access
 from servebench.servers.backends import BACKENDS
 from servebench.servers.backends.contract import Launch, environment
-from servebench.servers.engine_log import last_line, server_failed, tail
+from servebench.servers.engine_log import last_line, own_words, server_failed, tail
 from servebench.servers.http_call import try_call
 from servebench.servers.ports import first_free_port, first_ports
 from servebench.servers.process_group import end_session, end_with_parent, session_processes
@@ -50,7 +50,9 @@ class Process:
         """Raises ServerFailed if it has ended."""
         status = self.popen.poll()
         if status is not None:
-            how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+            killed = f"was killed by {signal.Signals(-status).name}" if status < 0 else ""
+            said = "" if killed else own_words(self.log_file)
+            how = killed or f"ended with status {status}" + (said and f": {said}")
             raise server_failed(f"the server {how}", self.log_file)
 
     def is_ready(self) -> bool:
@@ -89,10 +91,9 @@ def launch_replicas(
 
     Leaving the stack stops them. With `detach` they live on when this program is killed.
     """
-    name = log_name(config, RunConfig()).partition("-prompt")[0]
 
     def start(launch: Launch, port: int, which: str | int, ready_line: str | None) -> Process:
-        process = _start(launch, port, log_dir / f"{name}-{which}.log", ready_line, detach)
+        process = _start(launch, port, log_dir / f"{server_label(config)}-{which}.log", ready_line, detach)
         stack.callback(process.stop)
         return process
 
@@ -114,7 +115,8 @@ def launch_of(config: ServerConfig, access: Access, port: int, replica: int) -> 
     config = msgspec.structs.replace(config, engine_args=access.engine_args)
     launch = backend.launch(environment(*backend.environments), config, port, replica)
     room = backend.capacity_args(config, access.requests_at_once, access.request_tokens)
-    return replace(launch, command=(*launch.command, *room))
+    own = dict(variable.split("=", 1) for variable in access.engine_env)
+    return replace(launch, command=(*launch.command, *room), env=launch.env | own)
 
 
 def router(urls: Sequence[str], port: int) -> Launch:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from msgspec.structs import replace
+
 from servebench.analysis import differences, metrics, samples, stationarity, throughput, trust
 from servebench.log import identity
 from servebench.log.config import ServerConfig
@@ -105,10 +107,10 @@ def asked(log: Log) -> str:
 
 
 def server_name(server: ServerConfig, with_batch: bool = False) -> str:
-    """`vLLM TP 2 x 4`: engine, TP size and replicas; `vLLM at HOST` of a running one whose size nobody said."""
+    """`vLLM TP 2 x 4`: engine, TP size, replicas, variant; `vLLM at HOST` of a running one of unknown size."""
     size = f"at {hosts(server)}" if by_host(server) else server.layout
-    name = f"{engine_name(server.backend)} {size}"
-    return f"{name}, batch {server.max_ragged_batch_size}" if with_batch else name
+    batch = f"batch {server.max_ragged_batch_size}" if with_batch else ""
+    return ", ".join(filter(None, [f"{engine_name(server.backend)} {size}", batch, server.variant]))
 
 
 def by_host(server: ServerConfig) -> bool:
@@ -148,10 +150,18 @@ def _layouts(logs: list[Log], rate: Rate) -> list[Layout]:
     ]
     batches = {(log.server.backend, log.server.max_ragged_batch_size) for log in logs}
     with_batch = len(batches) > len({backend for backend, _ in batches})
-    found: dict[str, list[Log]] = {}
+    shown = differences.shown(logs)
+
+    def name_of(log: Log) -> str:
+        own = [name for name in names if not (name == "urls" and by_host(log.server))]
+        sizes = server_name(replace(log.server, variant=""), with_batch)
+        return ", ".join(dict.fromkeys([sizes, *(shown(log, name) for name in own)]))
+
+    found: dict[tuple[str, ...], list[Log]] = {}
     for log in logs:
-        found.setdefault(_name(log, names, with_batch), []).append(log)
-    layouts = [Layout(name, _points(of_layout), rate) for name, of_layout in found.items()]
+        settings = differences.settings(log)
+        found.setdefault((name_of(log), *(settings[name] for name in names)), []).append(log)
+    layouts = [Layout(key[0], _points(of_layout), rate) for key, of_layout in found.items()]
     return sorted(layouts, key=_most_requests, reverse=True)
 
 
@@ -163,12 +173,6 @@ def _differs_within_a_size(logs: list[Log], name: str) -> bool:
 
 def _size(log: Log) -> tuple[str, int, int]:
     return log.server.backend, log.server.tp_size, log.server.num_replicas
-
-
-def _name(log: Log, differing: Sequence[str], with_batch: bool) -> str:
-    settings = differences.settings(log)
-    rest = [settings[each] for each in differing if not (each == "urls" and by_host(log.server))]
-    return ", ".join([server_name(log.server, with_batch), *rest])
 
 
 def _points(logs: list[Log]) -> list[Runs]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import msgspec
 
-from servebench.analysis import machines, throughput, trust
+from servebench.analysis import differences, machines, throughput, trust
 from servebench.errors import InputError
 from servebench.log import identity
 from servebench.log.config import all_fields
@@ -28,7 +29,7 @@ CONDITIONS = (
     "dataset",  # its path; dataset_sha256 says what is in it
 )
 MACHINES = "machines"
-MOST_TELLING = ("engine_args", "engine", "urls")  # beside the layout, of what may be compared
+MOST_TELLING = ("engine_args", "engine_env", "engine", "urls")  # beside the layout, of what may be compared
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,10 @@ def _still_varying(of_side: Sequence[Runs], names: Sequence[str]) -> list[str]:
 def _nothing_in_common(of_a: dict[Any, Runs], of_b: dict[Any, Runs], names: Sequence[str]) -> str:
     """Why no point of A has a partner in B, and which filter would choose one."""
     sides = [[runs[0] for runs in side.values()] for side in (of_a, of_b)]
-    ours, theirs = ({points.values(log, names): points.in_words(log, names) for log in side} for side in sides)
+    both = list(chain(*sides))
+    ours, theirs = (
+        {points.values(log, names): points.in_words(log, names, both) for log in side} for side in sides
+    )
     asked = [[points.asked(log.run) for log in side] for side in sides]
     if names and (not ours.keys() & theirs.keys() or set(asked[0]) & set(asked[1])):
         letter, several, others = ("a", sides[0], sides[1]) if len(ours) > 1 else ("b", sides[1], sides[0])
@@ -217,9 +221,9 @@ def names_of(found: Matched, otherwise: tuple[str, str]) -> tuple[str, str]:
     if not chosen:
         return otherwise
     if chosen == ["urls"]:
-        return _value(a, "urls"), _value(b, "urls")
+        return _values(a, b, "urls")
     chosen = chosen if "model" in chosen else ["backend", *chosen]
-    words = (points.in_words(a, chosen), points.in_words(b, chosen))
+    words = (points.in_words(a, chosen, (a, b)), points.in_words(b, chosen, (a, b)))
     gpus = {pair.gpus for pair in found.pairs}
     if len(gpus) > 1 or all(of_a == of_b for of_a, of_b in gpus):
         return words
@@ -237,7 +241,10 @@ def notes(found: Matched, names: tuple[str, str]) -> list[str]:
     """What a reader has to know beside the table: what else differs, and whose times are not the engine's."""
     a, b = found.pairs[0].a[0], found.pairs[0].b[0]
     shown = [name for name in found.compared if name not in _naming(found)]
-    words = [f"{name}: {_value(a, name)} for {names[0]}, {_value(b, name)} for {names[1]}" for name in shown]
+    words = [
+        "{}: {} for {}, {} for {}".format(name, *chain(*zip(_values(a, b, name), names, strict=True)))
+        for name in shown
+    ]
     if found.machines:
         words.insert(0, f"unlike machines: {names[0]} on {found.machines[0]}, {names[1]} on {found.machines[1]}")
     stand_in = "is the stand-in of FastGen (fastgen-cpu), which says nothing about DeepSpeed-FastGen"
@@ -248,5 +255,7 @@ def notes(found: Matched, names: tuple[str, str]) -> list[str]:
     return words + [f"{side} {stand_in}" for side, runs in sides if any(map(trust.stand_in, runs))]
 
 
-def _value(log: Log, name: str) -> str:
-    return points.setting(log, name).removeprefix(f"{name} ")
+def _values(a: Log, b: Log, name: str) -> tuple[str, str]:
+    """A setting of both sides, without its name."""
+    words = differences.shown((a, b))
+    return words(a, name).removeprefix(f"{name} "), words(b, name).removeprefix(f"{name} ")

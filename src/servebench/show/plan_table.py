@@ -35,9 +35,6 @@ def table(plan: list[ServerPlan], earlier: Sequence[Log] = ()) -> str:
     asked = [_asked(server_plan) for server_plan in plan]
     same = [cells[0] if len(set(cells)) == 1 else "" for cells in zip(*asked, strict=True)]
     batches = len({server_plan.server.max_ragged_batch_size for server_plan in plan}) > 1
-    args = len({(server_plan.server.backend, server_plan.server.engine_args) for server_plan in plan}) > len(
-        {server_plan.server.backend for server_plan in plan}
-    )
     rows = []
     for server_plan, cells in zip(plan, asked, strict=True):
         points = server_plan.points
@@ -48,15 +45,10 @@ def table(plan: list[ServerPlan], earlier: Sequence[Log] = ()) -> str:
             sum(p.pending for p in points),
             sum(progress.requests_about(p.run) for p in points if p.pending),
         ]
-        rows.append([_server(server_plan, batches, args), *own, *map(str, numbers)])
+        rows.append([server_name(server_plan.server, batches), *own, *map(str, numbers)])
     words = [f"{name} {cell}" for name, cell in zip(("prompt", "generation", "load"), same, strict=True) if cell]
     head = tables.wrapped(", ".join([model_name(plan[0].server.model), *words]))
     return "\n".join([head, tables.table(COLUMNS, rows), *map(tables.wrapped, _in_all(plan, earlier))])
-
-
-def _server(plan: ServerPlan, with_batch: bool, with_args: bool) -> str:
-    args = " ".join(plan.server.engine_args) or "no engine_args"
-    return server_name(plan.server, with_batch) + (f", {args}" if with_args else "")
 
 
 def _asked(plan: ServerPlan) -> tuple[str, str, str]:

@@ -18,8 +18,8 @@ LAYOUT = (
     "num_replicas",
     "max_ragged_batch_size",
 )  # what a server is, before all else
+NO_SETTINGS = ("repetition", "variant")  # the latter is a name for flags
 LOADS = {"clients": "{} clients", "rate": "{} requests/s", "trace": "trace x{}"}
-MAX_LETTERS = 40  # of a setting
 
 
 @once_a_log
@@ -28,7 +28,7 @@ def settings(log: Log) -> dict[str, Any]:
     fields = log.fields | log.identity.get("environment", {}) | {"engine": log.server_facts.engine}
     fields["model"] = model_name(log.server.model)
     first = {name: fields[name] for name in LAYOUT}
-    return first | {name: _hashable(value) for name, value in fields.items() if name != "repetition"}
+    return first | {name: _hashable(value) for name, value in fields.items() if name not in NO_SETTINGS}
 
 
 def _hashable(value: Any) -> Any:
@@ -88,26 +88,18 @@ def load_words(run: RunConfig) -> str:
 def named(points: Sequence[Runs], names: Sequence[str]) -> list[str]:
     """Each point by these settings, by its requests if there are several kinds, and by its load."""
     several = len({asked(runs[0].run)[0] for runs in points}) > 1
-    parts = [
-        [in_words(runs[0], names), *(asked(runs[0].run) if several else asked(runs[0].run)[1:])] for runs in points
-    ]
+    logs = [runs[0] for runs in points]
+    parts = [[in_words(log, names, logs), *(asked(log.run) if several else asked(log.run)[1:])] for log in logs]
     return [", ".join(filter(None, part)) for part in parts]
 
 
-def in_words(log: Log, names: Collection[str]) -> str:
-    """`vLLM TP 2 x 1, batch 768, engine_args --enforce-eager`: of a server or a run only these settings."""
+def in_words(log: Log, names: Collection[str], among: Iterable[Log]) -> str:
+    """`vLLM TP 2 x 1, batch 768, enforce-eager`: only these settings, as told apart `among` others."""
     server = log.server
     words = [engine_name(server.backend)] if "backend" in names else []
     words += [server.layout] if {"tp_size", "num_replicas"} & set(names) else []
     parts = [" ".join(words)]
     parts += [model_name(server.model)] if "model" in names else []
     parts += [f"batch {server.max_ragged_batch_size}"] if "max_ragged_batch_size" in names else []
-    return ", ".join(filter(None, [*parts, *(setting(log, name) for name in names if name not in LAYOUT)]))
-
-
-def setting(log: Log, name: str) -> str:
-    """One setting, with its name where the value does not say it."""
-    in_legends = differences.settings(log)
-    if name in in_legends:
-        return in_legends[name]
-    return f"{name} {settings(log).get(name)}"[:MAX_LETTERS]
+    rest = [name for name in names if name not in LAYOUT]
+    return ", ".join(filter(None, [*parts, *differences.described(among, rest)(log)]))

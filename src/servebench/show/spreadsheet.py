@@ -46,7 +46,9 @@ def _asked(log: Log) -> dict[str, Cell]:
         "api": run.api,
         "stream": int(run.stream),
         "temperature": run.temperature,
+        "variant": log.server.variant or None,
         "engine_args": " ".join(log.server.engine_args) or None,
+        "engine_env": " ".join(log.server.engine_env) or None,
     }
 
 
