@@ -34,7 +34,7 @@ def server_failed(why: str, log_file: Path) -> ServerFailed:
 
 
 def own_words(log_file: Path) -> str:
-    """What the engine says is wrong: the option that it refuses, else its first exception; "" if it says nothing."""
+    """What the engine says is wrong: the option that it refuses, else its first exception; "" if neither."""
     lines = [hide_in_text(line.strip()) for line in _lines(log_file)]
     refusals = [line for line in lines if REFUSAL.search(line)]
     raised = [found[0] for line in lines if (found := EXCEPTION.search(line))]
