@@ -10,7 +10,7 @@ from servebench.cli.keys import hide_in_text
 from servebench.errors import ServerFailed
 
 TAIL_LINES, MAX_EXCEPTIONS = 15, 3
-REFUSAL = re.compile(r"^(?:\S+: )?error: .+")  # how programs refuse their options
+REFUSAL = re.compile(r"^(?:[\w ./-]+: )?error: .+")  # how programs refuse their options
 MAX_LETTERS = 200
 EXCEPTION = re.compile(r"\b[A-Z]\w*(?:Error|Exception): .+")
 
