@@ -300,7 +300,7 @@ def test_the_gpus_of_the_shell_or_the_machine_count_where_none_are_named(monkeyp
 
 def test_engines_on_the_cpu_need_no_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "vllm-cpu").mkdir()
-    (tmp_path / "vllm-cpu/.installed").write_text("vllm 0")
+    (tmp_path / "vllm-cpu/.installed").write_text("vllm 0+cpu")
     monkeypatch.setenv("SERVEBENCH_ENGINES", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert sizes("--layouts", "1x2") == [(1, 2)]

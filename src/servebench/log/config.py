@@ -7,6 +7,7 @@ kind refuses nonsense when it is made, with ValueError. Names of fields are thos
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -61,6 +62,9 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     gpus: Annotated[tuple[Annotated[int, Meta(ge=0)], ...], Option(
         "GPUs for the servers, such as 0 1 2 3 or 0-3; replicas take them in this order [all visible]",
         SERVER, "N", parse=Number(int, 0, ranges=True))] = ()
+    engine_path: Annotated[str, Option(
+        "the engine's environment (a folder) or its executable [the recipe's in .engines, else the active one]",
+        SERVER, "DIR", parse=os.path.abspath)] = ""
     router: Annotated[bool, Option(
         "put vllm-router in front of the replicas, on the next port; without it the client spreads the requests",
         SERVER)] = False

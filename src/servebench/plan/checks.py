@@ -35,6 +35,7 @@ def check_engines(backends: Sequence[str], given: Given) -> None:
             "--engine_args and --engine_grid are options of one engine; give them with one --backend": (
                 several and (given.get("engine_args") or given.get("engine_grid"))
             ),
+            "--engine_path is of one engine; give it with one --backend": several and given.get("engine_path"),
             f"--layouts says TP size and replicas; leave {' and '.join(sizes)} out": "layouts" in given and sizes,
         }
     )
@@ -181,11 +182,12 @@ def check_servers(settings: Settings) -> None:
     if len(settings.variants) > 1 and not starts:
         raise InputError("--engine_args of several variants: a running server has only one; leave the others out")
     urls, replicas = len(settings.access.urls), max(server.num_replicas for server in settings.servers)
+    ours = next((name for name in ("gpus", "engine_path") if getattr(first, name)), "")
     per_replica = isinstance(settings.loads[0], ClientsPerReplica)
     refuse(
         {
-            "--gpus is for servers that are started, and this one is already running; leave it out": (
-                first.gpus and not starts
+            f"--{ours} is for servers that are started, and this one is already running; leave it out": (
+                ours and not starts
             ),
             f"--fp6 is an option of DeepSpeed; --backend {name} does not have it, leave it out": (
                 first.fp6 and name != "fastgen"

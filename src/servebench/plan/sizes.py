@@ -22,7 +22,7 @@ def fitting(servers: Sequence[ServerConfig], starts: bool) -> tuple[list[ServerC
     if left_out:
         return good, f"left out: {', '.join(left_out)}, since {where}"
     most = max(server.workers for server in servers)
-    unknown = starts and gpus is None and most > 1 and BACKENDS[servers[0].backend].uses_gpus()
+    unknown = starts and gpus is None and most > 1 and BACKENDS[servers[0].backend].uses_gpus(servers[0])
     return good, f"the largest server takes {most} GPUs; none is seen on this machine" if unknown else ""
 
 
@@ -31,7 +31,7 @@ def _gpus(servers: Sequence[ServerConfig]) -> tuple[int | None, str]:
     named, visible = servers[0].gpus, visible_gpus()
     if named:
         return len(named), f"--gpus names {len(named)}"
-    if not BACKENDS[servers[0].backend].uses_gpus():
+    if not BACKENDS[servers[0].backend].uses_gpus(servers[0]):
         return None, ""
     if visible is not None:
         return len(visible), f"$CUDA_VISIBLE_DEVICES shows {len(visible)} ({','.join(visible)})"

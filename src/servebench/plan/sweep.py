@@ -22,7 +22,7 @@ from servebench.load.chunks import UNREADABLE
 from servebench.log import store
 from servebench.log.config import Clients, Dataset, Load, Rate, RunConfig, ServerConfig
 from servebench.log.identity import environment_of, fingerprint, identity_of
-from servebench.log.schema import Log, log_name
+from servebench.log.schema import Log, engine_name, log_name
 from servebench.log.urls import beside
 from servebench.plan import defaults
 from servebench.plan.options import ClientsPerReplica, FindMax, FindPeak, TargetCi
@@ -30,7 +30,7 @@ from servebench.plan.settings import Settings
 from servebench.plan.strategies import Grid, MaxSearch, PeakSearch, UntilCi, Verdict, run_key
 from servebench.servers.access import Access, headers_of
 from servebench.servers.backends import BACKENDS
-from servebench.servers.http_call import call
+from servebench.servers.http_call import call, notify
 from servebench.telemetry import gpus
 from servebench.workload.model_files import snapshot
 
@@ -126,11 +126,15 @@ def _engine(settings: Settings) -> str:
         headers = headers_of(server, access_of(settings, server))
         return f"attached {_version_at(settings.access.urls[0], headers) if backend.lists_models else ''}".strip()
     try:
-        return backend.version()
+        engine = backend.installed(server)
     except InputError:
-        if settings.execution.dry_run:
+        if settings.execution.dry_run and not server.engine_path:
             return "not installed"
         raise
+    if engine.active:
+        name = f"{engine_name(server.backend)} {engine.version.split()[-1]}"
+        notify(f"note: {name} of the active environment, {engine.program}")
+    return engine.version
 
 
 @cache  # the engine may load a newer one, and the plan has to stay what it is

@@ -113,7 +113,7 @@ def launch_of(config: ServerConfig, access: Access, port: int, replica: int) -> 
     backend = BACKENDS[config.backend]
     assert backend.launch
     config = msgspec.structs.replace(config, engine_args=access.engine_args)
-    launch = backend.launch(environment(*backend.environments), config, port, replica)
+    launch = backend.launch(backend.installed(config), config, port, replica)
     room = backend.capacity_args(config, access.requests_at_once, access.request_tokens)
     own = dict(variable.split("=", 1) for variable in access.engine_env)
     return replace(launch, command=(*launch.command, *room), env=launch.env | own)

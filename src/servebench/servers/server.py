@@ -119,7 +119,7 @@ def running_server(config: ServerConfig, access: Access, log_dir: Path) -> Itera
         facts = ServerFacts(
             urls=[hide_in_url(url) for url in urls],
             commands=[process.command for process in processes],
-            engine=backend.version() if processes else "attached",
+            engine=backend.installed(config).version if processes else "attached",
             model=model,
             log_files=[str(process.log_file) for process in processes],
             start_s=round(time.monotonic() - started, 1),

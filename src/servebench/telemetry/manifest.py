@@ -32,7 +32,7 @@ def begun(server: Server, weights_cached_share: float | None) -> Server:
     if not server.processes:
         return server
     config, visible = server.config, [*map(str, server.config.gpus)] or visible_gpus()
-    some = visible != [] and BACKENDS[config.backend].uses_gpus()
+    some = visible != [] and BACKENDS[config.backend].uses_gpus(config)
     used = gpus.used_by(visible or (), config.workers, machine().gpus) if some else []
     facts = replace(server.facts, gpus=used, weights_cached_share=weights_cached_share)
     return dataclasses.replace(server, facts=facts)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import msgspec
 
 from servebench.errors import InputError
 from servebench.log.config import DEFAULTS, RunConfig, ServerConfig
+from servebench.servers.backends.installed import Installed, in_active, installed_at
 
 REPOSITORY = Path(__file__).parents[4]
 
@@ -33,12 +35,14 @@ class Backend:
 
     # (run, model, prompt, max_new_tokens) -> the fields of a request.
     body: Callable[[RunConfig, str, str, int], dict[str, Any]]
-    # (environment, config, port, replica) -> the process to start. None: such servers are only attached to.
-    launch: Callable[[Path, ServerConfig, int, int], Launch] | None = None
+    # (engine, config, port, replica) -> the process to start. None: such servers are only attached to.
+    launch: Callable[[Installed, ServerConfig, int, int], Launch] | None = None
     # Folders under .engines that its recipes install it to. The first that exists is used.
     environments: tuple[str, ...] = ()
-    # Those of them that run on the CPU.
-    on_cpu: tuple[str, ...] = ()
+    # The packages that it may come in, and what starts it in the bin folder of their environment.
+    packages: tuple[str, ...] = ()
+    program: str = "python"
+    cpu_only: bool = False  # does it run on the CPU whatever its version says?
     # (config, requests at once, tokens of the longest request) -> engine arguments that make room for them.
     capacity_args: Callable[[ServerConfig, int, int], tuple[str, ...]] = lambda *_: ()
     # For an engine that starts all replicas in one launch: the number of consecutive ports that this takes.
@@ -65,16 +69,23 @@ class Backend:
     # Of /metrics, our names (telemetry/engine_metrics.py) -> the names that it has had for each, newest first.
     metrics: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def version(self) -> str:
-        """The installed "package version", part of every point's identity. Raises InputError if it is missing."""
-        return (environment(*self.environments) / ".installed").read_text().strip()
-
-    def uses_gpus(self) -> bool:
-        """Whether what is installed runs on GPUs; where nothing is, whether it would on a machine with GPUs."""
+    def installed(self, config: ServerConfig) -> Installed:
+        """The engine at --engine_path, else a recipe's, else the active environment's. Raises InputError."""
+        if config.engine_path:
+            return installed_at(config.engine_path, self.program, self.packages)
         try:
-            return environment(*self.environments).name not in self.on_cpu
+            folder = environment(*self.environments)
         except InputError:
-            return self.environments != self.on_cpu
+            if found := in_active(self.program, self.packages):
+                return found
+            raise
+        return Installed(folder / "bin" / self.program, (folder / ".installed").read_text().strip())
+
+    def uses_gpus(self, config: ServerConfig) -> bool:
+        """Whether what is installed runs on GPUs; where nothing is, whether it would on a machine with GPUs."""
+        with suppress(InputError):
+            return not (self.cpu_only or self.installed(config).on_cpu)
+        return True
 
     def processes(self, config: ServerConfig) -> tuple[int, int]:
         """(how many processes are launched, how many consecutive ports each needs)."""

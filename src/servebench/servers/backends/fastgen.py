@@ -6,26 +6,25 @@ messages of load/mii.py. `fastgen-cpu` is all of MII but the model: a stand-in r
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from servebench.load import mii
 from servebench.log.config import RunConfig, ServerConfig
 from servebench.log.schema import model_label
 from servebench.servers.backends.contract import REPOSITORY, Backend, Launch, check_gpus
+from servebench.servers.backends.installed import Installed
 
 
-def launch(environment: Path, config: ServerConfig, port: int, replica: int) -> Launch:
-    on_cpu = environment.name in BACKEND.on_cpu
-    if not on_cpu:
+def launch(engine: Installed, config: ServerConfig, port: int, replica: int) -> Launch:
+    if not engine.on_cpu:
         check_gpus(config)
-    command = [str(environment / "bin/python"), str(REPOSITORY / "engines/mii_server.py"), "--model", config.model]
+    command = [str(engine.program), str(REPOSITORY / "engines/mii_server.py"), "--model", config.model]
     command += ["--port", str(port), "--deployment-name", config.deployment_name or model_label(config.model)]
     command += ["--tensor-parallel", str(config.tp_size), "--replica-num", str(config.num_replicas)]
     command += ["--max-ragged-batch-size", str(config.max_ragged_batch_size)]
     command += ["--quantization-mode", "wf6af16"] if config.fp6 else []
     command += ["--gpus", ",".join(map(str, config.gpus))] if config.gpus else []
-    command += ["--cpu-engine", "hf"] if on_cpu else []
+    command += ["--cpu-engine", "hf"] if engine.on_cpu else []
     return Launch((*command, *config.engine_args))
 
 
@@ -50,7 +49,7 @@ BACKEND = Backend(
     body,
     launch,
     environments=("fastgen", "fastgen-cpu"),
-    on_cpu=("fastgen-cpu",),
+    packages=("deepspeed-mii",),
     deployment_ports=deployment_ports,
     ready_line="ready on port",
     lists_models=False,

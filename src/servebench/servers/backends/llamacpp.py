@@ -10,6 +10,7 @@ from servebench.log.config import RunConfig, ServerConfig
 from servebench.log.schema import model_label
 from servebench.servers.backends import openai
 from servebench.servers.backends.contract import REPOSITORY, Backend, Launch
+from servebench.servers.backends.installed import Installed
 from servebench.workload.model_files import expanded
 
 MIN_CONTEXT = 8192  # tokens
@@ -23,12 +24,12 @@ METRICS = {
 }
 
 
-def launch(environment: Path, config: ServerConfig, port: int, replica: int) -> Launch:
+def launch(engine: Installed, config: ServerConfig, port: int, replica: int) -> Launch:
     if config.tp_size > 1 or config.gpus:
         given = f"--tp_size {config.tp_size}" if config.tp_size > 1 else "--gpus"
         raise InputError(f"{given}: llama.cpp runs on the CPU here, each replica in one process; leave it out")
     slots = min(config.max_ragged_batch_size, MAX_SLOTS)
-    command = [str(environment / "bin/python"), str(REPOSITORY / "engines/llamacpp_server.py")]
+    command = [str(engine.program), str(REPOSITORY / "engines/llamacpp_server.py")]
     command += ["--model", str(gguf_file(config.model)), "--alias", model_label(config.model)]
     command += ["--port", str(port), "--parallel", str(slots), *config.engine_args]
     return Launch(tuple(command))
@@ -63,7 +64,8 @@ BACKEND = Backend(
     body,
     launch,
     environments=("llamacpp",),
-    on_cpu=("llamacpp",),
+    packages=("xllamacpp",),
+    cpu_only=True,
     capacity_args=context_size,
     metrics=METRICS,
 )

