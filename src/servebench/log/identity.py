@@ -28,6 +28,7 @@ NOT_IN_IDENTITY = {"dataset", "request_timeout", "repetition"}
 ENGINE_VARIABLE = re.compile("(CUDA|DS|GGML|HIP|LLAMA|MII|NCCL|OMP|PYTORCH|ROCR|SGL|SGLANG|TORCH|VLLM)_").match
 IGNORED_VARIABLE = re.compile(r"LOGGING|USAGE_STATS|CACHE_(DIR|ROOT)").search
 MODEL_FILES = ("*.json", "*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.model", "*.py")
+OTHER_TOKENIZERS = ("*.tiktoken", "tokenizer.model.v*")  # which count where there is no tokenizer.json
 WHOLE, SAMPLE = 1 << 25, 1 << 16  # bytes: of larger files only the ends are hashed
 CONTAINER = re.compile(r"[0-9a-f]{12}").fullmatch  # a container's random host name
 
@@ -80,7 +81,8 @@ def environment_of(
 def content_of(name: str) -> str:
     """A model or tokenizer here: its name and a hash of what is in it, wherever it lies. Else the name alone."""
     path = Path(os.path.expanduser(name))
-    files = [path] if path.is_file() else sorted(file for form in MODEL_FILES for file in path.glob(form))
+    forms = MODEL_FILES if (path / "tokenizer.json").exists() else (*MODEL_FILES, *OTHER_TOKENIZERS)
+    files = [path] if path.is_file() else sorted(file for form in forms for file in path.glob(form))
     if not path.exists() or not files:
         return name
     digest = hashlib.sha256()

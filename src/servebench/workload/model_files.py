@@ -20,6 +20,7 @@ from tokenizers import Tokenizer
 
 from servebench.cli.keys import pop_option
 from servebench.errors import InputError
+from servebench.workload.other_tokenizers import FORMS, file_of, other_tokenizer
 
 # Keys for the largest number of tokens, prompt and generation together. A model may have several.
 CONTEXT_KEYS = (
@@ -28,8 +29,6 @@ CONTEXT_KEYS = (
 )
 TEXT_CONFIGS = ("text_config", "llm_config", "language_config")  # where a multimodal model keeps these keys
 DEFAULT_CONTEXTS = {"falcon": 2048, "RefinedWeb": 2048, "RefinedWebModel": 2048}  # of the code, by model_type
-
-OTHER_TOKENIZERS = ("tokenizer.model", "*.tiktoken", "tekken.json", "*.spm", "vocab.json")
 
 unreachable: list[Exception] = []  # why the hub cannot be reached, which it then is for every file
 HUB_TIMEOUT_S = 5
@@ -125,8 +124,12 @@ def _context(config: dict[str, Any]) -> int | None:
     return min(lengths)
 
 
+class NoTokenizer(InputError):
+    """The model is there, but nothing that counts its tokens; its server may."""
+
+
 def load_tokenizer(name: str, option: str = "--tokenizer") -> Tokenizer:
-    """From a directory with tokenizer.json, such a file, or the Hugging Face hub. Raises InputError.
+    """From a directory with a tokenizer's file, such a file, or the Hugging Face hub. Raises InputError.
 
     `option` is the one that names it: --model, unless the tokenizer is given on its own.
     Switches off truncation and padding, which some files still have from training: they falsify every count.
@@ -135,27 +138,37 @@ def load_tokenizer(name: str, option: str = "--tokenizer") -> Tokenizer:
     path = expanded(option, name)
     if not path.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise InputError(f"{asked}: there is no such directory or file; give one, or a Hugging Face id")
-    folder = path.parent if path.suffix == ".gguf" else path
-    file = path if path.is_file() and folder == path else folder / "tokenizer.json"
     try:
-        tokenizer = Tokenizer.from_file(str(file)) if file.is_file() else _from_elsewhere(asked, name, path)
+        if not path.exists():
+            with _hub_errors(asked, name):
+                path = _hub_folder(name)
+        folder = path.parent if path.suffix == ".gguf" else path
+        file = path if path.is_file() and folder == path else folder / "tokenizer.json"
+        known = file.is_file() and not file_of(file)
+        tokenizer = Tokenizer.from_file(str(file)) if known else _of_other_files(asked, name, path)
     except InputError:
         raise
     except Exception as error:  # the library raises bare Exceptions
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         short = shorten(reason, 150, placeholder=" ...")
         raise InputError(f"{asked}: its tokenizer cannot be loaded ({short}); give a directory or file") from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+    if isinstance(tokenizer, Tokenizer):
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
     return tokenizer
 
 
-def _from_elsewhere(asked: str, name: str, path: Path) -> Tokenizer:
-    """From the hub, or converted from other files, where no tokenizer.json is at hand."""
-    if not path.exists():
-        with _hub_errors(asked, name):
-            return Tokenizer.from_file(str(hub_file(name, "tokenizer.json")))
-    return _converted(asked, name, path)
+def _hub_folder(name: str) -> Path:
+    """Where the hub's cache has a model's tokenizer.json, else the files of another tokenizer."""
+    from huggingface_hub import errors, snapshot_download
+
+    try:
+        return hub_file(name, "tokenizer.json").parent
+    except Exception as error:
+        if not unreachable and not isinstance(error, errors.EntryNotFoundError):
+            raise
+    files, here = [*FORMS, "*config.json"], bool(unreachable)
+    return Path(snapshot_download(name, allow_patterns=files, etag_timeout=HUB_TIMEOUT_S, local_files_only=here))
 
 
 @contextmanager
@@ -189,19 +202,22 @@ def unreached(asked: str) -> InputError:
     )
 
 
-def _converted(asked: str, name: str, path: Path) -> Tokenizer:
-    """From SentencePiece's or tiktoken's file, by transformers if that is installed."""
+def _of_other_files(asked: str, name: str, path: Path) -> Tokenizer:
+    """By the library of their format, else by transformers, whichever is installed."""
+    there = file_of(path.parent if path.suffix == ".gguf" else path)
+    with suppress(ImportError):
+        if there:
+            return other_tokenizer(there)  # type: ignore[return-value]  # it has those methods that are used
     if path.suffix == ".gguf":
-        raise InputError(
+        raise NoTokenizer(
             f"{asked}: no tokenizer.json is beside it; give the folder of the model that it was made from"
         )
     try:
         from transformers import AutoTokenizer
     except ImportError as error:
-        others = [file.name for pattern in OTHER_TOKENIZERS for file in sorted(path.glob(pattern))]
-        there = f", only {others[0]}" if others else ""
-        raise InputError(
-            f"{asked}: no tokenizer.json in it{there}; name another that gives the same counts, or make one "
+        there_is = f", only {there.name}; pip install '.[tokenizers]' reads it" if there else ""
+        raise NoTokenizer(
+            f"{asked}: no tokenizer.json in it{there_is}; name another that gives the same counts, or make one "
             'with transformers: python -c "from transformers import AutoTokenizer as A; '
             f"A.from_pretrained('{name}').save_pretrained('tokenizer')\" and give --tokenizer tokenizer"
         ) from error

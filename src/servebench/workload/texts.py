@@ -53,7 +53,7 @@ def plain_words(tokenizer: Tokenizer) -> Words:
         raise InputError("this tokenizer has no words to make prompts of; use another one with --tokenizer")
     later = [w for w, n in zip(words, _tokens_after_space(tokenizer, first[0], words), strict=True) if n == 1]
     additive = bool(later) and not any(map(SPANS_WORDS, vocabulary))
-    return Words(first, later or words, len(tokenizer.encode("").ids), additive)
+    return Words(first, later or words, count_tokens(tokenizer, [""])[0], additive)
 
 
 def _tokens_after_space(tokenizer: Tokenizer, first: str, texts: Sequence[str]) -> list[int]:
@@ -106,10 +106,10 @@ def exact_texts(
         for i, n in enumerate(lengths)
     ]
     joined = [" ".join(text) for text in texts]
-    checked = range(0, len(texts), max(1, len(texts) // SAMPLE) if words.additive else 1)
-    if count_tokens(tokenizer, [joined[i] for i in checked]) != [lengths[i] for i in checked]:
-        return _repaired(tokenizer, texts, lengths, rng)
-    return joined
+    checked = range(0, len(texts), max(1, len(texts) // SAMPLE))
+    if words.additive and count_tokens(tokenizer, [joined[i] for i in checked]) == [lengths[i] for i in checked]:
+        return joined
+    return _repaired(tokenizer, texts, lengths, rng)
 
 
 def _pieces(
