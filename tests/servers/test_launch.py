@@ -75,13 +75,11 @@ def test_a_context_that_the_user_gives_stands(engines: Path) -> None:
     assert command.count("--ctx-size") == 1 and after(command, "--ctx-size") == "512"
 
 
-def test_the_tokenizer_of_a_gguf_lies_beside_it(engines: Path) -> None:
-    assert arguments.parse(["--backend", "llamacpp", "--model", str(engines / "m.gguf")])[0].tokenizer == str(
-        engines
-    )
+def test_the_tokenizer_of_a_gguf_lies_beside_it_or_is_its_own(engines: Path) -> None:
+    words = ["--backend", "llamacpp", "--model", str(engines / "m.gguf")]
+    assert arguments.parse(words)[0].tokenizer == str(engines)
     (engines / "tokenizer.json").unlink()
-    with pytest.raises(InputError, match="to count prompt tokens with; give --tokenizer"):
-        arguments.parse(["--backend", "llamacpp", "--model", str(engines / "m.gguf")])
+    assert arguments.parse(words)[0].tokenizer == str(engines / "m.gguf")
 
 
 # GPUs.

@@ -8,22 +8,27 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec.structs import asdict, replace
+from tokenizers import Tokenizer
 
 from servebench.campaign.measure import Bench, drain_backlog, measure_point, not_measured
 from servebench.cli import live
 from servebench.errors import InputError, ServerFailed
 from servebench.log import store
+from servebench.log.config import ServerConfig
 from servebench.log.schema import Log
 from servebench.plan.options import Execution
 from servebench.plan.preflight import asks_hub, check_loads, notices, preflight, unlike
 from servebench.plan.settings import Settings
 from servebench.plan.strategies import History, Verdict
 from servebench.plan.sweep import Point, ServerPlan, make_plan
-from servebench.servers.discover import discovered
-from servebench.servers.server import running_server
+from servebench.servers.backends import BACKENDS
+from servebench.servers.discover import discovered, noted
+from servebench.servers.server import Server, running_server
+from servebench.servers.tokenize import server_tokenizer
 from servebench.show import plan_table, tables, terminal, verdict
 from servebench.show.progress import SweepProgress
 from servebench.telemetry import host
@@ -31,7 +36,7 @@ from servebench.telemetry.manifest import begun
 from servebench.telemetry.recorder import recorder
 from servebench.telemetry.weights import cached_share
 from servebench.workload import load_tokenizer
-from servebench.workload.model_files import model_context
+from servebench.workload.model_files import NoTokenizer, model_context
 
 Ordered = Callable[[list[ServerPlan]], list[ServerPlan]]
 load_tokenizer_once = cache(load_tokenizer)  # takes a second or two, which a plan that is done need not wait for
@@ -112,11 +117,12 @@ def measure_on(plan: ServerPlan, campaign: Campaign) -> list[Verdict]:
     campaign.points |= {point.path: point for point in plan.points}
     while point := next_pending(plan, history, campaign):  # start no server for nothing
         try:
-            tokenizer = load_tokenizer_once(plan.settings.tokenizer, plan.settings.tokenizer_option)
+            at_hand = tokenizer_at_hand(plan.settings, plan.server)
             campaign.progress.starting(plan.server)
             cached = cached_share(plan.server)
             with running_server(plan.server, plan.access, plan.settings.folder) as running:
-                server = discovered(begun(running, cached), point.run, tokenizer)
+                server, tokenizer = counted(begun(running, cached), at_hand)
+                server = discovered(server, point.run, tokenizer)
                 live.write(terminal.ready(server, with_batch=several_batches(plan)))
                 with recorder(server, plan.settings.folder, campaign.execution.telemetry) as beside:
                     bench = Bench(server, plan.settings, tokenizer, beside)
@@ -128,6 +134,30 @@ def measure_on(plan: ServerPlan, campaign: Campaign) -> list[Verdict]:
                 raise
             fail_the_rest(plan, history, campaign, str(gone))
     return plan.strategy.verdicts(plan.server, history)
+
+
+def tokenizer_at_hand(settings: Settings, server: ServerConfig) -> Tokenizer | InputError:
+    """The tokenizer, or why there is none where the server may count. Raises InputError where it cannot."""
+    try:
+        return load_tokenizer_once(settings.tokenizer, settings.tokenizer_option)
+    except InputError as lacking:
+        may = BACKENDS[server.backend].lists_models and settings.tokenizer == settings.model
+        if may and (
+            isinstance(lacking, NoTokenizer) or not settings.starts
+        ):  # else the engine has no model
+            return lacking
+        raise
+
+
+def counted(server: Server, at_hand: Tokenizer | InputError) -> tuple[Server, Tokenizer]:
+    """The server, and what counts its tokens. Raises the error that is at hand if the server does not count."""
+    if not isinstance(at_hand, InputError):
+        return server, at_hand
+    try:
+        tokenizer: Any = server_tokenizer(server)
+    except InputError:
+        raise at_hand from None
+    return noted(server, "tokens are counted by the server's /tokenize; no tokenizer is here"), tokenizer
 
 
 def next_pending(plan: ServerPlan, history: History, campaign: Campaign) -> Point | None:

@@ -181,13 +181,6 @@ def _model(name: str) -> str:
 
 
 def _tokenizer_of(model: str) -> str:
-    """The model's own; that of a .gguf file is a tokenizer.json beside it."""
-    if not model.endswith(".gguf"):
-        return model
+    """The model's own; that of a .gguf file is a tokenizer.json beside it, if there is one."""
     folder = expanded("--model", model).parent
-    if not (folder / "tokenizer.json").is_file():
-        raise InputError(
-            f"--model {model}: there is no tokenizer.json beside it to count prompt tokens with; "
-            "give --tokenizer: the Hugging Face id or the folder of the model that the .gguf was made from"
-        )
-    return str(folder)
+    return str(folder) if model.endswith(".gguf") and (folder / "tokenizer.json").is_file() else model

@@ -71,13 +71,8 @@ def check_model(settings: Settings) -> None:
     model = settings.model
     path = expanded("--model", model)
     looks_local = model.startswith((".", "/", "~")) or model.count("/") > 1 or path.suffix == ".gguf"
-    if settings.access.urls and settings.tokenizer != model:
+    if settings.access.urls and (settings.tokenizer != model or not path.exists()):
         return  # a name that the server has, whatever it looks like
-    if looks_local and not path.exists() and settings.access.urls:
-        raise InputError(
-            f"--model {model}: there is no such directory or file here to read a tokenizer from; if the server "
-            "knows the model by this name, give --tokenizer too"
-        )
     if looks_local and not path.exists():
         raise InputError(
             f"--model {model}: there is no such directory or file; give a path that exists or a model id"

@@ -32,7 +32,7 @@ def discovered(server: Server, run: RunConfig, tokenizer: Tokenizer) -> Server:
     status, answer = _ask(server, run, request)
     if status in REFUSED and "max_completion_tokens" in answer:
         server = replace(server, length_field="max_completion_tokens")
-        server = _noted(server, "it wants max_completion_tokens instead of max_tokens, and gets it")
+        server = noted(server, "it wants max_completion_tokens instead of max_tokens, and gets it")
         status, answer = _ask(server, run, request)
     if status in REFUSED:
         _advise(server, answer)
@@ -40,7 +40,7 @@ def discovered(server: Server, run: RunConfig, tokenizer: Tokenizer) -> Server:
     if template <= 0:
         return server
     server = replace(server, template_tokens=template)
-    return _noted(server, f"its chat template adds {template} tokens; prompts leave room for them in the context")
+    return noted(server, f"its chat template adds {template} tokens; prompts leave room for them in the context")
 
 
 def _ask(server: Server, run: RunConfig, request: Request) -> tuple[int, str]:
@@ -49,7 +49,8 @@ def _ask(server: Server, run: RunConfig, request: Request) -> tuple[int, str]:
     return try_call(target.urls[0], target.headers, run.request_timeout, target.body(request))
 
 
-def _noted(server: Server, fact: str) -> Server:
+def noted(server: Server, fact: str) -> Server:
+    """The server with something that was learnt about it, which is said and logged."""
     notify(f"{server.facts.urls[0]}: {fact}")
     return replace(server, facts=msgspec.structs.replace(server.facts, learnt=[*server.facts.learnt, fact]))
 

@@ -10,6 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from servebench.cli import live
+from servebench.errors import InputError
 from servebench.log.result import Result
 
 BATCH = 256  # texts encoded in one call, on all cores
@@ -30,12 +31,19 @@ def count_tokens(tokenizer: Tokenizer, texts: Sequence[str], special: bool = Tru
 
 
 def with_token_counts(results: Sequence[Result], tokenizer: Tokenizer) -> list[Result]:
-    """The results, with tokens counted where only texts are known; their texts are dropped."""
+    """The results, with tokens counted where only texts are known; their texts are dropped.
+
+    They stay uncounted if it was the server that counts, and it is gone.
+    """
     counted = list(results)
     uncounted = [i for i, result in enumerate(counted) if result.texts]
     for start in range(0, len(uncounted), BATCH):
         batch = uncounted[start : start + BATCH]
-        for i, tokens in zip(batch, tokens_of_events([counted[i].texts for i in batch], tokenizer), strict=True):
+        try:
+            found = tokens_of_events([counted[i].texts for i in batch], tokenizer)
+        except InputError:
+            return [msgspec.structs.replace(result, texts=[]) for result in counted]
+        for i, tokens in zip(batch, found, strict=True):
             fields = {"event_tokens": tokens, "generated_tokens": sum(tokens), "token_source": "tokenizer"}
             counted[i] = msgspec.structs.replace(counted[i], texts=[], **fields)
     return counted
