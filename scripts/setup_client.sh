@@ -22,7 +22,7 @@ install() { # uv if it is here or can be had (seconds instead of half a minute),
 
 works() { # is all that we need in .venv?
     local modules="servebench.campaign.loop, servebench.show.html.report, servebench.figures.page"
-    if [ "$EXTRA" = dev ]; then modules+=", mypy, pytest, ruff, xdist, selenium, trustme"; fi
+    if [ "$EXTRA" = dev ]; then modules+=", mypy, pytest, ruff, xdist, selenium, trustme, mistral_common"; fi
     .venv/bin/python -c "import $modules" >"$LOG" 2>&1
 }
 

@@ -7,9 +7,12 @@ import json
 import random
 import shutil
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import accumulate, pairwise
 from pathlib import Path
+from typing import ClassVar
 
 import mistral_common
 import numpy as np
@@ -226,8 +229,8 @@ def test_without_their_libraries_the_line_says_what_to_install(
         (tmp_path / name).write_text("YQ== 0\n" if "tiktoken" in name else "\n")
     with pytest.raises(NoTokenizer) as refused:
         load_tokenizer(str(tmp_path))
-    only = f", only {name}; pip install '.[tokenizers]' reads it" if name else ""
-    assert f"no tokenizer.json in it{only}; name another" in str(refused.value)
+    only = f", only {name}; pip install '.[tokenizers]' to read it, or" if name else ";"
+    assert f"no tokenizer.json in it{only} name another" in str(refused.value)
 
 
 def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
@@ -248,3 +251,77 @@ def test_a_model_of_the_hub_without_tokenizer_json_is_read_from_the_cache(
     (tmp_path / "models--org--spm/refs/main").write_text("0123abcd")
     judge = sentencepiece_model(folder, "v1")
     assert count_tokens(load_tokenizer("org/spm", "--model"), ["Hello there"]) == [judge("Hello there") + 1]
+
+
+class Hub(BaseHTTPRequestHandler):
+    """A hub with one model, org/spm, that has weights and SentencePiece's file."""
+
+    files: ClassVar[dict[str, bytes]] = {}
+    fetched: ClassVar[list[str]] = []
+    gated = False
+
+    def do_HEAD(self) -> None:
+        name = self.path.rpartition("/")[2]
+        status, code = (
+            (403, "GatedRepo") if Hub.gated else (200, "") if name in Hub.files else (404, "EntryNotFound")
+        )
+        self.send_response(status)
+        self.send_header("X-Error-Code", code)
+        self.send_header("X-Repo-Commit", "a" * 40)
+        self.send_header("ETag", f'"{name}"')
+        self.send_header("Content-Length", str(len(Hub.files.get(name, b""))))
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        name = self.path.partition("?")[0].rpartition("/")[2]
+        about = {"id": "org/spm", "sha": "a" * 40, "siblings": [{"rfilename": file} for file in Hub.files]}
+        tree = [{"type": "file", "path": file, "size": len(data), "oid": file} for file, data in Hub.files.items()]
+        listing = tree if "/tree/" in self.path else about
+        data = json.dumps(listing).encode() if "/api/" in self.path else Hub.files[name]
+        Hub.fetched += [] if "/api/" in self.path else [name]
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Judge]:
+    judge = sentencepiece_model(tmp_path, "v1")
+    monkeypatch.setattr(
+        Hub, "files", {"tokenizer.model": (tmp_path / "tokenizer.model").read_bytes(), "w.bin": b"w"}
+    )
+    monkeypatch.setattr(Hub, "fetched", [])
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        for name, value in {
+            "HF_HUB_OFFLINE": False,
+            "HF_HUB_CACHE": str(tmp_path / "hub"),
+            "ENDPOINT": url,
+        }.items():
+            monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", url + URL_OF_FILE)
+        monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", url)
+        monkeypatch.setattr(model_files, "unreachable", [])
+        yield judge
+        server.shutdown()
+
+
+URL_OF_FILE = "/{repo_id}/resolve/{revision}/{filename}"
+
+
+def test_only_what_counts_is_fetched_from_the_hub(hub: Judge) -> None:
+    assert count_tokens(load_tokenizer("org/spm", "--model"), ["Hello there"]) == [hub("Hello there") + 1]
+    assert Hub.fetched == ["tokenizer.model"]
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_gated_model_without_tokenizer_json_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Hub, "gated", True)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    with pytest.raises(InputError, match=r"this model is gated, and \$HF_TOKEN is not set; accept its licence"):
+        load_tokenizer("org/spm", "--model")

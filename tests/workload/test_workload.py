@@ -119,7 +119,7 @@ def test_a_path_that_is_not_there_is_not_looked_for_on_the_hub(name: str) -> Non
 
 def test_a_gguf_with_nothing_beside_it_names_the_folder_it_was_made_of(tmp_path: Path) -> None:
     (tmp_path / "m.gguf").touch()
-    with pytest.raises(InputError, match="is beside it; give the folder of the model that it was made from"):
+    with pytest.raises(InputError, match="is beside it; give --tokenizer, the folder of the model it was made"):
         load_tokenizer(str(tmp_path / "m.gguf"))
 
 

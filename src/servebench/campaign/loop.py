@@ -142,9 +142,7 @@ def tokenizer_at_hand(settings: Settings, server: ServerConfig) -> Tokenizer | I
         return load_tokenizer_once(settings.tokenizer, settings.tokenizer_option)
     except InputError as lacking:
         may = BACKENDS[server.backend].lists_models and settings.tokenizer == settings.model
-        if may and (
-            isinstance(lacking, NoTokenizer) or not settings.starts
-        ):  # else the engine has no model
+        if may and (isinstance(lacking, NoTokenizer) or not settings.starts):  # else the engine has no model
             return lacking
         raise
 

@@ -210,14 +210,14 @@ def _of_other_files(asked: str, name: str, path: Path) -> Tokenizer:
             return other_tokenizer(there)  # type: ignore[return-value]  # it has those methods that are used
     if path.suffix == ".gguf":
         raise NoTokenizer(
-            f"{asked}: no tokenizer.json is beside it; give the folder of the model that it was made from"
+            f"{asked}: no tokenizer.json is beside it; give --tokenizer, the folder of the model it was made from"
         )
     try:
         from transformers import AutoTokenizer
     except ImportError as error:
-        there_is = f", only {there.name}; pip install '.[tokenizers]' reads it" if there else ""
+        only = f", only {there.name}; pip install '.[tokenizers]' to read it, or" if there else ";"
         raise NoTokenizer(
-            f"{asked}: no tokenizer.json in it{there_is}; name another that gives the same counts, or make one "
+            f"{asked}: no tokenizer.json in it{only} name another that gives the same counts, or make one "
             'with transformers: python -c "from transformers import AutoTokenizer as A; '
             f"A.from_pretrained('{name}').save_pretrained('tokenizer')\" and give --tokenizer tokenizer"
         ) from error

@@ -31,17 +31,14 @@ def count_tokens(tokenizer: Tokenizer, texts: Sequence[str], special: bool = Tru
 
 
 def with_token_counts(results: Sequence[Result], tokenizer: Tokenizer) -> list[Result]:
-    """The results, with tokens counted where only texts are known; their texts are dropped.
-
-    They stay uncounted if it was the server that counts, and it is gone.
-    """
+    """The results, with tokens counted where only texts are known; their texts are dropped."""
     counted = list(results)
     uncounted = [i for i, result in enumerate(counted) if result.texts]
     for start in range(0, len(uncounted), BATCH):
         batch = uncounted[start : start + BATCH]
         try:
             found = tokens_of_events([counted[i].texts for i in batch], tokenizer)
-        except InputError:
+        except InputError:  # the server that counts is gone
             return [msgspec.structs.replace(result, texts=[]) for result in counted]
         for i, tokens in zip(batch, found, strict=True):
             fields = {"event_tokens": tokens, "generated_tokens": sum(tokens), "token_source": "tokenizer"}
