@@ -14,8 +14,11 @@ from test_endpoints import Answer, Benchmark, Call, Fake, the_log
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 from servebench.analysis import samples
+from servebench.campaign import loop
 from servebench.errors import InputError
+from servebench.log.config import ServerConfig
 from servebench.servers.tokenize import server_tokenizer
+from servebench.workload.model_files import NoTokenizer
 from servebench.workload.other_tokenizers import PROSE
 from servebench.workload.texts import exact_texts, plain_words
 from servebench.workload.token_counts import count_tokens, tokens_of_events, with_token_counts
@@ -163,3 +166,32 @@ def test_what_is_no_count_is_refused(said: Any) -> None:
         server_tokenizer(attached(fake))
     fake.server.shutdown()
     fake.server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("backend", "starts", "error", "counts"),
+    [
+        ("vllm", True, NoTokenizer("no file"), True),
+        ("vllm", True, InputError("gated"), False),  # which keeps the engine from it too: it is not started
+        ("vllm", False, InputError("gated"), True),
+        ("openai", False, InputError("not on the hub"), True),
+        ("fastgen", True, NoTokenizer("no file"), False),  # it has no /tokenize
+        ("aml", False, NoTokenizer("no file"), False),
+    ],
+)
+@pytest.mark.parametrize("given", [False, True])
+def test_when_the_server_may_count(
+    monkeypatch: pytest.MonkeyPatch, backend: str, starts: bool, error: InputError, counts: bool, given: bool
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(loop, "load_tokenizer_once", fail)
+    name = "another" if given else "m"
+    settings: Any = SimpleNamespace(tokenizer=name, model="m", tokenizer_option="--model", starts=starts)
+    server = ServerConfig(backend=backend, model="m")
+    if counts and not given:
+        assert loop.tokenizer_at_hand(settings, server) is error
+    else:
+        with pytest.raises(InputError):
+            loop.tokenizer_at_hand(settings, server)
