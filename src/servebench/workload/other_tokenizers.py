@@ -115,4 +115,6 @@ def _by_sentencepiece(file: Path, bos: Any) -> OtherTokenizer:
 
 def piece_bytes(piece: str) -> bytes:
     """The bytes that one of SentencePiece's pieces stands for."""
-    return bytes([int(piece[3:5], 16)]) if re.fullmatch("<0x..>", piece) else piece.replace("▁", " ").encode()
+    return (
+        bytes.fromhex(piece[3:5]) if re.fullmatch("<0x[0-9A-F]{2}>", piece) else piece.replace("▁", " ").encode()
+    )

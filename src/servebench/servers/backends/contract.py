@@ -50,7 +50,7 @@ class Backend:
     deployment_ports: Callable[[ServerConfig], int] | None = None
     # A text that its log has when it is ready. None: it answers GET /health or GET /v1/models then.
     ready_line: str | None = None
-    # Whether it answers GET /v1/models, and GET /health with 503 while it loads.
+    # Whether it answers GET /v1/models, GET /health with 503 while it loads, and maybe POST /tokenize.
     lists_models: bool = True
     # The only API that it speaks. None: the API that the user chooses.
     api: str | None = None
