@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+import shlex
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -158,18 +160,22 @@ def words_of_file(path: str, declared: Iterable[Declared]) -> list[str]:
         given, as_typed = yaml.safe_load(text) or {}, yaml.load(text, yaml.BaseLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"--config {path}: {' '.join(str(error).split())}; give a YAML file") from error
-    usual = {each.name: each.default for each in declared}
+    known = {each.name: each for each in declared}
     if not isinstance(given, dict):
         raise InputError(
             f"--config {path}: it is a {type(given).__name__}; write a line NAME: VALUE for each option"
         )
     given, as_typed = ({str(k).replace("-", "_"): v for k, v in read.items()} for read in (given, as_typed))
-    for name in given:
-        if name not in usual:
+    for name, value in given.items():
+        if name not in known:
             raise InputError(
-                f"--config {path}: unknown option {name[:80]}{did_you_mean(name, usual)} ({HELP_ALL})"
+                f"--config {path}: unknown option {name[:80]}{did_you_mean(name, known)} ({HELP_ALL})"
             )
-    asked = {name: value for name, value in given.items() if not value is usual[name] is False}
+        if isinstance(value, list) and not known[name].several:
+            raise InputError(f"--config {path}: {name} is a list, and takes one value; give one")
+        if isinstance(value, list) and not all(isinstance(each, str) for each in as_typed[name]):
+            raise InputError(f"--config {path}: {name} has a list or NAME: VALUE in its list; quote each value")
+    asked = {name: value for name, value in given.items() if not value is known[name].default is False}
     return [word for name, value in asked.items() for word in _words(name, value, as_typed[name])]
 
 
@@ -179,6 +185,29 @@ def _words(name: str, value: Any, as_typed: Any) -> list[str]:
         return []
     if isinstance(value, bool):
         return [f"--{name}" if value else f"--no_{name}"]
-    if isinstance(value, list):
-        return [f"--{name}", *as_typed]
+    if isinstance(value, list):  # a value with a dash would be an option
+        return [f"--{name}", *(f" {each}" if each.startswith("-") else each for each in as_typed)]
     return [f"--{name}={json.dumps(value) if isinstance(value, dict) else as_typed}"]
+
+
+def command_of(options: Mapping[str, Any]) -> str:
+    """The command line of these options, as `Parser.typed` gives them; "" without any."""
+    words = [word for name, value in options.items() for word in _words(name, value, value)]
+    return shlex.join(["python", "run_benchmark.py", *words]) if words else ""
+
+
+def file_of(options: Mapping[str, Any], secret: Collection[str]) -> str:
+    """A --config file of these options. The secret ones are comments."""
+    return "".join(f"{'# ' * (name in secret)}{name}: {_yaml(value)}\n" for name, value in options.items())
+
+
+def _yaml(value: Any) -> str:
+    """On one line, in ASCII, so that it survives every terminal."""
+    value = [*map(_number, value)] if isinstance(value, list) else _number(value)
+    return yaml.safe_dump([value], default_flow_style=True, width=float("inf"))[1:-2]
+
+
+def _number(value: Any) -> Any:
+    """A text as a number if it reads the same, so that no quotes are around it."""
+    number = json.loads(value) if re.fullmatch(r"(0|[1-9][0-9]*)(\.[0-9]+)?", str(value)) else value
+    return number if str(number) == value else value

@@ -110,6 +110,17 @@ def hide_in_words(words: Sequence[str]) -> list[str]:
     return shown
 
 
+def hide_in_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as a --config file has them, without keys."""
+
+    def hidden(name: str, value: Any) -> Any:
+        if isinstance(value, list):
+            return [hidden(name, each) for each in value]
+        return value if isinstance(value, bool) else hide_in_words([f"--{name}={value}"])[0].partition("=")[2]
+
+    return {name: hidden(name, value) for name, value in options.items()}
+
+
 def _hide_value(option: str, value: str) -> str:
     """What stands behind an option."""
     if option in HEADERS_OPTIONS:

@@ -79,6 +79,11 @@ class Parser(argparse.ArgumentParser):
         ready = words.ready(given, self._option_string_actions, self.quoted, self._places())
         return super().parse_known_args(ready, namespace)
 
+    def typed(self, args: Sequence[str]) -> dict[str, bool | str | list[str]]:
+        """Each option as it was typed; where it was typed twice, the last counts."""
+        found = words.parts(args, self._option_string_actions, self.quoted)
+        return {part.action.dest: part.typed() for part in found if part.action}
+
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         self._refuse_unknown(sys.argv[1:] if args is None else args)
         return super().parse_args(args, namespace)

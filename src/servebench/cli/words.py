@@ -44,6 +44,13 @@ class Part:
             return [f"{self.option}={self.values[0]}"]
         return [self.option, *self.values] if self.option else self.values
 
+    def typed(self) -> bool | str | list[str]:
+        """As a --config file has it: a flag is on or off."""
+        if not self.values:
+            return self.action is None or self.action.const is not False
+        values = [value.lstrip() if value.startswith(" -") else value for value in self.values]  # see `_words`
+        return values if self.is_list and len(values) > 1 else values[0]
+
 
 def parts(words: Sequence[str], options: Mapping[str, Action], quoted: Collection[str]) -> list[Part]:
     """Each option with its words. `quoted` are the options that take the next word, whatever it looks like."""

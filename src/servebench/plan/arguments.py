@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from servebench.cli import keys
-from servebench.cli.declare import options_of, words_of_file
+from servebench.cli.declare import file_of, options_of, words_of_file
 from servebench.errors import InputError
 from servebench.log.config import DEFAULT_MODEL, RunConfig, ServerConfig, from_fields
 from servebench.plan import checks, defaults, sizes
@@ -43,11 +44,26 @@ KEYS = ("openai_api_key", "aml_api_key")
 
 def parse(argv: Sequence[str] | None = None) -> list[Settings]:
     """Raises SystemExit(2) for what argparse refuses, InputError for what only makes no sense together."""
-    given = _given(sys.argv[1:] if argv is None else argv)
+    given, typed = _given(sys.argv[1:] if argv is None else argv)
+    shown = keys.hide_in_options(typed)
     given |= {"model": _model(given["model"])} if "model" in given else {}
     backends = given.pop("backend", ["fastgen"])
     checks.check_engines(backends, given)
-    return [_settings(given | {"backend": backend}) for backend in backends]
+    asked = [replace(_settings(given | {"backend": backend}), options=shown) for backend in backends]
+    if asked[0].execution.print_config:
+        secret = _secret(typed, shown, asked[0].access)
+        print(file_of(typed | {name: shown[name] for name in secret}, secret), end="")
+        if secret:
+            again = ", ".join(f"--{name}" for name in secret)
+            print(f"note: keys are not printed, so give again: {again}", file=sys.stderr)
+        raise SystemExit(0)
+    return asked
+
+
+def _secret(typed: Given, shown: Given, access: Access) -> list[str]:
+    """The options with a key. Of headers the name tells, as in a point's identity."""
+    in_header = any(keys.is_key(name) for name, _ in access.extra_headers)
+    return [name for name in typed if typed[name] != shown[name] and (name != "extra_headers" or in_header)]
 
 
 def _settings(given: Given) -> Settings:
@@ -84,14 +100,20 @@ def _settings(given: Given) -> Settings:
     return settings
 
 
-def _given(argv: Sequence[str]) -> Given:
-    """What was typed, and before it what a --config file says, which the former overrides. Values count once."""
+def _given(argv: Sequence[str]) -> tuple[Given, Given]:
+    """What was typed, and before it what a --config file says, which the former overrides. Values count once.
+
+    Twice: as values, and as typed.
+    """
     parser = build_parser()
     given = vars(parser.parse_args(argv))
     if given["config"]:
-        given = vars(parser.parse_args([*words_of_file(given["config"], declared()), *argv]))
+        argv = [*words_of_file(given["config"], declared()), *argv]
+        given = vars(parser.parse_args(argv))
     del given["config"]
-    return {name: list(dict.fromkeys(v)) if isinstance(v, list) else v for name, v in given.items()}
+    typed = parser.typed(argv)
+    as_typed = {each.name: typed[each.name] for each in declared() if each.name in typed.keys() - {"print_config"}}
+    return {name: list(dict.fromkeys(v)) if isinstance(v, list) else v for name, v in given.items()}, as_typed
 
 
 def choose_kind(kinds: Mapping[str, type[T]], given: Given) -> type[T]:

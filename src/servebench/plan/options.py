@@ -207,6 +207,8 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
     gpu_hour_price: Annotated[Annotated[float, Meta(ge=0)] | None, Option(
         f"{cost.HELP}; commands that read logs take another [none]", RESULTS, cost.METAVAR)] = None
     dry_run: Annotated[bool, Option("show the plan and exit", RESULTS, common=True)] = False
+    print_config: Annotated[bool, Option(
+        "print the --config file that repeats this command, without keys, and exit", RESULTS)] = False
     list_models: Annotated[bool, Option("list the models that have their own defaults and exit", RESULTS)] = False
 
 

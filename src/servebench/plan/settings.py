@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from servebench.log.config import Load, Requests, RunConfig, ServerConfig
 from servebench.plan.options import ClientsPerReplica, Execution, FindMax, FindPeak, Repeats, TargetCi
@@ -28,6 +29,7 @@ class Settings:
     access: Access  # to the servers; it has the keys
     tokenizer: str
     execution: Execution
+    options: dict[str, Any] = field(default_factory=dict, compare=False)  # as typed, without keys
 
     @property
     def backend(self) -> str:
