@@ -58,7 +58,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     facts = schema.ServerFacts(
         urls=[], commands=[f"vllm serve '{EVIL}'"], engine="vLLM 1.2.3", log_tail=f"oom {EVIL}"
     )
-    save(msgspec.structs.replace(log, server_facts=facts), results)
+    options = {"backend": "vllm", "num_clients": ["2", "16"], "stream": False}
+    save(msgspec.structs.replace(log, server_facts=facts, options=options), results)
     output = results.parent / "page.html"
     done = python("-m", "servebench", "report", results, "-o", output)
     assert done.returncode == 0 and done.stdout == f"{output}: 3 points\n", done.stderr
@@ -540,7 +541,9 @@ def test_texts_of_logs_stay_texts(opened: webdriver.Chrome) -> None:
     assert f"oom {EVIL}" in opened.find_element(By.CSS_SELECTOR, "#failed pre").text
     assert f"ended {EVIL}" in opened.find_element(By.ID, "failed").text
     assert f"client-limited: {EVIL}" in opened.find_element(By.ID, "warnings").text
-    assert f"vllm serve '{EVIL}'" in opened.find_element(By.ID, "versions").text
+    told = opened.find_element(By.ID, "versions").text
+    assert f"vllm serve '{EVIL}'" in told
+    assert "python run_benchmark.py --backend=vllm --num_clients 2 16 --no_stream" in told
 
 
 def test_every_script_has_its_figures_and_the_browser_draws_them(opened: webdriver.Chrome) -> None:

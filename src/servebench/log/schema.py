@@ -88,6 +88,7 @@ class Log(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     started_at: str  # ISO 8601, UTC
     fingerprint: str  # hash of the identity
     identity: dict[str, Any] = {}  # what makes this point no other (identity.py); empty in logs of older versions
+    options: dict[str, Any] = {}  # the command, as typed, without keys; of no meaning but to repeat it
     server: ServerConfig
     run: RunConfig
     server_facts: ServerFacts

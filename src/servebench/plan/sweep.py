@@ -50,6 +50,7 @@ class Point:
     identity: dict[str, Any]
     fingerprint: str  # of the identity: the same for all runs of a load
     state: str
+    options: dict[str, Any]  # of the command, for the log
 
     @property
     def pending(self) -> bool:
@@ -78,7 +79,7 @@ class ServerPlan:
         mark = fingerprint(identity)
         path = store.place(self.settings.folder, log_name(self.server, run, mark), mark)
         state = "new" if self.settings.execution.overwrite_results else store.state_of(path, mark)
-        return Point(self.server, run, path, identity, mark, state)
+        return Point(self.server, run, path, identity, mark, state, self.settings.options)
 
     @property
     def points(self) -> list[Point]:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import asdict
 
+from servebench.cli.declare import command_of
 from servebench.log.config import fields_of
 from servebench.log.schema import Log
 from servebench.log.telemetry import Machine, Telemetry
@@ -128,6 +129,7 @@ def versions(points: Sequence[Point]) -> str:
     texts = {
         "Engines": [log.server_facts.engine for log in logs],
         "Clients": [_client(log) for log in logs],
+        "Commands": [command_of(log.options) for log in logs],
         "Server commands": [command for log in logs for command in log.server_facts.commands],
     }
     return "".join(f"<h3>{title}</h3>{_counted(of_runs)}" for title, of_runs in texts.items())
