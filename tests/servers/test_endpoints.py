@@ -39,7 +39,9 @@ class Call(NamedTuple):
 class Fake:
     """A server of completions and chat. `odd(call)` gives (status, JSON) where it does not answer as usual."""
 
-    def __init__(self, odd: Callable[[Call], Answer | None], models: Any = ("m",), template: int = 0) -> None:
+    def __init__(
+        self, odd: Callable[[Call], Answer | None], models: Any = ("m",), template: int = 0, port: int = 0
+    ) -> None:
         self.calls: list[Call] = []
         self.location = ""
         fake = self
@@ -76,7 +78,7 @@ class Fake:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), Page)
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         self.url = f"http://127.0.0.1:{self.server.server_port}"
 

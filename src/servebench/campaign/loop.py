@@ -14,6 +14,7 @@ import msgspec
 from msgspec.structs import asdict, replace
 from tokenizers import Tokenizer
 
+from servebench.campaign import rehearsal
 from servebench.campaign.measure import Bench, drain_backlog, measure_point, not_measured
 from servebench.cli import live
 from servebench.errors import InputError, ServerFailed
@@ -66,6 +67,8 @@ def run(asked: Sequence[Settings], in_turn: Ordered | None = None) -> int:
         plans = show_plan(asked, check_loads)
         lacking = (notices(settings, plan) for settings, plan in zip(asked, plans, strict=True))
         remark(dict.fromkeys(chain(*lacking, others.remarks())))
+        if execution.show_request:
+            print(*rehearsal.lines(list(chain(*plans))), sep="\n")
         return 0
     with ExitStack() as locks:
         for folder in dict.fromkeys(settings.folder for settings in asked):

@@ -36,7 +36,6 @@ from servebench.workload.token_counts import with_token_counts
 
 DRAINED_RATIO = 1.5  # of two requests' latencies: up to it the first did not wait behind others
 MAX_DRAIN_TRIES = 10
-OF_POINT = ("fingerprint", "identity", "options", "server", "run")  # what its log takes over
 DRAIN_REPETITION = 10_000  # the first one of a drain, which no point has
 
 
@@ -166,7 +165,7 @@ def not_measured(point: Point, why: str, log_tail: str = "") -> Log:
 
 
 def _log(point: Point, failure: str | None, started_at: str, **found: Any) -> Log:
-    of_point = {name: getattr(point, name) for name in OF_POINT}
+    of_point = {name: getattr(point, name) for name in ("fingerprint", "identity", "options", "server", "run")}
     return Log(status="failed" if failure else "ok", failure=failure, started_at=started_at, **of_point, **found)
 
 

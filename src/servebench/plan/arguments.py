@@ -47,6 +47,7 @@ def parse(argv: Sequence[str] | None = None) -> list[Settings]:
     given, typed = _given(sys.argv[1:] if argv is None else argv)
     shown = keys.hide_in_options(typed)
     given |= {"model": _model(given["model"])} if "model" in given else {}
+    given |= {"dry_run": True} if given.get("show_request") else {}
     backends = given.pop("backend", ["fastgen"])
     checks.check_engines(backends, given)
     asked = [replace(_settings(given | {"backend": backend}), options=shown) for backend in backends]
@@ -54,8 +55,7 @@ def parse(argv: Sequence[str] | None = None) -> list[Settings]:
         secret = _secret(typed, shown, asked[0].access)
         print(file_of(typed | {name: shown[name] for name in secret}, secret), end="")
         if secret:
-            again = ", ".join(f"--{name}" for name in secret)
-            print(f"note: keys are not printed, so give again: {again}", file=sys.stderr)
+            print(f"note: keys are not printed; give again: --{', --'.join(secret)}", file=sys.stderr)
         raise SystemExit(0)
     return asked
 
@@ -101,10 +101,7 @@ def _settings(given: Given) -> Settings:
 
 
 def _given(argv: Sequence[str]) -> tuple[Given, Given]:
-    """What was typed, and before it what a --config file says, which the former overrides. Values count once.
-
-    Twice: as values, and as typed.
-    """
+    """What was typed over what a --config file says, values once each; and the same as it stands there."""
     parser = build_parser()
     given = vars(parser.parse_args(argv))
     if given["config"]:

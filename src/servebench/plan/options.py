@@ -209,6 +209,8 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
     dry_run: Annotated[bool, Option("show the plan and exit", RESULTS, common=True)] = False
     print_config: Annotated[bool, Option(
         "print the --config file that repeats this command, without keys, and exit", RESULTS)] = False
+    show_request: Annotated[bool, Option(
+        "as --dry_run, and show each server's command and first request", RESULTS)] = False
     list_models: Annotated[bool, Option("list the models that have their own defaults and exit", RESULTS)] = False
 
 

@@ -143,9 +143,13 @@ def _start(launch: Launch, port: int, log_file: Path, ready_line: str | None, de
             start_new_session=True,
             preexec_fn=None if detach else end_with_parent,
         )
+    return Process(popen, port, command_line(launch), log_file, ready_line)
+
+
+def command_line(launch: Launch) -> str:
+    """As typed into a shell, without keys."""
     variables = [f"{name}={value}" for name, value in launch.env.items()]
-    command = shlex.join(hide_in_words([*(["env", *variables] if variables else []), *launch.command]))
-    return Process(popen, port, command, log_file, ready_line)
+    return shlex.join(hide_in_words([*(["env", *variables] if variables else []), *launch.command]))
 
 
 def _wait_until_ready(processes: list[Process], timeout_s: float, config: ServerConfig) -> None:

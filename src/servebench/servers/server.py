@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 from servebench.cli.keys import hide_in_url, secrets_of
 from servebench.load.sharding import Target
 from servebench.log.config import RunConfig, ServerConfig
-from servebench.log.schema import ServerFacts
+from servebench.log.schema import ServerFacts, model_label
 from servebench.log.urls import beside, endpoint
 from servebench.servers.access import Access, headers_of, with_extra_body
 from servebench.servers.attach import check_reachable, served_model, wait_while_loading
@@ -28,6 +28,7 @@ from servebench.servers.backends import BACKENDS
 from servebench.servers.engine_log import tail
 from servebench.servers.http_call import call
 from servebench.servers.launch import Process, launch_replicas, request_urls
+from servebench.servers.ports import first_ports
 from servebench.servers.prefix_cache import Counters, read_counters
 from servebench.workload import Request
 
@@ -59,19 +60,24 @@ class Server:
 
     def target(self, run: RunConfig) -> Target:
         """Where and how the requests of this run go."""
+        backend, fields = BACKENDS[self.config.backend], self.fields_of(run)
+        where = backend.endpoint or (lambda url, run: endpoint(url, run.api))
+        urls, headers = [where(url, run) for url in self.urls], dict(self.headers)
+        secrets_sent = secrets_of(headers, urls, self.extra_body)
+        return Target(urls, headers, lambda request: backend.encode(fields(request)), self.check, secrets_sent)
+
+    def fields_of(self, run: RunConfig) -> Callable[[Request], dict[str, Any]]:
+        """What the body of each request of this run says."""
         backend = BACKENDS[self.config.backend]
         # A random salt for all requests of the run, so that none of its prompts is in the prefix cache yet.
         salt = {"cache_salt": secrets.token_hex(8)} if backend.knows_cache_salt else {}
 
-        def body(request: Request) -> bytes:
-            fields = backend.body(run, self.facts.model, request.prompt, request.max_new_tokens)
+        def fields(request: Request) -> dict[str, Any]:
+            usual = backend.body(run, self.facts.model, request.prompt, request.max_new_tokens)
             chat = {"messages": list(request.messages)} if request.messages else {}
-            return backend.encode(self._with_length_field(with_extra_body(fields | salt | chat, self.extra_body)))
+            return self._with_length_field(with_extra_body(usual | salt | chat, self.extra_body))
 
-        where = backend.endpoint or (lambda url, run: endpoint(url, run.api))
-        urls, headers = [where(url, run) for url in self.urls], dict(self.headers)
-        secrets_sent = secrets_of(headers, urls, self.extra_body)
-        return Target(urls, headers, body, self.check, secrets_sent)
+        return fields
 
     def _with_length_field(self, fields: dict[str, Any]) -> dict[str, Any]:
         """The fields with max_tokens under the name that this server wants."""
@@ -96,6 +102,18 @@ class Server:
         """URLs of the engines themselves, also of those behind our router."""
         behind = self.processes[:-1] if self.config.router else self.processes
         return [process.url for process in behind] or list(self.urls)
+
+
+def planned_server(config: ServerConfig, access: Access) -> Server:
+    """As it will be asked. One that runs is asked for its model's name; InputError if it does not answer."""
+    headers, model, context = headers_of(config, access), config.model, None
+    if BACKENDS[config.backend].lists_models and access.urls:
+        model, context = served_model(access.urls, model, headers, ours=False)
+    elif BACKENDS[config.backend].lists_models:
+        model = model_label(model)
+    port = first_ports(config, access.port)[-1] + 1 if config.router else access.port
+    urls = access.urls or (f"http://127.0.0.1:{port}",)
+    return Server(config, ServerFacts(urls=[], model=model), urls, context, (), headers, access.extra_body)
 
 
 @contextmanager

@@ -60,6 +60,8 @@ class Backend:
     headers: Callable[[ServerConfig], dict[str, str]] = lambda _: {}
     # Fields of a request -> bytes.
     encode: Callable[[dict[str, Any]], bytes] = msgspec.json.encode
+    # What it samples by where a request does not say, in words.
+    unsaid: str = ""
     # A path that empties the prefix cache when POSTed to. "": it has no such path.
     reset_cache_path: str = ""
     # Whether it knows the field `cache_salt`: requests with different salts share nothing in the prefix cache.

@@ -56,4 +56,5 @@ BACKEND = Backend(
     api="mii",
     endpoint=endpoint,
     encode=mii.encode,
+    unsaid="top_k off",
 )

@@ -67,5 +67,6 @@ BACKEND = Backend(
     packages=("xllamacpp",),
     cpu_only=True,
     capacity_args=context_size,
+    unsaid="top_k 40 and min_p 0.05",
     metrics=METRICS,
 )

@@ -34,5 +34,6 @@ BACKEND = Backend(
     environments=("sglang",),
     packages=("sglang", "sglang-cpu"),
     reset_cache_path="/flush_cache",
+    unsaid="the model's generation_config.json",
     metrics=METRICS,
 )

@@ -58,5 +58,6 @@ BACKEND = Backend(
     reset_cache_path="/reset_prefix_cache",
     knows_cache_salt=True,
     cache_counters=VLLM_COUNTERS,
+    unsaid="the model's generation_config.json",
     metrics=METRICS,
 )

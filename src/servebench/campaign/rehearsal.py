@@ -1,0 +1,83 @@
+"""What each server of a plan will be asked (`--show_request`), made by the functions that start and ask it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from servebench.campaign.measure import Bench
+from servebench.cli import keys
+from servebench.errors import InputError
+from servebench.log.schema import engine_name
+from servebench.plan.sweep import ServerPlan
+from servebench.servers.backends import BACKENDS
+from servebench.servers.launch import command_line, launch_of
+from servebench.servers.ports import first_ports
+from servebench.servers.server import Server, planned_server
+from servebench.show.layouts import server_name
+from servebench.workload import Request, build_workload, load_tokenizer
+from servebench.workload.model_files import cached_file
+
+load_tokenizer_once = cache(load_tokenizer)
+LONG = re.compile(r'("(?:[^"\\]|\\.){80})(?:[^"\\]|\\.){80,}((?:[^"\\]|\\.){80}")')  # a text in JSON
+SAMPLING = ("temperature", "top_p", "do_sample", "ignore_eos")  # other fields are of --extra_body, for all alike
+
+
+def lines(plans: list[ServerPlan]) -> Iterator[str]:
+    """Of each server its command and its first request; then the fields of sampling in which engines differ."""
+    sent: dict[str, dict[str, Any]] = {}
+    for plan in plans:
+        port = plan.access.port or first_ports(plan.server, None)[0]
+        plan = replace(plan, access=replace(plan.access, port=port))
+        yield f"\n{server_name(plan.server, True)}"
+        if plan.settings.starts:
+            yield _command(plan, port)
+        server, run = planned_server(plan.server, plan.access), plan.points[0].run
+        request, about = _first_request(plan, server)
+        target, body = server.target(run), server.fields_of(run)(request)
+        sent[plan.server.backend] = body
+        yield f"is asked, {about}:\nPOST {keys.hide_in_url(target.urls[0])}"
+        for name, value in target.headers.items():
+            yield f"{name}: {value if name.lower() in keys.NO_SECRETS else keys.HIDDEN}"
+        text = msgspec.json.format(msgspec.json.encode(keys.hide_in_fields(body)), indent=2).decode()
+        yield LONG.sub(r"\1 ... \2", text)
+    yield from _unlike(sent)
+
+
+def _command(plan: ServerPlan, port: int) -> str:
+    processes, _ = BACKENDS[plan.server.backend].processes(plan.server)
+    of = f" ({processes} of these)" * (processes > 1) + " (behind vllm-router)" * plan.server.router
+    try:
+        return f"is started by{of}: {command_line(launch_of(plan.server, plan.access, port, 0))}"
+    except InputError as lacking:
+        return f"cannot be started: {lacking}"
+
+
+def _first_request(plan: ServerPlan, server: Server) -> tuple[Request, str]:
+    """And its length, or why its text is not known: nothing is loaded from the hub only to be shown."""
+    name, run = plan.settings.tokenizer, plan.points[0].run
+    if not Path(name).expanduser().exists() and not cached_file(name, "tokenizer.json"):
+        unknown = Request("PROMPT", 0, run.requests.mean_max_new_tokens)
+        return unknown, f"with prompts that are not known, since the tokenizer {name} is not on this machine"
+    bench = Bench(server, plan.settings, load_tokenizer_once(name, plan.settings.tokenizer_option), None)
+    request = build_workload(run, bench.tokenizer, bench.context).measured[0]
+    learnt = "; a short request before the load tells if it wants another name for max_tokens" * (
+        run.api == "chat"
+    )
+    return request, f"with a prompt of {request.prompt_tokens} tokens{learnt}"
+
+
+def _unlike(sent: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    for field in SAMPLING:
+        values = {engine_name(name): str(body.get(field, "not sent")) for name, body in sent.items()}
+        if len(set(values.values())) > 1:
+            yield f"note: {field} differs: {', '.join(map(': '.join, values.items()))}"
+    unsaid = [f"{engine_name(name)}: {BACKENDS[name].unsaid}" for name in sent if BACKENDS[name].unsaid]
+    if len(unsaid) > 1:
+        yield f"note: what requests do not say, engines decide: {'; '.join(unsaid)}"
