@@ -52,7 +52,9 @@ TEXTS += [
     "a\\b",
 ]
 SAMPLES = {  # of options with a form of their own
-    "engine_args": ["--enforce-eager", "--a 'b c' --d=\"e\"", "-x", "no", "--a: b"],
+    "engine_args": ["--enforce-eager", "--a 'b c' --d=\"e\"", "-x", "fast: --a 1", "--a: b"],
+    "engine_grid": ["--max-num-seqs 8 64", "--enforce-eager", "--model=x"],
+    "engine_env": ["A=1", "A=no", "B= - a: b"],
     "layouts": ["1x8", "2x4"],
     "openai_api_url": ["http://127.0.0.1:1/v1", "http://[::1]:1"],
     "aml_api_url": ["https://h/score"],
@@ -85,7 +87,7 @@ def words_of(each: Declared) -> Iterator[list[str]]:
         return
     yield from [[flag]] if each.option.const is not None else []
     yield from ([f"{flag}={value}"] for value in samples(each))
-    yield from [[flag, *(v for v in samples(each) if not v.startswith("-"))]] if each.several else []
+    yield from [[flag, *(v for v in samples(each) if each.option.quoted or v[:1] != "-")]] if each.several else []
 
 
 @pytest.mark.parametrize(
@@ -112,6 +114,7 @@ def printed(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[str, 
 
 COMMANDS = [
     "--backend vllm,sglang --num-clients 1,2,4 --layouts 1x8 2x4 --no_stream",
+    "--backend sglang --engine_args --x \"--a 'b c'\" --engine_env A=1 A=2 --engine_grid '--b 1 2' '--c'",
     "--backend vllm --engine_args \"--enforce-eager --a 'b c'\" --gpus 0-3 --tp_size 1 2",
     "--backend llamacpp --scenario 'N(480,240)/(300,150)' --request_rate 1 0.5 --target_ci 5%",
     "--backend fastgen --find_peak --num_clients 4 --shared_prefix 512:4 --max_failed_share 1%",
@@ -158,6 +161,8 @@ def test_keys_are_named_and_not_printed(tmp_path: Path, capsys: pytest.CaptureFi
     assert "SECRET" not in text + said and "# engine_args: --api-key=*** --max-model-len 9" in text.replace(
         "'", ""
     )
+    text, said = printed(["--backend", "vllm", "--engine_env", "A=1", "HF_TOKEN=SECRET"], capsys)
+    assert "SECRET" not in text + said and said.endswith("--engine_env\n")
     settings, *_ = arguments.parse(words)
     assert "SECRET" not in str(settings.options) and settings.options["num_clients"] == "2"
 
@@ -183,6 +188,13 @@ def test_a_list_where_none_belongs_is_refused(text: str, reason: str, tmp_path: 
 
 
 def test_values_of_a_list_may_begin_with_dashes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "backend: vllm\ntp_size: 1\nengine_args: [--enforce-eager, --model=x, -x, --a 1, 'fast: --b']\n"
+    (tmp_path / "a.yaml").write_text(text)
+    (settings,) = arguments.parse(["--config", str(tmp_path / "a.yaml")])
+    assert [" ".join(server.engine_args) for server in settings.servers] == (
+        ["--enforce-eager", "--model=x", "-x", "--a 1", "--b"]
+    )
+    assert printed(["--config", str(tmp_path / "a.yaml")], capsys)[0] == text
     (tmp_path / "a.yaml").write_text("backend: vllm\nscenario: ['D(9,9)', '--x']\n")
     with pytest.raises(InputError, match=r"scenario .*--x"):
         arguments.parse(["--config", str(tmp_path / "a.yaml")])

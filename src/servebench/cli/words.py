@@ -48,7 +48,8 @@ class Part:
         """As a --config file has it: a flag is on or off."""
         if not self.values:
             return self.action is None or self.action.const is not False
-        values = [value.lstrip() if value.startswith(" -") else value for value in self.values]  # see `_words`
+        values = [value.removeprefix(QUOTED) for value in self.values]
+        values = [value.lstrip() if value.startswith(" -") else value for value in values]  # from a file's list
         return values if self.is_list and len(values) > 1 else values[0]
 
 
