@@ -106,7 +106,7 @@ def test_what_is_not_at_hand_is_said_and_the_rest_is_shown(
     code, out, err = benchmark("--backend", "vllm", "sglang", "fastgen", "--tp_size", 1, "--show_request")
     assert code == 0, err
     assert "cannot be started: vllm is not installed" in out
-    assert "not known, since the tokenizer meta-llama/Llama-2-7b-hf is not on this machine" in out
+    assert "not known yet: the tokenizer meta-llama/Llama-2-7b-hf is not on this machine" in out
     assert [body["prompt"] for _, _, body in shown_in(out)] == ["PROMPT"] * 3
     assert "note: do_sample differs: vLLM: not sent, SGLang: not sent, DeepSpeed-FastGen: True\n" in out
     assert "note: what requests do not say, engines decide: vLLM: the model's generation_config.json; " in out

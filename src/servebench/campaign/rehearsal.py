@@ -25,6 +25,7 @@ from servebench.workload import Request, build_workload, load_tokenizer
 from servebench.workload.model_files import cached_file
 
 load_tokenizer_once = cache(load_tokenizer)
+FILES = ("tokenizer.json", "tokenizer.model", "tekken.json")  # of tokenizers in the hub's cache
 LONG = re.compile(r'("(?:[^"\\]|\\.){80})(?:[^"\\]|\\.){80,}((?:[^"\\]|\\.){80}")')  # a text in JSON
 SAMPLING = ("temperature", "top_p", "do_sample", "ignore_eos")  # other fields are of --extra_body, for all alike
 
@@ -61,16 +62,16 @@ def _command(plan: ServerPlan, port: int) -> str:
 
 def _first_request(plan: ServerPlan, server: Server) -> tuple[Request, str]:
     """And its length, or why its text is not known: nothing is loaded from the hub only to be shown."""
-    name, run = plan.settings.tokenizer, plan.points[0].run
-    if not Path(name).expanduser().exists() and not cached_file(name, "tokenizer.json"):
-        unknown = Request("PROMPT", 0, run.requests.mean_max_new_tokens)
-        return unknown, f"with prompts that are not known, since the tokenizer {name} is not on this machine"
-    bench = Bench(server, plan.settings, load_tokenizer_once(name, plan.settings.tokenizer_option), None)
+    settings, run = plan.settings, plan.points[0].run
+    name, learnt = settings.tokenizer, "; a short request before it tells if max_tokens has another name there"
+    try:
+        if not Path(name).expanduser().exists() and not any(cached_file(name, file) for file in FILES):
+            raise InputError(f"the tokenizer {name} is not on this machine")
+        bench = Bench(server, settings, load_tokenizer_once(name, settings.tokenizer_option), None)
+    except InputError as lacking:
+        return Request("PROMPT", 0, run.requests.mean_max_new_tokens), f"with prompts not known yet: {lacking}"
     request = build_workload(run, bench.tokenizer, bench.context).measured[0]
-    learnt = "; a short request before the load tells if it wants another name for max_tokens" * (
-        run.api == "chat"
-    )
-    return request, f"with a prompt of {request.prompt_tokens} tokens{learnt}"
+    return request, f"with a prompt of {request.prompt_tokens} tokens{learnt * (run.api == 'chat')}"
 
 
 def _unlike(sent: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
