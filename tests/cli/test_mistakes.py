@@ -43,7 +43,7 @@ MISTAKES: list[tuple[list[object], str, str]] = [
     (
         RUN,
         "--backend openai --openai-api-url http://127.0.0.1:1 --model ./nowhere",
-        "--model ./nowhere: there is no such directory or file",
+        "nothing answers at http://127.0.0.1:1",  # which may know a model of this name
     ),
     (RUN, "--backend vllm", "vllm is not installed in"),
     (RUN, "--backend vllm", "install it: ./engines/vllm.sh"),
