@@ -30,7 +30,7 @@ MISTAKES: list[tuple[list[object], str, str]] = [
     (
         RUN,
         "--backend vlm",
-        "--backend: 'vlm' is not one of fastgen, vllm, sglang, llamacpp, openai, aml: did you mean v",
+        "--backend: 'vlm' is not one of fastgen, vllm, sglang, llamacpp, command, openai, aml: did you mean v",
     ),
     (RUN, "--arrival poison", "'poison' is not one of constant, gamma, poisson: did you mean poisson?"),
     (RUN, "--num_clients", "--num_clients: its value is missing"),

@@ -72,5 +72,5 @@ def differing_within(logs: Iterable[Log]) -> list[str]:
     """The settings in which logs of one backend differ: between backends some always do (the engine, the API)."""
     of_backend: dict[str, list[Log]] = {}
     for log in logs:
-        of_backend.setdefault(log.server.backend, []).append(log)
+        of_backend.setdefault(log.server.engine, []).append(log)
     return list(dict.fromkeys(name for same in of_backend.values() for name in differing(same)))

@@ -41,6 +41,7 @@ class DetachedServer(msgspec.Struct, frozen=True):
     created: float  # seconds since the epoch
     log_file: str
     arguments: list[str]  # of `start`, without keys
+    removal: list[str] = []  # the command that removes its container
 
     def alive(self) -> bool:
         try:
@@ -77,7 +78,8 @@ def start(options: list[str]) -> None:
 def _record(process: Process, config: ServerConfig, options: list[str]) -> DetachedServer:
     pid, log_file = process.popen.pid, str(process.log_file)
     created = psutil.Process(pid).create_time()
-    return DetachedServer(config.backend, config.model, process.port, pid, created, log_file, options)
+    known = (config.engine, config.model, process.port, pid, created, log_file, options, process.removal)
+    return DetachedServer(*known)
 
 
 def stop(file: Path, port: int | None, restart: bool = False) -> None:
@@ -89,7 +91,7 @@ def stop(file: Path, port: int | None, restart: bool = False) -> None:
     if restart:
         _refuse_lost_keys(chosen)
     for server in chosen:
-        stop_server(server.pid, Path(server.log_file))
+        stop_server(server.pid, Path(server.log_file), server.removal)
         print(f"stopped {server.backend} on port {server.port}")
     _write(file, [server for server in running if server not in chosen])
     for options in {tuple(server.arguments) for server in chosen} if restart else ():

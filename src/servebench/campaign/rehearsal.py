@@ -32,7 +32,7 @@ SAMPLING = ("temperature", "top_p", "do_sample", "ignore_eos")  # other fields a
 
 def lines(plans: list[ServerPlan]) -> Iterator[str]:
     """Of each server its command and its first request; then the fields of sampling in which engines differ."""
-    sent: dict[str, dict[str, Any]] = {}
+    sent: dict[str, tuple[str, dict[str, Any]]] = {}
     for plan in plans:
         port = plan.access.port or first_ports(plan.server, None)[0]
         plan = replace(plan, access=replace(plan.access, port=port))
@@ -42,7 +42,7 @@ def lines(plans: list[ServerPlan]) -> Iterator[str]:
         server, run = planned_server(plan.server, plan.access), plan.points[0].run
         request, about = _first_request(plan, server)
         target, body = server.target(run), server.fields_of(run)(request)
-        sent[plan.server.backend] = body
+        sent[engine_name(plan.server.engine)] = BACKENDS[plan.server.backend].unsaid, body
         yield f"is asked, {about}:\nPOST {keys.hide_in_url(target.urls[0])}"
         for name, value in target.headers.items():
             yield f"{name}: {value if name.lower() in keys.NO_SECRETS else keys.HIDDEN}"
@@ -74,11 +74,12 @@ def _first_request(plan: ServerPlan, server: Server) -> tuple[Request, str]:
     return request, f"with a prompt of {request.prompt_tokens} tokens{learnt * (run.api == 'chat')}"
 
 
-def _unlike(sent: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+def _unlike(sent: Mapping[str, tuple[str, Mapping[str, Any]]]) -> Iterator[str]:
+    """Of each engine what it samples by on its own, and the fields that it is sent."""
     for field in SAMPLING:
-        values = {engine_name(name): str(body.get(field, "not sent")) for name, body in sent.items()}
+        values = {name: str(body.get(field, "not sent")) for name, (_, body) in sent.items()}
         if len(set(values.values())) > 1:
             yield f"note: {field} differs: {', '.join(map(': '.join, values.items()))}"
-    unsaid = [f"{engine_name(name)}: {BACKENDS[name].unsaid}" for name in sent if BACKENDS[name].unsaid]
+    unsaid = [f"{name}: {words}" for name, (words, _) in sent.items() if words]
     if len(unsaid) > 1:
         yield f"note: what requests do not say, engines decide: {'; '.join(unsaid)}"

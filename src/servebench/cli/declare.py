@@ -43,6 +43,7 @@ class Option:
     parse: Callable[[str], Any] | None = None  # an argparse type, for what is not a plain text or number
     choices: tuple[str, ...] = ()  # if not all that the field can be
     quoted: bool = False  # each value is a command line itself, in quotes
+    as_one_text: bool = False  # a tuple that comes as one text, which `parse` reads
     const: Any = None  # what the flag alone stands for, where its value may be left out
     common: bool = False  # is it among the dozen that `-h` shows?
 
@@ -58,7 +59,8 @@ class Declared(NamedTuple):
     @property
     def several(self) -> bool:
         """Does it take several words of the command line?"""
-        return self.option.swept or isinstance(self.type, inspect.VarTupleType)
+        of_values = isinstance(self.type, inspect.VarTupleType) and not self.option.as_one_text
+        return self.option.swept or of_values
 
 
 @cache

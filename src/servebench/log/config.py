@@ -17,7 +17,14 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import asdict
 
-from servebench.cli.commandline import Number, json_object, named_words, tokens_and_groups, variable
+from servebench.cli.commandline import (
+    Number,
+    json_object,
+    named_words,
+    tokens_and_groups,
+    variable,
+    words_in_quotes,
+)
 from servebench.cli.declare import Option
 from servebench.log.lengths import Lengths, parse_scenario
 
@@ -70,12 +77,27 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
         SERVER)] = False
     deployment_name: Annotated[str, Option(
         "name of the deployment; needed for aml, optional for fastgen", SERVER, "NAME", parse=str)] = ""
+    serve: Annotated[tuple[str, ...], Option(
+        "command line of any engine, for --backend command; {model}, {port}, {tp_size}, {gpus}, {replica} and "
+        "{max_batch} in it are filled in; it may be a docker run (docs/engines.md) [none]",
+        SERVER, '"..."', parse=words_in_quotes, quoted=True, as_one_text=True)] = ()
+    ready_path: Annotated[str, Option(
+        "with --serve: the server is ready when a GET of this path answers 200 [/health, else /v1/models]",
+        SERVER, "PATH")] = ""
+    label: Annotated[str, Option(
+        "with --serve: what the engine is called, as is its folder of logs [its program or image]",
+        SERVER, "NAME")] = ""
     urls: tuple[str, ...] = ()  # base URLs of servers that run already, without keys; none for those we start
 
     @property
     def workers(self) -> int:
         """GPUs that it takes (on a CPU: processes)."""
         return self.tp_size * self.num_replicas
+
+    @property
+    def engine(self) -> str:
+        """What its engine is called, as is the folder of its logs."""
+        return self.label or self.backend
 
     @property
     def layout(self) -> str:

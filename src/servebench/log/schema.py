@@ -40,6 +40,7 @@ class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):
     urls: list[str]
     commands: list[str] = []  # as typed into a shell, one a replica
     engine: str = ""  # name and version
+    image: str = ""  # of its containers: a digest
     model: str = ""  # its own name for the model
     learnt: list[str] = []  # what the first request revealed, and how requests are adapted to it
     log_files: list[str] = []

@@ -34,6 +34,7 @@ from servebench.plan.settings import Settings
 from servebench.plan.variants import Variant, variants_of
 from servebench.servers.access import Access
 from servebench.servers.backends import BACKENDS
+from servebench.servers.backends.command import name_of
 from servebench.workload import datasets
 from servebench.workload.model_files import expanded
 
@@ -78,7 +79,9 @@ def _settings(given: Given) -> Settings:
     checks.check_combination(given, load, strategy)
     _fill_in(given, bool(urls))
     variants = variants_of(given)
-    shown = {"urls": tuple(map(keys.hide_in_url, urls))}
+    serve = tuple(keys.hide_in_words(given.get("serve", ())))
+    label = given.get("label") or name_of(serve)
+    shown = {"urls": tuple(map(keys.hide_in_url, urls)), "serve": serve, "label": label}
     servers, fit = sizes.fitting(list(_servers(given | shown, variants)), starts=not urls)
     settings = Settings(
         servers=tuple(servers),
@@ -174,6 +177,7 @@ def _access(given: Given, connection: Connection, urls: Sequence[str]) -> Access
         key=given["aml_api_key" if given["backend"] == "aml" else "openai_api_key"],
         extra_headers=connection.extra_headers,
         extra_body=given.get("extra_body", {}),
+        serve=tuple(given.get("serve", ())),
         api=given["api"],
         port=connection.port,
         server_timeout=connection.server_timeout,

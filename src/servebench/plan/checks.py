@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -182,10 +183,21 @@ def check_servers(settings: Settings) -> None:
     if len(settings.variants) > 1 and not starts:
         raise InputError("--engine_args of several variants: a running server has only one; leave the others out")
     urls, replicas = len(settings.access.urls), max(server.num_replicas for server in settings.servers)
-    ours = next((name for name in ("gpus", "engine_path") if getattr(first, name)), "")
+    ours = next((each for each in ("gpus", "engine_path") if getattr(first, each)), "")
     per_replica = isinstance(settings.loads[0], ClientsPerReplica)
+    own = next((f"--{each}" for each in ("serve", "ready_path", "label") if getattr(first, each)), "")
     refuse(
         {
+            f"{own} goes with --backend command; leave it out": own and name != "command",
+            "--backend command starts what you say; give it: --serve 'ENGINE {model} --port {port}'": (
+                name == "command" and starts and not first.serve
+            ),
+            "--engine_path is of an engine that a recipe installs; --serve names its program itself": (
+                first.engine_path and name == "command"
+            ),
+            f"--label {first.label} is the name of a folder, too; give one without a slash": (
+                Path(first.label).name != first.label
+            ),
             f"--{ours} is for servers that are started, and this one is already running; leave it out": (
                 ours and not starts
             ),

@@ -51,5 +51,5 @@ class Settings:
 
     @property
     def folder(self) -> Path:
-        """Where the logs of the backend go."""
-        return self.execution.out_json_dir / self.backend
+        """Where the logs of the engine go."""
+        return self.execution.out_json_dir / self.servers[0].engine

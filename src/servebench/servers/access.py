@@ -29,6 +29,7 @@ class Access:
     engine_args: tuple[str, ...] = ()
     engine_env: tuple[str, ...] = ()  # NAME=VALUE
     requests_at_once: int = 1  # how many requests the plan has in flight on this server
+    serve: tuple[str, ...] = ()  # the command line of --backend command
     request_tokens: int = 1  # prompt and answer of the longest request of the plan
 
 
@@ -38,7 +39,7 @@ def headers_of(config: ServerConfig, access: Access) -> dict[str, str]:
     The most specific key counts: `user:password@` in the URL, then an --api-key that the engine is started with,
     then the option or its variable, which may belong to another service.
     """
-    key = pop_option(access.engine_args, "--api-key")[1] or access.key
+    key = pop_option((*access.serve, *access.engine_args), "--api-key")[1] or access.key
     users = [parts for url in access.urls if "@" in (parts := urlsplit(url)).netloc]
     ours = {"User-Agent": f"servebench/{__version__}"} | BACKENDS[config.backend].headers(config)
     if users:

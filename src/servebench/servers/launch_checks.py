@@ -7,6 +7,7 @@ import os
 from servebench.cli.keys import hide_in_words
 from servebench.errors import InputError
 from servebench.log.config import ServerConfig
+from servebench.servers import containers
 from servebench.servers.access import Access
 from servebench.servers.backends import BACKENDS
 from servebench.servers.backends.contract import Launch
@@ -25,6 +26,8 @@ def check_launch(config: ServerConfig, access: Access) -> None:
         check_ports(access.port, processes * ports_each + config.router)
     for replica in range(processes if backend.launch else 0):
         check_program(launch_of(config, access, access.port or 0, replica))
+    if containers.client_of(access.serve):
+        containers.check(access.serve)
     if config.router:
         check_program(router([], 0))
 
@@ -34,7 +37,7 @@ def check_program(launch: Launch) -> None:
         raise InputError(f"{launch.command[0]} cannot be run; install the engine again")
     if hide_in_words(launch.command) != list(launch.command):
         notify(
-            "the engine takes the key of --engine_args from its command line alone, which everybody here can read"
+            "the engine takes the key of its options from its command line alone, which everybody here can read"
         )
 
 

@@ -1,17 +1,20 @@
-"""How processes are stopped together: a server with all that it started, and a child with its parent (Linux)."""
+"""How processes are stopped together: a server with all that it started, also when we are killed."""
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from subprocess import DEVNULL, PIPE, Popen
 
 import psutil
 
 SIGTERM_S, SIGKILL_S = 15.0, 5.0  # how long to wait for a session's end after each signal
-PR_SET_PDEATHSIG = 1
+# Its stdin closes when we end.
+END_AFTER_US = "read _; kill -TERM -$0; for i in $(seq 150); do kill -0 -$0 || exit; sleep 0.1; done; "
+END_AFTER_US += "kill -KILL -$0"
 
 
 def session_processes(leader: int) -> list[psutil.Process]:
@@ -37,7 +40,12 @@ def end_session(leader: int) -> None:
             process.kill()
 
 
-def end_with_parent() -> None:
-    """Call in the child: it gets SIGTERM when its parent ends, even by SIGKILL."""
-    with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
+@contextmanager
+def ends_with_us(leader: int) -> Iterator[None]:
+    """If we are killed inside, this session ends, too: a process beside us sees to it."""
+    command = ["sh", "-c", END_AFTER_US, str(leader)]
+    with Popen(command, stdin=PIPE, stderr=DEVNULL, start_new_session=True) as guard:
+        try:
+            yield
+        finally:
+            guard.kill()

@@ -138,6 +138,7 @@ def running_server(config: ServerConfig, access: Access, log_dir: Path) -> Itera
             urls=[hide_in_url(url) for url in urls],
             commands=[process.command for process in processes],
             engine=backend.installed(config).version if processes else "attached",
+            image=", ".join(dict.fromkeys(each.container.says(".Image") for each in processes if each.container)),
             model=model,
             log_files=[str(process.log_file) for process in processes],
             start_s=round(time.monotonic() - started, 1),

@@ -110,7 +110,7 @@ def server_name(server: ServerConfig, with_batch: bool = False) -> str:
     """`vLLM TP 2 x 4`: engine, TP size, replicas, variant; `vLLM at HOST` of a running one of unknown size."""
     size = f"at {hosts(server)}" if by_host(server) else server.layout
     batch = f"batch {server.max_ragged_batch_size}" if with_batch else ""
-    return ", ".join(filter(None, [f"{engine_name(server.backend)} {size}", batch, server.variant]))
+    return ", ".join(filter(None, [f"{engine_name(server.engine)} {size}", batch, server.variant]))
 
 
 def by_host(server: ServerConfig) -> bool:
@@ -148,7 +148,7 @@ def _layouts(logs: list[Log], rate: Rate) -> list[Layout]:
         for name in differences.differing_within(logs)
         if name not in CHANGE_WITH_SIZE or _differs_within_a_size(logs, name)
     ]
-    batches = {(log.server.backend, log.server.max_ragged_batch_size) for log in logs}
+    batches = {(log.server.engine, log.server.max_ragged_batch_size) for log in logs}
     with_batch = len(batches) > len({backend for backend, _ in batches})
     shown = differences.shown(logs)
 
@@ -172,7 +172,7 @@ def _differs_within_a_size(logs: list[Log], name: str) -> bool:
 
 
 def _size(log: Log) -> tuple[str, int, int]:
-    return log.server.backend, log.server.tp_size, log.server.num_replicas
+    return log.server.engine, log.server.tp_size, log.server.num_replicas
 
 
 def _points(logs: list[Log]) -> list[Runs]:

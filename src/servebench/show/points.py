@@ -26,7 +26,7 @@ LOADS = {"clients": "{} clients", "rate": "{} requests/s", "trace": "trace x{}"}
 def settings(log: Log) -> dict[str, Any]:
     """All that a point was measured with, whichever run: what it is of first, then the rest."""
     fields = log.fields | log.identity.get("environment", {}) | {"engine": log.server_facts.engine}
-    fields["model"] = model_name(log.server.model)
+    fields |= {"model": model_name(log.server.model), "backend": log.server.engine}
     first = {name: fields[name] for name in LAYOUT}
     return first | {name: _hashable(value) for name, value in fields.items() if name not in NO_SETTINGS}
 
@@ -96,7 +96,7 @@ def named(points: Sequence[Runs], names: Sequence[str]) -> list[str]:
 def in_words(log: Log, names: Collection[str], among: Iterable[Log]) -> str:
     """`vLLM TP 2 x 1, batch 768, enforce-eager`: only these settings, as told apart `among` others."""
     server = log.server
-    words = [engine_name(server.backend)] if "backend" in names else []
+    words = [engine_name(server.engine)] if "backend" in names else []
     words += [server.layout] if {"tp_size", "num_replicas"} & set(names) else []
     parts = [" ".join(words)]
     parts += [model_name(server.model)] if "model" in names else []

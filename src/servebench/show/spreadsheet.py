@@ -101,7 +101,7 @@ def _origin(log: Log) -> dict[str, Cell]:
         "start": layouts.start_kind(log) or None,
         "gpu_hour_price": log.gpu_hour_price,
         "started_at": log.started_at,
-        "log": f"{log.server.backend}/{log.file_name}",
+        "log": f"{log.server.engine}/{log.file_name}",
     }
 
 

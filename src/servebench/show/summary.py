@@ -320,7 +320,7 @@ def _point(study: Study, layout: Layout, runs: Runs, slas: Sequence[Sla]) -> dic
         "intervals": {name: [each.low, each.high] for name, each in known.items() if each.known},
         "marks": advice.marks(runs),
         "warnings": [words for log in good for words in advice.of_point(log)],
-        "logs": [f"{log.server.backend}/{log.file_name}" for log in runs],
+        "logs": [f"{log.server.engine}/{log.file_name}" for log in runs],
     }
 
 

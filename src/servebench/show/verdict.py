@@ -273,7 +273,7 @@ def _limits_option(limits: str) -> str:
 
 
 def _comparison(folder: Path, servers: Iterable[ServerConfig]) -> Iterator[str]:
-    sizes = list(dict.fromkeys((each.backend, each.tp_size, each.num_replicas) for each in servers))
+    sizes = list(dict.fromkeys((each.engine, each.tp_size, each.num_replicas) for each in servers))
     engines = list(dict.fromkeys(backend for backend, *_ in sizes))
     if len(engines) > 1 and all((folder / name).is_dir() for name in engines[:2]):
         yield f"compare {folder / engines[0]} {folder / engines[1]}"

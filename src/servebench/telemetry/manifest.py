@@ -58,7 +58,7 @@ def described(server: Server, tokenizer: str) -> ServerFacts:
     return replace(
         facts,
         configuration=facts.configuration | backend,
-        other_processes=_other_processes(facts.gpus, [process.popen.pid for process in processes]),
+        other_processes=_other_processes(facts.gpus, [pid for process in processes for pid in process.leaders]),
         model_revision=model_revision(config),
         variables=engine_variables(),
     )

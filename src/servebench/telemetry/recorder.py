@@ -32,7 +32,7 @@ class Recorder:
         self.task = Task(
             file="",
             client=os.getpid(),
-            server=[each.popen.pid for each in server.processes] or None,
+            server=[pid for each in server.processes for pid in each.leaders] or None,
             gpus=server.facts.gpus,
             engines=[Engine(beside(url, "/metrics"), dict(server.headers), table) for url in engines],
         )

@@ -43,6 +43,8 @@ class Backend:
     packages: tuple[str, ...] = ()
     program: str = "python"
     cpu_only: bool = False  # does it run on the CPU whatever its version says?
+    # (config) -> name and version of an engine that no recipe installs.
+    named: Callable[[ServerConfig], str] | None = None
     # (config, requests at once, tokens of the longest request) -> engine arguments that make room for them.
     capacity_args: Callable[[ServerConfig, int, int], tuple[str, ...]] = lambda *_: ()
     # For an engine that starts all replicas in one launch: the number of consecutive ports that this takes.
@@ -73,6 +75,8 @@ class Backend:
 
     def installed(self, config: ServerConfig) -> Installed:
         """The engine at --engine_path, else a recipe's, else the active environment's. Raises InputError."""
+        if self.named:
+            return Installed(Path(), self.named(config))
         if config.engine_path:
             return installed_at(config.engine_path, self.program, self.packages)
         try:
@@ -85,6 +89,8 @@ class Backend:
 
     def uses_gpus(self, config: ServerConfig) -> bool:
         """Whether what is installed runs on GPUs; where nothing is, whether it would on a machine with GPUs."""
+        if self.named:
+            return visible_gpus() != []
         with suppress(InputError):
             return not (self.cpu_only or self.installed(config).on_cpu)
         return True
@@ -116,11 +122,15 @@ def gpu_env(config: ServerConfig, replica: int) -> dict[str, str]:
     A single replica without --gpus sees what we see. Raises InputError if there are too few.
     """
     check_gpus(config)
-    if config.num_replicas == 1 and not config.gpus:
-        return {}
+    alone = config.num_replicas == 1 and not config.gpus
+    return {} if alone else {"CUDA_VISIBLE_DEVICES": ",".join(gpus_of(config, replica))}
+
+
+def gpus_of(config: ServerConfig, replica: int) -> list[str]:
+    """The GPUs of a replica, by their names in --gpus or $CUDA_VISIBLE_DEVICES."""
     first, last = replica * config.tp_size, (replica + 1) * config.tp_size
     gpus = [*map(str, config.gpus)] or visible_gpus() or [str(gpu) for gpu in range(last)]
-    return {"CUDA_VISIBLE_DEVICES": ",".join(gpus[first:last])}
+    return gpus[first:last]
 
 
 def visible_gpus() -> list[str] | None:

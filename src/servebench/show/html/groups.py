@@ -49,7 +49,7 @@ def studies(points: Sequence[Point]) -> list[tuple[Study, list[Group]]]:
     named: list[Log] = []
     for point in points:
         for run in point.runs:
-            server = replace(run.log.server, backend=str(run.row["backend"]))
+            server = replace(run.log.server, backend=str(run.row["backend"]), label="")
             named.append(replace(run.log, server=server, status="ok"))  # failed points have rows, too
             owner[id(named[-1])] = point
 

@@ -97,7 +97,7 @@ def _short(model: str) -> str:
 def _engine(log: Log) -> str:
     """`vLLM 0.33`: the package and version that a log knows, by the name that people write."""
     _, _, version = log.server_facts.engine.rpartition(" ")
-    name = engine_name(log.server.backend)
+    name = engine_name(log.server.engine)
     return f"{name} {version}" if version[:1].isdigit() else name
 
 

@@ -86,7 +86,7 @@ def point(number: int, place: str, logs: Mapping[str, Log]) -> Point:
     runs = list(logs.values())
     good = [log for log in runs if log.status == "ok"]
     rate = layouts.trusted_rate(good) if good else None
-    shown = [_run(name, place or log.server.backend, log) for name, log in logs.items()]
+    shown = [_run(name, place or log.server.engine, log) for name, log in logs.items()]
     return Point(number, shown, rate, _numbers(good) if rate else {}, advice.marks(runs))
 
 
