@@ -55,6 +55,7 @@ SAMPLES = {  # of options with a form of their own
     "engine_args": ["--enforce-eager", "--a 'b c' --d=\"e\"", "-x", "fast: --a 1", "--a: b"],
     "engine_grid": ["--max-num-seqs 8 64", "--enforce-eager", "--model=x"],
     "engine_env": ["A=1", "A=no", "B= - a: b"],
+    "serve": ["engine {model} --port {port}", "docker run -p '{port}:8000' i {{x}}", "--x: \"a b\""],
     "layouts": ["1x8", "2x4"],
     "openai_api_url": ["http://127.0.0.1:1/v1", "http://[::1]:1"],
     "aml_api_url": ["https://h/score"],
