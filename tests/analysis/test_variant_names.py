@@ -45,7 +45,13 @@ def test_names_of_the_plan_are_kept_unless_two_variants_have_one() -> None:
     fast, slow = server("--x", name="fast"), server("--y", name="slow")
     assert list(variants.names_of([fast, slow, fast]).values()) == ["fast", "slow"]
     assert list(variants.names_of([fast, replace(slow, variant="fast")]).values()) == ["x", "y"]
-    assert list(variants.names_of([fast, server("--z")]).values()) == ["x", "z"]
+    assert list(variants.names_of([server("--x"), server("--z"), fast]).values()) == ["fast", "z"]
+
+
+def test_commands_are_called_by_what_differs_behind_their_beginning() -> None:
+    command = ("python", "-m", "some.module.with.a.long.name", "--port", "{port}", "--ttft")
+    servers = [replace(server(), backend="command", serve=(*command, ttft)) for ttft in ("0.1", "0.2")]
+    assert list(variants.names_of(servers).values()) == ["ttft 0.1", "ttft 0.2"]
 
 
 def test_settings_are_compared_whole_and_shown_short() -> None:

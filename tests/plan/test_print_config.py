@@ -55,7 +55,7 @@ SAMPLES = {  # of options with a form of their own
     "engine_args": ["--enforce-eager", "--a 'b c' --d=\"e\"", "-x", "fast: --a 1", "--a: b"],
     "engine_grid": ["--max-num-seqs 8 64", "--enforce-eager", "--model=x"],
     "engine_env": ["A=1", "A=no", "B= - a: b"],
-    "serve": ["engine {model} --port {port}", "docker run -p '{port}:8000' i {{x}}", "--x: \"a b\""],
+    "serve": ["engine {model} --port {port}", "docker run -p '{port}:8000' i {{x}}", '--x: "a b"'],
     "layouts": ["1x8", "2x4"],
     "openai_api_url": ["http://127.0.0.1:1/v1", "http://[::1]:1"],
     "aml_api_url": ["https://h/score"],
@@ -180,6 +180,7 @@ def test_what_makes_no_sense_is_refused_and_not_printed() -> None:
         ("stream: [false]", "stream is a list, and takes one value"),
         ("extra_headers: [X-A: 1]", "extra_headers has a list or NAME: VALUE in its list; quote each value"),
         ("gpus: [[0, 1]]", "gpus has a list or NAME: VALUE in its list"),
+        ("engine_args: {fast: --x}", "engine_args is a mapping; write its value"),
     ],
 )
 def test_a_list_where_none_belongs_is_refused(text: str, reason: str, tmp_path: Path) -> None:
@@ -199,3 +200,8 @@ def test_values_of_a_list_may_begin_with_dashes(tmp_path: Path, capsys: pytest.C
     (tmp_path / "a.yaml").write_text("backend: vllm\nscenario: ['D(9,9)', '--x']\n")
     with pytest.raises(InputError, match=r"scenario .*--x"):
         arguments.parse(["--config", str(tmp_path / "a.yaml")])
+
+
+def test_an_empty_file_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("# nothing\n")
+    assert arguments.parse(["--config", str(tmp_path / "a.yaml")]) == arguments.parse([])

@@ -10,7 +10,7 @@ from conftest import make_log
 
 from servebench.errors import InputError
 from servebench.log import store
-from servebench.log.schema import log_name
+from servebench.log.schema import log_name, server_label
 from servebench.plan import arguments, sweep
 from servebench.plan.settings import Settings
 from servebench.servers.launch import launch_of
@@ -75,6 +75,36 @@ def test_a_variable_with_several_values_is_swept() -> None:
     ]
 
 
+def test_a_name_stands_before_what_is_swept_beside_it() -> None:
+    servers = parsed("--engine_args", "a: --x", "b: --y", "--engine_env", "A=1", "A=2").servers
+    assert [server.variant for server in servers] == ["a, A=1", "a, A=2", "b, A=1", "b, A=2"]
+
+
+def test_flags_that_are_hidden_are_still_other_points() -> None:
+    """Whatever looks like a key is not shown; but two points that differ in it are not the same."""
+
+    def marks(*words: str) -> list[str]:
+        return [plan.points[0].fingerprint for plan in sweep.make_plan(parsed(*words))]
+
+    assert marks("--engine_args", "--api-key k -c 1") != marks("--engine_args", "--api-key k -c 2")
+    assert marks("--engine_args", "--api-key k") == marks("--engine_args", "--api-key other")
+    assert marks("--engine_env", "GGML_KEY=1") != marks("--engine_env", "GGML_KEY=2")
+    first, second = marks("--engine_args", "a: --kv-key 1", "b: --kv-key 2")
+    assert first != second
+    serve = ("--backend", "command", "--serve")
+    commands = [f"sh -c 'TOKEN=k exec x --port {{port}} --ttft {n}'" for n in (1, 2)]
+    found = [arguments.parse([*serve, each, "--model", "m", "--num_clients", "1"])[0] for each in commands]
+    assert len({sweep.make_plan(each)[0].points[0].fingerprint for each in found}) == 2
+
+
+def test_long_names_stay_apart_in_file_names() -> None:
+    names = {
+        server_label(server)
+        for server in parsed("--engine_args", *(f"{'n' * 45}{i}: --n {i}" for i in "ab")).servers
+    }
+    assert len(names) == 2 and all(len(name) < 80 for name in names)
+
+
 def test_variants_are_measured_on_every_layout() -> None:
     servers = parsed(*GRID[:2], "--layouts", "1x2", "1x1").servers
     assert [(server.layout, server.variant) for server in servers] == [
@@ -102,6 +132,10 @@ def test_each_server_is_started_with_its_own_flags_and_keys() -> None:
     [
         (["--engine_args", "enforce-eager"], "does not begin with an option"),
         (["--engine_args", "a: --x", "a: --y"], "are named a"),
+        (["--engine_args", "a b: --x", "a_b: --y"], "alike in file names"),
+        (["--engine_args", "--kv-key a", "--kv-key b"], "give them other names"),
+        (["--engine_grid", "--n 1 2", "--n 3"], "--engine_grid has a flag twice"),
+        (["--engine_grid", "--n=1 2"], "not one flag and its values"),
         (["--engine_args", "a: --x", "b: --x"], "have the same flags"),
         (["--engine_grid", "--n 1 --m 2"], "not one flag and its values"),
         (["--engine_env", "NAME"], "not NAME=VALUE"),

@@ -143,7 +143,9 @@ def test_what_cannot_work_is_refused_before_anything_starts(
         (["--backend", "vllm", "--serve", "x {port}"], "--serve goes with --backend command"),
         (["--backend", "vllm", "--ready_path", "/x"], "--ready_path goes with --backend command"),
         (["--backend", "command"], "give it: --serve 'ENGINE {model} --port {port}'"),
-        (["--backend", "command", "--serve", "x {port}", "--label", "a/b"], "without a slash"),
+        (["--backend", "command", "--serve", "x {port}", "--label", "a/b"], "names a folder"),
+        (["--backend", "command", "--serve", "x {port}", "--label", ".."], "names a folder"),
+        (["--backend", "command", "--serve", "x {port}", "--label", "llamacpp"], "an engine of ours"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(given: list[str], said: str) -> None:

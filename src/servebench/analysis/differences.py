@@ -12,12 +12,12 @@ from servebench.log.schema import Log
 
 # Fields that a figure or a row shows as its sizes and load, or that the points of one curve need not share.
 SHOWN_ELSEWHERE = {
-    *("model", "tp_size", "max_ragged_batch_size", "num_replicas", "variant"),
+    *("model", "tp_size", "max_ragged_batch_size", "num_replicas", "variant", "label"),
     *("mean_prompt_length", "mean_max_new_tokens", "scenario", "dataset"),
     *("num_clients", "request_rate", "trace_speed", "num_requests", "warmup", "repetition", "seed"),
     *("stop_when_overloaded", "request_timeout", "max_retries"),
 }
-FLAGS = ("engine_args", "engine_env", "variant")  # which have one name together
+FLAGS = ("engine_args", "engine_env", "serve", "variant")  # which have one name together
 
 
 @once_a_log

@@ -8,20 +8,21 @@ from hashlib import sha256
 from servebench.log.config import ServerConfig
 
 MAX_LETTERS = 32  # of a setting in a legend
-Flags = tuple[tuple[str, ...], tuple[str, ...]]  # engine_args, engine_env
+Flags = tuple[tuple[str, ...], tuple[str, ...]]  # of its command line, and NAME=VALUE of its environment
 
 
 def flags_of(server: ServerConfig) -> Flags:
-    return server.engine_args, server.engine_env
+    return (*server.serve, *server.engine_args), server.engine_env
 
 
 def names_of(servers: Iterable[ServerConfig]) -> Mapping[Flags, str]:
-    """A name for the flags of each: the one that it was measured under, unless two variants have it."""
+    """A name for the flags of each: one that it was measured under, unless two variants have it."""
     own: dict[Flags, str] = {}
     for server in servers:
-        own.setdefault(flags_of(server), server.variant)
-    named = all(own.values()) and len(set(own.values())) == len(own)
-    return own if named else dict(zip(own, made(list(own)), strict=True))
+        own[flags_of(server)] = own.get(flags_of(server)) or server.variant
+    made_up = dict(zip(own, made(list(own)), strict=True))
+    names = {flags: name or made_up[flags] for flags, name in own.items()}
+    return names if len(set(names.values())) == len(names) else made_up
 
 
 def made(variants: Sequence[Flags]) -> list[str]:
@@ -33,10 +34,9 @@ def made(variants: Sequence[Flags]) -> list[str]:
         name or ("no more engine_args" if of_one else "no engine_args")
         for name, of_one in zip(own, parts, strict=True)
     ]
-    short = list(map(shortened, whole))
     return [
-        f"{name} {sha256(words.encode()).hexdigest()[:4]}" if short.count(name) > 1 else name
-        for name, words in zip(short, whole, strict=True)
+        f"{shortened(name)} {_trace(flags)}" if whole.count(name) > 1 else shortened(name)
+        for name, flags in zip(whole, variants, strict=True)
     ]
 
 
@@ -52,4 +52,9 @@ def _parts(words: Sequence[str]) -> list[str]:
 
 
 def shortened(words: str) -> str:
-    return words if len(words) <= MAX_LETTERS else words[:MAX_LETTERS] + "..."
+    """Cut if it is long, and then told apart from others that begin alike."""
+    return words if len(words) <= MAX_LETTERS else f"{words[: MAX_LETTERS - 4]}...{_trace(words)}"
+
+
+def _trace(words: object) -> str:
+    return sha256(repr(words).encode()).hexdigest()[:4]

@@ -29,6 +29,7 @@ from servebench.plan.preflight import check_model
 from servebench.plan.sweep import make_plan
 from servebench.servers.launch import Process, launch_replicas, request_urls, stop_server
 from servebench.servers.launch_checks import check_launch
+from servebench.show.layouts import server_name
 
 
 class DetachedServer(msgspec.Struct, frozen=True):
@@ -58,7 +59,7 @@ def start(options: list[str]) -> None:
         raise InputError("--extra_headers go with requests; give them to run_benchmark.py")
     if settings.execution.dry_run:
         raise InputError("start has no --dry_run; give it to run_benchmark.py to see a plan")
-    plan, *_ = make_plan(settings)
+    plan, *others = make_plan(settings)
     config, file = plan.server, settings.execution.out_json_dir / "servers.json"
     check_model(settings)
     open_lock(file.parent).close()
@@ -67,6 +68,8 @@ def start(options: list[str]) -> None:
             f"--backend {settings.backend} measures running servers; name an engine that can be started"
         )
     check_launch(config, plan.access)
+    if others:
+        print(f"note: {1 + len(others)} servers are asked for; the first one is started: {server_name(config)}")
     with ExitStack() as stack:
         processes = launch_replicas(config, plan.access, settings.folder, stack, detach=True)
         stack.pop_all()

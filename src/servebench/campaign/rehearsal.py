@@ -22,7 +22,7 @@ from servebench.servers.ports import first_ports
 from servebench.servers.server import Server, planned_server
 from servebench.show.layouts import server_name
 from servebench.workload import Request, build_workload, load_tokenizer
-from servebench.workload.model_files import cached_file
+from servebench.workload.model_files import NoTokenizer, cached_file
 
 load_tokenizer_once = cache(load_tokenizer)
 FILES = ("tokenizer.json", "tokenizer.model", "tekken.json")  # of tokenizers in the hub's cache
@@ -68,6 +68,9 @@ def _first_request(plan: ServerPlan, server: Server) -> tuple[Request, str]:
         if not Path(name).expanduser().exists() and not any(cached_file(name, file) for file in FILES):
             raise InputError(f"the tokenizer {name} is not on this machine")
         bench = Bench(server, settings, load_tokenizer_once(name, settings.tokenizer_option), None)
+    except NoTokenizer:
+        about = "with prompts not known yet, whose tokens the server's /tokenize counts"
+        return Request("PROMPT", 0, run.requests.mean_max_new_tokens), about
     except InputError as lacking:
         return Request("PROMPT", 0, run.requests.mean_max_new_tokens), f"with prompts not known yet: {lacking}"
     request = build_workload(run, bench.tokenizer, bench.context).measured[0]

@@ -162,7 +162,7 @@ def named_words(text: str) -> tuple[str, tuple[str, ...]]:
 def flag_and_values(text: str) -> tuple[tuple[str, ...], ...]:
     """An argparse type: the alternatives of a flag. `"--x 1 2"`: `--x 1`, `--x 2`; `"--x"`: without, with it."""
     flag, *values = words_in_quotes(text) or ("",)
-    if not flag.startswith("-") or any(value.startswith("--") for value in values):
+    if not flag.startswith("-") or any(value.startswith("--") for value in values) or (values and "=" in flag):
         raise argparse.ArgumentTypeError('one of them is not one flag and its values; write "--x 1 2" "--y"')
     return tuple((flag, value) for value in values) or ((), (flag,))
 

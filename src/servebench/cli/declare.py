@@ -23,7 +23,7 @@ import msgspec
 import yaml
 from msgspec import inspect
 
-from servebench.cli.commandline import Number, non_empty
+from servebench.cli.commandline import Number, json_object, non_empty
 from servebench.cli.nearest import did_you_mean
 from servebench.cli.parser import Parser
 from servebench.cli.words import QUOTED
@@ -159,7 +159,7 @@ def words_of_file(path: str, declared: Iterable[Declared]) -> list[str]:
     """The options of a --config file, as they would be typed. Raises InputError."""
     try:
         text = Path(path).read_text(encoding="utf-8")
-        given, as_typed = yaml.safe_load(text) or {}, yaml.load(text, yaml.BaseLoader)
+        given, as_typed = yaml.safe_load(text) or {}, yaml.load(text, yaml.BaseLoader) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"--config {path}: {' '.join(str(error).split())}; give a YAML file") from error
     known = {each.name: each for each in declared}
@@ -173,6 +173,8 @@ def words_of_file(path: str, declared: Iterable[Declared]) -> list[str]:
             raise InputError(
                 f"--config {path}: unknown option {name[:80]}{did_you_mean(name, known)} ({HELP_ALL})"
             )
+        if isinstance(value, dict) and known[name].option.parse is not json_object:
+            raise InputError(f"--config {path}: {name} is a mapping; write its value, or a list of values")
         if isinstance(value, list) and not known[name].several:
             raise InputError(f"--config {path}: {name} is a list, and takes one value; give one")
         if isinstance(value, list) and not all(isinstance(each, str) for each in as_typed[name]):

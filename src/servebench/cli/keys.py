@@ -26,6 +26,7 @@ NAMES |= {"passphrase"}
 NO_KEYS = {"eos", "bos", "pad", "stop", "unk", "mask", "prompt_cache"}  # `eos_token` and its like: not secret
 URL_SECRET_NAMES = {"code"}  # Azure's functions
 OPTION = re.compile(r"--[\w-]+")
+SHORT_OPTION = re.compile(r"-[A-Za-z]").fullmatch
 HEADERS_OPTIONS = ("--extra_headers", "--extra-headers")  # any of them may be a key
 IN_TEXT = re.compile(r"(?i)(api[-_]?key\W{1,4})(?!None)([^\s,'\")]+)")
 HEADER = re.compile(r"\s*([\w-]+):\s")
@@ -99,13 +100,16 @@ def redact(secrets: Sequence[str], text: str) -> str:
 
 def hide_in_words(words: Sequence[str]) -> list[str]:
     """A command line without keys, also where a word is a part of a command line itself."""
-    shown, option = [], ""
+    shown: list[str] = []
+    option, first = "", False  # the option before, and is this its first value, which may begin with a dash?
     for word in words:
         name, joined, value = word.partition("=")
         if not OPTION.fullmatch(name):
+            option = "" if SHORT_OPTION(word) and not first else option
             shown.append(_hide_value(option, word))
+            first = False
         else:
-            option = "" if joined else name
+            option, first = "" if joined else name, not joined
             shown.append(f"{name}={_hide_value(name, value)}" if joined else word)
     return shown
 

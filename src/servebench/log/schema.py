@@ -12,6 +12,7 @@ requests of a kind. `store.py` reads both, `original.py` the logs of DeepSpeed-F
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -151,5 +152,13 @@ def log_name(server: ServerConfig, run: RunConfig, fingerprint: str = "") -> str
 def server_label(server: ServerConfig) -> str:
     """A server as part of a file name."""
     sizes = f"tp{server.tp_size}-bs{server.max_ragged_batch_size}-replicas{server.num_replicas}"
-    variant = re.sub(r"[^\w.]+", "_", server.variant).strip("_")[:MAX_VARIANT_LENGTH]
-    return "-".join(filter(None, [model_label(server.model)[:MAX_NAME_LENGTH], sizes, variant]))
+    return "-".join(
+        filter(None, [model_label(server.model)[:MAX_NAME_LENGTH], sizes, variant_label(server.variant)])
+    )
+
+
+def variant_label(name: str) -> str:
+    """The name of a variant as part of a file name."""
+    words = re.sub(r"[^\w.-]+", "_", name).strip("_")
+    short = f"{words[: MAX_VARIANT_LENGTH - 5]}-{sha256(words.encode()).hexdigest()[:4]}"
+    return words if len(words) <= MAX_VARIANT_LENGTH else short

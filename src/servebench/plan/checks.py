@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -37,9 +36,18 @@ def check_engines(backends: Sequence[str], given: Given) -> None:
                 several and (given.get("engine_args") or given.get("engine_grid"))
             ),
             "--engine_path is of one engine; give it with one --backend": several and given.get("engine_path"),
+            "--backend command is one engine; give it alone": several and "command" in backends,
+            "--engine_grid has a flag twice; give all of its values in one text": has_twice(
+                flags[-1][0] for flags in given.get("engine_grid", ())
+            ),
             f"--layouts says TP size and replicas; leave {' and '.join(sizes)} out": "layouts" in given and sizes,
         }
     )
+
+
+def has_twice(names: Iterable[str]) -> bool:
+    found = list(names)
+    return len(set(found)) < len(found)
 
 
 # Where the servers are.
@@ -195,8 +203,11 @@ def check_servers(settings: Settings) -> None:
             "--engine_path is of an engine that a recipe installs; --serve names its program itself": (
                 first.engine_path and name == "command"
             ),
-            f"--label {first.label} is the name of a folder, too; give one without a slash": (
-                Path(first.label).name != first.label
+            f"--label {first.label}: it names a folder and an engine; give letters, digits, . - _ or spaces": (
+                first.label and not re.fullmatch(r"\w[\w .-]*", first.label)
+            ),
+            f"--label {first.label} is what an engine of ours is called; give another": (
+                first.label in BACKENDS and first.label != name
             ),
             f"--{ours} is for servers that are started, and this one is already running; leave it out": (
                 ours and not starts

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
+from hashlib import sha256
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from msgspec import structs
 
 from servebench.analysis import cost
 from servebench.analysis.sla import goals, requests_needed
-from servebench.analysis.variants import flags_of
+from servebench.cli.keys import hide_in_words, pop_option
 from servebench.errors import InputError
 from servebench.load.chunks import UNREADABLE
 from servebench.log import store
@@ -107,6 +108,8 @@ def make_plan(settings: Settings) -> list[ServerPlan]:
         access, starts = access_of(settings, server), settings.starts
         revision = _revision(settings.model, access.engine_args) if starts else ""
         environment = environment_of(engine, starts, settings.tokenizer, access.extra_headers, there, revision)
+        if hidden := _hidden(access):
+            environment["hidden_flags"] = hidden
         if fresh:  # a server that runs already may have the prompts of the last benchmark in its prefix cache
             environment["seed"] = "fresh"
         return ServerPlan(server, _strategy(settings, server), access, environment, settings)
@@ -119,6 +122,12 @@ def logs_of(points: Iterable[Point], price: float | None = None) -> list[Log]:
     marks = {point.path: point.fingerprint for point in points if point.path.exists()}
     found = cost.priced(store.read(marks), price)
     return [log for path, log in found if log.fingerprint == marks[path]]
+
+
+def _hidden(access: Access) -> str:
+    """A trace of flags that logs do not show whole, so that other ones are another point; but for an --api-key."""
+    words = [*pop_option((*access.serve, *access.engine_args), "--api-key")[0], *access.engine_env]
+    return "" if hide_in_words(words) == words else sha256(msgspec.json.encode(words)).hexdigest()[:6]
 
 
 def _engine(settings: Settings) -> str:
@@ -216,7 +225,8 @@ def with_load(settings: Settings, run: RunConfig, load: Load, at_least: int = 0)
 
 def access_of(settings: Settings, server: ServerConfig) -> Access:
     """What starting or calling this server takes, keys included."""
-    variant = next(each for each in settings.variants if each.flags == flags_of(server))
+    asked = server.variant, (server.engine_args, server.engine_env)
+    variant = next(each for each in settings.variants if (each.name, each.flags) == asked)
     return replace(
         settings.access,
         engine_args=variant.args,

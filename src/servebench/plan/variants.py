@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, product
 from typing import Any
 
 from servebench.analysis.variants import Flags, made
 from servebench.cli.keys import hide_in_words
 from servebench.errors import InputError
+from servebench.log.schema import variant_label
 
 
 @dataclass(frozen=True, repr=False)  # keys never reach a message
@@ -29,29 +30,32 @@ class Variant:
 def variants_of(given: Mapping[str, Any]) -> list[Variant]:
     """All that a command line asks for, with their names, at least one. Raises InputError."""
     found = list(_combined(given))
-    flags = [variant.flags for variant in found]
-    for at, each in enumerate(flags):
-        if each in flags[:at]:
-            words = " ".join(chain(*each)) or "none"
-            raise InputError(f"two variants of the engine have the same flags ({words}); leave one of them out")
-    names = [variant.name for variant in found]
     if len(found) == 1:
         return found
-    names = [name or own for name, own in zip(names, made(flags), strict=True)]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise InputError(f"two variants of the engine are named {twice}; name one of them differently")
-    return [Variant(name, each.args, each.env) for name, each in zip(names, found, strict=True)]
+    flags = [(variant.args, variant.env) for variant in found]
+    for at, variant in enumerate(found):
+        if flags[at] in flags[:at]:
+            words = " ".join(chain(*variant.flags)) or "none"
+            raise InputError(f"two variants of the engine have the same flags ({words}); leave one of them out")
+    made_up = made([variant.flags for variant in found])
+    named = [replace(variant, name=variant.name or own) for variant, own in zip(found, made_up, strict=True)]
+    labels = [variant_label(variant.name) for variant in named]
+    for variant in named:
+        if labels.count(variant_label(variant.name)) > 1:
+            alike = f"two variants of the engine are named {variant.name}, or alike in file names"
+            raise InputError(f'{alike}; give them other names: "NAME: FLAGS"')
+    return named
 
 
 def _combined(given: Mapping[str, Any]) -> Iterator[Variant]:
-    """One that has a name keeps it, with what the grid adds behind it."""
-    grid = list(product(*given.get("engine_grid", ())))
-    of_grid = made([(tuple(chain(*flags)), ()) for flags in grid])
-    for (name, args), (flags, added), env in product(
-        given.get("engine_args", [("", ())]), zip(grid, of_grid, strict=True), list(_environments(given))
+    """One that has a name keeps it, with what the grid and the variables add behind it."""
+    grid, environments = list(product(*given.get("engine_grid", ()))), list(_environments(given))
+    more = [(tuple(chain(*flags)), env) for flags, env in product(grid, environments)]
+    names = made(more) if len(more) > 1 else [""]
+    for (name, args), ((flags, env), added) in product(
+        given.get("engine_args", [("", ())]), list(zip(more, names, strict=True))
     ):
-        several = [added] if name and len(grid) > 1 else []
-        yield Variant(", ".join([name, *several]), (*args, *chain(*flags)), env)
+        yield Variant(", ".join(filter(None, [name, name and added])), (*args, *flags), env)
 
 
 def _environments(given: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

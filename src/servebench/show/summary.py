@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 
 from servebench.analysis import cost, metrics, samples, sla, stationarity, stats, throughput, trust
+from servebench.analysis.filters import add_filter, passes
 from servebench.analysis.metrics import OfPoint, OfRequests
 from servebench.analysis.sla import Sla, parse
 from servebench.cli import commandline
@@ -363,11 +364,13 @@ def main() -> int:
     add("--sla", nargs="+", default=[], metavar="SLA", help='fastgen-4, mlperf-llama2-70b, "ttft<2s, tpot<100ms"')
     add("--wide", action="store_true", help="every column, however wide the terminal is")
     add("--json", action="store_true", help="one JSON document with every metric of every point, in s")
+    add_filter(parser, "--filter")
     cost.add_price(parser)
     args = parser.parse_args()
     folder = Path(args.folder)
     slas = [parse(name) for name in args.sla]
-    logs = [log for _, log in cost.priced(store.load_folder(folder), args.gpu_hour_price)]
+    found = cost.priced(store.load_folder(folder), args.gpu_hour_price)
+    logs = [log for _, log in found if passes(log, args.filter)]
     if not logs:
         raise no_logs(folder)
     searches = verdict.searches(folder)
