@@ -35,11 +35,12 @@ os.environ.pop("COLUMNS", None)  # tables are as wide as in a pipe, whatever the
 MODELS = Path(os.environ.get("SERVEBENCH_MODELS", ROOT / ".models"))
 
 
+LONGEST = ("test_open_loop.py", "test_workload_engine.py", "test_lifecycle.py", "test_fastgen.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest file first, so that no process ends with it alone; engines last, since they take every core."""
-    items.sort(
-        key=lambda item: (item.get_closest_marker("engine") is not None, item.path.name != "test_open_loop.py")
-    )
+    """The longest files first, so that no process ends with one alone; engines last: they take every core."""
+    items.sort(key=lambda item: (item.get_closest_marker("engine") is not None, item.path.name not in LONGEST))
 
 
 @pytest.fixture(autouse=True)

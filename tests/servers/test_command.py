@@ -96,6 +96,7 @@ def test_placeholders_are_filled_in_within_words(plan: Callable[..., ServerPlan]
 def test_the_engine_is_called_by_its_program_or_image_or_as_asked(plan: Callable[..., ServerPlan]) -> None:
     names = {
         "/opt/bin/trtllm-serve {port}": "trtllm-serve",
+        "/opt/vllm/bin/vllm serve {port}": "vllm-command",
         "sudo -n env A=b ollama serve {port}": "ollama",
         "docker run --rm -it --gpus all -e A=b -p {port}:80 host:5000/vllm/vllm-openai:v1 x": "vllm-openai",
         "sudo podman run --entrypoint python3 -v /a:/b engine@sha256:12 {port}": "engine",

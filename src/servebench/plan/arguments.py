@@ -7,6 +7,7 @@ of one kind by the kind (log/config.py), combinations by checks.py, files and th
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -80,7 +81,7 @@ def _settings(given: Given) -> Settings:
     _fill_in(given, bool(urls))
     variants = variants_of(given)
     serve = tuple(keys.hide_in_words(given.get("serve", ())))
-    label = given.get("label") or name_of(serve)
+    label = given.get("label") or _label_of(name_of(serve))
     shown = {"urls": tuple(map(keys.hide_in_url, urls)), "serve": serve, "label": label}
     servers, fit = sizes.fitting(list(_servers(given | shown, variants)), starts=not urls)
     settings = Settings(
@@ -169,6 +170,12 @@ def _fill_in(given: Given, attached: bool) -> None:
         given["dataset_sha256"] = datasets.sha256_of(given["dataset"])
     if "max_runs" in given:  # keep min_runs <= max_runs
         given.setdefault("min_runs", min(3, given["max_runs"]))
+
+
+def _label_of(program: str) -> str:
+    """What an engine is called that has no --label; not as one of ours, whose folder it would share."""
+    name = re.sub(r"[^\w .-]+", "_", program).lstrip("._- ")
+    return f"{name}-command" if name in BACKENDS else name
 
 
 def _access(given: Given, connection: Connection, urls: Sequence[str]) -> Access:
