@@ -26,7 +26,7 @@ from msgspec import inspect
 from servebench.cli.commandline import Number, json_object, non_empty
 from servebench.cli.nearest import did_you_mean
 from servebench.cli.parser import Parser
-from servebench.cli.words import QUOTED
+from servebench.cli.words import as_value
 from servebench.errors import InputError
 
 HELP_ALL = "--help_all lists all options"
@@ -146,8 +146,7 @@ def _parse_of(each: Declared) -> Callable[[str], Any]:
     """The argparse type of one value."""
     of = each.type.item_type if isinstance(each.type, inspect.VarTupleType) else each.type
     if each.option.parse:
-        parse = each.option.parse
-        return (lambda text: parse(text.removeprefix(QUOTED))) if each.option.quoted else parse
+        return each.option.parse
     if isinstance(of, inspect.IntType):
         return Number(int, of.ge or 0, float("inf") if of.le is None else of.le)
     if isinstance(of, inspect.FloatType):
@@ -189,8 +188,8 @@ def _words(name: str, value: Any, as_typed: Any) -> list[str]:
         return []
     if isinstance(value, bool):
         return [f"--{name}" if value else f"--no_{name}"]
-    if isinstance(value, list):  # a value with a dash would be an option
-        return [f"--{name}", *(f" {each}" if each.startswith("-") else each for each in as_typed)]
+    if isinstance(value, list):
+        return [f"--{name}", *map(as_value, as_typed)]
     return [f"--{name}={json.dumps(value) if isinstance(value, dict) else as_typed}"]
 
 

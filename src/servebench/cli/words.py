@@ -16,7 +16,6 @@ from difflib import SequenceMatcher
 
 NUMBER = re.compile(r"-\d*\.?\d+(e-?\d+)?")
 LIST = "+"  # argparse's nargs
-QUOTED = "\0"  # before a value that argparse would take for an option
 TYPO = 0.85  # likeness from which a word is one of our options, misspelled
 
 
@@ -48,8 +47,7 @@ class Part:
         """As a --config file has it: a flag is on or off."""
         if not self.values:
             return self.action is None or self.action.const is not False
-        values = [value.removeprefix(QUOTED) for value in self.values]
-        values = [value.lstrip() if value.startswith(" -") else value for value in values]  # from a file's list
+        values = [value.lstrip() if value.startswith(" -") else value for value in self.values]  # see as_value
         return values if self.is_list and len(values) > 1 else values[0]
 
 
@@ -73,8 +71,13 @@ def parts(words: Sequence[str], options: Mapping[str, Action], quoted: Collectio
     for part in found:
         part.values = list(_split(part)) if part.is_list else part.values
         if part.option in quoted and part.is_list:
-            part.values = [QUOTED + value for value in part.values]
+            part.values = list(map(as_value, part.values))
     return found
+
+
+def as_value(word: str) -> str:
+    """A word of a list, with a space before it if it begins with a dash: else it would be an option."""
+    return f" {word}" if word.startswith("-") else word
 
 
 def _is_option(word: str) -> bool:
