@@ -59,4 +59,4 @@ def test_settings_are_compared_whole_and_shown_short() -> None:
     logs = [make_log([], None, engine_args=("--same-long-option-of-an-engine", "x" * 9, end)) for end in "ab"]
     assert differences.differing(logs) == ["engine_args"]
     words = differences.shown(logs)
-    assert words(logs[0], "engine_args") != words(logs[1], "engine_args")
+    assert words(logs[0], ["engine_args"]) != words(logs[1], ["engine_args"])

@@ -28,24 +28,16 @@ def settings(log: Log) -> dict[str, str]:
     return words | {"engine": log.server_facts.engine or "engine unknown"}
 
 
-def shown(logs: Iterable[Log]) -> Callable[[Log, str], str]:
-    """How a setting of one of these logs is shown: flags by how they differ, the rest as it is, cut if long."""
+def shown(logs: Iterable[Log]) -> Callable[[Log, Iterable[str]], list[str]]:
+    """How settings of one of these logs are shown, each once: flags by how they differ, the rest cut if long."""
     names = names_of(log.server for log in logs)
 
-    def words(log: Log, name: str) -> str:
-        return (
-            names[flags_of(log.server)]
-            if name in FLAGS
-            else shortened(settings(log).get(name) or f"{name} {log.fields.get(name)}")
-        )
+    def of_setting(log: Log, name: str) -> str:
+        if name in FLAGS:
+            return names[flags_of(log.server)]
+        return shortened(settings(log).get(name) or f"{name} {log.fields.get(name)}")
 
-    return words
-
-
-def described(logs: Iterable[Log], names: Iterable[str]) -> Callable[[Log], list[str]]:
-    """How these settings of one of the logs are shown, each once."""
-    words, names = shown(logs), list(names)
-    return lambda log: list(dict.fromkeys(words(log, name) for name in names))
+    return lambda log, wanted: list(dict.fromkeys(of_setting(log, name) for name in wanted))
 
 
 def _in_words(name: str, value: Any) -> str:

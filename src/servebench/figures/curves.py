@@ -233,13 +233,14 @@ def _curves(
     for log in logs:
         settings = differences.settings(log)
         curves.setdefault(tuple(settings[name] for name in names), []).append(log)
-    found, words_of, shown = [], differences.described(logs, names), differences.shown(logs)
+    found, shown = [], differences.shown(logs)
 
     def label(log: Log, engine: str, value: Any) -> str:
         title = [f"{engine} {by.in_title.format(value)}" if by else engine]
         if by and by.name in differences.FLAGS:
-            title = [engine, shown(log, by.name)]
-        return ", ".join(dict.fromkeys([*title, *(word.removeprefix("backend ") for word in words_of(log))]))
+            title = [engine, *shown(log, [by.name])]
+        words = [word.removeprefix("backend ") for word in shown(log, names)]
+        return ", ".join(dict.fromkeys([*title, *words]))
 
     for number, words in enumerate(
         sorted(curves, key=lambda words: (-len(curves[words]), *map(store.numbers_by_size, words)))

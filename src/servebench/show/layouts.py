@@ -155,7 +155,7 @@ def _layouts(logs: list[Log], rate: Rate) -> list[Layout]:
     def name_of(log: Log) -> str:
         own = [name for name in names if not (name == "urls" and by_host(log.server))]
         sizes = server_name(replace(log.server, variant=""), with_batch)
-        return ", ".join(dict.fromkeys([sizes, *(shown(log, name) for name in own)]))
+        return ", ".join([sizes, *shown(log, own)])
 
     found: dict[tuple[str, ...], list[Log]] = {}
     for log in logs:

@@ -115,9 +115,9 @@ def _still_varying(of_side: Sequence[Runs], names: Sequence[str]) -> list[str]:
 def _nothing_in_common(of_a: dict[Any, Runs], of_b: dict[Any, Runs], names: Sequence[str]) -> str:
     """Why no point of A has a partner in B, and which filter would choose one."""
     sides = [[runs[0] for runs in side.values()] for side in (of_a, of_b)]
-    both = list(chain(*sides))
+    shown = differences.shown(chain(*sides))
     ours, theirs = (
-        {points.values(log, names): points.in_words(log, names, both) for log in side} for side in sides
+        {points.values(log, names): points.in_words(log, names, shown) for log in side} for side in sides
     )
     asked = [[points.asked(log.run) for log in side] for side in sides]
     if names and (not ours.keys() & theirs.keys() or set(asked[0]) & set(asked[1])):
@@ -223,7 +223,8 @@ def names_of(found: Matched, otherwise: tuple[str, str]) -> tuple[str, str]:
     if chosen == ["urls"]:
         return _values(a, b, "urls")
     chosen = chosen if "model" in chosen else ["backend", *chosen]
-    words = (points.in_words(a, chosen, (a, b)), points.in_words(b, chosen, (a, b)))
+    shown = differences.shown((a, b))
+    words = (points.in_words(a, chosen, shown), points.in_words(b, chosen, shown))
     gpus = {pair.gpus for pair in found.pairs}
     if len(gpus) > 1 or all(of_a == of_b for of_a, of_b in gpus):
         return words
@@ -257,5 +258,6 @@ def notes(found: Matched, names: tuple[str, str]) -> list[str]:
 
 def _values(a: Log, b: Log, name: str) -> tuple[str, str]:
     """A setting of both sides, without its name."""
-    words = differences.shown((a, b))
-    return words(a, name).removeprefix(f"{name} "), words(b, name).removeprefix(f"{name} ")
+    shown = differences.shown((a, b))
+    of_a, of_b = (shown(log, [name])[0].removeprefix(f"{name} ") for log in (a, b))
+    return of_a, of_b

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from servebench.analysis import differences
@@ -89,12 +89,13 @@ def named(points: Sequence[Runs], names: Sequence[str]) -> list[str]:
     """Each point by these settings, by its requests if there are several kinds, and by its load."""
     several = len({asked(runs[0].run)[0] for runs in points}) > 1
     logs = [runs[0] for runs in points]
-    parts = [[in_words(log, names, logs), *(asked(log.run) if several else asked(log.run)[1:])] for log in logs]
+    shown = differences.shown(logs)
+    parts = [[in_words(log, names, shown), *(asked(log.run) if several else asked(log.run)[1:])] for log in logs]
     return [", ".join(filter(None, part)) for part in parts]
 
 
-def in_words(log: Log, names: Collection[str], among: Iterable[Log]) -> str:
-    """`vLLM TP 2 x 1, batch 768, enforce-eager`: only these settings, as told apart `among` others."""
+def in_words(log: Log, names: Collection[str], shown: Callable[[Log, Iterable[str]], list[str]]) -> str:
+    """`vLLM TP 2 x 1, batch 768, enforce-eager`: only these settings; `shown` is of differences.shown."""
     server = log.server
     words = [engine_name(server.engine)] if "backend" in names else []
     words += [server.layout] if {"tp_size", "num_replicas"} & set(names) else []
@@ -102,4 +103,4 @@ def in_words(log: Log, names: Collection[str], among: Iterable[Log]) -> str:
     parts += [model_name(server.model)] if "model" in names else []
     parts += [f"batch {server.max_ragged_batch_size}"] if "max_ragged_batch_size" in names else []
     rest = [name for name in names if name not in LAYOUT]
-    return ", ".join(filter(None, [*parts, *differences.described(among, rest)(log)]))
+    return ", ".join(filter(None, [*parts, *shown(log, rest)]))
