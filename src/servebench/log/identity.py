@@ -23,8 +23,8 @@ from servebench.log.schema import Log, model_label
 from servebench.log.urls import ENDPOINTS, endpoint
 
 MEASUREMENT_VERSION = 1  # raise it when a version of this program measures something else under the same settings
-# Fields of a run: a dataset's path (its content is hashed), and the number of the run (the log's name has it).
-NOT_IN_IDENTITY = {"dataset", "request_timeout", "repetition"}
+# A dataset's path (its content is hashed), the number of the run (the log's name has it), a name for flags.
+NOT_IN_IDENTITY = {"dataset", "request_timeout", "repetition", "variant"}
 ENGINE_VARIABLE = re.compile("(CUDA|DS|GGML|HIP|LLAMA|MII|NCCL|OMP|PYTORCH|ROCR|SGL|SGLANG|TORCH|VLLM)_").match
 IGNORED_VARIABLE = re.compile(r"LOGGING|USAGE_STATS|CACHE_(DIR|ROOT)").search
 MODEL_FILES = ("*.json", "*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.model", "*.py")
@@ -35,14 +35,14 @@ CONTAINER = re.compile(r"[0-9a-f]{12}").fullmatch  # a container's random host n
 
 def identity_of(server: ServerConfig, run: RunConfig, environment: dict[str, Any]) -> dict[str, Any]:
     """Of a point; all its runs have the same."""
-    of_server = non_default_fields(server) | {"model": content_of(server.model)}
-    of_server.pop("variant", None)
+    drawn = {"seed"} if "seed" in environment else set()  # drawn for this time only
+    of_server, of_run = (
+        {name: value for name, value in non_default_fields(part).items() if name not in NOT_IN_IDENTITY | drawn}
+        for part in (server, run)
+    )
+    of_server["model"] = content_of(server.model)
     if server.urls:
         of_server["urls"] = [_where(url, run.api) for url in server.urls]
-    drawn = {"seed"} if "seed" in environment else set()  # drawn for this time only
-    of_run = {
-        name: value for name, value in non_default_fields(run).items() if name not in NOT_IN_IDENTITY | drawn
-    }
     return {"measures": MEASUREMENT_VERSION, "server": of_server, "run": of_run, "environment": environment}
 
 

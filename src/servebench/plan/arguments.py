@@ -54,18 +54,18 @@ def parse(argv: Sequence[str] | None = None) -> list[Settings]:
     checks.check_engines(backends, given)
     asked = [replace(_settings(given | {"backend": backend}), options=shown) for backend in backends]
     if asked[0].execution.print_config:
-        secret = _secret(typed, shown, asked[0].access)
-        print(file_of(typed | {name: shown[name] for name in secret}, secret), end="")
-        if secret:
-            print(f"note: keys are not printed; give again: --{', --'.join(secret)}", file=sys.stderr)
+        _print_config(typed, shown, asked[0].access)
         raise SystemExit(0)
     return asked
 
 
-def _secret(typed: Given, shown: Given, access: Access) -> list[str]:
-    """The options with a key. Of headers the name tells, as in a point's identity."""
+def _print_config(typed: Given, shown: Given, access: Access) -> None:
+    """The options as a --config file, but for those with a key. Of headers the name tells, as in an identity."""
     in_header = any(keys.is_key(name) for name, _ in access.extra_headers)
-    return [name for name in typed if typed[name] != shown[name] and (name != "extra_headers" or in_header)]
+    secret = [name for name in typed if typed[name] != shown[name] and (name != "extra_headers" or in_header)]
+    print(file_of(typed | {name: shown[name] for name in secret}, secret), end="")
+    if secret:
+        print(f"note: keys are not printed; give again: --{', --'.join(secret)}", file=sys.stderr)
 
 
 def _settings(given: Given) -> Settings:

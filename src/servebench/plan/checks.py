@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,6 +24,7 @@ def check_engines(backends: Sequence[str], given: Given) -> None:
     several = len(backends) > 1
     running = [name for name in ("client_only", "openai_api_url", "aml_api_url") if given.get(name)]
     attached = [name for name in backends if not BACKENDS[name].launch]
+    flags = [alternatives[-1][0] for alternatives in given.get("engine_grid", ())]
     sizes = [f"--{name}" for name in ("tp_size", "num_replicas") if name in given]
     refuse(
         {
@@ -37,17 +38,10 @@ def check_engines(backends: Sequence[str], given: Given) -> None:
             ),
             "--engine_path is of one engine; give it with one --backend": several and given.get("engine_path"),
             "--backend command is one engine; give it alone": several and "command" in backends,
-            "--engine_grid has a flag twice; give all of its values in one text": has_twice(
-                flags[-1][0] for flags in given.get("engine_grid", ())
-            ),
+            "--engine_grid has a flag twice; give all of its values in one text": len(set(flags)) < len(flags),
             f"--layouts says TP size and replicas; leave {' and '.join(sizes)} out": "layouts" in given and sizes,
         }
     )
-
-
-def has_twice(names: Iterable[str]) -> bool:
-    found = list(names)
-    return len(set(found)) < len(found)
 
 
 # Where the servers are.

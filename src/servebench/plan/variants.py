@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain, product
 from typing import Any
 
@@ -21,7 +22,7 @@ class Variant:
     args: tuple[str, ...]
     env: tuple[str, ...]  # NAME=VALUE
 
-    @property
+    @cached_property
     def flags(self) -> Flags:
         """As logs may have them."""
         return tuple(hide_in_words(self.args)), tuple(hide_in_words(self.env))
