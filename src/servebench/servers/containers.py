@@ -10,6 +10,7 @@ import re
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from servebench.errors import InputError
@@ -81,7 +82,8 @@ def check(command: Sequence[str]) -> None:
         raise InputError(f"--serve: {' '.join(client)} runs no containers here: {' '.join(answer.stderr.split())}")
 
 
-def digest_of(command: Sequence[str]) -> str:
+@cache  # of every replica it is asked again
+def digest_of(command: tuple[str, ...]) -> str:
     """Of the image, if there is one, and on this machine."""
     if not (client := client_of(command)):
         return ""

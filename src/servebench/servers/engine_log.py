@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import shorten
 
@@ -35,22 +36,29 @@ def server_failed(why: str, log_file: Path) -> ServerFailed:
 
 def own_words(log_file: Path) -> str:
     """What the engine says is wrong: the option that it refuses, else its first exception; "" if neither."""
-    lines = [hide_in_text(line.strip()) for line in _lines(log_file)]
-    refusals = [line for line in lines if REFUSAL.search(line)]
-    raised = [found[0] for line in lines if (found := EXCEPTION.search(line))]
-    return shorten((refusals or raised or [""])[0], MAX_LETTERS, placeholder=" ...")
+    lines = _shown_lines(log_file)
+    refusals = [line.strip() for line in lines if REFUSAL.search(line.strip())]
+    return shorten((refusals or _raised(lines) or [""])[0], MAX_LETTERS, placeholder=" ...")
 
 
 def tail(log_file: Path) -> str:
     """The last lines, and above them the first exceptions, since later ones often only follow from those."""
-    lines = [hide_in_text(line) for line in _lines(log_file)]
+    lines = _shown_lines(log_file)
     last = "\n".join(lines[-TAIL_LINES:])
-    raised = dict.fromkeys(found[0] for line in lines if (found := EXCEPTION.search(line)))
-    return "\n".join([*[error for error in raised if error not in last][:MAX_EXCEPTIONS], last])
+    return "\n".join([*[error for error in _raised(lines) if error not in last][:MAX_EXCEPTIONS], last])
 
 
 def last_line(log_file: Path) -> str:
     return hide_in_text(" ".join("".join(_lines(log_file)[-1:]).split()))
+
+
+def _shown_lines(log_file: Path) -> list[str]:
+    return list(map(hide_in_text, _lines(log_file)))
+
+
+def _raised(lines: Sequence[str]) -> list[str]:
+    """The exceptions in them, each once."""
+    return list(dict.fromkeys(found[0] for line in lines if (found := EXCEPTION.search(line))))
 
 
 def _lines(log_file: Path) -> list[str]:

@@ -57,9 +57,8 @@ class Process:
         """Raises ServerFailed if it has ended."""
         status = self.popen.poll()
         if status is not None:
-            killed = f"was killed by {signal.Signals(-status).name}" if status < 0 else ""
-            said = "" if killed else own_words(self.log_file)
-            how = killed or f"ended with status {status}" + (said and f": {said}")
+            how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+            how = ": ".join(filter(None, [how, "" if status < 0 else own_words(self.log_file)]))
             raise server_failed(f"the server {how}", self.log_file)
 
     def is_ready(self) -> bool:
