@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from msgspec.structs import asdict, replace
 from tokenizers import Tokenizer
 
 from servebench.campaign import rehearsal
-from servebench.campaign.measure import Bench, drain_backlog, measure_point, not_measured
+from servebench.campaign.measure import Bench, drain_backlog, load_tokenizer_once, measure_point, not_measured
 from servebench.cli import live
 from servebench.errors import InputError, ServerFailed
 from servebench.log import store
@@ -36,11 +35,9 @@ from servebench.telemetry import host
 from servebench.telemetry.manifest import begun
 from servebench.telemetry.recorder import recorder
 from servebench.telemetry.weights import cached_share
-from servebench.workload import load_tokenizer
 from servebench.workload.model_files import NoTokenizer, model_context
 
 Ordered = Callable[[list[ServerPlan]], list[ServerPlan]]
-load_tokenizer_once = cache(load_tokenizer)  # takes a second or two, which a plan that is done need not wait for
 
 
 @dataclass

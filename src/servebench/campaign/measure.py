@@ -7,7 +7,7 @@ import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,11 @@ from servebench.servers.server import Server
 from servebench.telemetry import window
 from servebench.telemetry.manifest import described, machine_of
 from servebench.telemetry.recorder import Recorder, sampled
-from servebench.workload import build_workload
+from servebench.workload import build_workload, load_tokenizer
 from servebench.workload.model_files import model_context
 from servebench.workload.token_counts import with_token_counts
 
+load_tokenizer_once = cache(load_tokenizer)  # takes a second or two, which a plan that is done need not wait for
 DRAINED_RATIO = 1.5  # of two requests' latencies: up to it the first did not wait behind others
 MAX_DRAIN_TRIES = 10
 DRAIN_REPETITION = 10_000  # the first one of a drain, which no point has

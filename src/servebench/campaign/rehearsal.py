@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from servebench.campaign.measure import Bench
+from servebench.campaign.measure import Bench, load_tokenizer_once
 from servebench.cli import keys
 from servebench.errors import InputError
 from servebench.log.schema import engine_name
@@ -21,10 +20,9 @@ from servebench.servers.launch import command_line, launch_of
 from servebench.servers.ports import first_ports
 from servebench.servers.server import Server, planned_server
 from servebench.show.layouts import server_name
-from servebench.workload import Request, build_workload, load_tokenizer
+from servebench.workload import Request, build_workload
 from servebench.workload.model_files import NoTokenizer, cached_file
 
-load_tokenizer_once = cache(load_tokenizer)
 FILES = ("tokenizer.json", "tokenizer.model", "tekken.json")  # of tokenizers in the hub's cache
 LONG = re.compile(r'("(?:[^"\\]|\\.){80})(?:[^"\\]|\\.){80,}((?:[^"\\]|\\.){80}")')  # a text in JSON
 SAMPLING = ("temperature", "top_p", "do_sample", "ignore_eos")  # other fields are of --extra_body, for all alike
