@@ -49,6 +49,27 @@ def no_width(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
 
 
+def in_hub_cache(folder: Path, model: str, commit: str = "0123abcd", branch: str = "main", **files: str) -> Path:
+    """Where a model's files are as the hub's library keeps them; of those given each becomes NAME.json."""
+    repository = folder / f"models--{model.replace('/', '--')}"
+    snapshot = repository / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir(exist_ok=True)
+    (repository / "refs" / branch).write_text(commit)
+    for name, text in files.items():
+        (snapshot / f"{name}.json").write_text(text)
+    return snapshot
+
+
+@pytest.fixture
+def hub_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the hub's cache, where the hub itself cannot be reached."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("servebench.workload.model_files.unreachable", [])
+    return tmp_path
+
+
 @pytest.fixture(scope="session")
 def tokenizer_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A byte-level BPE tokenizer trained on made-up words, as a directory."""

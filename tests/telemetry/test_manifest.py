@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from conftest import in_hub_cache
 from nvml import Stub
 from real_engines import LLAMACPP, TINY, VLLM, logs
 from warm_python import python
@@ -288,13 +289,8 @@ def test_an_engine_loads_its_own_kind_of_files(tmp_path: Path) -> None:
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A hub's cache that has org/m at the commit c0ffee, and at its branch `next` beef."""
-    repository = tmp_path / "hub/models--org--m"
-    for branch, commit in (("main", "c0ffee"), ("next", "beef")):
-        (repository / "refs").mkdir(parents=True, exist_ok=True)
-        (repository / "refs" / branch).write_text(commit)
-        (repository / "snapshots" / commit).mkdir(parents=True)
-        (repository / "snapshots" / commit / "config.json").write_text("{}")
-    (repository / "snapshots/c0ffee/tokenizer.json").write_text("tokens")
+    in_hub_cache(tmp_path / "hub", "org/m", "c0ffee", config="{}", tokenizer="tokens")
+    in_hub_cache(tmp_path / "hub", "org/m", "beef", "next", config="{}")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.file_download.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     manifest.tokenizer_hash.cache_clear()

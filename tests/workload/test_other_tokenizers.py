@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import sentencepiece
 import tiktoken
+from conftest import in_hub_cache
 from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 
 from servebench.errors import InputError
@@ -239,17 +240,8 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
         load_tokenizer(str(tmp_path))
 
 
-def test_a_model_of_the_hub_without_tokenizer_json_is_read_from_the_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(model_files, "unreachable", [])
-    folder = tmp_path / "models--org--spm/snapshots/0123abcd"
-    folder.mkdir(parents=True)
-    (tmp_path / "models--org--spm/refs").mkdir()
-    (tmp_path / "models--org--spm/refs/main").write_text("0123abcd")
-    judge = sentencepiece_model(folder, "v1")
+def test_a_model_of_the_hub_without_tokenizer_json_is_read_from_the_cache(hub_out_of_reach: Path) -> None:
+    judge = sentencepiece_model(in_hub_cache(hub_out_of_reach, "org/spm"), "v1")
     assert count_tokens(load_tokenizer("org/spm", "--model"), ["Hello there"]) == [judge("Hello there") + 1]
 
 

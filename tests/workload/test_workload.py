@@ -12,7 +12,7 @@ from types import ModuleType, SimpleNamespace
 import msgspec
 import numpy as np
 import pytest
-from conftest import run_config
+from conftest import in_hub_cache, run_config
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from servebench.errors import InputError
@@ -146,16 +146,6 @@ def test_truncation_and_padding_of_a_tokenizer_are_switched_off(tokenizer_dir: P
     assert [len(e.ids) for e in loaded.encode_batch([long, short])] == right
 
 
-def in_hub_cache(folder: Path, model: str, **files: str) -> None:
-    """Files of a model as the hub's library keeps them."""
-    repository = folder / f"models--{model.replace('/', '--')}"
-    (repository / "refs").mkdir(parents=True)
-    (repository / "refs/main").write_text("0123abcd")
-    (repository / "snapshots/0123abcd").mkdir(parents=True)
-    for name, text in files.items():
-        (repository / f"snapshots/0123abcd/{name}.json").write_text(text)
-
-
 @pytest.mark.parametrize(
     ("config", "context"),
     [
@@ -204,12 +194,8 @@ def test_the_context_and_the_tokenizer_of_a_hub_id_come_from_the_hubs_cache(
     assert (status == 2) == ("exceed the 64 tokens of the model's context" in err) == refused, err
 
 
-def test_a_hub_that_cannot_be_reached_is_named_and_asked_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(model_files, "unreachable", [])
+@pytest.mark.usefixtures("hub_out_of_reach")
+def test_a_hub_that_cannot_be_reached_is_named_and_asked_once() -> None:
     assert model_context("org/none", from_hub=True) is None
     (why,) = model_files.unreachable
     with pytest.raises(InputError, match="the Hugging Face hub cannot be reached"):
