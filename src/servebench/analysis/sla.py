@@ -23,7 +23,7 @@ from math import ceil, inf
 
 import numpy as np
 
-from servebench.analysis import deadlines, latency, limits, metrics, samples
+from servebench.analysis import deadlines, latency, limits, metrics, samples, stats
 from servebench.analysis.cache import once_a_log
 from servebench.analysis.limits import Limit
 from servebench.analysis.metrics import OfRequests, Values
@@ -120,6 +120,12 @@ def seen(runs: Sequence[Log], limit: Limit) -> float | None:
     return float(best_first[max(0, rank)])
 
 
+def worth(values: np.ndarray) -> float:
+    """How many independent values those of a run are worth, failed requests in their proportion."""
+    known = values[np.isfinite(values)]
+    return stats.independent(known) * len(values) / len(known) if len(known) else float(len(values))
+
+
 # Requests/s within an SLA.
 
 
@@ -193,9 +199,9 @@ def values(log: Log, slas: Sequence[Sla]) -> Values:
 # Does a load keep to its limits?
 
 
-def goals(text: str) -> tuple[Limit, ...]:
-    """The limits of --find_max. Raises InputError."""
-    return limits.parse(text, "--find_max", _no_goal)
+def goals(text: str, option: str = "--find_max") -> tuple[Limit, ...]:
+    """Limits of a load. Raises InputError."""
+    return limits.parse(text, option, _no_goal)
 
 
 def _no_goal(limit: Limit) -> str:

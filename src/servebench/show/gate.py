@@ -143,7 +143,7 @@ def _percentile(limit: Limit, point: str, runs: Runs) -> Finding:
     together = np.concatenate(of_runs)
     if not np.isfinite(together).any():
         return Finding(point, "cannot tell", _unknown(limit, runs))
-    worth = sum(_independent(values) for values in of_runs)
+    worth = sum(map(sla.worth, of_runs))
     share = (limit.percentile or 0) / 100
     low, high = stats.quantile_interval(together, share, worth)
     within = limit.admitted(together) / len(together)
@@ -151,12 +151,6 @@ def _percentile(limit: Limit, point: str, runs: Runs) -> Finding:
     counted = f"{n} requests" if worth > 0.99 * n else f"{n} requests, worth {worth:.0f} independent ones"
     why = counted + _needed(sla.needed_share(limit) or 0, within, n, n / worth)
     return _by_interval(limit, point, sla.seen(runs, limit) or 0.0, low, high, why)
-
-
-def _independent(values: np.ndarray) -> float:
-    """How many independent values those of a run are worth, failed requests in their proportion."""
-    known = values[np.isfinite(values)]
-    return stats.independent(known) * len(values) / len(known) if len(known) else float(len(values))
 
 
 def _needed(share: float, seen: float, n: int, correlated: float = 1.0) -> str:

@@ -23,7 +23,7 @@ from servebench.show import points, tables
 from servebench.show.points import LAYOUT, Runs
 
 # How it was asked, and what the client did when it went wrong: it may differ. All else of a run has to be alike.
-# (The template of a chat is part of the prompt: see _work.)
+# (The template of a chat is part of the prompt: see work.)
 CONDITIONS = (
     *("api", "stream", "request_timeout", "max_retries", "stop_when_overloaded", "repetition"),
     "dataset",  # its path; dataset_sha256 says what is in it
@@ -166,13 +166,14 @@ def _compared(pairs: Sequence[Pair], names: Sequence[str]) -> list[str]:
     return found
 
 
-def _work(log: Log) -> dict[str, Any]:
+def work(log: Log) -> dict[str, Any]:
+    """What a server was asked to do, whatever it is."""
     asked = {name: value for name, value in all_fields(log.run).items() if name not in CONDITIONS}
     return asked | {"chat template": log.run.api == "chat"}
 
 
 def _refuse_unlike(pair: Pair) -> None:
-    name, (ours, theirs) = pair.name, (_work(runs[0]) for runs in (pair.a, pair.b))
+    name, (ours, theirs) = pair.name, (work(runs[0]) for runs in (pair.a, pair.b))
     for field in ours:
         if ours[field] != theirs[field]:
             what = f"{field} is {ours[field]} and {theirs[field]}"

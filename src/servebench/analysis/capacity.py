@@ -1,0 +1,315 @@
+"""What a server can serve within limits, and how well that is known, from the loads that were measured.
+
+The capacity is the requests/s at the highest load that keeps every limit. Between the highest measured load that
+does and the lowest that does not, log(percentile / limit) is taken to rise in a straight line over log(load), and
+the load where it crosses 0 is rounded down to whole clients. Requests/s follow in a straight line, too. Beyond the
+highest load nothing is assumed: there a server reaches "at least" that much, if it still gains from more load.
+
+How well it is known comes from DRAWS draws of everything that could be otherwise:
+
+    a percentile    from a Beta distribution of the share of requests below it, of as many requests as these are
+                    worth (stats.independent); beyond the largest value a tail as heavy as that of the largest ones
+    requests/s      by the spread of E2E latencies in a closed loop, by the count of requests in an open one
+    repeated runs   by what runs of one point differ more than that, over all points of all servers together
+    the curve       between two loads it may bend: the share of the way is raised to a power (lognormal, CURVE)
+
+A load at which requests failed, or at which requests in flight kept growing, is taken to exceed the limits. The
+draws come from a fixed seed, so that the same logs always give the same answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from math import log, sqrt
+
+import numpy as np
+
+from servebench.analysis import latency, samples, sla, stationarity, stats, throughput, trust
+from servebench.analysis.limits import Limit
+from servebench.log.schema import Log
+
+Runs = list[Log]  # of one point
+DRAWS = 4000
+CURVE = 0.5
+GROWS = 1.05  # a server gains from more load if the highest one gives more than this times the one below it
+EXCEEDED = log(10)  # of a load that a server cannot sustain
+WORST_S = 1e6  # what a failed request counts as
+TAIL = 0.1  # of the values, that tell how heavy their tail is
+FEWEST = 5  # likewise
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What repeated runs of a point differ, beyond what each run says of itself: a variance of logs."""
+
+    variance: float = 0.0
+    degrees: int = 0  # of freedom; 0: no point has two runs, so that it is not known
+
+    def drawn(self, rng: np.random.Generator, runs: int) -> np.ndarray:
+        """Of the mean of so many runs. Shape (DRAWS,)."""
+        return rng.standard_t(max(1, self.degrees), DRAWS) * sqrt(self.variance / runs)
+
+
+@dataclass(frozen=True)
+class Noises:
+    """Of requests/s, and of each limit's value."""
+
+    rate: Noise = Noise()
+    limits: tuple[Noise, ...] = ()
+
+
+@dataclass(frozen=True)
+class Loads:
+    """The loads of a server that may decide, the lowest first. Of each the estimate, then DRAWS draws."""
+
+    points: Sequence[Runs]
+    sizes: np.ndarray  # (loads,)
+    rates: np.ndarray  # requests/s (loads, 1 + DRAWS)
+    latencies: np.ndarray  # mean E2E, s (loads, 1 + DRAWS)
+    excess: np.ndarray  # log of each value over its limit (limits, loads, 1 + DRAWS)
+    of_time: np.ndarray  # is it a limit of a time? (limits,)
+
+    @property
+    def open_loop(self) -> bool:
+        return self.points[0][0].run.open_loop
+
+    def at(self, size: float, of_log: Callable[[Log], float | None]) -> float | None:
+        """A number of the server at a load, in a straight line between those that were measured; None: unknown."""
+        low = max(0, int(np.searchsorted(self.sizes, size, side="right")) - 1)
+        high = low if self.sizes[low] == size else min(low + 1, len(self.sizes) - 1)
+        ends = [value for i in (low, high) if (value := _mean(map(of_log, self.points[i]))) is not None]
+        return float(np.interp(size, self.sizes[[low, high]], ends)) if len(ends) == 2 else None
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """Of a server within limits: the estimate, then DRAWS draws. Shapes (1 + DRAWS,)."""
+
+    loads: Loads
+    sizes: np.ndarray  # the highest load; 0 where none keeps the limits
+    rates: np.ndarray  # requests/s there; infinite where more load may give more
+    below: float | None  # the highest measured load that keeps the limits
+    above: float | None  # the lowest that does not
+
+    @property
+    def size(self) -> float:
+        return float(self.sizes[0])
+
+    @property
+    def rate(self) -> float:
+        return float(self.rates[0])
+
+    @property
+    def at_least(self) -> bool:
+        """Does the highest measured load keep the limits, and might a higher one serve more?"""
+        return bool(self.above is None and np.isinf(self.rates[1:]).mean() > 0.5)
+
+    def promptness(self, rate: float | None) -> np.ndarray:
+        """1 / mean E2E latency at the load that serves this rate, or at the lowest one. 0 beyond the capacity."""
+        loads = self.loads
+        reached = loads.rates[:, 0] >= (rate or 0.0)
+        at = int(reached.argmax())
+        quick = 1 / loads.latencies[at]
+        return np.where(self.rates < (rate or 0.0) if rate else self.sizes < loads.sizes[0], 0.0, quick)
+
+
+def interval(drawn: np.ndarray, level: float = 0.05) -> tuple[float, float]:
+    """The 95 % interval that these draws have; the first is the estimate."""
+    low, high = np.quantile(drawn[1:], [level / 2, 1 - level / 2], method="nearest")
+    return float(low), float(high)
+
+
+def surely_less(values: np.ndarray, than: np.ndarray, level: float) -> bool:
+    """Is one server's value below another's in all but this share of the draws?"""
+    return bool((values[1:] >= than[1:]).mean() < level)
+
+
+# From logs to loads.
+
+
+def why_left_out(runs: Runs, limits: Sequence[Limit]) -> str:
+    """Why a point says nothing about the limits; "" if it does."""
+    columns = ("request_throughput_per_s", *(limit.column for limit in limits))
+    doubt = next((found for name in columns if (found := trust.of_point(runs, name))), None)
+    if doubt:
+        return doubt.kind
+    if not any(throughput.request_throughput(log) for log in runs):
+        return "without a window"
+    if any(not len(sla.of_requests(runs, limit)) for limit in limits):
+        return "without such times"
+    settled = stationarity.stationary(runs) or exceeded(runs)
+    return "" if settled or any(_seen(runs, limit) > 0 for limit in limits) else "not settled"
+
+
+def exceeded(runs: Runs) -> bool:
+    """Is this load more than the server can sustain, whatever its latencies say?"""
+    overloaded = stats.majority(sum(log.quality.overloaded for log in runs), len(runs))
+    return overloaded or samples.failed_share(*runs) > trust.FAILED_SHARE
+
+
+def loads_of(points: Sequence[Runs], limits: Sequence[Limit], noises: Noises, seed: int = 0) -> Loads | None:
+    """Of the points of one server. None if none of them counts."""
+    points = [good for runs in points if (good := _counted(runs)) and not why_left_out(good, limits)]
+    if not points:
+        return None
+    points.sort(key=lambda runs: runs[0].run.load.size)
+    rng = np.random.default_rng(seed)
+    rates = [_means(runs, throughput.request_throughput, noises.rate, rng) for runs in points]
+    latencies = [_means(runs, samples.mean_e2e_s, noises.rate, rng) for runs in points]
+    excess = [
+        [_excess(runs, limit, noise, rng) for runs in points]
+        for limit, noise in zip(limits, noises.limits or [Noise()] * len(limits), strict=True)
+    ]
+    sizes = np.array([float(runs[0].run.load.size) for runs in points])
+    of_time = np.array([limit.metric.name != "failed_share" for limit in limits])
+    return Loads(points, sizes, np.array(rates), np.array(latencies), np.array(excess), of_time)
+
+
+def _counted(runs: Runs) -> Runs:
+    """The runs without those that failed or that something else than the server made, if any are left."""
+    good = [run for run in runs if run.status == "ok"]
+    return [run for run in good if not any(trust.doubts(run))] or good
+
+
+def noises_of(points: Sequence[Runs], limits: Sequence[Limit]) -> Noises:
+    """From all points that were measured several times."""
+    repeated = [good for runs in points if len(good := _counted(runs)) > 1 and not why_left_out(good, limits)]
+    rng = np.random.default_rng(0)
+
+    def of_run(log: Log, limit: Limit) -> tuple[float, float]:
+        drawn = _percentiles([log], limit, rng, 200)
+        return float(drawn[0]), float(drawn[1:].var())
+
+    rates = [[(log(throughput.request_throughput(run) or 1), _own_error(run) ** 2) for run in p] for p in repeated]
+    sustained = [runs for runs in repeated if not exceeded(runs)]
+    of_limits = [[[of_run(run, limit) for run in runs] for runs in sustained] for limit in limits]
+    return Noises(_noise(rates), tuple(map(_noise, of_limits)))
+
+
+def _noise(points: Sequence[Sequence[tuple[float, float]]]) -> Noise:
+    """From (log of the value, its own variance) of each run."""
+    degrees = sum(len(runs) - 1 for runs in points)
+    if not degrees:
+        return Noise()
+    spread = sum(float(np.var([value for value, _ in runs])) * len(runs) for runs in points)
+    own = sum(float(np.mean([own for _, own in runs])) * (len(runs) - 1) for runs in points)
+    return Noise(max(0.0, (spread - own) / degrees), degrees)
+
+
+def _means(
+    runs: Runs, of_log: Callable[[Log], float | None], noise: Noise, rng: np.random.Generator
+) -> np.ndarray:
+    """Of a point: the mean over its runs, then draws."""
+    mean = _mean(map(of_log, runs)) or 0.0
+    own = sqrt(sum(_own_error(run) ** 2 for run in runs)) / len(runs)
+    drawn = rng.normal(0, own, DRAWS) + noise.drawn(rng, len(runs))
+    return np.concatenate([[mean], mean * np.exp(drawn)])
+
+
+def _own_error(run: Log) -> float:
+    """Relative standard error of requests/s (in a closed loop of mean E2E latency, too), from one run."""
+    took_s = samples.each(run, latency.e2e_s, by_time=True)
+    if run.run.open_loop or not len(took_s):
+        return 1 / sqrt(max(1, len(took_s)))
+    return float(took_s.std() / took_s.mean()) / sqrt(stats.independent(took_s))
+
+
+def _excess(runs: Runs, limit: Limit, noise: Noise, rng: np.random.Generator) -> np.ndarray:
+    if exceeded(runs):
+        return np.full(1 + DRAWS, EXCEEDED)
+    found = _percentiles(runs, limit, rng, DRAWS)
+    found[1:] += noise.drawn(rng, len(runs))
+    return found
+
+
+def _seen(runs: Runs, limit: Limit) -> float:
+    return float(_percentiles(runs, limit, np.random.default_rng(0), 0)[0])
+
+
+def _percentiles(runs: Runs, limit: Limit, rng: np.random.Generator, draws: int) -> np.ndarray:
+    """log(value / limit) of a point: the estimate, then draws. Of an error rate, value / limit - 1."""
+    if limit.metric.name == "failed_share":
+        failed, n = samples.failed_of(*runs)
+        shares = rng.beta(failed + 0.5, n - failed + 0.5, draws)
+        return np.concatenate([[failed / max(1, n)], shares]) / limit.value - 1
+    of_runs = [sla.of_requests([run], limit) for run in runs]
+    share = sla.needed_share(limit) or 0.0
+    worth = sum(map(sla.worth, of_runs))
+    drawn = rng.beta(worth * share, worth * (1 - share), draws)
+    ordered = np.sort(np.minimum(np.concatenate(of_runs), WORST_S))
+    return _logs_at(ordered, np.concatenate([[share], drawn])) - log(limit.value)
+
+
+def _logs_at(ordered: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """The logs of the values that these shares of all values stay below."""
+    n, logs = len(ordered), np.log(np.maximum(ordered, 1e-9))
+    inside = np.interp(shares * n - 0.5, np.arange(n), logs)
+    highest = logs[-max(FEWEST, int(TAIL * n)) :]
+    heavy = float((highest - highest[0]).sum()) / max(1, len(highest) - 1)
+    beyond = np.log(np.maximum((1 - shares) * n / 0.5, 1e-12))  # below 0 for what no value tells
+    return np.asarray(inside - heavy * np.minimum(beyond, 0))
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+# From loads to the capacity.
+
+
+def capacity(loads: Loads, times: float = 1.0, seed: int = 1) -> Capacity:
+    """`times`: the limits of latencies are multiplied by it."""
+    rng = np.random.default_rng(seed)
+    scaled = loads.excess - (log(times) * loads.of_time)[:, None, None]
+    worst = scaled.max(axis=0)
+    # More load is never easier: what chance did to single loads is evened out.
+    rising = (np.maximum.accumulate(worst) + np.minimum.accumulate(worst[::-1])[::-1]) / 2
+    count = len(loads.sizes)
+    first = np.where((rising > 0).any(axis=0), (rising > 0).argmax(axis=0), count)  # that does not keep them
+    low, high = np.clip(first - 1, 0, count - 1), np.clip(first, 0, count - 1)
+    size, rate = _between(loads, low, high, _way(rising, low, high, rng))
+    _at_the_ends(loads, first, size, rate, rng)
+    known = [float(loads.sizes[i]) if 0 <= i < count else None for i in (int(first[0]) - 1, int(first[0]))]
+    return Capacity(loads, size, rate, *known)
+
+
+def _way(rising: np.ndarray, low: np.ndarray, high: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Which share of the way from one load to the next the limits allow. Shape (1 + DRAWS,)."""
+    below, above = -_rows(rising, low), _rows(rising, high)
+    straight = np.where(low < high, below / np.maximum(below + above, 1e-12), 0.0)
+    bent = np.exp(CURVE * np.concatenate([[0.0], rng.standard_normal(DRAWS)]))
+    return np.asarray(np.clip(straight, 0, 1) ** bent)
+
+
+def _between(loads: Loads, low: np.ndarray, high: np.ndarray, way: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(the load, requests/s there)."""
+    sizes = loads.sizes
+    size = sizes[low] * (sizes[high] / sizes[low]) ** way
+    if not loads.open_loop:
+        size = np.maximum(np.floor(size + 1e-9), sizes[low])
+    part = (size - sizes[low]) / np.maximum(sizes[high] - sizes[low], 1e-12)
+    return size, _rows(loads.rates, low) * (1 - part) + _rows(loads.rates, high) * part
+
+
+def _at_the_ends(
+    loads: Loads, first: np.ndarray, size: np.ndarray, rate: np.ndarray, rng: np.random.Generator
+) -> None:
+    """Where the lowest load exceeds the limits already, or the highest one does not, in place."""
+    none, lowest = first == 0, loads.sizes[0]
+    known = lowest == 1 and not loads.open_loop  # else less than the lowest load may do
+    rate[none] *= 0.0 if known else rng.uniform(size=int(none.sum()))
+    size[none] = 0.0
+    if none[0]:
+        rate[0] = 0.0
+    grows = len(loads.sizes) == 1 or loads.rates[-1, 0] > GROWS * loads.rates[-2, 0]
+    open_end = first == len(loads.sizes)
+    open_end[0] = False
+    if grows:
+        rate[open_end] = np.inf
+
+
+def _rows(values: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Of each draw its value in this row."""
+    return np.asarray(np.take_along_axis(values, at[None], axis=0)[0])
