@@ -8,6 +8,7 @@ GROUPS = {
         "summary": ("show.summary", "the table of a folder of logs, the result, and what is wrong"),
         "report": ("show.html.report", "the folder as one HTML page, with figures"),
         "compare": ("show.compare", "two folders side by side, with intervals and verdicts"),
+        "decide": ("show.decide", "which server to run within limits, by how much, and how sure that is"),
         "gate": ("show.gate", "check results against limits, with an exit status for CI"),
         "spreadsheet": ("show.spreadsheet", "the same numbers as summary.csv"),
     },

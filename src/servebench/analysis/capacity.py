@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import log, sqrt
+from typing import NamedTuple
 
 import numpy as np
 
@@ -39,6 +40,13 @@ TAIL = 0.1  # of the values, that tell how heavy their tail is
 FEWEST = 5  # likewise
 
 
+class Chance(NamedTuple):
+    """Where draws come from, and how many are wanted."""
+
+    rng: np.random.Generator
+    draws: int
+
+
 @dataclass(frozen=True)
 class Noise:
     """What repeated runs of a point differ, beyond what each run says of itself: a variance of logs."""
@@ -46,9 +54,9 @@ class Noise:
     variance: float = 0.0
     degrees: int = 0  # of freedom; 0: no point has two runs, so that it is not known
 
-    def drawn(self, rng: np.random.Generator, runs: int) -> np.ndarray:
-        """Of the mean of so many runs. Shape (DRAWS,)."""
-        return rng.standard_t(max(1, self.degrees), DRAWS) * sqrt(self.variance / runs)
+    def drawn(self, chance: Chance, runs: int) -> np.ndarray:
+        """Of the mean of so many runs. Shape (draws,)."""
+        return chance.rng.standard_t(max(1, self.degrees), chance.draws) * sqrt(self.variance / runs)
 
 
 @dataclass(frozen=True)
@@ -61,13 +69,13 @@ class Noises:
 
 @dataclass(frozen=True)
 class Loads:
-    """The loads of a server that may decide, the lowest first. Of each the estimate, then DRAWS draws."""
+    """The loads of a server that may decide, the lowest first. Of each the estimate, then draws."""
 
     points: Sequence[Runs]
     sizes: np.ndarray  # (loads,)
-    rates: np.ndarray  # requests/s (loads, 1 + DRAWS)
-    latencies: np.ndarray  # mean E2E, s (loads, 1 + DRAWS)
-    excess: np.ndarray  # log of each value over its limit (limits, loads, 1 + DRAWS)
+    rates: np.ndarray  # requests/s (loads, 1 + draws)
+    latencies: np.ndarray  # mean E2E, s (loads, 1 + draws)
+    excess: np.ndarray  # log of each value over its limit (limits, loads, 1 + draws)
     of_time: np.ndarray  # is it a limit of a time? (limits,)
 
     @property
@@ -84,7 +92,7 @@ class Loads:
 
 @dataclass(frozen=True)
 class Capacity:
-    """Of a server within limits: the estimate, then DRAWS draws. Shapes (1 + DRAWS,)."""
+    """Of a server within limits: the estimate, then draws. Shapes (1 + draws,)."""
 
     loads: Loads
     sizes: np.ndarray  # the highest load; 0 where none keeps the limits
@@ -148,17 +156,19 @@ def exceeded(runs: Runs) -> bool:
     return overloaded or samples.failed_share(*runs) > trust.FAILED_SHARE
 
 
-def loads_of(points: Sequence[Runs], limits: Sequence[Limit], noises: Noises, seed: int = 0) -> Loads | None:
+def loads_of(
+    points: Sequence[Runs], limits: Sequence[Limit], noises: Noises, seed: int = 0, draws: int = DRAWS
+) -> Loads | None:
     """Of the points of one server. None if none of them counts."""
     points = [good for runs in points if (good := _counted(runs)) and not why_left_out(good, limits)]
     if not points:
         return None
     points.sort(key=lambda runs: runs[0].run.load.size)
-    rng = np.random.default_rng(seed)
-    rates = [_means(runs, throughput.request_throughput, noises.rate, rng) for runs in points]
-    latencies = [_means(runs, samples.mean_e2e_s, noises.rate, rng) for runs in points]
+    chance = Chance(np.random.default_rng(seed), draws)
+    rates = [_means(runs, throughput.request_throughput, noises.rate, chance) for runs in points]
+    latencies = [_means(runs, samples.mean_e2e_s, noises.rate, chance) for runs in points]
     excess = [
-        [_excess(runs, limit, noise, rng) for runs in points]
+        [_excess(runs, limit, noise, chance) for runs in points]
         for limit, noise in zip(limits, noises.limits or [Noise()] * len(limits), strict=True)
     ]
     sizes = np.array([float(runs[0].run.load.size) for runs in points])
@@ -175,10 +185,10 @@ def _counted(runs: Runs) -> Runs:
 def noises_of(points: Sequence[Runs], limits: Sequence[Limit]) -> Noises:
     """From all points that were measured several times."""
     repeated = [good for runs in points if len(good := _counted(runs)) > 1 and not why_left_out(good, limits)]
-    rng = np.random.default_rng(0)
+    few = Chance(np.random.default_rng(0), 200)
 
     def of_run(log: Log, limit: Limit) -> tuple[float, float]:
-        drawn = _percentiles([log], limit, rng, 200)
+        drawn = _percentiles([log], limit, few)
         return float(drawn[0]), float(drawn[1:].var())
 
     rates = [[(log(throughput.request_throughput(run) or 1), _own_error(run) ** 2) for run in p] for p in repeated]
@@ -197,13 +207,11 @@ def _noise(points: Sequence[Sequence[tuple[float, float]]]) -> Noise:
     return Noise(max(0.0, (spread - own) / degrees), degrees)
 
 
-def _means(
-    runs: Runs, of_log: Callable[[Log], float | None], noise: Noise, rng: np.random.Generator
-) -> np.ndarray:
+def _means(runs: Runs, of_log: Callable[[Log], float | None], noise: Noise, chance: Chance) -> np.ndarray:
     """Of a point: the mean over its runs, then draws."""
     mean = _mean(map(of_log, runs)) or 0.0
     own = sqrt(sum(_own_error(run) ** 2 for run in runs)) / len(runs)
-    drawn = rng.normal(0, own, DRAWS) + noise.drawn(rng, len(runs))
+    drawn = chance.rng.normal(0, own, chance.draws) + noise.drawn(chance, len(runs))
     return np.concatenate([[mean], mean * np.exp(drawn)])
 
 
@@ -215,28 +223,28 @@ def _own_error(run: Log) -> float:
     return float(took_s.std() / took_s.mean()) / sqrt(stats.independent(took_s))
 
 
-def _excess(runs: Runs, limit: Limit, noise: Noise, rng: np.random.Generator) -> np.ndarray:
+def _excess(runs: Runs, limit: Limit, noise: Noise, chance: Chance) -> np.ndarray:
     if exceeded(runs):
-        return np.full(1 + DRAWS, EXCEEDED)
-    found = _percentiles(runs, limit, rng, DRAWS)
-    found[1:] += noise.drawn(rng, len(runs))
+        return np.full(1 + chance.draws, EXCEEDED)
+    found = _percentiles(runs, limit, chance)
+    found[1:] += noise.drawn(chance, len(runs))
     return found
 
 
 def _seen(runs: Runs, limit: Limit) -> float:
-    return float(_percentiles(runs, limit, np.random.default_rng(0), 0)[0])
+    return float(_percentiles(runs, limit, Chance(np.random.default_rng(0), 0))[0])
 
 
-def _percentiles(runs: Runs, limit: Limit, rng: np.random.Generator, draws: int) -> np.ndarray:
+def _percentiles(runs: Runs, limit: Limit, chance: Chance) -> np.ndarray:
     """log(value / limit) of a point: the estimate, then draws. Of an error rate, value / limit - 1."""
     if limit.metric.name == "failed_share":
         failed, n = samples.failed_of(*runs)
-        shares = rng.beta(failed + 0.5, n - failed + 0.5, draws)
+        shares = chance.rng.beta(failed + 0.5, n - failed + 0.5, chance.draws)
         return np.concatenate([[failed / max(1, n)], shares]) / limit.value - 1
     of_runs = [sla.of_requests([run], limit) for run in runs]
     share = sla.needed_share(limit) or 0.0
     worth = sum(map(sla.worth, of_runs))
-    drawn = rng.beta(worth * share, worth * (1 - share), draws)
+    drawn = chance.rng.beta(worth * share, worth * (1 - share), chance.draws)
     ordered = np.sort(np.minimum(np.concatenate(of_runs), WORST_S))
     return _logs_at(ordered, np.concatenate([[share], drawn])) - log(limit.value)
 
@@ -276,10 +284,10 @@ def capacity(loads: Loads, times: float = 1.0, seed: int = 1) -> Capacity:
 
 
 def _way(rising: np.ndarray, low: np.ndarray, high: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Which share of the way from one load to the next the limits allow. Shape (1 + DRAWS,)."""
+    """Which share of the way from one load to the next the limits allow. Shape (1 + draws,)."""
     below, above = -_rows(rising, low), _rows(rising, high)
     straight = np.where(low < high, below / np.maximum(below + above, 1e-12), 0.0)
-    bent = np.exp(CURVE * np.concatenate([[0.0], rng.standard_normal(DRAWS)]))
+    bent = np.exp(CURVE * np.concatenate([[0.0], rng.standard_normal(rising.shape[1] - 1)]))
     return np.asarray(np.clip(straight, 0, 1) ** bent)
 
 

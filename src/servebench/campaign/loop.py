@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +18,13 @@ from tokenizers import Tokenizer
 
 from servebench.campaign import rehearsal
 from servebench.campaign.measure import Bench, drain_backlog, load_tokenizer_once, measure_point, not_measured
+from servebench.campaign.race import in_rounds
 from servebench.cli import live
 from servebench.errors import InputError, ServerFailed
 from servebench.log import store
 from servebench.log.config import ServerConfig
 from servebench.log.schema import Log
-from servebench.plan.options import Execution
+from servebench.plan.options import Decide, Execution
 from servebench.plan.preflight import asks_hub, check_loads, notices, preflight, unlike
 from servebench.plan.settings import Settings
 from servebench.plan.strategies import History, Verdict
@@ -37,7 +41,7 @@ from servebench.telemetry.recorder import recorder
 from servebench.telemetry.weights import cached_share
 from servebench.workload.model_files import NoTokenizer, model_context
 
-Ordered = Callable[[list[ServerPlan]], list[ServerPlan]]
+Ordered = Callable[[list[ServerPlan]], Iterable[ServerPlan]]
 
 
 @dataclass
@@ -51,6 +55,7 @@ class Campaign:
     warned: set[str] = field(default_factory=set)  # what was said of a point, so that it is not said of each
     server_reached: bool = False
     stopped: bool = False  # is the rest of the plan left out?
+    ends_s: float = inf  # when the time is over that there was for it (monotonic)
 
 
 def run(asked: Sequence[Settings], in_turn: Ordered | None = None) -> int:
@@ -59,7 +64,7 @@ def run(asked: Sequence[Settings], in_turn: Ordered | None = None) -> int:
     `asked` has the settings of each engine. Who compares their servers says in which order these are measured,
     and then what came of it.
     """
-    execution, others = asked[0].execution, host.Watch()
+    execution, others, paired = asked[0].execution, host.Watch(), bool(in_turn)
     if execution.dry_run:
         plans = show_plan(asked, check_loads)
         lacking = (notices(settings, plan) for settings, plan in zip(asked, plans, strict=True))
@@ -73,7 +78,12 @@ def run(asked: Sequence[Settings], in_turn: Ordered | None = None) -> int:
         for settings in asked:  # before the plan: a point depends on the commit of the model that its config has
             model_context(settings.model, asks_hub(settings))
         plan = list(chain(*show_plan(asked, preflight)))
-        campaign = Campaign(execution, SweepProgress(plan))
+        campaign, strategy = Campaign(execution, SweepProgress(plan)), asked[0].strategy
+        if isinstance(strategy, Decide):
+            in_turn, campaign.ends_s = (
+                partial(in_rounds, say=live.write),
+                time.monotonic() + (strategy.budget or inf),
+            )
         remark(others.remarks() if campaign.progress.todo else ())
         try:
             found = [(each, measure_on(each, campaign)) for each in (in_turn(plan) if in_turn else plan)]
@@ -82,10 +92,11 @@ def run(asked: Sequence[Settings], in_turn: Ordered | None = None) -> int:
         folder = execution.out_json_dir
         searches = [verdict.search_result(each) for _, of_server in found for each in of_server]
         points, price = campaign.points.values(), execution.gpu_hour_price
-        print(plan_table.closing(points, campaign.failed, folder, searches, not in_turn, price))
+        within = execution.sla or (strategy.decide if isinstance(strategy, Decide) else "")
+        print(plan_table.closing(points, campaign.failed, folder, searches, not paired, price, within))
         for server_plan, of_server in found:
             show_and_store(server_plan, of_server)
-        if not in_turn:
+        if not paired:
             streamed = any(settings.common.stream for settings in asked)
             print(verdict.next_steps(folder, (each.server for each in plan), streamed, searches))
     return int(bool(campaign.failed))
@@ -113,7 +124,7 @@ def remark(lines: Iterable[str]) -> None:
 
 def measure_on(plan: ServerPlan, campaign: Campaign) -> list[Verdict]:
     """Every run that the strategy asks for, on one server. Returns what it found."""
-    history = History()
+    history = plan.history
     campaign.points |= {point.path: point for point in plan.points}
     while point := next_pending(plan, history, campaign):  # start no server for nothing
         try:
@@ -160,7 +171,7 @@ def counted(server: Server, at_hand: Tokenizer | InputError) -> tuple[Server, To
 
 def next_pending(plan: ServerPlan, history: History, campaign: Campaign) -> Point | None:
     """The next point whose log is not there yet. Logs that are there already become part of the history."""
-    while not campaign.stopped and (run := plan.strategy.next(history)):
+    while not campaign.stopped and time.monotonic() < campaign.ends_s and (run := plan.strategy.next(history)):
         point = plan.point(run)
         campaign.points[point.path] = point
         if point.pending:

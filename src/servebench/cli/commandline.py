@@ -103,6 +103,15 @@ def share(text: str, least: float = 0) -> float:
     raise argparse.ArgumentTypeError(f"{text!r} is not a share; write {like}")
 
 
+def seconds(text: str) -> float:
+    """An argparse type: `2h`, `30min`, `90s`, or several in succession: `1h30min`."""
+    units = {"h": 3600, "min": 60, "m": 60, "s": 1}
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*(h|min|m|s)", text)
+    if not parts or re.sub(r"\s+", "", text) != "".join(number + unit for number, unit in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time; write for example 2h, 30min or 90s")
+    return sum(float(number) * units[unit] for number, unit in parts)
+
+
 def json_object(text: str) -> dict[str, Any]:
     """An argparse type: a JSON object."""
     try:

@@ -162,7 +162,7 @@ def _fill_in(given: Given, attached: bool) -> None:
     model = defaults.of_model(given["model"])
     given.setdefault("tp_size", model.tp_size[:1] if attached else model.tp_size)  # a running server has one
     given.setdefault("max_prompt_length", model.max_prompt_length)
-    given.setdefault("num_clients", defaults.NUM_CLIENTS)
+    given.setdefault("num_clients", defaults.NUM_CLIENTS[:1] if "decide" in given else defaults.NUM_CLIENTS)
     for name in ("mean_prompt_length", "mean_max_new_tokens"):
         given.setdefault(name, getattr(model, name))
     if "dataset" in given:  # an answer that it does not have is as long as the first mean

@@ -12,7 +12,7 @@ from servebench.cli import keys
 from servebench.errors import InputError
 from servebench.log.config import Rate, Trace
 from servebench.log.urls import api_of
-from servebench.plan.options import ClientsPerReplica, Connection, FindMax, FindPeak
+from servebench.plan.options import ClientsPerReplica, Connection, Decide, FindMax, FindPeak
 from servebench.plan.settings import Settings
 from servebench.servers.backends import BACKENDS
 
@@ -149,8 +149,9 @@ def api_of_urls(urls: Sequence[str], given: Given) -> str:
 
 def check_combination(given: Given, load: type, strategy: type) -> None:
     """Refuse a load, requests and a strategy that do not go together."""
-    open_loop, search = load in (Rate, Trace), strategy in (FindMax, FindPeak)
-    limits = goals(given["find_max"]) if strategy is FindMax else ()
+    open_loop, search = load in (Rate, Trace), strategy in (FindMax, FindPeak, Decide)
+    option = next((name for name in ("find_max", "decide", "sla") if given.get(name)), "sla")
+    limits = goals(given[option], f"--{option}") if given.get(option) else ()
     wanted = any(limit.metric.of_tokens for limit in limits) or strategy is FindPeak
     refuse(
         {
@@ -167,7 +168,7 @@ def check_combination(given: Given, load: type, strategy: type) -> None:
             "--num_requests 1 leaves an open loop no time to measure; give more": (
                 open_loop and given.get("num_requests") == 1
             ),
-            "whole answers have no TTFT or TPOT to search by; give --find_max limits of e2e": (
+            f"whole answers have no TTFT or TPOT to search by; give --{option} limits of e2e": (
                 wanted and not given["stream"]
             ),
         }

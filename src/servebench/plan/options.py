@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from servebench.analysis import cost
-from servebench.cli.commandline import flag_and_values, header, non_empty, share, tp_and_replicas
+from servebench.cli.commandline import flag_and_values, header, non_empty, seconds, share, tp_and_replicas
 from servebench.cli.declare import Declared, Option, add_options, described, options_of, values_of
 from servebench.cli.parser import Parser, Shows
 from servebench.log.config import (
@@ -187,6 +187,19 @@ class FindPeak(msgspec.Struct, frozen=True, kw_only=True):
         SEARCH, "R", const=4.0)]
 
 
+class Decide(msgspec.Struct, frozen=True, kw_only=True):
+    """The best of all servers."""
+
+    decide: Annotated[str, Option(
+        "find the server that serves the most requests/s a GPU within limits such as \"ttft_p99<2s, "
+        "tpot_p99<100ms\"; all are measured coarsely, then those that may be the best at the loads that decide, "
+        "until one is ahead or they cannot be told apart; it can be interrupted and resumed",
+        SEARCH, "LIMITS", common=True)]
+    budget: Annotated[float | None, Option(
+        "with --decide, stop after this long, such as 2h or 30min, with the best answer so far [none]",
+        SEARCH, "TIME", parse=seconds)] = None
+
+
 class Execution(msgspec.Struct, frozen=True, kw_only=True):
     """How the plan is executed, and where its logs go."""
 
@@ -206,6 +219,9 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
         "whether another program slowed the server", RESULTS)] = True
     gpu_hour_price: Annotated[Annotated[float, Meta(ge=0)] | None, Option(
         f"{cost.HELP}; commands that read logs take another [none]", RESULTS, cost.METAVAR)] = None
+    sla: Annotated[str, Option(
+        "limits such as \"ttft_p99<2s, tpot_p99<100ms\": the end says which server is the best within them [none]",
+        RESULTS, "LIMITS")] = ""
     dry_run: Annotated[bool, Option("show the plan and exit", RESULTS, common=True)] = False
     print_config: Annotated[bool, Option(
         "print the --config file that repeats this command, without keys, and exit", RESULTS)] = False
@@ -229,6 +245,7 @@ STRATEGIES: dict[str, Any] = {
     "target_ci": TargetCi,
     "find_max": FindMax,
     "find_peak": FindPeak,
+    "decide": Decide,
 }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from servebench.log.config import Load, Requests, RunConfig, ServerConfig
-from servebench.plan.options import ClientsPerReplica, Execution, FindMax, FindPeak, Repeats, TargetCi
+from servebench.plan.options import ClientsPerReplica, Decide, Execution, FindMax, FindPeak, Repeats, TargetCi
 from servebench.plan.variants import Variant
 from servebench.servers.access import Access
 
@@ -25,7 +25,7 @@ class Settings:
     num_requests: int | None
     warmup: int | None
     seed: int | None
-    strategy: Repeats | TargetCi | FindMax | FindPeak
+    strategy: Repeats | TargetCi | FindMax | FindPeak | Decide
     access: Access  # to the servers; it has the keys
     tokenizer: str
     execution: Execution

@@ -26,9 +26,10 @@ from servebench.log.identity import environment_of, fingerprint, identity_of
 from servebench.log.schema import Log, engine_name, log_name
 from servebench.log.urls import beside
 from servebench.plan import defaults
-from servebench.plan.options import ClientsPerReplica, FindMax, FindPeak, TargetCi
+from servebench.plan.options import ClientsPerReplica, Decide, FindMax, FindPeak, TargetCi
+from servebench.plan.race import RaceSearch
 from servebench.plan.settings import Settings
-from servebench.plan.strategies import Grid, MaxSearch, PeakSearch, UntilCi, Verdict, run_key
+from servebench.plan.strategies import Grid, History, MaxSearch, PeakSearch, UntilCi, Verdict, run_key
 from servebench.servers.access import Access, headers_of
 from servebench.servers.backends import BACKENDS
 from servebench.servers.http_call import call, notify
@@ -67,6 +68,7 @@ class ServerPlan:
     access: Access
     environment: dict[str, Any]
     settings: Settings
+    history: History = field(default_factory=History)
     _points: dict[bytes, Point] = field(default_factory=dict)  # so that each log is looked at once
 
     def point(self, run: RunConfig) -> Point:
@@ -172,7 +174,7 @@ def _version_at(url: str, headers: Mapping[str, str]) -> str:
 
 def _strategy(settings: Settings, server: ServerConfig) -> Grid:
     asked, loads = settings.strategy, list(_loads(settings, server))
-    if isinstance(asked, FindMax | FindPeak):
+    if isinstance(asked, FindMax | FindPeak | Decide):
         return _search(settings, asked, loads)
     repetitions = range(asked.max_runs if isinstance(asked, TargetCi) else asked.runs)
     runs = [
@@ -182,7 +184,7 @@ def _strategy(settings: Settings, server: ServerConfig) -> Grid:
     return UntilCi(runs, asked) if isinstance(asked, TargetCi) else Grid(runs)
 
 
-def _search(settings: Settings, asked: FindMax | FindPeak, loads: list[Load]) -> Grid:
+def _search(settings: Settings, asked: FindMax | FindPeak | Decide, loads: list[Load]) -> Grid:
     """It begins with the lowest load, for every kind of requests."""
     limits = goals(asked.find_max) if isinstance(asked, FindMax) else ()
     at_least = requests_needed(limits) if limits else 0
@@ -193,6 +195,8 @@ def _search(settings: Settings, asked: FindMax | FindPeak, loads: list[Load]) ->
     runs = [under(_with(settings, requests), lowest) for requests in settings.requests]
     if isinstance(asked, FindPeak):
         return PeakSearch(runs, sizes, under, asked.find_peak)
+    if isinstance(asked, Decide):
+        return RaceSearch(runs, sizes, under, goals(asked.decide, "--decide"))
     return MaxSearch(runs, sizes, under, limits)
 
 
@@ -239,7 +243,7 @@ def access_of(settings: Settings, server: ServerConfig) -> Access:
 def requests_at_once(settings: Settings, server: ServerConfig) -> int:
     """The most requests that the plan has in flight on a server, as far as it can be known beforehand."""
     loads = list(_loads(settings, server))
-    if isinstance(settings.strategy, FindMax | FindPeak) or not isinstance(loads[0], Clients):
+    if isinstance(settings.strategy, FindMax | FindPeak | Decide) or not isinstance(loads[0], Clients):
         return getattr(loads[0], "max_concurrency", None) or NO_LIMIT
     clients = max(load.num_clients for load in loads if isinstance(load, Clients))
     return clients + (PROBES if settings.common.probe_rate else 0)

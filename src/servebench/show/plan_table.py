@@ -15,7 +15,8 @@ from servebench.log.schema import Log, model_name
 from servebench.plan import defaults
 from servebench.plan.strategies import Search
 from servebench.plan.sweep import Point, ServerPlan, logs_of
-from servebench.show import layouts, progress, tables, verdict
+from servebench.show import decide, layouts, progress, tables, verdict
+from servebench.show.candidates import Question
 from servebench.show.layouts import server_name
 from servebench.show.summary import report
 from servebench.show.tables import Column, counted, duration
@@ -115,16 +116,23 @@ def closing(
     searches: Sequence[SearchResult] = (),
     in_words: bool = True,
     price: float | None = None,
+    within: str = "",
 ) -> str:
-    """The last words of a run: the table of all of the plan's logs, what failed, where all is, the result."""
+    """The last words of a run: the table of all of the plan's logs, what failed, where all is, the result.
+
+    `within`: the limits by which servers are ranked; "": by requests/s alone.
+    """
     logs = logs_of(points, price)
     good = identity.by_point(log for log in logs if log.status == "ok")
     why = {name_of(log): log.failure for log in (*logs, *failed) if log.status != "ok"}
     partly = sum(samples.failed_of(*runs)[0] > 0 for runs in good)
     words = ["", report(logs, searches=searches), ""] if logs else []
-    words += [] if searches or not in_words else map(tables.wrapped, verdict.result(layouts.studies(logs)))
+    words += (
+        [] if searches or within or not in_words else map(tables.wrapped, verdict.result(layouts.studies(logs)))
+    )
     measured = f"{counted(len(good), 'point')} measured"
     measured += f" ({partly} with failed requests)" if partly else ""
     words.append(tables.wrapped(f"{measured}, {len(why)} failed; logs are in {folder}/"))
     words += [tables.wrapped(f"  failed: {name}: {failure}", "    ") for name, failure in why.items()]
+    words += ["", decide.said(decide.of_logs(logs, Question(decide.read_limits(within))))] if within else []
     return "\n".join(words)

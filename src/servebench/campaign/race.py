@@ -1,0 +1,74 @@
+"""The race of `--decide`: which servers are measured in the next round.
+
+All are measured coarsely. After each round those are out that are known to be behind the best one; the level at
+which that is known is shared among all of them and all rounds, so that many looks do not add up to a mistake. The
+race ends when one is left and known well, when those that are left are within EQUAL of each other, or after
+race.ROUNDS rounds: then they are not distinguishable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+
+from servebench.analysis import capacity
+from servebench.plan.race import ROUNDS, RaceSearch
+from servebench.plan.sweep import ServerPlan
+from servebench.show import layouts
+from servebench.show.candidates import Candidate, Decision, Question, decided
+from servebench.show.tables import counted, significant, wrapped
+
+EQUAL = 1.05  # a server that is at most so much better is not worth another round
+AT_LEAST = 2  # the last round that the winner is measured in, when it is alone
+
+Say = Callable[[str], object]
+
+
+def in_rounds(plan: Sequence[ServerPlan], say: Say) -> Iterator[ServerPlan]:
+    """The servers in the order in which they are measured. Each is asked before what is known of all."""
+    left = list(plan)
+    for number in range(ROUNDS):
+        for each in left:
+            assert isinstance(each.strategy, RaceSearch)
+            yield replace(each, strategy=replace(each.strategy, round=number))
+        found = standing(plan)
+        for words in filter(None, map(partial(_words, number), found)):
+            say(wrapped(words))
+        left = [each for each in left if any(_has(each, rival) for one in found for rival in _in_race(one))]
+        if all(_ends(one, number) for one in found):
+            return
+
+
+def standing(plan: Sequence[ServerPlan]) -> list[Decision]:
+    """What is known so far, of each kind of requests."""
+    assert isinstance(plan[0].strategy, RaceSearch)
+    question = Question(plan[0].strategy.limits, looks=ROUNDS)
+    logs = [log for each in plan for log in each.history.logs.values()]
+    return [decided(study, question) for study in layouts.studies(logs)]
+
+
+def _in_race(found: Decision) -> list[Candidate]:
+    return [found.best, *found.rivals] if found.best else []
+
+
+def _has(plan: ServerPlan, candidate: Candidate) -> bool:
+    logs = {id(log) for log in plan.history.logs.values()}
+    return any(id(log) in logs for runs in candidate.layout.points for log in runs)
+
+
+def _ends(found: Decision, number: int) -> bool:
+    if number < AT_LEAST:
+        return not found.best
+    return all(capacity.interval(found.ratio(rival))[1] < EQUAL for rival in found.rivals)
+
+
+def _words(number: int, found: Decision) -> str:
+    """Who is still in the race."""
+    best, rivals = found.best, found.rivals
+    if not best:
+        return ""
+    leads = f"{best.name} leads with {significant(best.capacity.rate)} requests/s"
+    also = f"; still in the race: {', '.join(each.name for each in rivals)}" if rivals else ""
+    out = len(found.candidates) - 1 - len(rivals)
+    return f"round {number + 1}: {leads}{also}" + (f"; {counted(out, 'server')} out" if out else "")

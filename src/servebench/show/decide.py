@@ -1,0 +1,346 @@
+"""Which server to run: the best one within limits, by how much, and how sure that is.
+
+    servebench decide results/ --sla "ttft_p99<2s, tpot_p99<100ms"
+    servebench decide results/ --sla "ttft_p99<2s" --target_rate 20 --gpu_hour_price 2.5 --objective cost
+
+Every server of the folder (engine, flags, TP size, replicas) is a candidate. It is ranked by the requests/s a GPU
+at the highest load that keeps the limits, found between the measured loads, or by another --objective. Intervals
+are of 95 %. Servers that may well be as good as the best one are named.
+Exit status: 0 there is an answer, 1 no server is known to keep the limits (with --strict also where others are not
+distinguishable from the best), 2 bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from math import isfinite
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from servebench.analysis import cost, limits
+from servebench.analysis.capacity import interval
+from servebench.analysis.filters import add_filter, passes
+from servebench.analysis.limits import Limit
+from servebench.analysis.sla import goals
+from servebench.cli import commandline
+from servebench.cli.declare import command_of
+from servebench.errors import InputError, no_logs
+from servebench.log import store
+from servebench.log.schema import Log
+from servebench.show import layouts, points, tables
+from servebench.show.candidates import LOOSER, OBJECTIVES, Candidate, Decision, Question, decided, with_limits
+from servebench.show.tables import Column, counted, significant
+
+NAMED = 3  # servers in a sentence
+SEARCHES = (
+    "runs",
+    "target_ci",
+    "min_runs",
+    "max_runs",
+    "find_max",
+    "find_peak",
+    "decide",
+    "budget",
+    "sla",
+    "num_clients",
+)
+COLUMNS = [
+    Column("server", left=True, cut=True),
+    Column("load"),
+    Column("req/s\nwithin the SLA"),
+    Column("req/s\na GPU"),
+    Column("tok/s\na GPU", drop=3),
+    Column("GPUs for\nthe target", drop=2),
+    Column("$ per M\ntokens", drop=1),
+    Column("J/token", drop=4),
+    Column("against\nthe best", left=True),
+]
+
+
+# In words.
+
+
+def text(decision: Decision) -> str:
+    """The answer, the table, and how far to trust it."""
+    said = [sentence(decision), *doubts(decision)]
+    lines = [tables.wrapped(words) for words in said if words]
+    if decision.candidates:
+        lines[1:1] = ["", table(decision), ""]
+    return "\n".join([*lines, *_to_type(decision)])
+
+
+def sentence(decision: Decision) -> str:
+    """The answer in one sentence, or why there is none."""
+    within = limits.joined(decision.question.limits).replace(",", ", ")
+    best = decision.best
+    if not decision.candidates:
+        return "No server can be judged: no point of the folder counts."
+    if best is None:
+        tried = [f"{each.name} not at {_load(each, each.capacity.above)}" for each in decision.candidates[:NAMED]]
+        return f"No server keeps {within} at any load that was measured: {', '.join(tried)}."
+    rivals = [each.name for each in decision.rivals]
+    if rivals:
+        more = f" and {len(rivals) - NAMED} more" if len(rivals) > NAMED else ""
+        return f"{_serves(best, within)}. Not distinguishable from it: {', '.join(rivals[:NAMED])}{more}."
+    return f"{_serves(best, within)}{_ahead(decision)}."
+
+
+def _serves(best: Candidate, within: str) -> str:
+    """`vLLM TP 2 x 4 serves 23.7 requests/s (22.9 to 24.5) within ttft_p99<2s on 8 GPUs`."""
+    on = f" on {counted(best.gpus, 'GPU')}" if best.gpus else ""
+    least = "at least " if best.capacity.at_least else ""
+    load = _load(best, best.capacity.size)
+    return f"{best.name} serves {least}{_known(best.capacity.rates)} requests/s within {within}{on}, at {load}"
+
+
+def _ahead(decision: Decision) -> str:
+    """By what factor it is better than the next."""
+    others = decision.candidates[1:]
+    if not others:
+        return "; it is the only server that was measured"
+    second = others[0]
+    if not second.meets:
+        return "; no other server keeps the limits at a load that was measured"
+    per = " a GPU" if decision.per_gpu and decision.question.objective == "throughput_per_gpu" else ""
+    what = {"cost": "the tokens for a dollar", "gpus": "fewer GPUs", "latency": "sooner"}
+    words = what.get(decision.question.objective, f"the requests/s{per}")
+    return f": {_known(decision.ratio(second))} times {words} of {second.name}"
+
+
+def _known(drawn: np.ndarray) -> str:
+    """`23.7 (22.9 to 24.5)`."""
+    low, high = interval(drawn)
+    to = f"{significant(low)} to {significant(high)}" if isfinite(high) else f"{significant(low)} or more"
+    return f"{significant(float(drawn[0]))} ({to})"
+
+
+def _load(of: Candidate, size: float | None) -> str:
+    if size is None:
+        return "any load"
+    words = points.LOADS[of.log.run.load.kind].format(f"{size:.4g}")
+    return "1 client" if words == "1 clients" else words
+
+
+def table(decision: Decision) -> str:
+    """A row a candidate, the best first."""
+    return tables.table(COLUMNS, [_row(decision, i) for i in range(len(decision.candidates))])
+
+
+def _row(decision: Decision, number: int) -> list[str]:
+    of, target = decision.candidates[number], decision.question.target_rate
+    each = of.gpus or 0
+    found, needed = of.capacity, of.servers_for(target) * each if target and each else None
+    if not of.meets:
+        return [of.name, f"< {found.above:.4g}" if found.above else "-", "none", *[""] * 5, "keeps no limit"]
+    return [
+        of.name,
+        f"{'>= ' if found.at_least else ''}{found.size:.4g}",
+        _known(found.rates),
+        significant(found.rate / each) if each else "",
+        significant(float(of.tokens_per_s[0]) / each) if each else "",
+        _whole(needed) if needed is not None else "",
+        _known(of.dollars) if of.dollars is not None else "",
+        significant(of.energy_j) if of.energy_j is not None else "",
+        _against(decision, number),
+    ]
+
+
+def _whole(drawn: np.ndarray) -> str:
+    low, high = interval(drawn)
+    return f"{drawn[0]:.0f}" + ("" if low == high else f" ({low:.0f} to {high:.0f})")
+
+
+def _against(decision: Decision, number: int) -> str:
+    """`0.76 (0.72 to 0.81)`: its value over that of the best."""
+    if number == 0:
+        return "best"
+    with np.errstate(divide="ignore"):
+        share = _known(1 / decision.ratio(decision.candidates[number]))
+    return share if decision.beaten[number] else f"{share} not distinguishable"
+
+
+# How far to trust it.
+
+
+def doubts(decision: Decision) -> Iterator[str]:
+    """What the answer depends on, and what it leaves out."""
+    best = decision.best
+    if best:
+        yield from map(lambda item: _other_limits(decision, *item), LOOSER.items())
+        yield from _of_best(best)
+    for each in decision.candidates:
+        if each.left_out:
+            kinds = ", ".join(f"{n} {why}" for why, n in each.left_out.items())
+            yield f"{each.name}: {counted(sum(each.left_out.values()), 'point')} left out: {kinds}."
+    yield from (f"{name} left out: {why}." for name, why in decision.left_out.items())
+    if decision.question.objective == "cost" and best and best.dollars is None:
+        yield f"No $: {cost.why_unknown(best.log)}. Ranked by requests/s instead."
+
+
+def _other_limits(decision: Decision, word: str, times: float) -> str:
+    """Who wins where limits are tighter or looser."""
+    found, best = with_limits(decision, times), decision.best
+    limits_words = f"With latency limits {abs(times - 1):.0%} {word}"
+    if not found.best or not best:
+        return f"{limits_words} no server keeps them."
+    if found.best.name == best.name:
+        return f"{limits_words} it is still the best: {significant(found.best.capacity.rate)} requests/s."
+    close = "" if best.name not in [each.name for each in found.rivals] else ", not distinguishably"
+    return (
+        f"{limits_words} {found.best.name} is the best{close}: {significant(found.best.capacity.rate)} requests/s."
+    )
+
+
+def _of_best(best: Candidate) -> Iterator[str]:
+    """How well the best one was measured."""
+    found = best.capacity
+    runs = min(len(runs) for runs in found.loads.points)
+    if found.at_least:
+        yield f"No load above {_load(best, found.below)} was measured on it, so that it may serve more."
+    if found.below and found.above and found.above / found.below > 1.5:
+        between = f"{_load(best, found.below)} and {_load(best, found.above)}"
+        yield f"Its limit lies between {between}; nothing between was measured."
+    if runs == 1:
+        yield "Some of its loads were measured once: what differs from run to run is not in the intervals."
+
+
+# What to type next.
+
+
+def _to_type(decision: Decision) -> Iterator[str]:
+    """The command that serves the best one, and the run that settles what is open."""
+    best = decision.best
+    if best and (commands := best.log.server_facts.commands):
+        more = f"   (and {len(commands) - 1} more, a replica each)" if len(commands) > 1 else ""
+        yield f"To serve it: {commands[0]}{more}"
+    if command := settling(decision):
+        yield f"To be sure:  {command}"
+
+
+def settling(decision: Decision) -> str:
+    """The command whose runs would settle what is open; "" where nothing is, or where nobody knows the command."""
+    best, found = decision.best, decision.candidates
+    if not found or (best and not decision.rivals and not best.capacity.at_least):
+        return ""
+    asked = [
+        {name: v for name, v in each.log.options.items() if name not in (*SEARCHES, "num_clients")}
+        for each in found
+    ]
+    if not asked[0] or any(options != asked[0] for options in asked):
+        return ""
+    return f"{command_of(asked[0])} --decide {shlex.quote(limits.joined(decision.question.limits))}"
+
+
+# As JSON.
+
+
+def document(decision: Decision) -> dict[str, Any]:
+    """Everything of a study; what is not known is null."""
+    best = decision.best
+    return {
+        "model": decision.study.model,
+        "asked": decision.study.asked,
+        "sla": limits.joined(decision.question.limits),
+        "objective": decision.question.objective,
+        "target_rate": decision.question.target_rate,
+        "result": sentence(decision),
+        "best": best and best.name,
+        "not_distinguishable": [each.name for each in decision.rivals],
+        "candidates": [_as_json(decision, i) for i in range(len(decision.candidates))],
+        "left_out": decision.left_out,
+        "notes": list(doubts(decision)),
+        "to_serve": best.log.server_facts.commands if best else [],
+        "to_be_sure": settling(decision),
+    }
+
+
+def _as_json(decision: Decision, number: int) -> dict[str, Any]:
+    of, target = decision.candidates[number], decision.question.target_rate
+    gpus, found = of.gpus, of.capacity
+    numbers = {
+        "requests_per_s": found.rates,
+        "requests_per_s_per_gpu": found.rates / gpus if gpus else None,
+        "output_tokens_per_s": of.tokens_per_s,
+        "output_tokens_per_s_per_gpu": of.tokens_per_s / gpus if gpus else None,
+        "gpus_for_target": of.servers_for(target) * gpus if target and gpus else None,
+        "dollars_per_million_output_tokens": of.dollars,
+        "against_best": 1 / decision.ratio(of) if decision.best else None,
+    }
+    return {
+        "name": of.name,
+        "gpus": gpus,
+        "load": {"kind": of.log.run.load.kind, "size": found.size},
+        "keeps_limits_at": found.below,
+        "exceeds_limits_at": found.above,
+        "at_least": found.at_least,
+        "distinguishable": decision.beaten[number],
+        **{name: _of_draws(drawn) for name, drawn in numbers.items()},
+        "energy_per_output_token_j": of.energy_j,
+        "left_out": of.left_out,
+    }
+
+
+def _of_draws(drawn: np.ndarray | None) -> dict[str, float | None] | None:
+    if drawn is None:
+        return None
+    numbers = dict(zip(("value", "low", "high"), (float(drawn[0]), *interval(drawn)), strict=True))
+    return {name: value if isfinite(value) else None for name, value in numbers.items()}
+
+
+# The command.
+
+
+def of_logs(logs: Iterable[Log], question: Question) -> list[Decision]:
+    """A decision for each study of these logs."""
+    return [decided(study, question) for study in layouts.studies(logs, with_failed=True)]
+
+
+def said(found: Sequence[Decision]) -> str:
+    """In words; each under the name of its study, if there are several."""
+    heads = [f"{each.study.model}, {each.study.asked}\n" if len(found) > 1 else "" for each in found]
+    return "\n\n".join(head + text(each) for head, each in zip(heads, found, strict=True))
+
+
+def read_limits(typed: str) -> tuple[Limit, ...]:
+    return goals(typed, "--sla")
+
+
+def main() -> int:
+    args = _parser().parse_args()
+    question = Question(read_limits(args.sla), args.objective, args.target_rate)
+    if args.objective == "gpus" and not args.target_rate:
+        raise InputError("--objective gpus counts the GPUs that serve a rate; give it: --target_rate 20")
+    found = cost.priced(store.load_folder(args.folder), args.gpu_hour_price)
+    logs = [log for _, log in found if passes(log, args.filter)]
+    if not logs:
+        raise no_logs(args.folder)
+    decisions = of_logs(logs, question)
+    if args.json:
+        print(msgspec.json.format(msgspec.json.encode([*map(document, decisions)]), indent=2).decode())
+    else:
+        print(said(decisions))
+    open_ = args.strict and any(each.rivals for each in decisions)
+    return int(open_ or not all(each.best for each in decisions))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = commandline.Parser(description=__doc__)
+    commandline.add_folder(parser)
+    add = parser.add_argument
+    add("--sla", required=True, metavar="LIMITS", help='such as "ttft_p99<2s, tpot_p99<100ms", in quotes')
+    rate = "requests/s that are to be served, by as many servers as it takes"
+    add("--target_rate", type=commandline.Number(float, 1e-6), metavar="R", help=rate)
+    add("--objective", choices=OBJECTIVES, default=OBJECTIVES[0], help=f"what is best [{OBJECTIVES[0]}]")
+    cost.add_price(parser)
+    add_filter(parser, "--filter")
+    add(
+        "--strict",
+        action="store_true",
+        help="exit status 1 also where others are not distinguishable from the best",
+    )
+    add("--json", action="store_true", help="everything, as JSON: an entry a study")
+    return parser
