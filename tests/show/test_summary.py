@@ -71,7 +71,7 @@ def test_no_line_is_wider_than_the_terminal(logs: Path, width: int, monkeypatch:
     for some in (found, found + again):
         text = summary.report(some, slas) + summary.ending(some, [], Path("results"))
         assert max(map(len, text.splitlines())) <= width
-        assert text.splitlines()[-1].startswith("       ./servebench gate results/")
+        assert text.splitlines()[-1].startswith("       ./servebench decide results/")
 
 
 def test_runs_become_a_mean_with_its_interval_where_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:

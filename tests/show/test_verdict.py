@@ -82,7 +82,7 @@ def test_what_to_type_next_names_the_folder(logs: Path) -> None:
     lines = verdict.next_steps(logs, servers, streamed=True).splitlines()
     assert lines[0] == f"Next:  ./servebench report {logs}/"
     assert lines[1].strip() == f"./servebench compare {logs}/fastgen {logs}/vllm"
-    assert lines[2].strip() == f'./servebench gate {logs}/ --limits "ttft_p90<2s, tpot_p90<100ms"'
+    assert lines[2].strip() == f'./servebench decide {logs}/ --sla "ttft_p90<2s, tpot_p90<100ms"'
     sizes = sorted((each for each in servers if each.backend == "vllm" and each.tp_size == 1), key=str)
     lines = verdict.next_steps(logs / "vllm", sizes, streamed=False).splitlines()
     assert (

@@ -96,7 +96,8 @@ class Capacity:
 
     loads: Loads
     sizes: np.ndarray  # the highest load; 0 where none keeps the limits
-    rates: np.ndarray  # requests/s there; infinite where more load may give more
+    rates: np.ndarray  # requests/s there
+    open: np.ndarray  # no load exceeds the limits, and more load may give more
     below: float | None  # the highest measured load that keeps the limits
     above: float | None  # the lowest that does not
 
@@ -111,26 +112,25 @@ class Capacity:
     @property
     def at_least(self) -> bool:
         """Does the highest measured load keep the limits, and might a higher one serve more?"""
-        return bool(self.above is None and np.isinf(self.rates[1:]).mean() > 0.5)
+        return bool(self.open[0])
+
+    def prompt_at(self, rate: float | None) -> float:
+        """The lowest measured load that serves this rate, or of all."""
+        return float(self.loads.sizes[self._reaches(rate)])
 
     def promptness(self, rate: float | None) -> np.ndarray:
-        """1 / mean E2E latency at the load that serves this rate, or at the lowest one. 0 beyond the capacity."""
-        loads = self.loads
-        reached = loads.rates[:, 0] >= (rate or 0.0)
-        at = int(reached.argmax())
-        quick = 1 / loads.latencies[at]
-        return np.where(self.rates < (rate or 0.0) if rate else self.sizes < loads.sizes[0], 0.0, quick)
+        """1 / mean E2E latency at that load. 0 where that is beyond the capacity."""
+        beyond = self.rates < rate if rate else self.sizes < self.loads.sizes[0]
+        return np.where(beyond, 0.0, 1 / self.loads.latencies[self._reaches(rate)])
+
+    def _reaches(self, rate: float | None) -> int:
+        return int((self.loads.rates[:, 0] >= (rate or 0.0)).argmax())
 
 
 def interval(drawn: np.ndarray, level: float = 0.05) -> tuple[float, float]:
     """The 95 % interval that these draws have; the first is the estimate."""
     low, high = np.quantile(drawn[1:], [level / 2, 1 - level / 2], method="nearest")
     return float(low), float(high)
-
-
-def surely_less(values: np.ndarray, than: np.ndarray, level: float) -> bool:
-    """Is one server's value below another's in all but this share of the draws?"""
-    return bool((values[1:] >= than[1:]).mean() < level)
 
 
 # From logs to loads.
@@ -278,9 +278,10 @@ def capacity(loads: Loads, times: float = 1.0, seed: int = 1) -> Capacity:
     first = np.where((rising > 0).any(axis=0), (rising > 0).argmax(axis=0), count)  # that does not keep them
     low, high = np.clip(first - 1, 0, count - 1), np.clip(first, 0, count - 1)
     size, rate = _between(loads, low, high, _way(rising, low, high, rng))
-    _at_the_ends(loads, first, size, rate, rng)
+    _below_the_lowest(loads, first == 0, size, rate, rng)
     known = [float(loads.sizes[i]) if 0 <= i < count else None for i in (int(first[0]) - 1, int(first[0]))]
-    return Capacity(loads, size, rate, *known)
+    grows = count == 1 or loads.rates[-1, 0] > GROWS * loads.rates[-2, 0]
+    return Capacity(loads, size, rate, (first == count) & grows, *known)
 
 
 def _way(rising: np.ndarray, low: np.ndarray, high: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -301,21 +302,15 @@ def _between(loads: Loads, low: np.ndarray, high: np.ndarray, way: np.ndarray) -
     return size, _rows(loads.rates, low) * (1 - part) + _rows(loads.rates, high) * part
 
 
-def _at_the_ends(
-    loads: Loads, first: np.ndarray, size: np.ndarray, rate: np.ndarray, rng: np.random.Generator
+def _below_the_lowest(
+    loads: Loads, none: np.ndarray, size: np.ndarray, rate: np.ndarray, rng: np.random.Generator
 ) -> None:
-    """Where the lowest load exceeds the limits already, or the highest one does not, in place."""
-    none, lowest = first == 0, loads.sizes[0]
-    known = lowest == 1 and not loads.open_loop  # else less than the lowest load may do
-    rate[none] *= 0.0 if known else rng.uniform(size=int(none.sum()))
+    """Where the lowest load exceeds the limits already, in place: what a lower one would do is not known."""
+    nothing_lower = loads.sizes[0] == 1 and not loads.open_loop
+    rate[none] *= 0.0 if nothing_lower else rng.uniform(size=int(none.sum()))
     size[none] = 0.0
     if none[0]:
         rate[0] = 0.0
-    grows = len(loads.sizes) == 1 or loads.rates[-1, 0] > GROWS * loads.rates[-2, 0]
-    open_end = first == len(loads.sizes)
-    open_end[0] = False
-    if grows:
-        rate[open_end] = np.inf
 
 
 def _rows(values: np.ndarray, at: np.ndarray) -> np.ndarray:

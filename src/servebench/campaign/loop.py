@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import chain
 from math import inf
 from pathlib import Path
@@ -57,6 +56,10 @@ class Campaign:
     stopped: bool = False  # is the rest of the plan left out?
     ends_s: float = inf  # when the time is over that there was for it (monotonic)
 
+    def over(self) -> bool:
+        """Is nothing more to be measured?"""
+        return self.stopped or time.monotonic() > self.ends_s
+
 
 def run(asked: Sequence[Settings], in_turn: Ordered | None = None) -> int:
     """Measure what is pending of the plan, and show all of its logs. Returns the exit status.
@@ -64,7 +67,7 @@ def run(asked: Sequence[Settings], in_turn: Ordered | None = None) -> int:
     `asked` has the settings of each engine. Who compares their servers says in which order these are measured,
     and then what came of it.
     """
-    execution, others, paired = asked[0].execution, host.Watch(), bool(in_turn)
+    execution, others = asked[0].execution, host.Watch()
     if execution.dry_run:
         plans = show_plan(asked, check_loads)
         lacking = (notices(settings, plan) for settings, plan in zip(asked, plans, strict=True))
@@ -79,26 +82,23 @@ def run(asked: Sequence[Settings], in_turn: Ordered | None = None) -> int:
             model_context(settings.model, asks_hub(settings))
         plan = list(chain(*show_plan(asked, preflight)))
         campaign, strategy = Campaign(execution, SweepProgress(plan)), asked[0].strategy
-        if isinstance(strategy, Decide):
-            in_turn, campaign.ends_s = (
-                partial(in_rounds, say=live.write),
-                time.monotonic() + (strategy.budget or inf),
-            )
+        if isinstance(strategy, Decide) and strategy.budget is not None:
+            campaign.ends_s = time.monotonic() + strategy.budget
         remark(others.remarks() if campaign.progress.todo else ())
         try:
-            found = [(each, measure_on(each, campaign)) for each in (in_turn(plan) if in_turn else plan)]
+            found = [(each, measure_on(each, campaign)) for each in ordered(plan, campaign, in_turn)]
         finally:
             live.clear()
         folder = execution.out_json_dir
         searches = [verdict.search_result(each) for _, of_server in found for each in of_server]
         points, price = campaign.points.values(), execution.gpu_hour_price
         within = execution.sla or (strategy.decide if isinstance(strategy, Decide) else "")
-        print(plan_table.closing(points, campaign.failed, folder, searches, not paired, price, within))
+        print(plan_table.closing(points, campaign.failed, folder, searches, not in_turn, price, within))
         for server_plan, of_server in found:
             show_and_store(server_plan, of_server)
-        if not paired:
+        if not in_turn:
             streamed = any(settings.common.stream for settings in asked)
-            print(verdict.next_steps(folder, (each.server for each in plan), streamed, searches))
+            print(verdict.next_steps(folder, (each.server for each in plan), streamed, searches, within))
     return int(bool(campaign.failed))
 
 
@@ -115,6 +115,13 @@ def show_plan(
         check(settings, own)
     remark(dict.fromkeys(unlike(plan, earlier)))
     return plans
+
+
+def ordered(plan: list[ServerPlan], campaign: Campaign, in_turn: Ordered | None) -> Iterable[ServerPlan]:
+    """The servers in the order in which they are measured; of a race each is named when its turn comes."""
+    if isinstance(plan[0].settings.strategy, Decide):
+        return in_rounds(plan, live.write, campaign.over)
+    return in_turn(plan) if in_turn else plan
 
 
 def remark(lines: Iterable[str]) -> None:
@@ -171,7 +178,7 @@ def counted(server: Server, at_hand: Tokenizer | InputError) -> tuple[Server, To
 
 def next_pending(plan: ServerPlan, history: History, campaign: Campaign) -> Point | None:
     """The next point whose log is not there yet. Logs that are there already become part of the history."""
-    while not campaign.stopped and time.monotonic() < campaign.ends_s and (run := plan.strategy.next(history)):
+    while not campaign.over() and (run := plan.strategy.next(history)):
         point = plan.point(run)
         campaign.points[point.path] = point
         if point.pending:

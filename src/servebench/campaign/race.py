@@ -17,6 +17,7 @@ from servebench.plan.race import ROUNDS, RaceSearch
 from servebench.plan.sweep import ServerPlan
 from servebench.show import layouts
 from servebench.show.candidates import Candidate, Decision, Question, decided
+from servebench.show.layouts import server_name
 from servebench.show.tables import counted, significant, wrapped
 
 EQUAL = 1.05  # a server that is at most so much better is not worth another round
@@ -25,13 +26,16 @@ AT_LEAST = 2  # the last round that the winner is measured in, when it is alone
 Say = Callable[[str], object]
 
 
-def in_rounds(plan: Sequence[ServerPlan], say: Say) -> Iterator[ServerPlan]:
-    """The servers in the order in which they are measured. Each is asked before what is known of all."""
+def in_rounds(plan: Sequence[ServerPlan], say: Say, over: Callable[[], bool]) -> Iterator[ServerPlan]:
+    """The servers in the order in which they are measured, until the time is over. `say` tells how it stands."""
     left = list(plan)
     for number in range(ROUNDS):
         for each in left:
             assert isinstance(each.strategy, RaceSearch)
             yield replace(each, strategy=replace(each.strategy, round=number))
+        if over():
+            say(wrapped(_cut_short(left)))
+            return
         found = standing(plan)
         for words in filter(None, map(partial(_words, number), found)):
             say(wrapped(words))
@@ -61,6 +65,13 @@ def _ends(found: Decision, number: int) -> bool:
     if number < AT_LEAST:
         return not found.best
     return all(capacity.interval(found.ratio(rival))[1] < EQUAL for rival in found.rivals)
+
+
+def _cut_short(left: Sequence[ServerPlan]) -> str:
+    """That the time ended the race, and who was not measured at all."""
+    names = [server_name(each.server) for each in left if not each.history.logs]
+    missing = f"; not measured: {', '.join(names)}" if names else ""
+    return f"the time is over (--budget), with {counted(len(left), 'server')} in the race{missing}"
 
 
 def _words(number: int, found: Decision) -> str:

@@ -144,8 +144,14 @@ def _ranked(
     found = [_candidate(*each, question, per_gpu, seed) for seed, each in enumerate(judged)]
     found.sort(key=lambda each: (each.value[0], each.capacity.rate), reverse=True)
     level = LEVEL / max(1, len(found) - 1) / question.looks
-    beaten = [capacity.surely_less(each.value, found[0].value, level) for each in found]
+    beaten = [_surely_less(each, found[0], level) for each in found]
     return Decision(study, question, per_gpu, found, beaten, left_out)
+
+
+def _surely_less(of: Candidate, than: Candidate, level: float) -> bool:
+    """Is one behind the other in all but this share of the draws? Not where more load may give it more."""
+    ahead = (of.value >= than.value) | of.capacity.open
+    return bool(ahead[1:].mean() < level)
 
 
 def _candidate(layout: Layout, loads: Loads, question: Question, per_gpu: bool, seed: int) -> Candidate:
@@ -163,8 +169,9 @@ def _candidate(layout: Layout, loads: Loads, question: Question, per_gpu: bool, 
 
 def _value(of: Candidate, question: Question, gpus: int) -> np.ndarray:
     """What it is ranked by, more is better: the estimate, then draws."""
-    if question.objective == "cost" and of.dollars is not None:
-        return 1 / of.dollars
+    if question.objective == "cost":
+        assert of.dollars is not None
+        return np.asarray(1 / of.dollars)
     if question.objective == "gpus" and question.target_rate:
         return 1 / (of.servers_for(question.target_rate) * gpus)
     if question.objective == "latency":

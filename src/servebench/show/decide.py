@@ -15,27 +15,28 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from math import isfinite
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from servebench.analysis import cost, limits
+from servebench.analysis import cost, limits, sla, trust
 from servebench.analysis.capacity import interval
 from servebench.analysis.filters import add_filter, passes
 from servebench.analysis.limits import Limit
-from servebench.analysis.sla import goals
 from servebench.cli import commandline
 from servebench.cli.declare import command_of
 from servebench.errors import InputError, no_logs
 from servebench.log import store
 from servebench.log.schema import Log
-from servebench.show import layouts, points, tables
+from servebench.show import layouts, points, tables, verdict
 from servebench.show.candidates import LOOSER, OBJECTIVES, Candidate, Decision, Question, decided, with_limits
 from servebench.show.tables import Column, counted, significant
 
 NAMED = 3  # servers in a sentence
+ALIKE = "≈"
 SEARCHES = (
     "runs",
     "target_ci",
@@ -57,8 +58,10 @@ COLUMNS = [
     Column("GPUs for\nthe target", drop=2),
     Column("$ per M\ntokens", drop=1),
     Column("J/token", drop=4),
+    Column("mean E2E\nlatency"),
     Column("against\nthe best", left=True),
 ]
+NEEDED = 5  # the column of what the target takes
 
 
 # In words.
@@ -69,7 +72,8 @@ def text(decision: Decision) -> str:
     said = [sentence(decision), *doubts(decision)]
     lines = [tables.wrapped(words) for words in said if words]
     if decision.candidates:
-        lines[1:1] = ["", table(decision), ""]
+        alike = [f"{ALIKE}: not distinguishable from the best"] if decision.rivals else []
+        lines[1:1] = ["", table(decision), *alike, ""]
     return "\n".join([*lines, *_to_type(decision)])
 
 
@@ -80,41 +84,75 @@ def sentence(decision: Decision) -> str:
     if not decision.candidates:
         return "No server can be judged: no point of the folder counts."
     if best is None:
-        tried = [f"{each.name} not at {_load(each, each.capacity.above)}" for each in decision.candidates[:NAMED]]
-        return f"No server keeps {within} at any load that was measured: {', '.join(tried)}."
+        nearest = sorted(decision.candidates, key=lambda each: float(each.capacity.loads.excess[:, 0, 0].max()))
+        return f"No server keeps {within} at any load that was measured; nearest: {_missed(nearest[0], decision)}."
+    serves = _serves(best, decision.question, within)
     rivals = [each.name for each in decision.rivals]
-    if rivals:
-        more = f" and {len(rivals) - NAMED} more" if len(rivals) > NAMED else ""
-        return f"{_serves(best, within)}. Not distinguishable from it: {', '.join(rivals[:NAMED])}{more}."
-    return f"{_serves(best, within)}{_ahead(decision)}."
+    more = f" and {len(rivals) - NAMED} more" if len(rivals) > NAMED else ""
+    alike = f". Not distinguishable from it: {', '.join(rivals[:NAMED])}{more}"
+    return f"{serves}{alike if rivals else _ahead(decision)}.{_target(best, decision.question.target_rate)}"
 
 
-def _serves(best: Candidate, within: str) -> str:
-    """`vLLM TP 2 x 4 serves 23.7 requests/s (22.9 to 24.5) within ttft_p99<2s on 8 GPUs`."""
-    on = f" on {counted(best.gpus, 'GPU')}" if best.gpus else ""
-    least = "at least " if best.capacity.at_least else ""
-    load = _load(best, best.capacity.size)
-    return f"{best.name} serves {least}{_known(best.capacity.rates)} requests/s within {within}{on}, at {load}"
+def _missed(of: Candidate, decision: Decision) -> str:
+    """`vLLM TP 2 x 4, with ttft_p99 2.4 s at 1 client`: the limit that is exceeded most, at its lowest load."""
+    loads, wanted = of.capacity.loads, decision.question.limits
+    limit = wanted[int(loads.excess[:, 0, 0].argmax())]
+    value = sla.seen(loads.points[0], limit)
+    seen = "unknown" if value is None or not isfinite(value) else verdict.value_of(limit.name, value)
+    return f"{of.name}, with {limit.name} {seen} at {_load(of, float(loads.sizes[0]))}"
+
+
+def _serves(best: Candidate, question: Question, within: str) -> str:
+    """`vLLM TP 2 x 4 serves 23.7 (22.9 to 24.5) requests/s within ttft_p99<2s on 8 GPUs, at 64 clients`."""
+    found, on = best.capacity, f" on {counted(best.gpus, 'GPU')}" if best.gpus else ""
+    if question.objective == "latency":
+        at = _load(best, found.prompt_at(question.target_rate))
+        return f"{best.name} answers soonest: mean E2E latency {_took(best)} at {at}{on}, within {within}"
+    least = "at least " if found.at_least else ""
+    serves = f"{least}{_known(found.rates, found.open)} requests/s"
+    return f"{best.name} serves {serves} within {within}{on}, at {_load(best, found.size)}"
+
+
+def _took(of: Candidate) -> str:
+    """`340 (330 to 350) ms`."""
+    low, high = interval(1 / of.value)
+    shown = [tables.latency(each) for each in (float(1 / of.value[0]), low, high)]
+    unit = shown[0].rpartition(" ")[2]
+    return "{} ({} to {})".format(*(words.removesuffix(f" {unit}") for words in shown)) + f" {unit}"
 
 
 def _ahead(decision: Decision) -> str:
     """By what factor it is better than the next."""
-    others = decision.candidates[1:]
+    others, unknown = decision.candidates[1:], len(decision.left_out)
     if not others:
-        return "; it is the only server that was measured"
-    second = others[0]
-    if not second.meets:
+        return f"; {counted(unknown, 'other')} cannot be judged" if unknown else "; no other server was measured"
+    if not others[0].meets:
         return "; no other server keeps the limits at a load that was measured"
-    per = " a GPU" if decision.per_gpu and decision.question.objective == "throughput_per_gpu" else ""
-    what = {"cost": "the tokens for a dollar", "gpus": "fewer GPUs", "latency": "sooner"}
-    words = what.get(decision.question.objective, f"the requests/s{per}")
-    return f": {_known(decision.ratio(second))} times {words} of {second.name}"
+    factor, second = _known(decision.ratio(others[0]), decision.candidates[0].capacity.open), others[0].name
+    per, what = (" a GPU", "GPUs") if decision.per_gpu else ("", "servers")
+    return {
+        "throughput_per_gpu": f": {factor} times the requests/s{per} of {second}",
+        "cost": f"; a token of {second} costs {factor} times as much",
+        "gpus": f"; {second} takes {factor} times the {what}",
+        "latency": f"; {second} takes {factor} times as long",
+    }[decision.question.objective]
 
 
-def _known(drawn: np.ndarray) -> str:
-    """`23.7 (22.9 to 24.5)`."""
+def _target(best: Candidate, rate: float | None) -> str:
+    """How many of the best serve the target."""
+    if not rate:
+        return ""
+    servers = best.servers_for(rate)
+    gpus = f", {_whole(servers * best.gpus)} GPUs" if best.gpus else ""
+    many = "s" if servers[0] > 1 else ""
+    return f" {rate:g} requests/s take {_whole(servers)} such server{many}{gpus}."
+
+
+def _known(drawn: np.ndarray, open_: np.ndarray | None = None) -> str:
+    """`23.7 (22.9 to 24.5)`; `(22.9 or more)` where more load may give more."""
     low, high = interval(drawn)
-    to = f"{significant(low)} to {significant(high)}" if isfinite(high) else f"{significant(low)} or more"
+    unknown = open_ is not None and open_[1:].mean() > 0.025
+    to = f"{significant(low)} or more" if unknown else f"{significant(low)} to {significant(high)}"
     return f"{significant(float(drawn[0]))} ({to})"
 
 
@@ -127,24 +165,28 @@ def _load(of: Candidate, size: float | None) -> str:
 
 def table(decision: Decision) -> str:
     """A row a candidate, the best first."""
-    return tables.table(COLUMNS, [_row(decision, i) for i in range(len(decision.candidates))])
+    columns = list(COLUMNS)
+    if not decision.per_gpu:
+        columns[NEEDED] = replace(COLUMNS[NEEDED], head="servers for\nthe target")
+    return tables.table(columns, [_row(decision, i) for i in range(len(decision.candidates))])
 
 
 def _row(decision: Decision, number: int) -> list[str]:
     of, target = decision.candidates[number], decision.question.target_rate
-    each = of.gpus or 0
-    found, needed = of.capacity, of.servers_for(target) * each if target and each else None
+    gpus, found = of.gpus if decision.per_gpu and of.gpus else 0, of.capacity
     if not of.meets:
-        return [of.name, f"< {found.above:.4g}" if found.above else "-", "none", *[""] * 5, "keeps no limit"]
+        lowest = f"< {found.above:.4g}" if found.above else "-"
+        return [of.name, lowest, "none", *[""] * (len(COLUMNS) - 4), "no load keeps the limits"]
     return [
         of.name,
         f"{'>= ' if found.at_least else ''}{found.size:.4g}",
-        _known(found.rates),
-        significant(found.rate / each) if each else "",
-        significant(float(of.tokens_per_s[0]) / each) if each else "",
-        _whole(needed) if needed is not None else "",
+        _known(found.rates, found.open),
+        significant(found.rate / gpus) if gpus else "",
+        significant(float(of.tokens_per_s[0]) / gpus) if gpus else "",
+        _whole(of.servers_for(target) * (gpus or 1)) if target else "",
         _known(of.dollars) if of.dollars is not None else "",
         significant(of.energy_j) if of.energy_j is not None else "",
+        _took(of) if decision.question.objective == "latency" else "",
         _against(decision, number),
     ]
 
@@ -158,9 +200,10 @@ def _against(decision: Decision, number: int) -> str:
     """`0.76 (0.72 to 0.81)`: its value over that of the best."""
     if number == 0:
         return "best"
+    of = decision.candidates[number]
     with np.errstate(divide="ignore"):
-        share = _known(1 / decision.ratio(decision.candidates[number]))
-    return share if decision.beaten[number] else f"{share} not distinguishable"
+        share = _known(1 / decision.ratio(of), of.capacity.open)
+    return share if decision.beaten[number] else f"{ALIKE} {share}"
 
 
 # How far to trust it.
@@ -174,11 +217,15 @@ def doubts(decision: Decision) -> Iterator[str]:
         yield from _of_best(best)
     for each in decision.candidates:
         if each.left_out:
-            kinds = ", ".join(f"{n} {why}" for why, n in each.left_out.items())
+            kinds = ", ".join(f"{n} {why}{_remedy(why)}" for why, n in each.left_out.items())
             yield f"{each.name}: {counted(sum(each.left_out.values()), 'point')} left out: {kinds}."
     yield from (f"{name} left out: {why}." for name, why in decision.left_out.items())
-    if decision.question.objective == "cost" and best and best.dollars is None:
-        yield f"No $: {cost.why_unknown(best.log)}. Ranked by requests/s instead."
+
+
+def _remedy(why: str) -> str:
+    """What to do about points that the machine is at fault for."""
+    found = trust.OF_MACHINE.get(why)
+    return f" ({found.remedy}, then --overwrite_results)" if found else ""
 
 
 def _other_limits(decision: Decision, word: str, times: float) -> str:
@@ -198,14 +245,14 @@ def _other_limits(decision: Decision, word: str, times: float) -> str:
 def _of_best(best: Candidate) -> Iterator[str]:
     """How well the best one was measured."""
     found = best.capacity
-    runs = min(len(runs) for runs in found.loads.points)
+    deciding = [runs for runs in found.loads.points if runs[0].run.load.size in (found.below, found.above)]
     if found.at_least:
         yield f"No load above {_load(best, found.below)} was measured on it, so that it may serve more."
     if found.below and found.above and found.above / found.below > 1.5:
         between = f"{_load(best, found.below)} and {_load(best, found.above)}"
         yield f"Its limit lies between {between}; nothing between was measured."
-    if runs == 1:
-        yield "Some of its loads were measured once: what differs from run to run is not in the intervals."
+    if any(len(runs) == 1 for runs in deciding):
+        yield "Loads that decide were measured once: what differs from run to run is not known (--runs 3)."
 
 
 # What to type next.
@@ -226,6 +273,8 @@ def settling(decision: Decision) -> str:
     best, found = decision.best, decision.candidates
     if not found or (best and not decision.rivals and not best.capacity.at_least):
         return ""
+    if not best and all(each.log.run.load.size == 1 and not each.log.run.open_loop for each in found):
+        return ""  # there is no lower load
     asked = [
         {name: v for name, v in each.log.options.items() if name not in (*SEARCHES, "num_clients")}
         for each in found
@@ -268,7 +317,8 @@ def _as_json(decision: Decision, number: int) -> dict[str, Any]:
         "output_tokens_per_s_per_gpu": of.tokens_per_s / gpus if gpus else None,
         "gpus_for_target": of.servers_for(target) * gpus if target and gpus else None,
         "dollars_per_million_output_tokens": of.dollars,
-        "against_best": 1 / decision.ratio(of) if decision.best else None,
+        "mean_e2e_latency_s": 1 / of.value if decision.question.objective == "latency" and of.meets else None,
+        "against_best": 1 / decision.ratio(of) if decision.best and of.meets else None,
     }
     return {
         "name": of.name,
@@ -306,7 +356,7 @@ def said(found: Sequence[Decision]) -> str:
 
 
 def read_limits(typed: str) -> tuple[Limit, ...]:
-    return goals(typed, "--sla")
+    return sla.goals(typed, "--sla")
 
 
 def main() -> int:
@@ -318,6 +368,9 @@ def main() -> int:
     logs = [log for _, log in found if passes(log, args.filter)]
     if not logs:
         raise no_logs(args.folder)
+    priceless = next((log for log in logs if log.status == "ok" and cost.dollars_per_hour(log) is None), None)
+    if args.objective == "cost" and priceless:
+        raise InputError(f"--objective cost: {cost.why_unknown(priceless)}")
     decisions = of_logs(logs, question)
     if args.json:
         print(msgspec.json.format(msgspec.json.encode([*map(document, decisions)]), indent=2).decode())

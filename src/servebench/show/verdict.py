@@ -249,16 +249,25 @@ def _grows(layout: Layout) -> bool:
 
 
 def next_steps(
-    folder: Path, servers: Iterable[ServerConfig], streamed: bool, found: Iterable[SearchResult] = ()
+    folder: Path,
+    servers: Iterable[ServerConfig],
+    streamed: bool,
+    found: Iterable[SearchResult] = (),
+    within: str = "",
 ) -> str:
     """What to type next, in at most three lines. The first two layouts of these servers are compared.
 
-    The limits are those that were searched for, if any were, at the load that meets them.
+    The limits are those that servers were ranked by (`within`) or that were searched for, at the load that meets
+    them; else usual ones, by which several servers are ranked.
     """
-    steps = [f"report {folder}/", *_comparison(folder, servers)]
+    servers, limits = list(servers), f" {_limits_option(within)}" if within else ""
+    steps = [f"report {folder}/{limits}", *_comparison(folder, servers)]
     usual = "ttft_p90<2s, tpot_p90<100ms" if streamed else "e2e_p90<10s"  # few requests tell a p90
     asked = [_limits(search) for search in found if not search.searched.startswith(PEAK)]
-    steps.append(f"gate {folder}/ {(asked or [_limits_option(usual)])[0]}")
+    if len(steps) > 1 and not (asked or within):
+        steps.append(f'decide {folder}/ --sla "{usual}"')
+    else:
+        steps.append(f"gate {folder}/ {(asked or [_limits_option(within or usual)])[0]}")
     return "\n".join(f"{'' if i else 'Next:':7}./servebench {step}" for i, step in enumerate(steps))
 
 
