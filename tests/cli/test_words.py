@@ -114,7 +114,9 @@ def test_each_option_of_the_benchmark_has_a_spelling_with_hyphens(name: str) -> 
         name, (list(action.choices or ()) or ["1"])[0]
     )
     value = {"engine_args": "--x", "engine_env": "A=1", "engine_grid": "--x"}.get(name, value)
-    value = {"extra_headers": "a:b", "extra_body": '{"a": 1}', "shared_prefix": "1:1"}.get(name, value)
+    value = {"extra_headers": "a:b", "extra_body": '{"a": 1}', "shared_prefix": "1:1", "budget": "2h"}.get(
+        name, value
+    )
     words = [f"--{name.replace('_', '-')}", *([] if action.nargs == 0 else [value])]
     assert getattr(parser_of("run").parse_args(words), name)
 

@@ -67,6 +67,9 @@ SAMPLES = {  # of options with a form of their own
     "out_json_dir": ["./a/../b", "no", "7"],
     "deployment_name": ["", *TEXTS],
     "find_max": ["ttft_p99<2s, tpot_p99<100ms"],
+    "decide": ["ttft_p99<2s, tpot_p99<100ms"],
+    "sla": ["ttft_p99<2s, tpot_p99<100ms"],
+    "budget": ["2h", "1h30min", "90s"],
     "scenario": ["N(480,240)/(300,150)", "D(9,9)"],
 }
 KEYS = ("openai_api_key", "aml_api_key")

@@ -329,7 +329,7 @@ def test_several_engines_are_one_plan(capsys: pytest.CaptureFixture[str], tmp_pa
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        ("--backend vllm sglang --engine_args --x", "with one --backend"),
+        ("--backend vllm sglang --engine_args --x", 'write "vllm: --x"'),
         ("--backend vllm openai", "openai measures servers that are already running; give it alone"),
         ("--backend vllm sglang --openai_api_url http://h", "--openai_api_url is one server"),
         ("--backend vllm --layouts 1x2 --tp_size 2", "leave --tp_size out"),

@@ -176,3 +176,16 @@ def test_names_of_files_are_as_before_without_variants() -> None:
     server, run = parsed("--engine_args", "--x").servers[0], sweep.make_plan(parsed())[0].points[0].run
     assert log_name(server, run).startswith("m-tp1-bs768-replicas1-prompt2600")
     assert "-replicas1-n_2-prompt" in log_name(parsed("--engine_args", "--n 2", "--n 1").servers[0], run)
+
+
+def test_of_several_engines_each_argument_names_its_own() -> None:
+    words = ("--engine_args", "vllm: --max-num-seqs 2", "vllm: wide: --max-num-seqs 16", "llamacpp: --threads 1")
+    vllm, llamacpp, sglang = arguments.parse(["--backend", "vllm", "llamacpp", "sglang", *words])
+    assert [(each.name, each.args) for each in vllm.variants] == [
+        ("max-num-seqs 2", ("--max-num-seqs", "2")),
+        ("wide", ("--max-num-seqs", "16")),
+    ]
+    assert [each.args for each in llamacpp.variants] == [("--threads", "1")]
+    assert [each.args for each in sglang.variants] == [()], "none is for it"
+    alone = arguments.parse(["--backend", "vllm", "--engine_args", "vllm: --x"])[0]
+    assert [each.name for each in alone.variants] == ["vllm"], "of one engine it is a name like any other"

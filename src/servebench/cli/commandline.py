@@ -169,10 +169,15 @@ def words_in_quotes(text: str) -> tuple[str, ...]:
 
 
 def named_words(text: str) -> tuple[str, tuple[str, ...]]:
-    """An argparse type: options of another program in quotes, perhaps named: `"--x 1"`, `"fast: --x 1"`."""
-    found = re.fullmatch(r"([^\s:=-][^:=]*):(\s.*|)", text, re.DOTALL)
-    name, rest = (" ".join(found[1].split()), found[2]) if found else ("", text)
-    words = words_in_quotes(rest)
+    """An argparse type: options of another program in quotes, perhaps named: `"--x 1"`, `"fast: --x 1"`.
+
+    A name may have parts: of `"vllm: fast: --x 1"` it is `vllm: fast`.
+    """
+    names, rest = [], text
+    while found := re.fullmatch(r"\s*([^\s:=-][^:=]*):(\s.*|)", rest, re.DOTALL):
+        names.append(" ".join(found[1].split()))
+        rest = found[2]
+    name, words = ": ".join(names), words_in_quotes(rest)
     if words and not words[0].startswith("-"):
         raise argparse.ArgumentTypeError(
             'one of them does not begin with an option; write "--x 1" or "name: --x 1"'

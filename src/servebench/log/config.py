@@ -60,7 +60,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     fp6: Annotated[bool, Option("quantize the weights to 6 bits (fastgen only)", SERVER)] = False
     engine_args: Annotated[tuple[str, ...], Option(
         "more options for the engine's own command line; each text in quotes is a variant to measure, and may "
-        "have a name: \"fast: --x 1\" [none]",
+        "have a name: \"fast: --x 1\"; of several engines it begins with its own: \"vllm: --x 1\" [none]",
         SERVER, '"..."', parse=named_words, quoted=True, common=True)] = ()
     engine_env: Annotated[tuple[str, ...], Option(
         "environment variables of the engine; a NAME with several values is swept [none]",

@@ -52,7 +52,8 @@ def parse(argv: Sequence[str] | None = None) -> list[Settings]:
     given |= {"dry_run": True} if given.get("show_request") else {}
     backends = given.pop("backend", ["fastgen"])
     checks.check_engines(backends, given)
-    asked = [replace(_settings(given | {"backend": backend}), options=shown) for backend in backends]
+    engines = [given | {"backend": backend} | _own_args(given, backend, backends) for backend in backends]
+    asked = [replace(_settings(each), options=shown) for each in engines]
     if asked[0].execution.print_config:
         _print_config(typed, shown, asked[0].access)
         raise SystemExit(0)
@@ -66,6 +67,14 @@ def _print_config(typed: Given, shown: Given, access: Access) -> None:
     print(file_of(typed | {name: shown[name] for name in secret}, secret), end="")
     if secret:
         print(f"note: keys are not printed; give again: --{', --'.join(secret)}", file=sys.stderr)
+
+
+def _own_args(given: Given, backend: str, backends: Sequence[str]) -> Given:
+    """Of several engines, the arguments that name this one: `"vllm: --x 1"`."""
+    if len(backends) == 1 or "engine_args" not in given:
+        return {}
+    parts = [(*name.partition(": "), words) for name, words in given["engine_args"]]
+    return {"engine_args": [(name, words) for engine, _, name, words in parts if engine == backend] or [("", ())]}
 
 
 def _settings(given: Given) -> Settings:

@@ -26,6 +26,8 @@ def check_engines(backends: Sequence[str], given: Given) -> None:
     attached = [name for name in backends if not BACKENDS[name].launch]
     flags = [alternatives[-1][0] for alternatives in given.get("engine_grid", ())]
     sizes = [f"--{name}" for name in ("tp_size", "num_replicas") if name in given]
+    args = given.get("engine_args") or ()
+    nameless = next((" ".join(words) for name, words in args if name.partition(": ")[0] not in backends), None)
     refuse(
         {
             f"--{''.join(running[:1])} is one server, and --backend names {len(backends)} engines; give one": (
@@ -33,9 +35,11 @@ def check_engines(backends: Sequence[str], given: Given) -> None:
             ),
             f"--backend {''.join(attached[:1])} measures servers that are already running; give it alone": several
             and attached,
-            "--engine_args and --engine_grid are options of one engine; give them with one --backend": (
-                several and (given.get("engine_args") or given.get("engine_grid"))
+            f'--engine_args "{nameless}" is for which of the engines? write "{backends[0]}: {nameless}"': (
+                several and nameless is not None
             ),
+            "--engine_grid is of one engine; give it with one --backend, or write each variant as --engine_args "
+            f'"{backends[0]}: --x 1" "{backends[0]}: --x 2"': several and given.get("engine_grid"),
             "--engine_path is of one engine; give it with one --backend": several and given.get("engine_path"),
             "--backend command is one engine; give it alone": several and "command" in backends,
             "--engine_grid has a flag twice; give all of its values in one text": len(set(flags)) < len(flags),
