@@ -113,7 +113,7 @@ RULES = [
     Rule(r"(\.venv|\.engines)/.*|pre-commit install", None, "needs what set-up installs"),
     Rule(r"export \w+=\S+", None, "sets a key"),
 ]
-MAY_SAY_NO = re.compile(r"\./servebench gate ")  # status 1: a limit is broken
+MAY_SAY_NO = re.compile(r"\./servebench (gate|decide) ")  # status 1: a limit is broken, or no server keeps them
 
 
 def rule_of(command: str) -> Rule:
