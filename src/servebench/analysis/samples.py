@@ -35,8 +35,14 @@ def failed_of(*runs: Log) -> tuple[int, int]:
 
     Those that we cut off ourselves, since the server was overloaded, are neither.
     """
-    counted = sum(len(measured(log)) - cut_off(log) for log in runs)
-    return counted - sum(len(succeeded(log)) for log in runs), counted
+    of_runs = list(map(_failed_of, runs))
+    return sum(failed for failed, _ in of_runs), sum(counted for _, counted in of_runs)
+
+
+@once_a_log
+def _failed_of(log: Log) -> tuple[int, int]:
+    counted = len(measured(log)) - cut_off(log)
+    return counted - len(succeeded(log)), counted
 
 
 def cut_off(log: Log) -> int:
