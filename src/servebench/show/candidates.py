@@ -81,7 +81,8 @@ class Candidate:
     def dollars(self) -> np.ndarray | None:
         """$ per million output tokens at its capacity; None where price or GPUs are not known."""
         hourly = cost.dollars_per_hour(self.log)
-        return None if hourly is None else hourly / 3600 / np.maximum(self.tokens_per_s, 1e-12) * 1e6
+        with np.errstate(divide="ignore"):
+            return None if hourly is None else hourly / 3600 / self.tokens_per_s * 1e6
 
     @property
     def energy_j(self) -> float | None:
@@ -122,11 +123,11 @@ class Decision:
 
 def decided(study: Study, question: Question) -> Decision:
     """Every server of a study that can be held against the others, ranked."""
-    alike, left_out = _alike(study.layouts)
-    noises = capacity.noises_of([runs for layout in alike for runs in layout.points], question.limits)
-    loads = [capacity.loads_of(each.points, question.limits, noises, seed) for seed, each in enumerate(alike)]
-    judged = [(layout, own) for layout, own in zip(alike, loads, strict=True) if own]
-    nothing = [layout for layout, own in zip(alike, loads, strict=True) if not own]
+    same, left_out = alike(study.layouts)
+    noises = capacity.noises_of([runs for layout in same for runs in layout.points], question.limits)
+    loads = [capacity.loads_of(each.points, question.limits, noises, seed) for seed, each in enumerate(same)]
+    judged = [(layout, own) for layout, own in zip(same, loads, strict=True) if own]
+    nothing = [layout for layout, own in zip(same, loads, strict=True) if not own]
     left_out |= {each.name: _why_nothing(each, question) for each in nothing}
     return _ranked(study, question, judged, left_out)
 
@@ -185,7 +186,7 @@ def _why_nothing(layout: Layout, question: Question) -> str:
     return f"no point counts: {', '.join(f'{n} {why}' for why, n in whys.most_common())}"
 
 
-def _alike(found: Sequence[Layout]) -> tuple[list[Layout], dict[str, str]]:
+def alike(found: Sequence[Layout]) -> tuple[list[Layout], dict[str, str]]:
     """(those that were asked the same on like machines, as most were; why the others are left out)."""
     of_work: dict[str, list[Layout]] = {}
     for layout in found:

@@ -151,7 +151,7 @@ def _target(best: Candidate, rate: float | None) -> str:
 def _known(drawn: np.ndarray, open_: np.ndarray | None = None) -> str:
     """`23.7 (22.9 to 24.5)`; `(22.9 or more)` where more load may give more."""
     low, high = interval(drawn)
-    unknown = open_ is not None and open_[1:].mean() > 0.025
+    unknown = not isfinite(high) or (open_ is not None and open_[1:].mean() > 0.025)
     to = f"{significant(low)} or more" if unknown else f"{significant(low)} to {significant(high)}"
     return f"{significant(float(drawn[0]))} ({to})"
 
@@ -168,10 +168,11 @@ def table(decision: Decision) -> str:
     columns = list(COLUMNS)
     if not decision.per_gpu:
         columns[NEEDED] = replace(COLUMNS[NEEDED], head="servers for\nthe target")
-    return tables.table(columns, [_row(decision, i) for i in range(len(decision.candidates))])
+    return tables.table(columns, [row(decision, i) for i in range(len(decision.candidates))])
 
 
-def _row(decision: Decision, number: int) -> list[str]:
+def row(decision: Decision, number: int) -> list[str]:
+    """Its cells, a column each."""
     of, target = decision.candidates[number], decision.question.target_rate
     gpus, found = of.gpus if decision.per_gpu and of.gpus else 0, of.capacity
     if not of.meets:
