@@ -6,9 +6,11 @@ import shutil
 import sys
 from collections.abc import Iterator
 from html import escape
+from itertools import product
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from conftest import ROOT, make_log, make_result, on_gpus, point
 from selenium import webdriver
@@ -17,13 +19,14 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from warm_python import python
 
-from servebench.analysis import limits, metrics, trust
+from servebench.analysis import capacity, limits, metrics, trust
 from servebench.cli import commandline
 from servebench.log import schema, store
 from servebench.log.schema import Log
 from servebench.log.telemetry import Gpu, Machine
-from servebench.show import layouts, verdict
-from servebench.show.html import chart, details, first_screen, groups, read, report, table
+from servebench.show import decide, layouts, verdict
+from servebench.show.candidates import Decision, Question
+from servebench.show.html import chart, decision, details, first_screen, groups, read, report, table
 from servebench.show.html import page as html_page
 
 EVIL = "</pre><script>document.title = 'owned'</script><img src=x onerror='document.title=1'>&amp;\""
@@ -89,12 +92,12 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write(results: Path, limits: str = "") -> Path:
     """The page of these logs, without figures."""
     output = results.parent / "page.html"
-    output.write_text(html_page.page(results, points_of(results), [], [], limits))
+    output.write_text(html_page.page(results, points_of(results, limits), [], [], limits))
     return output
 
 
-def points_of(results: Path) -> list[read.Point]:
-    return list(read.read(results, read.entries(results)))
+def points_of(results: Path, limits: str = "") -> list[read.Point]:
+    return list(read.read(results, read.entries(results), within=decision.judged(limits)))
 
 
 @pytest.fixture(scope="module")
@@ -264,20 +267,19 @@ def test_limits_choose_again(studied: webdriver.Chrome, study: Path, typed: str,
     type_limits(studied, typed)
     wanted = best_of(study, limits)
     assert shown_layouts(studied) == wanted
-    best = next((name for name, (_, share) in wanted.items() if share == "best"), "No best layout.")
-    assert texts(studied, ".result .name") == [best]
-    assert texts(studied, ".result .within")[0].startswith("within ") and texts(studied, ".error") == []
+    assert texts(studied, ".within") == [f"within {', '.join(map(str.strip, typed.split(',')))}"]
+    assert texts(studied, ".result, .error") == []
 
 
 def test_limits_change_what_the_page_says(studied: webdriver.Chrome, study: Path) -> None:
-    before = texts(studied, ".result p, .result li, .layouts td")
+    before = texts(studied, ".result p, .result li, .layouts td, .decision")
     type_limits(studied, "ttft_p99<100ms")
-    assert texts(studied, ".result p, .result li, .layouts td") != before
+    assert texts(studied, ".result p, .result li, .layouts td, .decision") != before
     assert texts(studied, ".chart .limit text") == ["ttft_p99<100ms"]
     missed = len(studied.find_elements(By.CSS_SELECTOR, ".chart a.missed"))
     assert 0 < missed < len(studied.find_elements(By.CSS_SELECTOR, ".chart a"))
     type_limits(studied, " ")
-    assert texts(studied, ".result p, .result li, .layouts td") == before
+    assert texts(studied, ".result p, .result li, .layouts td, .decision") == before
     assert studied.find_elements(By.CSS_SELECTOR, ".chart a.missed") == []
 
 
@@ -342,7 +344,7 @@ def test_the_page_reads_every_limit_that_the_command_line_reads(studied: webdriv
 
 
 def test_the_first_screen_is_seen_without_scrolling(studied: webdriver.Chrome) -> None:
-    for selector in (".result", ".limits", ".counts", ".overview", ".layouts"):
+    for selector in (".result", ".hint", ".limits", ".counts", ".overview", ".layouts"):
         box = studied.find_element(By.CSS_SELECTOR, selector).rect
         assert box["y"] + box["height"] <= 900, selector
 
@@ -372,9 +374,7 @@ def test_the_layout_with_most_requests_is_named_where_another_is_best_a_gpu(
     save(point("vllm", 6, 1.0, tp_size=2), results)
     opened = seen(browser, write(results))
     words = "More requests/s in all, on more GPUs: vLLM TP 2 x 1."
-    for _ in range(2):
-        assert texts(opened, ".result .name") == ["vLLM TP 1 x 1"] and words in texts(opened, ".doubts li")
-        type_limits(opened, "e2e_p99<2s")
+    assert texts(opened, ".result .name") == ["vLLM TP 1 x 1"] and words in texts(opened, ".doubts li")
 
 
 def test_limits_of_energy_and_cost_choose_in_the_page(results: Path, browser: webdriver.Chrome) -> None:
@@ -382,10 +382,13 @@ def test_limits_of_energy_and_cost_choose_in_the_page(results: Path, browser: we
         log = on_gpus(slowing("vllm", clients, 1.0), watts)
         save(msgspec.structs.replace(log, gpu_hour_price=2.0), results)
     opened = seen(browser, write(results))
-    assert "at 2 clients" in texts(opened, ".result .says")[0]
+    assert shown_layouts(opened)["vLLM TP 1 x 1"][0] == "2"
     for typed in ("energy_per_output_token<40J", "dollars>130", "gpu_power_w<200W"):
         type_limits(opened, typed)
-        assert "at 1 client" in texts(opened, ".result .says")[0], typed
+        assert shown_layouts(opened)["vLLM TP 1 x 1"][0] == "1", typed
+        assert texts(opened, ".sentence")[0].startswith("The page decides by p50") and not texts(
+            opened, ".candidates"
+        )
     type_limits(opened, "energy_per_output_token<40")
     assert texts(opened, ".error")[0].endswith("write energy_per_output_token<40J")
 
@@ -415,6 +418,156 @@ def test_an_axis_has_a_few_round_ticks(low: float, high: float) -> None:
     found = chart.log_ticks(low, high)
     assert 3 <= len(found) <= 8 and all(low <= value <= high for value in found)
     assert 4 <= len(chart.ticks(high)) <= 9
+
+
+# The decision within limits.
+
+SLA = "ttft_p99<150ms,tpot_p99<130ms"
+
+
+@pytest.fixture(scope="module")
+def raced(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six servers in two runs at four loads, with a price and energy; some requests fail, a run has failed."""
+    results = tmp_path_factory.mktemp("raced") / "results"
+    for backend, base in (("vllm", 0.4), ("sglang", 0.41)):
+        for sizes in ({}, {"tp_size": 2}, {"num_replicas": 2}):
+            for clients, repetition in product((1, 2, 4, 8), (0, 1)):
+                faster = (base + repetition / 100) / (1.9 if sizes else 1)
+                log = slowing(backend, clients, faster, repetition=repetition, **sizes)
+                log = msgspec.structs.replace(on_gpus(log, *[300.0] * log.server.workers), gpu_hour_price=2.5)
+                if clients == 8 and backend == "sglang":
+                    log.results[3] = msgspec.structs.replace(log.results[3], error="HTTP 500")
+                save(log, results)
+    failed = make_log([], None, backend="sglang", num_clients=8, repetition=2)
+    save(msgspec.structs.replace(failed, status="failed", failure="it ended"), results)
+    return results
+
+
+def decided(results: Path, limits: str) -> Decision:
+    """As `servebench decide` does."""
+    (only,) = decide.of_logs([log for _, log in store.load_folder(results)], Question(decide.read_limits(limits)))
+    return only
+
+
+def shown_candidates(opened: webdriver.Chrome) -> list[list[str]]:
+    """The cells of each row by the columns of `servebench decide`, those that it shows."""
+    keys = [head.get_attribute("data-key") for head in opened.find_elements(By.CSS_SELECTOR, ".candidates th")]
+    rows = opened.find_elements(By.CSS_SELECTOR, ".candidates tbody tr")
+    cells = [
+        dict(zip(keys, [cell.text for cell in row.find_elements(By.TAG_NAME, "td")], strict=True)) for row in rows
+    ]
+    return [[row.get(key, "") for key in decision.KEYS] for row in cells]
+
+
+def test_the_first_screen_says_what_decide_says(browser: webdriver.Chrome, raced: Path) -> None:
+    opened, found = seen(browser, write(raced, SLA)), decided(raced, SLA)
+    assert texts(opened, ".sentence") == [decide.sentence(found)]
+    assert shown_candidates(opened) == [decide.row(found, i) for i in range(len(found.candidates))]
+    assert texts(opened, ".trust li") == list(decide.doubts(found))
+    assert texts(opened, ".result") == [] and opened.get_log("browser") == []
+    rivals = opened.find_elements(By.CSS_SELECTOR, ".candidates .rival td:first-child")
+    assert [cell.text for cell in rivals] == [each.name for each in (found.best, *found.rivals) if each]
+    drawn = opened.find_elements(By.CSS_SELECTOR, ".candidates .interval")
+    assert len(drawn) == sum(each.meets for each in found.candidates)
+
+
+def test_the_decision_can_be_read_without_scripts(browser: webdriver.Chrome, raced: Path) -> None:
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        opened = seen(browser, write(raced, SLA))
+        assert texts(opened, ".sentence") == [decide.sentence(decided(raced, SLA))]
+        assert len(shown_candidates(opened)) == 6 and texts(opened, ".result, .exactly") == []
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+@pytest.mark.parametrize("typed", [SLA, "ttft_p99<80ms", "e2e_p90<300ms, error_rate<20%", "ttft_p50<10s"])
+def test_the_page_decides_as_decide_does(browser: webdriver.Chrome, raced: Path, typed: str) -> None:
+    opened, found = seen(browser, write(raced)), decided(raced, typed)
+    assert texts(opened, ".result .name") and texts(opened, ".decision") == []
+    type_limits(opened, typed)
+    wanted = {each.name: each for each in found.candidates}
+    rows = {cells[0]: dict(zip(decision.KEYS, cells, strict=True)) for cells in shown_candidates(opened)}
+    assert rows.keys() == wanted.keys()
+    for number, each in enumerate(found.candidates):
+        ours, theirs = rows[each.name], dict(zip(decision.KEYS, decide.row(found, number), strict=True))
+        for key in ("load", "per_gpu", "tokens", "energy"):  # of no draws
+            assert ours[key] == theirs[key], (each.name, key)
+    judge = f"return studies[0].decision.judge(readLimits('{typed}')).map((e) => [e.name, e.ends, !!e.close])"
+    close = [each.name for each in (found.best, *found.rivals) if each]
+    for name, ends, is_close in opened.execute_script(judge):
+        estimate, low, high = (np.inf if end is None else end for end in ends)
+        value = wanted[name].value
+        wanted_low, wanted_high = capacity.interval(value)
+        assert estimate == pytest.approx(value[0], rel=1e-3) and is_close == (name in close)
+        assert low == pytest.approx(min(wanted_low, value[0]), rel=0.2, abs=0.1)
+        assert high == pytest.approx(wanted_high, rel=0.2, abs=0.1)
+    begins = decide.sentence(found).partition(" requests/s")[0].split(" (")[0]
+    assert texts(opened, ".sentence")[0].startswith(begins)
+    assert texts(opened, ".exactly")[0].endswith(f'--sla "{typed.replace(",", ", ").replace("  ", " ")}"')
+
+
+def test_limits_that_are_changed_and_changed_back(browser: webdriver.Chrome, raced: Path) -> None:
+    opened = seen(browser, write(raced, SLA))
+    before = texts(opened, ".decision, .trust")
+    lines = opened.find_element(By.CSS_SELECTOR, ".interval").get_attribute("outerHTML")
+    type_limits(opened, "ttft_p99<100ms")
+    assert texts(opened, ".decision, .trust") != before and texts(opened, ".trust li") == []
+    assert opened.find_element(By.CSS_SELECTOR, ".interval").get_attribute("outerHTML") != lines
+    opened.find_element(By.CSS_SELECTOR, ".typed").send_keys(", tpot_p99 is what")
+    assert "cannot read" in texts(opened, ".error")[0] and "ttft_p99<100ms" in texts(opened, ".sentence")[0]
+    type_limits(opened, "ttft_p99<1ms")
+    assert texts(opened, ".sentence") == ["No server keeps ttft_p99<1ms at any load that was measured."]
+    assert {cells[2] for cells in shown_candidates(opened)} == {"none"}
+    type_limits(opened, "ttft_p99 < 0.15s, tpot_p99<130ms")
+    assert texts(opened, ".decision, .trust") == before
+    type_limits(opened, " ")
+    assert texts(opened, ".decision, .trust") == [] and texts(opened, ".result .name") != []
+
+
+def test_nobody_keeps_the_limits(browser: webdriver.Chrome, raced: Path) -> None:
+    opened = seen(browser, write(raced, "ttft_p99<1ms"))
+    assert texts(opened, ".sentence") == [decide.sentence(decided(raced, "ttft_p99<1ms"))]
+    assert texts(opened, ".sentence")[0].startswith("No server keeps") and texts(opened, ".interval") == []
+
+
+def test_each_study_has_its_own_decision(browser: webdriver.Chrome, results: Path) -> None:
+    for length in (128, 2600):
+        for clients in (1, 2):
+            save(slowing("vllm", clients, length / 2600, mean_prompt_length=length), results)
+    said = texts(seen(browser, write(results, "ttft_p99<200ms")), ".sentence")
+    assert len(said) == 2 and said[0].startswith("vLLM TP 1 x 1 serves") and said[1].startswith("No server keeps")
+
+
+def test_points_that_all_failed_decide_nothing(browser: webdriver.Chrome, results: Path) -> None:
+    failed = make_log([], None, num_clients=4)
+    save(msgspec.structs.replace(failed, status="failed", failure="it ended"), results)
+    for opened in (seen(browser, write(results, "ttft_p99<2s")), seen(browser, write(results))):
+        type_limits(opened, "ttft_p99<2s")
+        assert texts(opened, ".sentence") == ["No server can be judged: no point of the folder counts."]
+
+
+def test_no_requests_stay_in_memory(raced: Path) -> None:
+    for point_ in points_of(raced, SLA):
+        for run in point_.runs:
+            assert not run.log.results
+            assert not [each for each in run.log.__dict__["memory"].values() if isinstance(each, list)]
+
+
+@pytest.mark.parametrize(
+    ("options", "limits"),
+    [
+        ([{"decide": "ttft_p99 < 2s"}, {}], "ttft_p99<2s"),
+        ([{"find_max": "ttft_p99<2s"}, {"sla": "tpot_p99<9ms"}], "tpot_p99<9ms"),
+        ([{"sla": "fastgen-4"}, {"num_clients": ["1"]}], ""),
+    ],
+)
+def test_the_limits_of_a_sweep_are_those_of_its_report(options: list[dict[str, object]], limits: str) -> None:
+    logs = [
+        msgspec.structs.replace(point("vllm", 1, 1.0), options=each, started_at=f"2026-11-2{i}")
+        for i, each in enumerate(options)
+    ]
+    assert decision.of_sweep(logs) == limits
 
 
 # Counts, warnings and their rows.
@@ -659,7 +812,8 @@ def test_several_studies_have_a_section_each(browser: webdriver.Chrome, results:
     assert texts(opened, "nav a")[:2] == names == texts(opened, "section[id^=study] > h2")
     boxes = opened.find_elements(By.CSS_SELECTOR, ".typed")
     boxes[1].send_keys("ttft_p99<1ms")
-    assert texts(opened, ".result .name") == ["vLLM TP 1 x 1", "No best layout."]
+    assert texts(opened, ".result .name") == ["vLLM TP 1 x 1"]
+    assert texts(opened, ".sentence") == ["No server keeps ttft_p99<1ms at any load that was measured."]
 
 
 # What is read and run.

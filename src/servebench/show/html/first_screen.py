@@ -1,6 +1,6 @@
-"""The first screen of a study: its best layout and what to beware of, a box for limits, one row a layout, a chart.
+"""The first screen of a study: limits, the decision within them or the best layout, a chart, a row a layout.
 
-report.js chooses again when the reader types limits; it takes all words and numbers from the rows of the points.
+report.js chooses again when the reader types limits; it takes all numbers from the rows of the points.
 """
 
 from __future__ import annotations
@@ -23,15 +23,18 @@ SHOWN = (
 )
 
 
-def first_screen(groups: Sequence[Group], points_id: str) -> str:
-    """The groups come the best first."""
+def first_screen(groups: Sequence[Group], points_id: str, decided: Sequence[str] = ("", "")) -> str:
+    """The groups come the best first. `decided`: HTML of the decision, which replaces the result within limits."""
     per_gpu = by_gpu(groups)
     drawn = chart(groups, per_gpu)
     right = f'<figure class="overview">{drawn}</figure>' if drawn else ""
-    left = f"<div>{_result(groups, per_gpu)}{LIMITS}{_counts(groups, points_id)}</div>"
+    decision, trust = decided
+    left = f"<div>{_result(groups, per_gpu)}{trust}{_counts(groups, points_id)}</div>"
     table = _layouts(groups, per_gpu)
     return (
-        f'<div class="screen">{left}{right}</div><div class="scroll"><table class="layouts">{table}</table></div>'
+        f'{LIMITS}{decision}<div class="screen">{left}{right}</div>'
+        f'<h3 class="measured">Each layout at its best measured load<span class="within"></span></h3>'
+        f'<div class="scroll"><table class="layouts">{table}</table></div>'
     )
 
 
@@ -50,9 +53,9 @@ def _result(groups: Sequence[Group], per_gpu: bool) -> str:
     more = "".join(f"<li>{escape(each)}</li>" for each in doubts)
     basis = f"Best {'layout' if second else 'load'}, by requests/s{' a GPU' if per_gpu else ''}"
     return (
-        f'<div class="result" aria-live="polite"><h3>{basis}<span class="within"></span></h3>'
+        f'<div class="result" aria-live="polite"><h3>{basis}</h3>'
         f'<p class="name">{escape(name)}</p><p class="says">{says}</p>'
-        f'<p><span class="next{known}">{escape(rest)}</span></p><ul class="doubts">{more}</ul></div>'
+        f'<p><span class="next{known}">{escape(rest)}</span></p><ul class="doubts">{more}</ul>{HINT}</div>'
     )
 
 
@@ -90,6 +93,10 @@ def _more_in_all(groups: Sequence[Group]) -> list[str]:
 
 # The box and the counts.
 
+HINT = """
+<p class="hint note">With limits such as <code>ttft_p99&lt;2s, tpot_p99&lt;100ms</code>, above or after
+<code>--limits</code>, the page says which server to run within an SLA, and how sure that is.</p>
+"""
 LIMITS = """
 <p class="limits needs-js"><label>Limits <input class="typed" spellcheck="false" autocomplete="off"
 placeholder="ttft_p99&lt;2s, tpot_p99&lt;100ms" title="Separated by commas: ttft, tpot, e2e or itl with

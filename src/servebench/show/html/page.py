@@ -20,9 +20,14 @@ from urllib.parse import quote
 import msgspec
 
 from servebench import __version__
+from servebench.analysis.limits import Limit
 from servebench.log.schema import Log, engine_name
+from servebench.log.store import numbers_by_size
 from servebench.plan.strategies import LoadResult
+from servebench.show import candidates, layouts
+from servebench.show.candidates import Question
 from servebench.show.html import details
+from servebench.show.html.decision import decision, judged
 from servebench.show.html.first_screen import first_screen
 from servebench.show.html.groups import Group, load_words, studies
 from servebench.show.html.read import Point, units
@@ -57,7 +62,8 @@ def page(
     """The whole page. `limits` stand in the box that the reader may change."""
     style, script = (HERE.with_name(f"report.{kind}").read_text() for kind in ("css", "js"))
     found = studies(points)
-    parts = list(_parts(points, found, drawings, searches))
+    decisions = _decisions(folder, points, judged(limits))
+    parts = list(_parts(points, found, drawings, searches, decisions))
     title = " · ".join(_title(points, [study for study, _ in found]))
     return Template(HERE.with_name("report.html").read_text()).substitute(
         title=escape(title),
@@ -70,6 +76,16 @@ def page(
         links=" ".join(f'<a href="#{name}">{escape(words)}</a>' for name, words, _ in parts),
         parts="\n".join(f'<section id="{name}">{inside}</section>' for name, _, inside in parts),
     )
+
+
+def _decisions(folder: Path, points: Sequence[Point], within: tuple[Limit, ...]) -> dict[str, tuple[str, ...]]:
+    """HTML of each study that can be decided, by its name."""
+    runs = sorted((run for point in points for run in point.runs), key=lambda run: numbers_by_size(run.name))
+    found: dict[str, tuple[str, ...]] = {}
+    for study in layouts.studies([run.log for run in runs], with_failed=True):
+        decided = candidates.decided(study, Question(within)) if within else None
+        found[f"{study.model}, {study.asked}"] = decision(study, decided, str(folder))
+    return found
 
 
 def _hash(text: str) -> str:
@@ -133,13 +149,14 @@ def _parts(
     found: Sequence[tuple[Study, Sequence[Group]]],
     drawings: Sequence[Drawing],
     searches: Sequence[SearchResult],
+    decisions: Mapping[str, tuple[str, ...]],
 ) -> Iterator[tuple[str, str, str]]:
     """(id, words of the link to it, HTML) of each section."""
     several = len({study.model for study, _ in found}) > 1
     for number, (study, groups) in enumerate(found):
         name = f"{_short(study.model)}, {study.asked}" if several else study.asked[:1].upper() + study.asked[1:]
         link, head = (name, name) if len(found) > 1 else ("Best layout and points", "")
-        yield f"study-{number}", link, _study(number, groups, head)
+        yield f"study-{number}", link, _study(number, groups, head, decisions[f"{study.model}, {study.asked}"])
     labels = {
         point.number: f"{group.layout.name}, {load_words(point)}"
         for _, groups in found
@@ -170,10 +187,10 @@ HOW_TO_READ = """
 """
 
 
-def _study(number: int, groups: Sequence[Group], name: str) -> str:
+def _study(number: int, groups: Sequence[Group], name: str, decided: Sequence[str]) -> str:
     head = f"<h2>{escape(name)}</h2>" if name else ""
     points = f'<div class="scroll"><table class="points">{table(groups)}</table></div>'
-    screen = first_screen(groups, f"points-{number}")
+    screen = first_screen(groups, f"points-{number}", decided)
     return f'{head}{screen}<h3 id="points-{number}">Points</h3>{HOW_TO_READ}{points}'
 
 

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from servebench.analysis import cost, limits, metrics, trust
+from servebench.analysis import capacity, cost, limits, metrics, trust
+from servebench.analysis.limits import Limit
 from servebench.analysis.metrics import OfRequests
 from servebench.figures import selection
 from servebench.figures.selection import Entry
@@ -16,6 +17,7 @@ from servebench.log import store
 from servebench.log.identity import point_of
 from servebench.log.schema import Log, model_name
 from servebench.show import advice, layouts, spreadsheet
+from servebench.show.html import decision
 from servebench.show.spreadsheet import Cell
 
 ORDER = (*selection.CONFIGURATION, selection.LOAD, selection.REPETITION)
@@ -65,7 +67,9 @@ def entries(folder: Path) -> list[Entry]:
     return sorted(found, key=lambda entry: (entry.path.parent.name, *(trait.of(entry.head) for trait in ORDER)))
 
 
-def read(folder: Path, found: Iterable[Entry], price: float | None = None) -> Iterator[Point]:
+def read(
+    folder: Path, found: Iterable[Entry], price: float | None = None, within: Sequence[Limit] = ()
+) -> Iterator[Point]:
     """Every point, one by one: their requests may be millions, and only those of one point are in memory.
 
     Points of two folders are never the same, even of the same settings: they may be a before and an after.
@@ -77,23 +81,35 @@ def read(folder: Path, found: Iterable[Entry], price: float | None = None) -> It
     for (parent, *_), paths in files.items():
         logs = {str(path.relative_to(folder)): cost.with_price(log, price) for path, log in store.read(paths)}
         if logs:
-            yield point(number, "" if parent == folder else parent.name, logs)
+            yield point(number, "" if parent == folder else parent.name, logs, within)
             number += 1
 
 
-def point(number: int, place: str, logs: Mapping[str, Log]) -> Point:
-    """Of its logs by the names of their files. The folder `place` stands for the backend, as in the figures."""
+def point(number: int, place: str, logs: Mapping[str, Log], within: Sequence[Limit] = ()) -> Point:
+    """Of its logs by the names of their files. The folder `place` stands for the backend, as in the figures.
+
+    Of the requests all stays that decides within these limits, or within those that are typed in the page.
+    """
     runs = list(logs.values())
     good = [log for log in runs if log.status == "ok"]
     rate = layouts.trusted_rate(good) if good else None
-    shown = [_run(name, place or log.server.engine, log) for name, log in logs.items()]
+    shown = [_run(name, place or log.server.engine, log, within) for name, log in logs.items()]
     return Point(number, shown, rate, _numbers(good) if rate else {}, advice.marks(runs))
 
 
-def _run(name: str, place: str, log: Log) -> Run:
+def _run(name: str, place: str, log: Log, within: Sequence[Limit]) -> Run:
     warnings = advice.of_point(log) if log.status == "ok" else []
     row = spreadsheet.row([log]) | {"backend": place, "model": model_name(log.server.model)}
-    return Run(name, msgspec.structs.replace(log, results=[], probes=[]), row, warnings)
+    return Run(name, _without_requests(log, within), row, warnings)
+
+
+def _without_requests(log: Log, within: Sequence[Limit]) -> Log:
+    asked = msgspec.structs.replace(log)
+    capacity.asked_of(asked, [*within, *(limit for group in decision.TYPED for limit in group)])
+    kept = msgspec.structs.replace(log, results=[], probes=[])
+    memory: dict[Any, Any] = asked.__dict__["memory"]
+    kept.__dict__["memory"] = {key: value for key, value in memory.items() if not isinstance(value, list)}
+    return kept
 
 
 def _numbers(runs: list[Log]) -> dict[str, float]:

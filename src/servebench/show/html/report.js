@@ -24,10 +24,134 @@ function readLimit(part) {
   if (!allowed.some((each) => each.toLowerCase() === unit))
     throw Error(`"${part}": write ${name}${sign}${number}${allowed.filter(Boolean).join(` or ${name}${sign}${number}`)}`);
   const value = Number(number) / ({ ms: 1000, "%": 100 }[unit] ?? 1);
-  return { name, value, words: part, within: (numbers) => TESTS[sign](numbers[name] ?? NaN, value) };
+  return { name, value, words: part, upper: sign[0] === "<", within: (numbers) => TESTS[sign](numbers[name] ?? NaN, value) };
 }
 
 const readLimits = (text) => text.split(",").map((part) => part.trim()).filter(Boolean).map(readLimit);
+
+// Which server to run within limits, as analysis/capacity.py and show/decide.py have it, from quantiles of draws.
+
+const LEVELS = [0, 0.005, 0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975, 0.995, 1];
+const NORMAL = [0, -3.2, -2.576, -1.96, -1.282, -0.674, 0, 0.674, 1.282, 1.96, 2.576, 3.2]; // an estimate, then LEVELS
+const DRAWS = 1000;
+const ARROW = "l-5-4m5 4l-5 4"; // of an interval without an end
+const CLASS = { server: "words", against: "words" };
+const UNKNOWN = "The page decides by p50, p90, p95 and p99 of ttft, tpot and e2e, and by error_rate, each below a limit.";
+const excess = (value, limit) => (UNITS[limit.name] === "%" ? value / limit.value - 1 : value - Math.log(limit.value));
+const line = (at, [x, above], [y, next]) => (above > x ? y + ((next - y) * (at - x)) / (above - x) : y);
+const significant = (value) => (Math.abs(value) < 999.5 ? value.toPrecision(3) : value.toFixed(0)).replace("NaN", "");
+
+function interval([estimate, ...draws]) {
+  const [low, high] = [0.025, 0.975].map((level) => draws.sort((a, b) => a - b)[Math.round(level * (DRAWS - 1))]);
+  return [low === Infinity ? estimate : low, high];
+}
+
+function known(values) {
+  const [low, high] = interval(values);
+  return `${significant(values[0])} (${significant(low)} ${high === Infinity ? "or more" : `to ${significant(high)}`})`;
+}
+
+// Of these loads, [the highest that keeps the limits, requests/s there]: the estimate, or with chance one of its draws.
+function capacity(loads, limits, chance) {
+  const draw = (of, share = chance && chance(), i = LEVELS.findIndex((level) => level > share)) =>
+    chance ? line(share, LEVELS.slice(i - 1), of.slice(i)) : of[0];
+  const over = ({ values }) => Math.max(...limits.map((limit) => excess(draw(values[limit.name]), limit)));
+  const worst = loads.map((load) => (load.exceeded ? Math.log(10) : over(load)));
+  const rates = loads.map((load) => draw(load.rate));
+  const rising = worst.map((_, i) => (Math.max(...worst.slice(0, i + 1)) + Math.min(...worst.slice(i))) / 2);
+  const [first, last] = [rising.findIndex((each) => each > 0), loads.length - 1];
+  if (!first) return [0, chance && (loads[0].open || loads[0].size > 1) ? rates[0] * chance() : 0];
+  const grows = !last || loads[last].rate[0] > 1.05 * loads[last - 1].rate[0];
+  if (first < 0) return [loads[last].size, chance && grows ? Infinity : rates[last]];
+  const [low, high] = [loads[first - 1].size, loads[first].size];
+  const way = (rising[first - 1] / (rising[first - 1] - rising[first])) ** Math.exp(draw(NORMAL) / 2);
+  const size = low * (high / low) ** way;
+  const whole = loads[0].open ? size : Math.max(low, Math.floor(size + 1e-9));
+  return [whole, line(whole, [low, high], rates.slice(first - 1))];
+}
+
+function candidate(server, limits, seed) {
+  const over = ({ values }) => limits.some((limit) => excess(values[limit.name][0], limit) > 0);
+  const judged = server.loads.filter(({ values }) => limits.every(({ name }) => name in values));
+  const loads = judged.filter((load) => load.settled || load.exceeded || over(load));
+  const chance = () => (seed = (seed * 48271) % 2147483647) / 2147483647;
+  const drawn = loads.length ? Array.from({ length: DRAWS + 1 }, (_, i) => capacity(loads, limits, i && chance)) : [[0, 0]];
+  const [size, rates] = [drawn[0][0], drawn.map(([, rate]) => rate)];
+  const least = rates.filter((rate) => rate === Infinity).length > DRAWS / 2 ? "at least " : "";
+  const ends = loads.slice(loads.findLastIndex((load) => load.size <= size)).slice(0, 2);
+  const number = (name) => line(size, ends.map((load) => load.size), ends.map((load) => load[name] ?? NaN));
+  return { ...server, loads, rates, size, least, tokens: number("tokens"), energy: number("energy") };
+}
+
+class Decision {
+  constructor(section) {
+    this.part = (name) => section.querySelector(name);
+    this.given = [".sentence", ".candidates", ".trust"].map((name) => [this.part(name), this.part(name).innerHTML]);
+    this.servers = JSON.parse(this.part(".decision").dataset.servers);
+  }
+
+  show(limits, given) {
+    for (const [part, html] of this.given) part.innerHTML = html;
+    const text = (those) => those.map(({ name, value }) => `${name} ${value}`).join();
+    if (this.given[0][1] && text(limits) === text(given)) return;
+    const can = limits.every(({ name, upper, value }) => upper && value && /^((ttft|tpot|e2e)_p\d|error_rate$)/.test(name));
+    const within = limits.map((limit) => limit.words.replace(/\s/g, "")).join(", ");
+    const found = can && within ? this.judge(limits) : [];
+    this.part(".sentence").textContent = within && (can ? this.sentence(found, within) : UNKNOWN);
+    this.part(".candidates tbody").replaceChildren(...found.map((each) => this.row(each, found)));
+    this.part(".trust").innerHTML = this.part(".exactly").outerHTML;
+    this.part(".exactly").hidden = !can;
+    this.part(".exactly span").textContent = within;
+  }
+
+  judge(limits) {
+    const found = this.servers.map((server, i) => candidate(server, limits, 7919 * (i + 1))).filter(({ loads }) => loads.length);
+    const perGpu = found.every(({ gpus }) => gpus);
+    for (const each of found) each.values = each.rates.map((rate) => rate / (perGpu ? each.gpus : 1));
+    found.sort((a, b) => b.values[0] - a.values[0]);
+    const level = (0.05 * DRAWS) / Math.max(1, found.length - 1); // of being wrong about who is behind
+    for (const each of found) {
+      each.close = each.size && each.values.filter((v, i) => i && v >= found[0].values[i]).length >= level;
+      each.ends = [each.values[0], ...interval(each.values)];
+    }
+    return found;
+  }
+
+  sentence([best, ...others], within) {
+    if (!best) return "No server can be judged: no point of the folder counts.";
+    if (!best.size) return `No server keeps ${within} at any load that was measured.`;
+    const rivals = others.filter((each) => each.close).map(({ name }) => name);
+    const serves = `${best.name} serves ${best.least}${known(best.rates)} requests/s within ${within}`;
+    const gpus = best.gpus ? ` on ${best.gpus} GPU${best.gpus > 1 ? "s" : ""}` : "";
+    const load = best.unit.replace("{}", Number(best.size.toPrecision(4))).replace(/^1 clients$/, "1 client");
+    return `${serves}${gpus}, at ${load}.${rivals.length ? ` Not distinguishable from it: ${rivals.join(", ")}.` : ""}`;
+  }
+
+  row({ name, gpus, size, rates, values, least, tokens, energy, hourly, loads, close, ends }, found) {
+    const most = Math.max(...found.flatMap((each) => each.ends).filter(Number.isFinite)) || 1;
+    this.part("[data-key=plot] small").textContent = `0 to ${significant(most)}`;
+    const share = known(values.map((value, i) => (value === found[0].values[i] ? 1 : value / found[0].values[i])));
+    const words = size && {
+      load: (least && ">= ") + Number(size.toPrecision(4)),
+      rate: known(rates),
+      per_gpu: significant(gpus ? rates[0] / gpus : NaN),
+      tokens: significant(gpus ? (tokens * rates[0]) / gpus : NaN),
+      dollars: hourly ? known(rates.map((rate) => ((hourly / 3600) * 1e6) / (rate * tokens))) : "",
+      energy: significant(energy),
+      against: values === found[0].values ? "best" : `${share}${close ? " not distinguishable" : ""}`,
+    };
+    const none = { load: `< ${loads[0].size}`, rate: "none", against: "keeps no limit" };
+    const row = Object.assign(document.createElement("tr"), { className: close ? "rival" : "" });
+    for (const { key } of all(".candidates th", this.part(".decision")).map((head) => head.dataset))
+      Object.assign(row.insertCell(), { className: CLASS[key] ?? key }).textContent = { server: name, gpus: gpus ?? "-", ...(words || none) }[key] ?? "";
+    const x = (value) => (value === Infinity ? 240 : 4 + (232 * value) / most);
+    const [[, from, to], [middle, low, high]] = [found[0].ends.map(x), ends.map(x)];
+    const drawn = `<rect x="${from}" width="${to - from}" height="20"/><path d="M${low} 10H${high}${high === 240 ? ARROW : ""}"/>`;
+    const svg = `<svg class="interval" viewBox="0 0 240 20">${drawn}<circle cx="${middle}" cy="10" r="4"/></svg>`;
+    if (size) row.querySelector(".plot").innerHTML = svg;
+    return row;
+  }
+}
 
 // A study: its layouts, and the table of its points.
 
@@ -47,8 +171,7 @@ class Study {
     for (const group of this.groups)
       group.rows[0].addEventListener("click", () => this.fold(group, !group.classList.contains("folded")));
     for (const link of all(".counts a", section)) link.addEventListener("click", () => this.keep(link.dataset.word));
-    const next = section.querySelector(".result .next");
-    this.ahead = [next.className, next.textContent]; // with an interval, which limits that are typed here have not
+    this.decision = new Decision(section);
     const typed = section.querySelector(".typed");
     typed.value = document.body.dataset.limits;
     typed.addEventListener("input", () => this.limit(typed.value));
@@ -70,7 +193,9 @@ class Study {
     const chosen = this.layouts.map((row) => this.choose(row, limits));
     chosen.sort((a, b) => b.value - a.value);
     for (const each of chosen) this.showLayout(each, chosen[0].value, limits);
-    this.showResult(chosen, limits);
+    this.decision.show(limits, readLimits(document.body.dataset.limits));
+    const words = limits.map((limit) => limit.words).join(", ");
+    this.section.querySelector(".within").textContent = words && ` within ${words}`;
     if (this.chart) this.showChart(limits);
   }
 
@@ -81,8 +206,7 @@ class Study {
     const point = kept.reduce((best, each) => (best && rate(best) >= rate(each) ? best : each), null);
     const numbers = [...group.rows].slice(1).map((each) => this.numbers.get(each));
     const known = numbers.every((each) => each.request_throughput && limits.every(({ name }) => name in each));
-    const all = point ? rate(point) : 0;
-    return { row, point, known, all, value: all / Number(row.dataset.gpus) };
+    return { row, point, known, value: (point ? rate(point) : 0) / Number(row.dataset.gpus) };
   }
 
   within(point, limits) {
@@ -103,27 +227,6 @@ class Study {
 
   cell(point, key) {
     return point.cells[this.heads.findIndex((head) => head.dataset.key === key)];
-  }
-
-  showResult(chosen, limits) {
-    const [best, second] = chosen;
-    const part = (name) => this.section.querySelector(`.result .${name}`);
-    const name = (layout) => layout.row.querySelector("span").textContent;
-    const lead = second?.value ? (100 * (best.value / second.value - 1)).toFixed(0) : null;
-    part("within").textContent = limits.map((limit) => limit.words).join(", ").replace(/^(?=.)/, " within ");
-    part("name").textContent = best.point ? name(best) : "No best layout.";
-    if (best.point) part("says").innerHTML = best.point.dataset.says;
-    else part("says").textContent = "No point that can be trusted is within the limits.";
-    const ahead = lead === "0" ? "About as much as" : `${lead}% more than`;
-    const words = lead === null ? "" : `${ahead} the next, ${name(second)}`;
-    const next = part("next");
-    [next.className, next.textContent] = limits.length ? ["next", words] : this.ahead;
-    const doubts = best.point ? JSON.parse(best.point.dataset.doubts) : [];
-    const most = chosen.reduce((a, b) => (b.all > a.all ? b : a));
-    if (most !== best) doubts.push(`More requests/s in all, on more GPUs: ${name(most)}.`);
-    part("doubts").replaceChildren(
-      ...doubts.map((words) => Object.assign(document.createElement("li"), { textContent: words })),
-    );
   }
 
   showChart(limits) {

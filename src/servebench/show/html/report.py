@@ -3,10 +3,10 @@
     servebench report results/
     servebench report results/ --limits "ttft_p99<2s, tpot_p99<100ms"
 
-First the best layout of each study and what is wrong with it, one row per layout, and a box for limits. Then
-every point in a table to sort and filter, all figures, warnings, failed points with the end of their server's log,
-what each client says of itself, versions and server commands. The plot scripts, `src/plot_*.py`, are run for the
-figures.
+First a box for limits. Within limits, which server is the best and how sure that is, as `servebench decide` says
+it; without, the best layout of each study and what is wrong with it. Then one row per layout, every point in a
+table to sort and filter, all figures, warnings, failed points with the end of their server's log, what each client
+says of itself, versions and server commands. The plot scripts, `src/plot_*.py`, are run for the figures.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from servebench.analysis.limits import Limit
 from servebench.analysis.metrics import OfRequests
 from servebench.cli import commandline
 from servebench.errors import no_logs
+from servebench.show.html import decision
 from servebench.show.html.page import Drawing, page
 from servebench.show.html.read import entries, read, units
 from servebench.show.tables import counted
@@ -39,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     commandline.add_folder(result)
     add("-o", "--output", type=commandline.new_file, metavar="FILE", help="the page [FOLDER/report.html]")
     what = 'what a load has to meet, such as "ttft_p99<2s, tpot_p99<100ms"; the reader may change it in the page'
-    add("--limits", default="", metavar='"..."', help=what)
+    add("--limits", metavar='"..."', help=f"{what} [those of the sweep, if it had any]")
     cost.add_price(result)
     most = "most figures of one plot script [24]"
     add("--max_figures", type=commandline.COUNT, default=24, metavar="N", help=most)
@@ -53,10 +54,13 @@ def main() -> int:
     found = entries(args.folder)
     if not found:
         raise no_logs(args.folder)
+    if args.limits is None:
+        of_sweep = decision.of_sweep([entry.head for entry in found])
+        wanted = "" if any(map(_unknown, decision.judged(of_sweep))) else of_sweep
     scripts = sorted(SCRIPTS.glob("plot_*.py"))
     with TemporaryDirectory() as scratch, ThreadPoolExecutor(AT_ONCE) as pool:
         drawings = [pool.submit(draw, args, Path(scratch), script) for script in scripts]
-        points = list(read(args.folder, found, args.gpu_hour_price))
+        points = list(read(args.folder, found, args.gpu_hour_price, decision.judged(wanted)))
         for number, _ in enumerate(as_completed(drawings), 1):
             progress(number, len(scripts))
         drawn = [each.result() for each in drawings]

@@ -12,7 +12,7 @@ import msgspec
 from servebench.analysis import metrics, stats
 from servebench.analysis.metrics import FIRST_ANSWER
 from servebench.figures.selection import KINDS_OF_LOAD, load_size
-from servebench.show.html.groups import RATE, Group, warnings, words
+from servebench.show.html.groups import RATE, Group
 from servebench.show.html.read import Point
 from servebench.show.tables import counted, ms, significant
 
@@ -47,7 +47,7 @@ class Column(NamedTuple):
 
 
 def table(groups: Sequence[Group]) -> str:
-    """The points of these layouts. What report.js chooses and says for limits stands in attributes of the rows."""
+    """The points of these layouts. The numbers that report.js chooses by stand in attributes of the rows."""
     shown = columns(groups)
     titles = "".join(column.th(f"<button type=button>{column.title()}</button>") for column in shown)
     boxes = "".join(
@@ -64,19 +64,14 @@ def _body(group: Group, number: int, shown: Sequence[Column]) -> str:
     name = f"{escape(group.layout.name)} <small>{', '.join(facts)}</small>"
     fold = f'<button type=button aria-expanded="true">{name}</button>'
     head = f'<th colspan="{len(shown)}" scope="rowgroup">{fold}</th>'
-    rows = "".join(_row(group, point, shown) for point in group.points)
+    rows = "".join(_row(point, shown) for point in group.points)
     return f'<tbody data-layout="{number}"><tr class="group">{head}</tr>{rows}</tbody>\n'
 
 
-def _row(group: Group, point: Point, shown: Sequence[Column]) -> str:
-    about = {"numbers": _json(point.numbers), "says": words(group, point), "doubts": _json(warnings(group, point))}
-    data = " ".join(f'data-{name}="{escape(text)}"' for name, text in about.items())
+def _row(point: Point, shown: Sequence[Column]) -> str:
+    numbers = escape(msgspec.json.encode(point.numbers).decode())
     cells = "".join(column.td(point) for column in shown)
-    return f'<tr id="row-{point.number}" {data}>{cells}</tr>\n'
-
-
-def _json(value: object) -> str:
-    return msgspec.json.encode(value).decode()
+    return f'<tr id="row-{point.number}" data-numbers="{numbers}">{cells}</tr>\n'
 
 
 def columns(groups: Sequence[Group]) -> list[Column]:
