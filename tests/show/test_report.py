@@ -19,7 +19,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from warm_python import python
 
-from servebench.analysis import capacity, limits, metrics, trust
+from servebench.analysis import limits, metrics, trust
 from servebench.cli import commandline
 from servebench.log import schema, store
 from servebench.log.schema import Log
@@ -498,7 +498,7 @@ def test_the_page_decides_as_decide_does(browser: webdriver.Chrome, raced: Path,
     for name, ends, is_close in opened.execute_script(judge):
         estimate, low, high = (np.inf if end is None else end for end in ends)
         value = wanted[name].value
-        wanted_low, wanted_high = capacity.interval(value)
+        wanted_low, wanted_high = wanted[name].ends
         assert estimate == pytest.approx(value[0], rel=1e-3) and is_close == (name in close)
         assert low == pytest.approx(min(wanted_low, value[0]), rel=0.2, abs=0.1)
         assert high == pytest.approx(wanted_high, rel=0.2, abs=0.1)

@@ -111,6 +111,11 @@ class Capacity:
         return float(self.rates[0])
 
     @property
+    def unbounded(self) -> bool:
+        """Has what it may serve no upper end?"""
+        return bool(self.open[1:].mean() > 0.025)
+
+    @property
     def at_least(self) -> bool:
         """Does the highest measured load keep the limits, and might a higher one serve more?"""
         return bool(self.open[0])

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 
 import numpy as np
 
@@ -60,6 +61,12 @@ class Candidate:
     @property
     def log(self) -> Log:
         return self.layout.log
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The 95 % interval of its value; without an upper end where more load may give more."""
+        low, high = capacity.interval(self.value)
+        return low, inf if self.capacity.unbounded else high
 
     @property
     def meets(self) -> bool:

@@ -109,7 +109,7 @@ def _serves(best: Candidate, question: Question, within: str) -> str:
         at = _load(best, found.prompt_at(question.target_rate))
         return f"{best.name} answers soonest: mean E2E latency {_took(best)} at {at}{on}, within {within}"
     least = "at least " if found.at_least else ""
-    serves = f"{least}{_known(found.rates, found.open)} requests/s"
+    serves = f"{least}{_known(found.rates, found.unbounded)} requests/s"
     return f"{best.name} serves {serves} within {within}{on}, at {_load(best, found.size)}"
 
 
@@ -128,7 +128,7 @@ def _ahead(decision: Decision) -> str:
         return f"; {counted(unknown, 'other')} cannot be judged" if unknown else "; no other server was measured"
     if not others[0].meets:
         return "; no other server keeps the limits at a load that was measured"
-    factor, second = _known(decision.ratio(others[0]), decision.candidates[0].capacity.open), others[0].name
+    factor, second = _known(decision.ratio(others[0]), decision.candidates[0].capacity.unbounded), others[0].name
     per, what = (" a GPU", "GPUs") if decision.per_gpu else ("", "servers")
     return {
         "throughput_per_gpu": f": {factor} times the requests/s{per} of {second}",
@@ -148,12 +148,15 @@ def _target(best: Candidate, rate: float | None) -> str:
     return f" {rate:g} requests/s take {_whole(servers)} such server{many}{gpus}."
 
 
-def _known(drawn: np.ndarray, open_: np.ndarray | None = None) -> str:
+def _known(drawn: np.ndarray, unbounded: bool = False) -> str:
     """`23.7 (22.9 to 24.5)`; `(22.9 or more)` where more load may give more."""
     low, high = interval(drawn)
-    unknown = not isfinite(high) or (open_ is not None and open_[1:].mean() > 0.025)
-    to = f"{significant(low)} or more" if unknown else f"{significant(low)} to {significant(high)}"
-    return f"{significant(float(drawn[0]))} ({to})"
+    to = (
+        f"{significant(low)} or more"
+        if unbounded or not isfinite(high)
+        else f"{significant(low)} to {significant(high)}"
+    )
+    return f"{significant(float(drawn[0]))} ({significant(low)} {to})"
 
 
 def _load(of: Candidate, size: float | None) -> str:
@@ -181,7 +184,7 @@ def row(decision: Decision, number: int) -> list[str]:
     return [
         of.name,
         f"{'>= ' if found.at_least else ''}{found.size:.4g}",
-        _known(found.rates, found.open),
+        _known(found.rates, found.unbounded),
         significant(found.rate / gpus) if gpus else "",
         significant(float(of.tokens_per_s[0]) / gpus) if gpus else "",
         _whole(of.servers_for(target) * (gpus or 1)) if target else "",
@@ -203,7 +206,7 @@ def _against(decision: Decision, number: int) -> str:
         return "best"
     of = decision.candidates[number]
     with np.errstate(divide="ignore"):
-        share = _known(1 / decision.ratio(of), of.capacity.open)
+        share = _known(1 / decision.ratio(of), of.capacity.unbounded)
     return share if decision.beaten[number] else f"{ALIKE} {share}"
 
 

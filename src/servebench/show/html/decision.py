@@ -16,12 +16,12 @@ import msgspec
 import numpy as np
 
 from servebench.analysis import capacity, cost, limits, power, stationarity, throughput
-from servebench.analysis.capacity import Loads, interval
+from servebench.analysis.capacity import Loads
 from servebench.analysis.limits import Limit
 from servebench.errors import InputError
 from servebench.log.schema import Log
 from servebench.show import candidates, decide, points
-from servebench.show.candidates import Decision
+from servebench.show.candidates import Candidate, Decision
 from servebench.show.layouts import Layout, Study
 from servebench.show.tables import significant
 
@@ -32,7 +32,7 @@ TYPED += [limits.parse("error_rate<50%")]
 LEVELS = (0, 0.005, 0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975, 0.995, 1)  # of the draws, that the page gets
 DRAWS = 1000
 TINY = 1e-9  # a limit that everything exceeds, so that no point is left out for not having settled
-KEYS = ("server", "load", "rate", "per_gpu", "tokens", "target", "dollars", "energy", "against")
+KEYS = ("server", "load", "rate", "per_gpu", "tokens", "target", "dollars", "energy", "took", "against")
 ORDER = ("server", "gpus", "load", "rate", "per_gpu", "plot", "against", "tokens", "dollars", "energy")
 WORDS = ("server", "against")
 WIDTH, HEIGHT = 240, 20  # of the line that an interval is
@@ -111,7 +111,7 @@ def _row(found: Decision, number: int, columns: Sequence[str]) -> str:
     of, best = found.candidates[number], found.candidates[0]
     cells = dict(zip(KEYS, decide.row(found, number), strict=True)) | {"gpus": str(of.gpus or "-")}
     html = {key: escape(text) for key, text in cells.items()}
-    html["plot"] = _line(of.value, best.value, _most(found)) if of.meets else ""
+    html["plot"] = _line(of, best, _most(found)) if of.meets else ""
     inside = "".join(f'<td class="{"words" if key in WORDS else key}">{html[key]}</td>' for key in columns)
     close = of.meets and not found.beaten[number]
     return f'<tr class="{"rival" if close else ""}">{inside}</tr>'
@@ -119,23 +119,22 @@ def _row(found: Decision, number: int, columns: Sequence[str]) -> str:
 
 def _most(found: Decision | None) -> float:
     """The right end of all lines."""
-    ends = [end for each in (found.candidates if found else ()) for end in (each.value[0], *interval(each.value))]
+    ends = [end for each in (found.candidates if found else ()) for end in (each.value[0], *each.ends)]
     return max((float(end) for end in ends if isfinite(end)), default=0.0) or 1.0
 
 
-def _line(value: np.ndarray, best: np.ndarray, most: float) -> str:
+def _line(of: Candidate, best: Candidate, most: float) -> str:
     """The interval of a server before that of the best; with an arrow if it has no end."""
 
     def at(number: float) -> float:
         return round(4 + (WIDTH - 8) * min(1.0, number / most), 1) if isfinite(number) else WIDTH
 
-    (low, high), (from_, to) = map(interval, (value, best))
-    low, from_ = min(low, float(value[0])), min(from_, float(best[0]))
+    (low, high), (from_, to) = of.ends, best.ends
     arrow = "" if isfinite(high) else "l-5-4m5 4l-5 4"
     return (
         f'<svg class="interval" viewBox="0 0 {WIDTH} {HEIGHT}" aria-hidden="true">'
         f'<rect x="{at(from_)}" width="{at(to) - at(from_):.1f}" height="{HEIGHT}"/>'
-        f'<path d="M{at(low)} 10H{at(high)}{arrow}"/><circle cx="{at(float(value[0]))}" cy="10" r="4"/></svg>'
+        f'<path d="M{at(low)} 10H{at(high)}{arrow}"/><circle cx="{at(float(of.value[0]))}" cy="10" r="4"/></svg>'
     )
 
 

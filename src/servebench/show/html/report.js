@@ -41,17 +41,18 @@ const excess = (value, limit) => (UNITS[limit.name] === "%" ? value / limit.valu
 const line = (at, [x, above], [y, next]) => (above > x ? y + ((next - y) * (at - x)) / (above - x) : y);
 const significant = (value) => (Math.abs(value) < 999.5 ? value.toPrecision(3) : value.toFixed(0)).replace("NaN", "");
 
-function interval([estimate, ...draws]) {
-  const [low, high] = [0.025, 0.975].map((level) => draws.sort((a, b) => a - b)[Math.round(level * (DRAWS - 1))]);
-  return [low === Infinity ? estimate : low, high];
+function interval([, ...draws]) {
+  return [0.025, 0.975].map((level) => draws.sort((a, b) => a - b)[Math.round(level * (DRAWS - 1))]);
 }
 
-function known(values) {
+function known(values, endless = false) {
   const [low, high] = interval(values);
-  return `${significant(values[0])} (${significant(low)} ${high === Infinity ? "or more" : `to ${significant(high)}`})`;
+  const to = endless || high === Infinity ? "or more" : `to ${significant(high)}`;
+  return `${significant(values[0])} (${significant(low)} ${to})`;
 }
 
-// Of these loads, [the highest that keeps the limits, requests/s there]: the estimate, or with chance one of its draws.
+// Of these loads, [the highest that keeps the limits, requests/s there, may more load give more?]: the estimate, or with
+// chance one of its draws.
 function capacity(loads, limits, chance) {
   const draw = (of, share = chance && chance(), i = LEVELS.findIndex((level) => level > share)) =>
     chance ? line(share, LEVELS.slice(i - 1), of.slice(i)) : of[0];
@@ -62,7 +63,7 @@ function capacity(loads, limits, chance) {
   const [first, last] = [rising.findIndex((each) => each > 0), loads.length - 1];
   if (!first) return [0, chance && (loads[0].open || loads[0].size > 1) ? rates[0] * chance() : 0];
   const grows = !last || loads[last].rate[0] > 1.05 * loads[last - 1].rate[0];
-  if (first < 0) return [loads[last].size, chance && grows ? Infinity : rates[last]];
+  if (first < 0) return [loads[last].size, rates[last], grows];
   const [low, high] = [loads[first - 1].size, loads[first].size];
   const way = (rising[first - 1] / (rising[first - 1] - rising[first])) ** Math.exp(draw(NORMAL) / 2);
   const size = low * (high / low) ** way;
@@ -77,10 +78,11 @@ function candidate(server, limits, seed) {
   const chance = () => (seed = (seed * 48271) % 2147483647) / 2147483647;
   const drawn = loads.length ? Array.from({ length: DRAWS + 1 }, (_, i) => capacity(loads, limits, i && chance)) : [[0, 0]];
   const [size, rates] = [drawn[0][0], drawn.map(([, rate]) => rate)];
-  const least = rates.filter((rate) => rate === Infinity).length > DRAWS / 2 ? "at least " : "";
+  const open = drawn.map(([, , may]) => may);
+  const [least, endless] = [open[0] ? "at least " : "", open.filter((may, i) => i && may).length > 0.025 * DRAWS];
   const ends = loads.slice(loads.findLastIndex((load) => load.size <= size)).slice(0, 2);
   const number = (name) => line(size, ends.map((load) => load.size), ends.map((load) => load[name] ?? NaN));
-  return { ...server, loads, rates, size, least, tokens: number("tokens"), energy: number("energy") };
+  return { ...server, loads, rates, size, open, least, endless, tokens: number("tokens"), energy: number("energy") };
 }
 
 class Decision {
@@ -111,8 +113,9 @@ class Decision {
     found.sort((a, b) => b.values[0] - a.values[0]);
     const level = (0.05 * DRAWS) / Math.max(1, found.length - 1); // of being wrong about who is behind
     for (const each of found) {
-      each.close = each.size && each.values.filter((v, i) => i && v >= found[0].values[i]).length >= level;
-      each.ends = [each.values[0], ...interval(each.values)];
+      each.close = each.size && each.values.filter((v, i) => i && (each.open[i] || v >= found[0].values[i])).length >= level;
+      const [low, high] = interval(each.values);
+      each.ends = [each.values[0], low, each.endless ? Infinity : high];
     }
     return found;
   }
@@ -121,26 +124,26 @@ class Decision {
     if (!best) return "No server can be judged: no point of the folder counts.";
     if (!best.size) return `No server keeps ${within} at any load that was measured.`;
     const rivals = others.filter((each) => each.close).map(({ name }) => name);
-    const serves = `${best.name} serves ${best.least}${known(best.rates)} requests/s within ${within}`;
+    const serves = `${best.name} serves ${best.least}${known(best.rates, best.endless)} requests/s within ${within}`;
     const gpus = best.gpus ? ` on ${best.gpus} GPU${best.gpus > 1 ? "s" : ""}` : "";
     const load = best.unit.replace("{}", Number(best.size.toPrecision(4))).replace(/^1 clients$/, "1 client");
     return `${serves}${gpus}, at ${load}.${rivals.length ? ` Not distinguishable from it: ${rivals.join(", ")}.` : ""}`;
   }
 
-  row({ name, gpus, size, rates, values, least, tokens, energy, hourly, loads, close, ends }, found) {
+  row({ name, gpus, size, rates, values, least, endless, tokens, energy, hourly, loads, close, ends }, found) {
     const most = Math.max(...found.flatMap((each) => each.ends).filter(Number.isFinite)) || 1;
     this.part("[data-key=plot] small").textContent = `0 to ${significant(most)}`;
-    const share = known(values.map((value, i) => (value === found[0].values[i] ? 1 : value / found[0].values[i])));
+    const share = known(values.map((value, i) => (value === found[0].values[i] ? 1 : value / found[0].values[i])), endless);
     const words = size && {
       load: (least && ">= ") + Number(size.toPrecision(4)),
-      rate: known(rates),
+      rate: known(rates, endless),
       per_gpu: significant(gpus ? rates[0] / gpus : NaN),
       tokens: significant(gpus ? (tokens * rates[0]) / gpus : NaN),
       dollars: hourly ? known(rates.map((rate) => ((hourly / 3600) * 1e6) / (rate * tokens))) : "",
       energy: significant(energy),
-      against: values === found[0].values ? "best" : `${share}${close ? " not distinguishable" : ""}`,
+      against: values === found[0].values ? "best" : `${close ? "≈ " : ""}${share}`,
     };
-    const none = { load: `< ${loads[0].size}`, rate: "none", against: "keeps no limit" };
+    const none = { load: `< ${loads[0].size}`, rate: "none", against: "no load keeps the limits" };
     const row = Object.assign(document.createElement("tr"), { className: close ? "rival" : "" });
     for (const { key } of all(".candidates th", this.part(".decision")).map((head) => head.dataset))
       Object.assign(row.insertCell(), { className: CLASS[key] ?? key }).textContent = { server: name, gpus: gpus ?? "-", ...(words || none) }[key] ?? "";
