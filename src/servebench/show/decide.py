@@ -151,11 +151,7 @@ def _target(best: Candidate, rate: float | None) -> str:
 def _known(drawn: np.ndarray, unbounded: bool = False) -> str:
     """`23.7 (22.9 to 24.5)`; `(22.9 or more)` where more load may give more."""
     low, high = interval(drawn)
-    to = (
-        f"{significant(low)} or more"
-        if unbounded or not isfinite(high)
-        else f"{significant(low)} to {significant(high)}"
-    )
+    to = "or more" if unbounded or not isfinite(high) else f"to {significant(high)}"
     return f"{significant(float(drawn[0]))} ({significant(low)} {to})"
 
 
