@@ -46,6 +46,7 @@ DEFAULTS: dict[str, Value] = {
     "default_power_limit_w": 700,
     "max_sm_clock_mhz": 1980,
     "max_memory_clock_mhz": 2619,
+    "memory_bus_bits": 5120,
     "ecc": 1,
     "mig": 0,
     "nvlinks": None,  # links that are up; None: it knows no NvLink

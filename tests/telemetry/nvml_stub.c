@@ -204,6 +204,7 @@ int nvmlDeviceGetMigMode(int *gpu, unsigned *now, unsigned *pending) {
     NUMBER(*gpu, "mig", now, 1);
 }
 
+int nvmlDeviceGetMemoryBusWidth(int *gpu, unsigned *bits) { ENTER(*gpu, ""); NUMBER(*gpu, "memory_bus_bits", bits, 1); }
 int nvmlDeviceGetCurrPcieLinkGeneration(int *gpu, unsigned *n) { ENTER(*gpu, ""); NUMBER(*gpu, "pcie", n, 1); }
 int nvmlDeviceGetMaxPcieLinkGeneration(int *gpu, unsigned *n) { ENTER(*gpu, ""); NUMBER(*gpu, "pcie", n, 1); }
 int nvmlDeviceGetCurrPcieLinkWidth(int *gpu, unsigned *n) { ENTER(*gpu, ""); NUMBER(*gpu, "pcie_lanes", n, 1); }

@@ -18,7 +18,7 @@ from servebench.telemetry import gpus
 
 Make = Callable[..., Stub]
 UNTOLD = ["0.uuid", "memory_bytes", "power_limit_w", "default_power_limit_w", "max_sm_clock_mhz", "driver", "cuda"]
-UNTOLD += ["max_memory_clock_mhz", "ecc", "mig", "pcie"]
+UNTOLD += ["max_memory_clock_mhz", "memory_bus_bits", "ecc", "mig", "pcie"]
 
 
 def test_the_manifest(nvml: Make) -> None:
@@ -34,6 +34,7 @@ def test_the_manifest(nvml: Make) -> None:
         default_power_limit_w=700,
         max_sm_clock_mhz=1980,
         max_memory_clock_mhz=2619,
+        memory_bus_bits=5120,
         ecc=True,
         mig=False,
         links="NVLink x 12, PCIe 5 x 16",

@@ -16,6 +16,7 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     default_power_limit_w: float | None = None
     max_sm_clock_mhz: int | None = None
     max_memory_clock_mhz: int | None = None
+    memory_bus_bits: int | None = None
     ecc: bool | None = None
     mig: bool | None = None
     links: str = ""  # `NVLink x 12`, `PCIe 4 x 16`

@@ -79,6 +79,7 @@ def _gpu(index: int) -> Gpu:
         default_power_limit_w=_scaled(1e-3, _told("nvmlDeviceGetPowerManagementDefaultLimit", device)),
         max_sm_clock_mhz=_told("nvmlDeviceGetMaxClockInfo", device, SM),
         max_memory_clock_mhz=_told("nvmlDeviceGetMaxClockInfo", device, MEMORY),
+        memory_bus_bits=_told("nvmlDeviceGetMemoryBusWidth", device),
         ecc=ecc and bool(ecc[0]),  # (now, after the next start)
         mig=mig and bool(mig[0]),
         links=", ".join(_links(device)),
