@@ -51,6 +51,7 @@ class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):
     version: str = ""  # and commit, as the engine itself says them
     configuration: dict[str, Any] = {}  # as it is in effect, by the engine's own names
     kv_cache_tokens: int | None = None  # that its KV cache has room for, all replicas together
+    kv_values_per_token: int | None = None  # numbers in the cache, by the model's config, all layers and GPUs
     model_revision: str = ""  # the commit on the hub, or a hash of configuration and weight index
     tokenizer_hash: str = ""
     variables: dict[str, str] = {}  # of the environment, those that change engines

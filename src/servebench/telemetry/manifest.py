@@ -24,7 +24,7 @@ from servebench.servers.server import Server
 from servebench.telemetry import engine_says, gpus
 from servebench.telemetry.host import of_sessions
 from servebench.telemetry.machine import machine
-from servebench.workload.model_files import cached_file, snapshot
+from servebench.workload.model_files import cached_file, kv_values_per_token, snapshot
 
 
 def begun(server: Server, weights_cached_share: float | None) -> Server:
@@ -50,6 +50,7 @@ def described(server: Server, tokenizer: str) -> ServerFacts:
         version=", ".join(dict.fromkeys(each.name for each in said if each.name)),
         configuration=next((each.configuration for each in said if each.configuration), {}),
         kv_cache_tokens=sum(filter(None, tokens)) if tokens and None not in tokens else None,
+        kv_values_per_token=kv_values_per_token(config.model),
         tokenizer_hash=tokenizer_hash(tokenizer),
     )
     if not processes:

@@ -99,6 +99,25 @@ def model_context(model: str, from_hub: bool) -> int | None:
     return DEFAULT_CONTEXTS.get(str(config.get("model_type")))
 
 
+@lru_cache
+def kv_values_per_token(model: str) -> int | None:
+    """How many numbers the KV cache holds for a token, all layers together; None if it is not the same number for
+    every token (a window, layers without attention) or unknown."""
+    config = _config(model, from_hub=False)
+    config = next((part for name in TEXT_CONFIGS if isinstance(part := config.get(name), dict)), config)
+    kinds = {*(config.get("layer_types") or ()), *(config.get("layers_block_type") or ())} - {"full_attention"}
+    windowed = config.get("sliding_window") and config.get("use_sliding_window", True)
+    with suppress(KeyError, TypeError, ZeroDivisionError):
+        if kinds or windowed or "mamba" in str(config.get("architectures")).lower():
+            return None
+        if config.get("kv_lora_rank"):  # latent attention: one vector for all heads
+            return int(config["num_hidden_layers"] * (config["kv_lora_rank"] + config["qk_rope_head_dim"]))
+        heads = config["num_attention_heads"]
+        width = config.get("head_dim") or config["hidden_size"] // heads
+        return int(2 * config["num_hidden_layers"] * (config.get("num_key_value_heads") or heads) * width)
+    return None
+
+
 def _config(model: str, from_hub: bool) -> dict[str, Any]:
     """What config.json holds; empty if it cannot be read: the engine says better what is wrong with a model."""
     folder, find = expanded("--model", model), hub_file if from_hub else cached_file
