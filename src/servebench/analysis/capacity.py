@@ -20,7 +20,7 @@ draws come from a fixed seed, so that the same logs always give the same answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log, sqrt
 from typing import NamedTuple
 
@@ -78,10 +78,25 @@ class Loads:
     latencies: np.ndarray  # mean E2E, s (loads, 1 + draws)
     excess: np.ndarray  # log of each value over its limit (limits, loads, 1 + draws)
     of_time: np.ndarray  # is it a limit of a time? (limits,)
+    settled: np.ndarray  # does it count within the limits, too? (loads,)
 
     @property
     def open_loop(self) -> bool:
         return self.points[0][0].run.open_loop
+
+    def fewer(self, draws: int) -> Loads:
+        """With the first of the draws alone, where many limits are asked about."""
+        kept = {name: getattr(self, name)[..., : 1 + draws] for name in ("rates", "latencies", "excess")}
+        return replace(self, **kept)
+
+    def within(self, times: float | Sequence[float]) -> Loads:
+        """With the limits of times multiplied, without the loads that keep them but had not settled."""
+        shifted = self.excess - (np.log(times) * self.of_time)[:, None, None]
+        excess = np.where(self.excess == EXCEEDED, EXCEEDED, shifted)
+        counts = self.settled | (excess[:, :, 0] > 0).any(axis=0)
+        rows = np.flatnonzero(counts) if counts.any() else np.array([0])
+        per_load = {name: getattr(self, name)[rows] for name in ("sizes", "rates", "latencies", "settled")}
+        return replace(self, points=[self.points[i] for i in rows], excess=excess[:, rows], **per_load)
 
     def at(self, size: float, of_log: Callable[[Log], float | None]) -> float | None:
         """A number of the server at a load, in a straight line between those that were measured; None: unknown."""
@@ -194,7 +209,8 @@ def loads_of(
     ]
     sizes = np.array([float(runs[0].run.load.size) for runs in points])
     of_time = np.array([limit.metric.name != "failed_share" for limit in limits])
-    return Loads(points, sizes, np.array(rates), np.array(latencies), np.array(excess), of_time)
+    settled = np.array([stationarity.stationary(runs) or exceeded(runs) for runs in points])
+    return Loads(points, sizes, np.array(rates), np.array(latencies), np.array(excess), of_time, settled)
 
 
 def _counted(runs: Runs) -> Runs:
@@ -289,11 +305,11 @@ def _mean(values: Iterable[float | None]) -> float | None:
 # From loads to the capacity.
 
 
-def capacity(loads: Loads, times: float = 1.0, seed: int = 1) -> Capacity:
-    """`times`: the limits of latencies are multiplied by it."""
+def capacity(loads: Loads, times: float | Sequence[float] = 1.0, seed: int = 1) -> Capacity:
+    """`times`: the limits of latencies are multiplied by it, or each limit by its own."""
     rng = np.random.default_rng(seed)
-    scaled = loads.excess - (log(times) * loads.of_time)[:, None, None]
-    worst = scaled.max(axis=0)
+    loads = loads.within(times)
+    worst = loads.excess.max(axis=0)
     # More load is never easier: what chance did to single loads is evened out.
     rising = (np.maximum.accumulate(worst) + np.minimum.accumulate(worst[::-1])[::-1]) / 2
     count = len(loads.sizes)

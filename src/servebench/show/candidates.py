@@ -177,9 +177,9 @@ def _candidate(layout: Layout, loads: Loads, question: Question, per_gpu: bool, 
 
 def _value(of: Candidate, question: Question, gpus: int) -> np.ndarray:
     """What it is ranked by, more is better: the estimate, then draws."""
-    if question.objective == "cost":
-        assert of.dollars is not None
-        return np.asarray(1 / of.dollars)
+    if question.objective == "cost" and of.dollars is not None:
+        with np.errstate(divide="ignore"):  # no $ where more load may always give more
+            return np.asarray(1 / of.dollars)
     if question.objective == "gpus" and question.target_rate:
         return 1 / (of.servers_for(question.target_rate) * gpus)
     if question.objective == "latency":
