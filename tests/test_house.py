@@ -15,6 +15,9 @@ PACKAGE = ROOT / "src/servebench"
 ORDER = ["campaign", "show", "reference", "figures", "plan", "telemetry", "servers"]
 ORDER += ["load", "workload", "analysis", "log", "cli", "errors"]
 
+# Above the figures, but made from logs alone: which server is the best, in the same words as the commands.
+ALSO_OF_LOGS = {f"show.{name}" for name in ("candidates", "decide", "layouts", "tables")}
+
 
 def modules() -> list[Path]:
     return sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE)
@@ -55,7 +58,8 @@ def test_no_modules_import_each_other() -> None:
 
 @pytest.mark.parametrize("script", sorted((ROOT / "src").glob("plot_*.py")), ids=lambda path: path.stem)
 def test_plots_see_logs_only(script: Path) -> None:
-    assert {name.split(".")[0] for name in imports(script)} <= {"figures", "analysis", "log", "cli", "errors"}
+    others = {name for name in imports(script) if name not in ALSO_OF_LOGS}
+    assert {name.split(".")[0] for name in others} <= {"figures", "analysis", "log", "cli", "errors"}
 
 
 def loaded_by(modules: str) -> set[str]:

@@ -114,6 +114,15 @@ class Group:
         """Any of them, for what they have in common."""
         return self.series[0].log
 
+    @property
+    def logs(self) -> list[Log]:
+        return [log for series in self.series for point in series.points for log in point.runs]
+
+    def look_of(self, log: Log) -> Style:
+        """That of the folder of this log, without what its variants have of their own."""
+        own = next(s for s in self.series if any(log is run for point in s.points for run in point.runs))
+        return next(series for series in self.series if series.marker == own.marker)
+
     def note(self, words: str) -> None:
         print(f"{self.name}: {words}", file=sys.stderr)
 
@@ -129,6 +138,7 @@ def groups(
     curve_by: Trait | None = None,
     must_vary: Trait | None = None,
     pick_highest: tuple[Trait, ...] = (),
+    with_failed: bool = False,
 ) -> Iterator[Group]:
     """The figures of a script: each draws the logs that have the traits `common` in common.
 
@@ -136,7 +146,7 @@ def groups(
     not differ in `must_vary` are left out. Where logs differ in `pick_highest` (the load, the run), only the
     highest load is drawn, unless `--every_load` asks for a figure each. Requests are read figure by figure.
     """
-    found, by = selection.chosen(args), getattr(args, "by", None) or curve_by
+    found, by = selection.chosen(args, with_failed), getattr(args, "by", None) or curve_by
     common = _without_axes(common, getattr(args, "x", None), by)
     traits, style_of = (*common, *pick_highest), styles.of_folders(list(found))
     fields = {name for trait in common for name in trait.fields}

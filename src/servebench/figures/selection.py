@@ -109,14 +109,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     cost.add_price(parser)
 
 
-def chosen(args: argparse.Namespace) -> dict[Path, list[Entry]]:
-    """The logs of measured points that the options choose, by folder. Exits with one line if there is no log."""
+def chosen(args: argparse.Namespace, with_failed: bool = False) -> dict[Path, list[Entry]]:
+    """The logs of measured points (or also of failed ones) that the options choose, by folder. Exits with one line
+    if there is no log."""
     model = args.model_name and model_label(args.model_name)
     found = {
         folder: [
             entry
             for entry in entries(folder)
-            if entry.head.status == "ok"
+            if (with_failed or entry.head.status == "ok")
             and model in (None, model_label(entry.head.server.model))
             and passes(entry.head, args.filter)
         ]

@@ -95,8 +95,10 @@ def draw(args: argparse.Namespace, scratch: Path, script: Path) -> Drawing:
     out, most = scratch / script.stem, str(args.max_figures)
     options = ["--format", "svg", "--theme", "auto", "--max_figures", most, "--out_dir", str(out)]
     options += [] if args.gpu_hour_price is None else [f"--{cost.OPTION}", str(args.gpu_hour_price)]
+    source = script.read_text()
+    options += ["--sla", args.limits] if args.limits and '"--sla"' in source else []
     command = [sys.executable, str(script), "--log_dir", str(args.folder), *options]
     ended = subprocess.run(command, capture_output=True, text=True)
     files = [Path(line) for line in ended.stdout.splitlines()]
-    about = ast.get_docstring(ast.parse(script.read_text())) or script.stem
+    about = ast.get_docstring(ast.parse(source)) or script.stem
     return Drawing(script.name, about, {file.stem: file.read_text() for file in files}, ended.stderr)
