@@ -26,7 +26,7 @@ from servebench.log import schema, store
 from servebench.log.config import RunConfig, ServerConfig, run_of
 from servebench.log.result import Result
 from servebench.log.schema import Log, Quality, ServerFacts
-from servebench.log.telemetry import GpuUse, Telemetry
+from servebench.log.telemetry import Gpu, GpuUse, Machine, Telemetry
 
 pytest_plugins = ["nvml", "stand_in"]  # tests/telemetry/nvml.py
 ROOT = Path(__file__).parents[1]
@@ -34,6 +34,7 @@ ENGINES = Path(os.environ.get("SERVEBENCH_ENGINES", ROOT / ".engines"))
 os.environ.pop("COLUMNS", None)  # tables are as wide as in a pipe, whatever the terminal is
 MODELS = Path(os.environ.get("SERVEBENCH_MODELS", ROOT / ".models"))
 
+A100 = Machine(gpus=[Gpu(index=i, name="NVIDIA A100-SXM4-80GB") for i in range(2)])
 
 LONGEST = ("test_open_loop.py", "test_workload_engine.py", "test_lifecycle.py", "test_fastgen.py")
 
@@ -274,11 +275,11 @@ def point(backend: str, clients: int, latency_s: float, **changes: object) -> Lo
 
 @pytest.fixture
 def logs(results: Path) -> Path:
-    """Two backends, clients 1 2 4, tp 1 and 2, replicas 1 and 2, in a results folder."""
+    """Two backends, clients 1 2 4, tp 1 and 2, replicas 1 and 2, all on A100s, in a results folder."""
     for backend, base in (("vllm", 1.0), ("fastgen", 0.5)):
         for clients in (4, 1, 2):
             for sizes in ({}, {"tp_size": 2}, {"num_replicas": 2}):
-                log = point(backend, clients, base * (1 + clients / 4), **sizes)
+                log = replace(point(backend, clients, base * (1 + clients / 4), **sizes), machine=A100)
                 store.save(log, results / backend / schema.log_name(log.server, log.run))
     return results
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
-from conftest import ROOT, make_log, make_result, point
+from conftest import A100, ROOT, make_log, make_result, point
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
+from msgspec.structs import replace
 
 from servebench.figures import page
 from servebench.log import schema, store
@@ -27,6 +28,8 @@ MORE = {  # options that give other figures of the same script
     "plot_cdf": ("--by", "layout"),
     "plot_effective_throughput": ("--sla_prompt_tokens_per_sec", "99999"),
     "plot_latency_percentile": ("--by", "layout"),
+    "plot_decide": ("--sla", "ttft_p50<300ms", "--objective", "cost", "--gpu_hour_price", "2.5"),
+    "plot_sla_map": ("--sla", "ttft_p90<300ms, tpot_p90<1s", "--theme", "dark"),
 }
 
 
@@ -70,7 +73,10 @@ def recorded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     root = tmp_path_factory.mktemp("recorded") / "results"
     logs: Callable[[], Iterator[Log]] = request.param
     for number, log in enumerate(logs()):
-        store.save(log, root / log.server.backend / f"log{number}-{schema.log_name(log.server, log.run)}")
+        store.save(
+            replace(log, machine=A100),
+            root / log.server.backend / f"log{number}-{schema.log_name(log.server, log.run)}",
+        )
     return root
 
 

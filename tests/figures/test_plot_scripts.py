@@ -24,6 +24,10 @@ from servebench.log import schema, store
 
 SCRIPTS = sorted(path.stem for path in (ROOT / "src").glob("plot_*.py"))
 
+NEEDS = {
+    "plot_decide": ("--sla", "ttft_p50<2s")
+}  # to have something to draw: the usual limits are for faster servers
+
 
 def draw(script: str, log_dir: Path, *options: object) -> tuple[int, list[str], str]:
     """Run a script beside the results: (exit status, files it wrote, stderr)."""
@@ -47,10 +51,13 @@ def options(logs: Path, *words: object) -> argparse.Namespace:
         ("plot_load_percentiles", "load_percentiles", 3),
         ("plot_cdf", "cdf", 3),
         ("plot_timeline", "timeline", 3),
+        ("plot_decide", "decide", 1),
+        ("plot_sla_map", "sla_map", 1),
+        ("plot_roofline", "roofline", 1),
     ],
 )
 def test_scripts_run_as_the_readme_says(logs: Path, script: str, folder: str, figures_drawn: int) -> None:
-    code, files, said = draw(script, logs, "--backend", "vllm", "fastgen")
+    code, files, said = draw(script, logs, "--backend", "vllm", "fastgen", *NEEDS.get(script, ()))
     assert code == 0, said
     drawn = list((logs.parent / "plots" / folder).glob("*.png"))
     assert len(files) == len(drawn) == figures_drawn and all(path.stat().st_size > 10_000 for path in drawn)
@@ -361,7 +368,16 @@ def test_titles_of_timelines_do_not_touch() -> None:
 def test_text_is_readable_at_the_width_of_a_blog(logs: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """8 pt are 10.7 px; on a figure W in wide shown at 800 px they take 0.96 W pt."""
     monkeypatch.syspath_prepend(str(ROOT / "src"))
-    few = ["--filter", "num_clients=1", "num_clients=2", "--max_figures", "1", "--out_dir", str(logs.parent)]
+    few = [
+        "--filter",
+        "num_clients=1",
+        "num_clients=2",
+        "--max_figures",
+        "1",
+        "--out_dir",
+        str(logs.parent),
+        *NEEDS.get(script, ()),
+    ]
     monkeypatch.setattr(sys, "argv", [script, "--log_dir", str(logs), *few])
     drawn: list[Figure] = []
     monkeypatch.setattr(plt, "close", drawn.append)
