@@ -27,7 +27,7 @@ from servebench.figures import curves, plotting
 from servebench.figures.curves import Group
 from servebench.figures.page import page, plot_parser
 from servebench.figures.selection import LAYOUT, LENGTHS, LOAD_KIND, MODEL
-from servebench.show.candidates import OBJECTIVES, Decision, Question, decided
+from servebench.show.candidates import OBJECTIVES, Candidate, Decision, Question, decided
 from servebench.show.decide import sentence
 from servebench.show.layouts import studies
 from servebench.show.tables import significant
@@ -49,7 +49,7 @@ def values_of(decision: Decision) -> list[np.ndarray]:
 
 def draw(ax: Axes, decision: Decision, group: Group) -> None:
     values, by_cost = values_of(decision), decision.question.objective == "cost"
-    ends = [(min(drawn[0], low), max(drawn[0], high)) for drawn in values for low, high in [interval(drawn)]]
+    ends = [_ends(each, by_cost) for each in decision.candidates[: len(values)]]
     most = 1.08 * max(
         high if high < FAR * drawn[0] else drawn[0] for drawn, (_, high) in zip(values, ends, strict=True)
     )
@@ -77,6 +77,14 @@ def draw(ax: Axes, decision: Decision, group: Group) -> None:
     ax.set_xlabel(fill(f"{what} within {limits.joined(decision.question.limits).replace(',', ', ')}", 60))
     lines = 1 + max(name.count("\n") for name in names)
     ax.figure.set_size_inches(8.0, 2.6 + (0.16 + 0.14 * lines) * len(names))  # type: ignore[union-attr]
+
+
+def _ends(of: Candidate, by_cost: bool) -> tuple[float, float]:
+    """The interval of its value, or of what its tokens cost: nothing at least, where more load may give more."""
+    if not by_cost or of.dollars is None:
+        return of.ends
+    low, high = interval(of.dollars)
+    return 0.0 if of.capacity.unbounded else low, high
 
 
 def explain(ax: Axes, decision: Decision) -> None:

@@ -29,7 +29,7 @@ from servebench.figures import curves, plotting
 from servebench.figures.curves import Group
 from servebench.figures.page import page, plot_parser
 from servebench.figures.selection import LAYOUT, LENGTHS, LOAD_KIND, MODEL
-from servebench.show.candidates import LEVEL, Candidate, Decision, Question, decided
+from servebench.show.candidates import LEVEL, Candidate, Decision, Question, decided, surely_less
 from servebench.show.layouts import studies
 from servebench.show.tables import significant
 
@@ -69,9 +69,11 @@ def mapped(decision: Decision, spans: Sequence[np.ndarray]) -> Map:
     level, found = LEVEL / max(1, len(loads) - 1), []
     rest = [1.0] * (len(decision.question.limits) - 2)
     for y, x in product(*(span / span[0] for span in reversed(spans))):
-        values = [capacity.capacity(of, (x, y, *rest), i).rates / gpus[i] for i, of in enumerate(loads)]
+        reached = [capacity.capacity(of, (x, y, *rest), i) for i, of in enumerate(loads)]
+        values = [each.rates / n for each, n in zip(reached, gpus, strict=True)]
         first = int(np.argmax([drawn[0] for drawn in values]))
-        rivals = [i for i, drawn in enumerate(values) if not capacity.surely_less(drawn, values[first], level)]
+        pairs = enumerate(zip(values, reached, strict=True))
+        rivals = [i for i, (drawn, of) in pairs if not surely_less(drawn, of.open, values[first], level)]
         meets = values[first][0] > 0
         found.append((first if meets else -1, values[first][0], meets and rivals != [first]))
     return Map(*(np.array(column).reshape(CELLS, CELLS) for column in zip(*found, strict=True)))

@@ -152,14 +152,13 @@ def _ranked(
     found = [_candidate(*each, question, per_gpu, seed) for seed, each in enumerate(judged)]
     found.sort(key=lambda each: (each.value[0], each.capacity.rate), reverse=True)
     level = LEVEL / max(1, len(found) - 1) / question.looks
-    beaten = [_surely_less(each, found[0], level) for each in found]
+    beaten = [surely_less(each.value, each.capacity.open, found[0].value, level) for each in found]
     return Decision(study, question, per_gpu, found, beaten, left_out)
 
 
-def _surely_less(of: Candidate, than: Candidate, level: float) -> bool:
-    """Is one behind the other in all but this share of the draws? Not where more load may give it more."""
-    ahead = (of.value >= than.value) | of.capacity.open
-    return bool(ahead[1:].mean() < level)
+def surely_less(value: np.ndarray, may_grow: np.ndarray, than: np.ndarray, level: float) -> bool:
+    """Is a value below another in all but this share of the draws? Not in those where more load may give more."""
+    return bool(((value >= than) | may_grow)[1:].mean() < level)
 
 
 def _candidate(layout: Layout, loads: Loads, question: Question, per_gpu: bool, seed: int) -> Candidate:
