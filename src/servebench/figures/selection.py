@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -146,5 +147,5 @@ def folders(log_dir: Path, backends: Iterable[str] | None = None) -> list[Path]:
 
 def entries(folder: Path) -> Iterator[Entry]:
     """Every log of a folder, failed points too."""
-    for path, log in store.read(sorted(folder.glob("*.json")), requests=False):
+    for path, log in store.read(sorted(folder.glob("*.json")), partial(store.load, requests=False)):
         yield Entry(path, msgspec.structs.replace(log, results=[]))

@@ -12,6 +12,7 @@ requests of a kind. `store.py` reads both, `original.py` the logs of DeepSpeed-F
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
@@ -102,8 +103,8 @@ class Log(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     telemetry: Telemetry | None = None  # None: --no_telemetry, or a log of before
     gpu_hour_price: float | None = None  # $, as given when it was measured
     cache_hit_rate: float | None = None  # of prompt tokens, by the engine's own counters, over all that was sent
-    probes: list[Result] = []  # short requests beside the load (--probe_rate); part of no other figure
-    results: list[Result] = []
+    probes: Sequence[Result] = []  # short requests beside the load (--probe_rate); part of no other figure
+    results: Sequence[Result] = []
     series: Series | None = None  # samples of the telemetry; left out like the requests where only a head is read
 
     @property

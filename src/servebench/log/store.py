@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import re
 import shutil
 import sys
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from io import FileIO
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from servebench.errors import InputError, LogError
 from servebench.log import original
@@ -122,21 +124,25 @@ def save(log: Log, path: Path) -> None:
     write_whole(path, text + b"\n}\n")
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """The file is there with all of data or as it was before, whatever happens meanwhile. Raises OSError."""
+def write_whole(path: Path, data: bytes, lasting: bool = True) -> None:
+    """The file is there with all of data or as it was before, whatever happens meanwhile. Raises OSError.
+
+    `lasting`: even if the machine stops at once, for which a disk needs time.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_suffix(f".tmp{os.getpid()}")
     try:
         with scratch.open("wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if lasting:
+                os.fsync(file.fileno())
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)  # of a full disk, or of a benchmark that was ended meanwhile
 
 
-def _rows(results: list[Result]) -> bytes:
+def _rows(results: Sequence[Result]) -> bytes:
     return b"\n" + b",\n".join(msgspec.json.encode(result, enc_hook=list) for result in results) + b"\n"
 
 
@@ -156,14 +162,14 @@ def load(path: Path, requests: bool = True) -> Log:
             return original.decode(data, path.name)
         data = upgraded(data) if VERSION_1(data[:4096]) else data
         head, found, _ = data.partition(b'\n  "results": [')
-        log = msgspec.json.decode(data if requests or not found else head + found + b"]}", type=Log)
+        log = _decoded(data if requests or not found else head + found + b"]}")
     except OSError as error:
         raise LogError(f"{path}: cannot be read: {error.strerror}") from error
     except (msgspec.MsgspecError, ValueError) as error:
         raise LogError(f"{path}: not a benchmark log: {error}") from error
     if log.servebench_log > LOG_VERSION:
         raise LogError(f"{path}: log version {log.servebench_log} is newer than this ServeBench; update it")
-    return msgspec.structs.replace(log, results=[_packed(result) for result in log.results])
+    return log
 
 
 def head(path: Path) -> Log | None:
@@ -181,25 +187,36 @@ def heads(folder: Path) -> list[Log]:
     return [found for path in sorted(folder.glob("*.json")) if (found := head(path))]
 
 
-def _packed(result: Result) -> Result:
-    arrays = {"event_ns": array("q", result.event_ns), "event_tokens": array("I", result.event_tokens)}
-    return msgspec.structs.replace(result, **arrays)
+def _decoded(data: bytes) -> Log:
+    """Times and tokens become arrays. The collector would look through all lists of a log meanwhile, in vain."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        log = msgspec.json.decode(data, type=Log)
+        for result in log.results:
+            force_setattr(result, "event_ns", array("q", result.event_ns))
+            force_setattr(result, "event_tokens", array("I", result.event_tokens))
+        return log
+    finally:
+        if collects:
+            gc.enable()
 
 
-def load_folder(folder: Path) -> Iterator[tuple[Path, Log]]:
+def load_folder(folder: Path, load: Callable[[Path], Log] = load) -> Iterator[tuple[Path, Log]]:
     """Every log of a results folder, or of one backend's, the runs of a point in succession.
 
     Files that are no logs are named and left out.
     """
     found = [path for path in (*folder.glob("*.json"), *folder.glob("*/*.json")) if POINT(path.name)]
-    return read(sorted((path for path in found if path.parent.name not in OTHER_FOLDERS), key=numbers_by_size))
+    wanted = sorted((path for path in found if path.parent.name not in OTHER_FOLDERS), key=numbers_by_size)
+    return read(wanted, load)
 
 
-def read(paths: Iterable[Path], requests: bool = True) -> Iterator[tuple[Path, Log]]:
+def read(paths: Iterable[Path], load: Callable[[Path], Log] = load) -> Iterator[tuple[Path, Log]]:
     """Logs one by one; files that are no logs are named and left out."""
     for path in paths:
         try:
-            yield path, load(path, requests)
+            yield path, load(path)
         except LogError as error:
             print(f"left out: {error}", file=sys.stderr)
 
