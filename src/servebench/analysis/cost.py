@@ -29,8 +29,12 @@ def add_price(parser: argparse.ArgumentParser) -> None:
 
 
 def with_price(log: Log, price: float | None) -> Log:
-    """The log with this price, if there is one, in place of its own."""
-    return log if price is None else replace(log, gpu_hour_price=price)
+    """The log with this price, if there is one, in place of its own. What is derived of it depends on no price."""
+    if price is None:
+        return log
+    found = replace(log, gpu_hour_price=price)
+    found.__dict__.update({name: log.__dict__[name] for name in ("derived", "path") if name in log.__dict__})
+    return found
 
 
 def priced(logs: Iterable[tuple[Path, Log]], price: float | None) -> Iterator[tuple[Path, Log]]:

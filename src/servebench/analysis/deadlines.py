@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from servebench.analysis import latency, samples, throughput
-from servebench.analysis.cache import once_a_log
+from servebench.analysis.cache import derived, once_a_log
 from servebench.log.result import Result
 from servebench.log.schema import Log
 
@@ -96,6 +96,7 @@ def effective_throughput(log: Log, met: Met) -> float | None:
     return arrivals * share_meeting(log, met) / ok if ok else 0.0
 
 
+@derived
 def fluidity_index(log: Log, ttft: float, tpot: float) -> float | None:
     """Share of all token deadlines that were met; those of failed requests were not (Etalon, arXiv 2407.07000)."""
     due = sum(r.max_new_tokens if r.error else latency.shown_tokens(r) for r in samples.measured(log))

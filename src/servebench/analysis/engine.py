@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from servebench.analysis import latency, samples
-from servebench.analysis.cache import once_a_log
+from servebench.analysis.cache import derived
 from servebench.log.schema import Log
 
 
@@ -19,7 +19,7 @@ def mean(values: list[float] | list[float | None]) -> float | None:
     return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
-@once_a_log
+@derived
 def ttft_parts(log: Log) -> dict[str, float] | None:
     """Mean TTFT of the client by where it went (s): wire, queue, prefill; rest is what is unknown.
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from servebench.analysis import cache, cost
 from servebench.cli.nearest import did_you_mean
+from servebench.log import store
 from servebench.log.config import KINDS, ServerConfig
 from servebench.log.schema import Log
 
@@ -56,3 +60,12 @@ def passes(log: Log, conditions: Sequence[tuple[str, Any]]) -> bool:
     values = log.fields | {"engine": log.server_facts.engine}
     given = {name: [value for other, value in conditions if other == name] for name, _ in conditions}
     return all(values[name] in either for name, either in given.items())
+
+
+def passing(
+    folder: Path, conditions: Sequence[tuple[str, Any]], price: float | None, derive: Callable[[Log], object]
+) -> Iterator[tuple[Path, Log]]:
+    """The logs of a folder that pass, with this price if there is one. `derive` is for cache.load."""
+    load = partial(cache.load, derive=lambda log: passes(log, conditions) and derive(log))
+    found = cost.priced(store.load_folder(folder, load), price)
+    return ((path, log) for path, log in found if passes(log, conditions))

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from servebench.analysis import cost, deadlines, engine, latency, power, samples, stationarity, stats, throughput
+from servebench.analysis.cache import derived, once_a_log
 from servebench.analysis.stats import Interval
 from servebench.log.schema import Log
 
@@ -55,6 +56,7 @@ class OfPoint(Metric):
     def values(self, log: Log) -> Values:
         return {self.name: self.function(log)}
 
+    @derived
     def batches(self, log: Log) -> dict[str, np.ndarray]:
         """Its values in successive parts of the window. Shape (batches,)."""
         if not (self.per_bin and log.window_ns and len(samples.succeeded(log)) >= stats.MIN_FOR_BATCHES):
@@ -74,17 +76,27 @@ class OfRequests(Metric):
         """`ttft_p99_s` for p99."""
         return f"{self.stem}_{statistic}{self.unit}"
 
+    @once_a_log
     def sample(self, log: Log) -> np.ndarray:
         """Of all requests that succeeded. Shape (n,)."""
         return samples.each(log, self.function)
 
+    @derived
     def percentile(self, log: Log, q: float) -> float | None:
         return stats.percentile(self.sample(log), q)
 
+    @derived
+    def too_few(self, log: Log, q: int) -> bool:
+        """Are its values too few, or too much alike, for this percentile? Not of a log that has none."""
+        sample = self.sample(log)
+        return len(sample) > 0 and not stats.enough_for_percentile(sample, q)
+
+    @derived
     def values(self, log: Log) -> Values:
         sample = self.sample(log)
         return {self.column(name): statistic(name, sample) for name in self.statistics}
 
+    @derived
     def batches(self, log: Log) -> dict[str, np.ndarray]:
         """Means and medians of successive batches. Shapes (batches,), or (0,) of too few requests."""
         if not self.in_batches:

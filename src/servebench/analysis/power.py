@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from servebench.analysis import throughput
+from servebench.analysis.cache import derived
 from servebench.analysis.engine import mean
 from servebench.log.schema import Log
 from servebench.log.telemetry import GpuUse
@@ -36,6 +37,7 @@ def energy_per_output_token(log: Log) -> float | None:
     return _share(log, rate * length if rate and length else 0)
 
 
+@derived
 def energy_per_request(log: Log) -> float | None:
     """Energy of all GPUs of the server over the window / requests that ended in it, J/request."""
     return _share(log, sum(1 for _ in throughput.ended_in_window(log)))

@@ -5,16 +5,18 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from servebench.analysis import stats
-from servebench.analysis.cache import once_a_log
+from servebench.analysis.cache import derived, once_a_log
 from servebench.analysis.latency import e2e_s
 from servebench.log.result import Result
 from servebench.log.schema import Log
+from servebench.log.unread import with_requests
 
 OfRequest = Callable[[Result], float | None] | Callable[[Result], np.ndarray]
 
@@ -24,9 +26,13 @@ def measured(log: Log) -> list[Result]:
     return [r for r in log.results if r.phase == "measured"]
 
 
-@once_a_log
 def succeeded(log: Log) -> list[Result]:
     """Those of them that were answered to the end."""
+    return _succeeded(with_requests(log))
+
+
+@once_a_log
+def _succeeded(log: Log) -> list[Result]:
     return [r for r in measured(log) if r.succeeded]
 
 
@@ -39,10 +45,16 @@ def failed_of(*runs: Log) -> tuple[int, int]:
     return sum(failed for failed, _ in of_runs), sum(counted for _, counted in of_runs)
 
 
-@once_a_log
+@derived
 def _failed_of(log: Log) -> tuple[int, int]:
     counted = len(measured(log)) - cut_off(log)
     return counted - len(succeeded(log)), counted
+
+
+@derived
+def retries(log: Log) -> int:
+    """How often requests that count were sent again."""
+    return sum(r.retries for r in measured(log))
 
 
 def cut_off(log: Log) -> int:
@@ -67,7 +79,7 @@ def each(log: Log, of_request: OfRequest, by_time: bool = False) -> np.ndarray:
     return np.concatenate(values) if pooled else np.array(values, dtype=float)
 
 
-@once_a_log
+@derived
 def mean_e2e_s(log: Log) -> float | None:
     """Mean end-to-end latency."""
     return stats.mean(each(log, e2e_s))
@@ -82,10 +94,10 @@ class Gaps(NamedTuple):
 
 def gaps(requests: list[Result], of_tokens: bool = False) -> Gaps:
     """Gaps between events, or before every token after the first: tokens that came in one event have gap 0."""
-    at = _in_a_row([r.event_ns for r in requests])
+    at = _in_a_row("q", [r.event_ns for r in requests])
     owner = np.repeat(np.arange(len(requests)), [len(r.event_ns) for r in requests])
     if of_tokens:
-        tokens = _in_a_row([r.event_tokens for r in requests])
+        tokens = _in_a_row("I", [r.event_tokens for r in requests])
         at, owner = np.repeat(at, tokens), np.repeat(owner, tokens)
     inside = owner[1:] == owner[:-1]
     return Gaps(np.diff(at)[inside] / 1e9, owner[1:][inside])
@@ -94,10 +106,12 @@ def gaps(requests: list[Result], of_tokens: bool = False) -> Gaps:
 def arrivals(log: Log) -> tuple[np.ndarray, np.ndarray]:
     """Of all events, requests of every phase: arrival (ns) and tokens. Shapes (events,)."""
     sent = np.array([r.sent_ns for r in log.results], dtype=np.int64)
-    after = _in_a_row([r.event_ns for r in log.results])
-    tokens = _in_a_row([r.event_tokens for r in log.results])
+    after = _in_a_row("q", [r.event_ns for r in log.results])
+    tokens = _in_a_row("I", [r.event_tokens for r in log.results])
     return after + np.repeat(sent, [len(r.event_ns) for r in log.results]), tokens
 
 
-def _in_a_row(parts: list[Sequence[int]]) -> np.ndarray:
-    return np.concatenate([np.empty(0, dtype=np.int64), *(np.asarray(part, dtype=np.int64) for part in parts)])
+def _in_a_row(code: str, parts: list[Sequence[int]]) -> np.ndarray:
+    """Parts are arrays of this type where a log was read, which makes this fast."""
+    arrays = (part if isinstance(part, array) else array(code, part) for part in parts)
+    return np.frombuffer(b"".join(arrays), dtype=code).astype(np.int64)

@@ -24,7 +24,7 @@ from math import ceil, inf
 import numpy as np
 
 from servebench.analysis import deadlines, latency, limits, metrics, samples, stats
-from servebench.analysis.cache import once_a_log
+from servebench.analysis.cache import derived
 from servebench.analysis.limits import Limit
 from servebench.analysis.metrics import OfRequests, Values
 from servebench.analysis.stats import Z95, wilson_interval
@@ -81,7 +81,7 @@ def of_requests(runs: Sequence[Log], limit: Limit) -> np.ndarray:
     return np.concatenate([np.empty(0), *(_of_log(log, limit.metric, limit.upper) for log in runs)])
 
 
-@once_a_log
+@derived
 def _of_log(log: Log, metric: metrics.Metric, upper: bool) -> np.ndarray:
     """Of one run. A search asks again after each of its runs."""
     counted = sorted(samples.measured(log), key=lambda r: r.sent_ns)
@@ -137,6 +137,7 @@ class Sla:
     met: deadlines.Met
     limits: tuple[Limit, ...] = ()
 
+    @derived
     def throughput(self, log: Log) -> float | None:
         """Requests/s that succeed and meet it. None where the log cannot tell: answers that came whole."""
         of_tokens = not self.limits or any(limit.metric.of_tokens for limit in self.limits)

@@ -17,7 +17,7 @@ from servebench.log.schema import Log
 BINS = 2 * stats.MIN_FOR_BATCHES  # of the window, so that a half of it can still be tested
 
 
-@cache.once_a_log
+@cache.derived
 def why_not_stationary(log: Log) -> str | None:
     """Why the point is not stationary; None if it is, or has too few requests (100) to tell."""
     if not log.window_ns:
@@ -78,6 +78,12 @@ def waiting_s(log: Log) -> np.ndarray:
     done = sorted(samples.succeeded(log), key=lambda r: r.sent_ns)
     first = [latency.ttft_s(r) for r in done]
     return np.array([latency.e2e_s(r) if t is None else t for r, t in zip(done, first, strict=True)])
+
+
+@cache.derived
+def effective_samples(log: Log) -> float:
+    """Requests, as many as their correlation leaves."""
+    return stats.effective_samples(waiting_s(log))
 
 
 def in_flight(sent: np.ndarray, ended: np.ndarray, edges: np.ndarray) -> np.ndarray:

@@ -5,12 +5,12 @@ Throughput is taken from the measured window, in which all clients are active, o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from servebench.analysis import stats
-from servebench.analysis.cache import once_a_log
+from servebench.analysis import samples, stats
+from servebench.analysis.cache import derived
 from servebench.analysis.latency import end_ns
 from servebench.analysis.model_size import parameters
 from servebench.analysis.samples import each, mean_e2e_s, succeeded
@@ -20,7 +20,7 @@ from servebench.log.result import Result
 from servebench.log.schema import Log
 
 
-@once_a_log
+@derived
 def request_throughput(log: Log) -> float | None:
     """Requests completed in the window / its length, requests/s.
 
@@ -33,7 +33,7 @@ def request_throughput(log: Log) -> float | None:
     return sum(1 for _ in ended_in_window(log)) / length if length else None
 
 
-@once_a_log
+@derived
 def output_token_throughput(log: Log) -> float | None:
     """Tokens that arrived in the window / its length, tokens/s. They come from requests of every phase."""
     if original.is_original(log):
@@ -41,17 +41,11 @@ def output_token_throughput(log: Log) -> float | None:
     length = window_s(log)
     if not length or not log.window_ns:
         return None
-    start, end = log.window_ns
-    tokens = 0
-    for r in log.results:
-        if r.event_ns and start < r.sent_ns + r.event_ns[0] and r.sent_ns + r.event_ns[-1] <= end:
-            tokens += sum(r.event_tokens)
-        else:
-            events = zip(r.event_ns, r.event_tokens, strict=True)
-            tokens += sum(k for t, k in events if start < r.sent_ns + t <= end)
-    return tokens / length
+    (start, end), (at, tokens) = log.window_ns, samples.arrivals(log)
+    return int(tokens[(start < at) & (at <= end)].sum()) / length
 
 
+@derived
 def total_token_throughput(log: Log) -> float | None:
     """Output tokens and the prompt tokens of requests that ended in the window, tokens/s."""
     if original.is_original(log):
@@ -60,6 +54,7 @@ def total_token_throughput(log: Log) -> float | None:
     return None if output is None or prompts is None else output + prompts
 
 
+@derived
 def input_token_throughput(log: Log) -> float | None:
     """Prompt tokens of requests that ended in the window / its length, tokens/s."""
     if original.is_original(log):
@@ -83,6 +78,7 @@ def blog_throughput(log: Log) -> float | None:
     return load.num_clients / latency if latency else None
 
 
+@derived
 def makespan_throughput(log: Log) -> float | None:
     """The original's effective throughput: n / (last end - first start), requests/s. Ramp and drain lower it."""
     done = succeeded(log)
@@ -98,6 +94,7 @@ def throughput_per_gpu(log: Log) -> float | None:
     return None if tokens_per_s is None else tokens_per_s / gpus(log)
 
 
+@derived
 def tflops_per_gpu(log: Log) -> float | None:
     """Parameters x (prompt + generated tokens) x 2 x request throughput / GPUs, TFLOP/s."""
     size, rate, done = parameters(log.server.model), request_throughput(log), succeeded(log)
@@ -133,11 +130,13 @@ def ended_in_window(log: Log) -> Iterable[Result]:
             yield r
 
 
+@derived
 def effective_concurrency(log: Log) -> float | None:
     """Mean requests in flight over the window, those of warm-up and cooldown too."""
     return concurrency(log.results, log.window_ns) if log.window_ns else None
 
 
+@derived
 def littles_law_ratio(log: Log) -> float | None:
     """Requests ended in the window / its length x mean time in flight / effective concurrency.
 
@@ -151,7 +150,7 @@ def littles_law_ratio(log: Log) -> float | None:
     return inside / length * sum(times) / len(times) / in_flight if length and in_flight and times else None
 
 
-def concurrency(results: list[Result], window_ns: tuple[int, int]) -> float:
+def concurrency(results: Sequence[Result], window_ns: tuple[int, int]) -> float:
     """Mean requests in flight over the window: the time integral of those sent and not ended, over its length."""
     start, end = window_ns
     sent, ended = lifetimes_ns(results, window_ns)
@@ -159,7 +158,7 @@ def concurrency(results: list[Result], window_ns: tuple[int, int]) -> float:
     return float(np.maximum(inside, 0).sum() / max(1, end - start))
 
 
-def lifetimes_ns(results: list[Result], window_ns: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def lifetimes_ns(results: Sequence[Result], window_ns: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """When each request was sent and ended; one that was cancelled was in flight to the end of the window."""
     sent = [r.sent_ns for r in results]
     ended = [window_ns[1] if r.cancelled else end_ns(r) for r in results]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from servebench.analysis import metrics, samples, stats
-from servebench.analysis.cache import once_a_log
+from servebench.analysis.cache import derived
 from servebench.log.config import Dataset
 from servebench.log.result import Result
 from servebench.log.schema import Log
@@ -150,7 +150,7 @@ def in_runs(words: str, some: int, of: int) -> str:
     return words if stats.majority(some, of) else f"{some} of {of} runs {words}"
 
 
-@once_a_log
+@derived
 def buffered(log: Log) -> bool:
     """Did something between server and client hold events back, so that an answer's tokens came all at once?
 
@@ -159,18 +159,17 @@ def buffered(log: Log) -> bool:
     """
     if not log.run.stream:
         return False
-    pace_s = [
-        _pace_s(r) for r in samples.succeeded(log) if len(r.event_ns) > 1 and sum(r.event_tokens) >= MIN_TOKENS
-    ]
+    several = [(r, sum(r.event_tokens)) for r in samples.succeeded(log) if len(r.event_ns) > 1]
+    pace_s = [_pace_s(r, tokens) for r, tokens in several if tokens >= MIN_TOKENS]
     return bool(pace_s) and float(np.median(pace_s)) < FASTEST_S
 
 
-def _pace_s(r: Result) -> float:
-    """Time per token after the first event, by the tokens of the events (hidden ones are in none)."""
-    return (r.event_ns[-1] - r.event_ns[0]) / 1e9 / max(1, sum(r.event_tokens[1:]))
+def _pace_s(r: Result, tokens: int) -> float:
+    """Time per token after the first event, by the tokens of all its events (hidden ones are in none)."""
+    return (r.event_ns[-1] - r.event_ns[0]) / 1e9 / max(1, tokens - r.event_tokens[0])
 
 
-@once_a_log
+@derived
 def cached_share(log: Log) -> float:
     """Share of the prompt tokens that a prefix cache held, although nothing but a chat template is shared.
 

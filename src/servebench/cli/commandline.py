@@ -20,7 +20,7 @@ import msgspec
 
 from servebench.cli.nearest import did_you_mean
 from servebench.cli.parser import Parser as Parser  # commands take all of theirs from here
-from servebench.errors import InputError, ServerFailed
+from servebench.errors import InputError, LogError, ServerFailed
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         status = main()
         sys.stdout.flush()
         sys.exit(status)
-    except InputError as error:
+    except (InputError, LogError) as error:
         print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
         sys.exit(2)
     except ServerFailed as failure:

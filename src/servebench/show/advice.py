@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 import msgspec
 
-from servebench.analysis import latency, samples, stationarity, stats, throughput, trust
+from servebench.analysis import metrics, samples, stationarity, stats, throughput, trust
+from servebench.analysis.cache import derived
+from servebench.analysis.metrics import OfRequests
 from servebench.log import identity
 from servebench.log.config import Clients
 from servebench.log.result import Result
@@ -28,6 +30,7 @@ FULL_CPU = 0.95  # of all cores
 QUEUE, PACE = 5.0, 1.5  # waiting in the server: TTFT grew by more than the first, ITL by less than the second
 
 
+@derived
 def of_point(log: Log) -> list[str]:
     """Warnings about one log that was measured."""
     parts = (_client, _server, _requests, _answers, _cache, _window, causes.causes)
@@ -170,7 +173,7 @@ def _without_clients(log: Log) -> bytes:
 def _queueing(curve: list[Log]) -> Iterator[str]:
     """Does TTFT grow with the load while the time between tokens stays?"""
     light, heavy = curve[0], curve[-1]
-    ttft, tpot = (_growth(light, heavy, of_request) for of_request in (latency.ttft_s, latency.tpot_s))
+    ttft, tpot = (_growth(light, heavy, metrics.OF_REQUESTS[name]) for name in ("ttft_s", "tpot_s"))
     if light.run.load.size < heavy.run.load.size and ttft > QUEUE and tpot < PACE:
         yield (
             f"{server_name(heavy.server)}, {light.run.load.size} to {heavy.run.load.size} clients: "
@@ -179,6 +182,6 @@ def _queueing(curve: list[Log]) -> Iterator[str]:
         )
 
 
-def _growth(light: Log, heavy: Log, of_request: Callable[[Result], float | None]) -> float:
-    before, after = (stats.percentile(samples.each(log, of_request), 50) for log in (light, heavy))
+def _growth(light: Log, heavy: Log, metric: OfRequests) -> float:
+    before, after = (metric.percentile(log, 50) for log in (light, heavy))
     return after / before if before and after else 1.0

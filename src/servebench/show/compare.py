@@ -28,7 +28,6 @@ from servebench.analysis.metrics import OfRequests
 from servebench.analysis.sla import Sla
 from servebench.cli import commandline
 from servebench.errors import InputError
-from servebench.log import store
 from servebench.log.schema import Log, model_name
 from servebench.show import matching, points, ratios, tables
 from servebench.show.matching import Pair
@@ -130,21 +129,20 @@ def chosen(sides: Sides, everything: bool) -> list[Pair]:
 
 
 def load(
-    folder: Path, wanted: Sequence[tuple[str, Any]], option: str, price: float | None = None
+    folder: Path, wanted: Sequence[tuple[str, Any]], option: str, price: float | None, slas: Sequence[Sla]
 ) -> dict[Path, Log]:
     """The logs of a folder that a filter lets through, failed ones too. Raises InputError if all failed."""
-    found = cost.priced(store.load_folder(folder), price)
-    logs = {path: log for path, log in found if filters.passes(log, wanted)}
+    logs = dict(filters.passing(folder, wanted, price, lambda log: ratios.prepare(log, *slas)))
     if not any(log.status == "ok" for log in logs.values()):
         correct = f"correct {option}" if wanted else "give a folder that run_benchmark.py wrote to"
         raise InputError(f"no measured points in {folder}; {correct}")
     return logs
 
 
-def sides_of(args: argparse.Namespace) -> tuple[Runs, Runs]:
+def sides_of(args: argparse.Namespace, slas: Sequence[Sla]) -> tuple[Runs, Runs]:
     """The logs of A and of B. Raises InputError where nothing tells them apart."""
     a, b = (
-        load(folder, args.filter + own, option if own else "--filter", args.gpu_hour_price)
+        load(folder, args.filter + own, option if own else "--filter", args.gpu_hour_price, slas)
         for folder, own, option in ((args.a, args.filter_a, "--filter_a"), (args.b, args.filter_b, "--filter_b"))
     )
     if both := a.keys() & b.keys():
@@ -169,7 +167,9 @@ def main() -> int:
     args = _parser().parse_args()
     args.b = args.b or args.a
     slas = [sla.parse(name) for name in args.sla]
-    sides = compared(*sides_of(args), (str(args.a), str(args.b)), args.paired, slas, args.metric, args.across)
+    sides = compared(
+        *sides_of(args, slas), (str(args.a), str(args.b)), args.paired, slas, args.metric, args.across
+    )
     print(as_json(sides) if args.json else text(sides, args.all, args.wide))
     return 0
 

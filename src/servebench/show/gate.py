@@ -31,12 +31,13 @@ import msgspec
 import numpy as np
 
 from servebench.analysis import cost, filters, limits, metrics, samples, sla, stationarity, stats, trust
+from servebench.analysis.cache import derived
 from servebench.analysis.limits import Limit
 from servebench.analysis.metrics import OfRequests
 from servebench.analysis.stats import Interval
 from servebench.cli import commandline
 from servebench.errors import InputError, no_logs
-from servebench.log import identity, store
+from servebench.log import identity
 from servebench.log.schema import Log
 from servebench.show import matching, points, ratios, tables
 from servebench.show.points import Runs
@@ -357,10 +358,20 @@ def _no_gate(limit: Limit) -> str:
     return ""
 
 
-def load(folder: Path, wanted: Sequence[tuple[str, object]], price: float | None = None) -> Runs:
-    logs = [log for _, log in cost.priced(store.load_folder(folder), price) if filters.passes(log, wanted)]
+@derived
+def _prepare(log: Log, *of: Limit) -> None:
+    """What will be asked of all logs, asked of one."""
+    for limit in of:
+        judge(limit, "", [log])
+    if any(limit.relative for limit in of):
+        ratios.prepare(log)
+
+
+def load(folder: Path, of: Sequence[Limit], args: argparse.Namespace) -> Runs:
+    found = filters.passing(folder, args.filter, args.gpu_hour_price, lambda log: _prepare(log, *of))
+    logs = [log for _, log in found]
     if not logs:
-        raise InputError(f"no logs in {folder} pass --filter; correct it") if wanted else no_logs(folder)
+        raise InputError(f"no logs in {folder} pass --filter; correct it") if args.filter else no_logs(folder)
     return logs
 
 
@@ -370,8 +381,8 @@ def main() -> int:
     relative = next((limit for limit in wanted if limit.relative), None)
     if relative and not args.baseline:
         raise InputError(f"--limits: {relative} is a change; name the results to compare with: --baseline FOLDER")
-    baseline = load(args.baseline, args.filter, args.gpu_hour_price) if relative else None
-    logs = load(args.folder, args.filter, args.gpu_hour_price)
+    baseline = load(args.baseline, wanted, args) if relative else None
+    logs = load(args.folder, wanted, args)
     found = judged(wanted, identity.by_point(logs), baseline, args.across)
     words = verdict(found, args.strict)
     lines = [*(line for each in found for line in said(each)), tables.wrapped(words)]

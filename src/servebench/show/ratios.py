@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from servebench.analysis import metrics, samples, sla, stationarity, stats, trust
+from servebench.analysis.cache import derived
 from servebench.analysis.limits import Limit
 from servebench.analysis.metrics import OfRequests, Values
 from servebench.analysis.sla import Sla
@@ -118,6 +119,13 @@ def _values(log: Log, slas: Sequence[Sla], limits: Sequence[Limit]) -> Values:
         if limit.column not in found and isinstance(limit.metric, OfRequests):
             found[limit.column] = metrics.statistic(limit.statistic, limit.metric.sample(log))
     return found
+
+
+@derived
+def prepare(log: Log, *slas: Sla) -> None:
+    """What a comparison asks of a run."""
+    _values(log, slas, ())
+    metrics.batch_values(log)
 
 
 def _doubt(a: Runs, b: Runs, metric: str) -> str | None:

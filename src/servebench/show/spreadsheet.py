@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from servebench.analysis import cost, metrics, power, samples, sla, stationarity, stats, throughput, trust
+from servebench.analysis import cost, filters, metrics, power, samples, sla, stationarity, throughput, trust
+from servebench.analysis.cache import derived
 from servebench.analysis.sla import Sla
 from servebench.cli import commandline
 from servebench.errors import no_logs
-from servebench.log import identity, store
+from servebench.log import identity
 from servebench.log.config import fields_of, non_default_fields
 from servebench.log.schema import Log
 from servebench.show import layouts
@@ -60,9 +61,9 @@ def _counted(runs: list[Log]) -> dict[str, Cell]:
         "runs": len(runs),
         "requests": requests,
         "failed": failed,
-        "retries": sum(r.retries for log in runs for r in samples.measured(log)),
+        "retries": sum(map(samples.retries, runs)),
         "window_s": sum(throughput.window_s(log) or 0 for log in runs),
-        "effective_samples": round(sum(stats.effective_samples(stationarity.waiting_s(log)) for log in runs)),
+        "effective_samples": round(sum(map(stationarity.effective_samples, runs))),
         "not_stationary": None if stationarity.stationary(runs) else reasons[0],
     }
 
@@ -114,9 +115,15 @@ def client(verdicts: Sequence[str]) -> str:
     return words if words == bad[0] else f"ok, but {words}"
 
 
+@derived
+def _prepare(log: Log, *slas: Sla) -> None:
+    """What is asked of the runs of a point, asked of each."""
+    row([log], slas)
+
+
 def write(folder: Path, slas: Sequence[Sla] = (), price: float | None = None) -> tuple[Path, int]:
     """Write FOLDER/summary.csv from the logs in it. Returns (the file, its points)."""
-    logs = (log for _, log in cost.priced(store.load_folder(folder), price))  # never more than a point's in memory
+    logs = (log for _, log in filters.passing(folder, (), price, lambda log: _prepare(log, *slas)))
     points = (sorted(runs, key=lambda log: log.run.repetition) for _, runs in groupby(logs, identity.point_of))
     rows = [_with_unusual_settings(row(runs, slas), runs[0]) for runs in points]
     if not rows:

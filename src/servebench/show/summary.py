@@ -21,13 +21,13 @@ import msgspec
 import numpy as np
 
 from servebench.analysis import cost, metrics, samples, sla, stationarity, stats, throughput, trust
-from servebench.analysis.filters import add_filter, passes
+from servebench.analysis.cache import derived
+from servebench.analysis.filters import add_filter, passing
 from servebench.analysis.metrics import OfPoint, OfRequests
 from servebench.analysis.sla import Sla, parse
 from servebench.cli import commandline
 from servebench.errors import InputError, no_logs
 from servebench.figures.selection import load_text
-from servebench.log import store
 from servebench.log.config import ServerConfig
 from servebench.log.schema import Log, Quality
 from servebench.show import advice, layouts, matching, tables, terminal, verdict
@@ -357,6 +357,12 @@ def _comparable(studies: Sequence[Study]) -> list[ServerConfig]:
     return [layout.log.server for layout in layouts_of]
 
 
+@derived
+def _prepare(log: Log, as_json: bool, wide: bool, *slas: Sla) -> None:
+    """What is asked of all logs together is asked of each."""
+    document([log], slas, []) if as_json else report([log], slas, wide=wide)
+
+
 def main() -> int:
     parser = commandline.Parser(description=__doc__)
     add = parser.add_argument
@@ -369,8 +375,9 @@ def main() -> int:
     args = parser.parse_args()
     folder = Path(args.folder)
     slas = [parse(name) for name in args.sla]
-    found = cost.priced(store.load_folder(folder), args.gpu_hour_price)
-    logs = [log for _, log in found if passes(log, args.filter)]
+    needs = args.json, args.wide, *slas
+    found = passing(folder, args.filter, args.gpu_hour_price, lambda log: _prepare(log, *needs))
+    logs = [log for _, log in found]
     if not logs:
         raise no_logs(folder)
     searches = verdict.searches(folder)

@@ -69,13 +69,12 @@ def shown_latencies(logs: list[Log]) -> list[OfRequests]:
     """TTFT and TPOT; of answers that came whole their latency. Without those that nobody knows."""
     streamed, whole = (any(log.run.stream == stream for log in logs) for stream in (True, False))
     wanted = [TTFT, TPOT] * streamed + [E2E] * whole
-    return [metric for metric in wanted if any(len(metric.sample(log)) for log in logs)]
+    return [metric for metric in wanted if any(metric.percentile(log, 50) is not None for log in logs)]
 
 
 def weakness(metric: OfRequests, runs: Runs, q: int) -> str:
     """A mark where the requests of any run are too few for this percentile."""
-    found = [metric.sample(log) for log in runs]
-    return "~" if any(len(sample) and not stats.enough_for_percentile(sample, q) for sample in found) else ""
+    return "~" if any(metric.too_few(log, q) for log in runs) else ""
 
 
 def name_of(log: Log) -> str:

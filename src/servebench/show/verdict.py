@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from servebench.analysis import metrics, samples, stationarity, stats
+from servebench.analysis.metrics import OfPoint, OfRequests
 from servebench.analysis.stats import Interval
 from servebench.log.config import ServerConfig
 from servebench.plan.strategies import PEAK, LoadResult, Verdict
@@ -204,10 +205,12 @@ def _ratio(a: Runs, b: Runs, column: str) -> Interval | None:
     """A metric of b / that of a, from their runs, or from the parts of single ones; None: nobody can tell."""
     if not (stationarity.stationary(a) and stationarity.stationary(b)):
         return None
+    metric = metrics.named(column)
+    assert isinstance(metric, OfPoint | OfRequests)
     if min(len(a), len(b)) > 1:
-        values = [[value for log in runs if (value := metrics.values(log)[column])] for runs in (a, b)]
+        values = [[value for log in runs if (value := metric.values(log)[column])] for runs in (a, b)]
     else:
-        values = [[*map(float, metrics.batch_values(runs[0]).get(column, ()))] for runs in (a, b)]
+        values = [[*map(float, metric.batches(runs[0]).get(column, ()))] for runs in (a, b)]
     return stats.ratio_of_means(*values)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
-
-from servebench.analysis import capacity, cost, limits, metrics, trust
+from servebench.analysis import cache, capacity, cost, limits, metrics, trust
+from servebench.analysis.cache import derived
 from servebench.analysis.limits import Limit
 from servebench.analysis.metrics import OfRequests
 from servebench.figures import selection
@@ -79,37 +79,33 @@ def read(
         files.setdefault((path.parent, *point_of(head)), []).append(path)
     number = 0
     for (parent, *_), paths in files.items():
-        logs = {str(path.relative_to(folder)): cost.with_price(log, price) for path, log in store.read(paths)}
+        read_ = store.read(paths, partial(cache.load, derive=lambda log: _prepare(log, *within)))
+        logs = {str(path.relative_to(folder)): cost.with_price(log, price) for path, log in read_}
         if logs:
-            yield point(number, "" if parent == folder else parent.name, logs, within)
+            yield point(number, "" if parent == folder else parent.name, logs)
             number += 1
 
 
-def point(number: int, place: str, logs: Mapping[str, Log], within: Sequence[Limit] = ()) -> Point:
-    """Of its logs by the names of their files. The folder `place` stands for the backend, as in the figures.
+@derived
+def _prepare(log: Log, *within: Limit) -> None:
+    """What is asked of the runs of a point is asked of each, and what decides, here or in the page."""
+    point(0, "", {"": log})
+    capacity.asked_of(log, [*within, *(limit for group in decision.TYPED for limit in group)])
 
-    Of the requests all stays that decides within these limits, or within those that are typed in the page.
-    """
+
+def point(number: int, place: str, logs: Mapping[str, Log]) -> Point:
+    """Of its logs by the names of their files. The folder `place` stands for the backend, as in the figures."""
     runs = list(logs.values())
     good = [log for log in runs if log.status == "ok"]
     rate = layouts.trusted_rate(good) if good else None
-    shown = [_run(name, place or log.server.engine, log, within) for name, log in logs.items()]
+    shown = [_run(name, place or log.server.engine, log) for name, log in logs.items()]
     return Point(number, shown, rate, _numbers(good) if rate else {}, advice.marks(runs))
 
 
-def _run(name: str, place: str, log: Log, within: Sequence[Limit]) -> Run:
+def _run(name: str, place: str, log: Log) -> Run:
     warnings = advice.of_point(log) if log.status == "ok" else []
     row = spreadsheet.row([log]) | {"backend": place, "model": model_name(log.server.model)}
-    return Run(name, _without_requests(log, within), row, warnings)
-
-
-def _without_requests(log: Log, within: Sequence[Limit]) -> Log:
-    asked = msgspec.structs.replace(log)
-    capacity.asked_of(asked, [*within, *(limit for group in decision.TYPED for limit in group)])
-    kept = msgspec.structs.replace(log, results=[], probes=[])
-    memory: dict[Any, Any] = asked.__dict__["memory"]
-    kept.__dict__["memory"] = {key: value for key, value in memory.items() if not isinstance(value, list)}
-    return kept
+    return Run(name, log, row, warnings)
 
 
 def _numbers(runs: list[Log]) -> dict[str, float]:
