@@ -93,9 +93,9 @@ def derived(of_log: Callable[P, T]) -> Callable[P, T]:
 
 
 def _told_apart(args: tuple[Any, ...]) -> tuple[Log, tuple[Any, ...]]:
-    """The log among these arguments, and the others."""
-    log = next(each for each in args if isinstance(each, Log))
-    return log, tuple(each for each in args if each is not log)
+    """The log among these arguments, the first of a function or the second of a method, and the others."""
+    place = 0 if isinstance(args[0], Log) else 1
+    return args[place], args[:place] + args[place + 1 :]
 
 
 @cache

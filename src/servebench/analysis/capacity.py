@@ -27,7 +27,7 @@ from typing import NamedTuple
 import numpy as np
 
 from servebench.analysis import latency, samples, sla, stationarity, stats, throughput, trust
-from servebench.analysis.cache import once_a_log
+from servebench.analysis.cache import derived
 from servebench.analysis.limits import Limit
 from servebench.log.schema import Log
 
@@ -159,17 +159,8 @@ def interval(drawn: np.ndarray, level: float = 0.05) -> tuple[float, float]:
 
 def asked_of(run: Log, limits: Sequence[Limit]) -> None:
     """All that is asked of the requests of a run. It stays with the log (cache.py), so that they may go."""
-    for once in (
-        throughput.request_throughput,
-        throughput.output_token_throughput,
-        samples.mean_e2e_s,
-        _own_error,
-    ):
-        once(run)
-    for also in (stationarity.why_not_stationary, trust.buffered, trust.cached_share, samples.failed_of):
-        also(run)
-    for limit in limits:
-        sla.of_requests([run], limit)
+    loads_of([[run]], limits, Noises(), draws=0)
+    throughput.output_token_throughput(run)
 
 
 def why_left_out(runs: Runs, limits: Sequence[Limit]) -> str:
@@ -252,7 +243,7 @@ def _means(runs: Runs, of_log: Callable[[Log], float | None], noise: Noise, chan
     return np.concatenate([[mean], mean * np.exp(drawn)])
 
 
-@once_a_log
+@derived
 def _own_error(run: Log) -> float:
     """Relative standard error of requests/s (in a closed loop of mean E2E latency, too), from one run."""
     took_s = samples.each(run, latency.e2e_s, by_time=True)

@@ -16,20 +16,20 @@ import argparse
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from math import isfinite
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from servebench.analysis import cost, limits, sla, trust
+from servebench.analysis import capacity, cost, limits, sla, trust
 from servebench.analysis.capacity import interval
-from servebench.analysis.filters import add_filter, passes
+from servebench.analysis.filters import add_filter, passing
 from servebench.analysis.limits import Limit
 from servebench.cli import commandline
 from servebench.cli.declare import command_of
 from servebench.errors import InputError, no_logs
-from servebench.log import store
 from servebench.log.schema import Log
 from servebench.show import layouts, points, tables, verdict
 from servebench.show.candidates import LOOSER, OBJECTIVES, Candidate, Decision, Question, decided, with_limits
@@ -364,8 +364,10 @@ def main() -> int:
     question = Question(read_limits(args.sla), args.objective, args.target_rate)
     if args.objective == "gpus" and not args.target_rate:
         raise InputError("--objective gpus counts the GPUs that serve a rate; give it: --target_rate 20")
-    found = cost.priced(store.load_folder(args.folder), args.gpu_hour_price)
-    logs = [log for _, log in found if passes(log, args.filter)]
+    found = passing(
+        args.folder, args.filter, args.gpu_hour_price, partial(capacity.asked_of, limits=question.limits)
+    )
+    logs = [log for _, log in found]
     if not logs:
         raise no_logs(args.folder)
     priceless = next((log for log in logs if log.status == "ok" and cost.dollars_per_hour(log) is None), None)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from servebench.analysis import cache, capacity, cost, limits, metrics, trust
-from servebench.analysis.cache import derived
+from servebench.analysis import capacity, cost, limits, metrics, trust
+from servebench.analysis.cache import derived, load
 from servebench.analysis.limits import Limit
 from servebench.analysis.metrics import OfRequests
 from servebench.figures import selection
@@ -79,7 +79,7 @@ def read(
         files.setdefault((path.parent, *point_of(head)), []).append(path)
     number = 0
     for (parent, *_), paths in files.items():
-        read_ = store.read(paths, partial(cache.load, derive=lambda log: _prepare(log, *within)))
+        read_ = store.read(paths, partial(load, derive=lambda log: _prepare(log, *within)))
         logs = {str(path.relative_to(folder)): cost.with_price(log, price) for path, log in read_}
         if logs:
             yield point(number, "" if parent == folder else parent.name, logs)
@@ -127,6 +127,7 @@ def units() -> dict[str, str]:
     }
 
 
+@cache
 def _columns(open_loop: bool) -> dict[str, str]:
     """The columns of all metrics, by the names that limits use."""
     found: dict[str, str] = {}
