@@ -1,17 +1,23 @@
 """What a server can serve within limits, and how well that is known, from the loads that were measured.
 
 The capacity is the requests/s at the highest load that keeps every limit. Between the highest measured load that
-does and the lowest that does not, log(percentile / limit) is taken to rise in a straight line over log(load), and
-the load where it crosses 0 is rounded down to whole clients. Requests/s follow in a straight line, too. Beyond the
-highest load nothing is assumed: there a server reaches "at least" that much, if it still gains from more load.
+does and the lowest that does not, log(percentile / limit) is taken to rise over log(load), the later the steeper
+(CURVE), and the load where it crosses 0 is rounded down to whole clients. So do latencies over clients: from those
+in a straight line to those of a server that is full from where they begin to rise. Beyond the highest load nothing
+is assumed: there a server reaches "at least" that much, if it still gains from more load.
 
 How well it is known comes from DRAWS draws of everything that could be otherwise:
 
-    a percentile    from a Beta distribution of the share of requests below it, of as many requests as these are
-                    worth (stats.independent); beyond the largest value a tail as heavy as that of the largest ones
-    requests/s      by the spread of E2E latencies in a closed loop, by the count of requests in an open one
-    repeated runs   by what runs of one point differ more than that, over all points of all servers together
+    a percentile    how many requests lie above the true one is binomial, of as many as these are worth
+                    (stats.independent). Where none does, it is beyond the largest value: by an exponential step in
+                    a tail as heavy as that of the largest ones, as far as these tell (a gamma distribution)
+    more load       makes nothing easier: percentiles are evened out so that they only rise
+    requests/s      by the spread of E2E latencies in a closed loop; in an open one it is what was offered
+    repeated runs   by what runs of one point differ more than that, over all points of all servers together;
+                    before there are any, by GUESSED
     the curve       between two loads it may bend: the share of the way is raised to a power (lognormal, CURVE)
+
+These were set by benchmarks/deciding.py; docs/intervals.md says how often the intervals hold.
 
 A load at which requests failed, or at which requests in flight kept growing, is taken to exceed the limits. The
 draws come from a fixed seed, so that the same logs always give the same answer.
@@ -29,16 +35,18 @@ import numpy as np
 from servebench.analysis import latency, samples, sla, stationarity, stats, throughput, trust
 from servebench.analysis.cache import derived
 from servebench.analysis.limits import Limit
+from servebench.log.config import Rate
 from servebench.log.schema import Log
 
 Runs = list[Log]  # of one point
 DRAWS = 4000
-CURVE = 0.5
+CURVE = (-0.35, 0.5)  # mean and deviation of the log of the power
+FURTHER = 1.2  # times the rate of the highest load, in draws in which it keeps limits that it seems to exceed
 GROWS = 1.05  # a server gains from more load if the highest one gives more than this times the one below it
 EXCEEDED = log(10)  # of a load that a server cannot sustain
 WORST_S = 1e6  # what a failed request counts as
-TAIL = 0.1  # of the values, that tell how heavy their tail is
-FEWEST = 5  # likewise
+TAIL = 0.2  # of the values, that tell how heavy their tail is
+FEWEST = 8  # likewise
 
 
 class Chance(NamedTuple):
@@ -53,11 +61,14 @@ class Noise:
     """What repeated runs of a point differ, beyond what each run says of itself: a variance of logs."""
 
     variance: float = 0.0
-    degrees: int = 0  # of freedom; 0: no point has two runs, so that it is not known
+    degrees: int = 1  # of freedom
 
     def drawn(self, chance: Chance, runs: int) -> np.ndarray:
         """Of the mean of so many runs. Shape (draws,)."""
-        return chance.rng.standard_t(max(1, self.degrees), chance.draws) * sqrt(self.variance / runs)
+        return np.asarray(chance.rng.standard_t(self.degrees, chance.draws) * sqrt(self.variance / runs))
+
+
+GUESSED = Noise(0.02**2, 3)  # before repeated runs tell
 
 
 @dataclass(frozen=True)
@@ -78,6 +89,7 @@ class Loads:
     latencies: np.ndarray  # mean E2E, s (loads, 1 + draws)
     excess: np.ndarray  # log of each value over its limit (limits, loads, 1 + draws)
     of_time: np.ndarray  # is it a limit of a time? (limits,)
+    weights: np.ndarray  # requests that succeeded (loads,)
     settled: np.ndarray  # does it count within the limits, too? (loads,)
 
     @property
@@ -95,7 +107,9 @@ class Loads:
         excess = np.where(self.excess == EXCEEDED, EXCEEDED, shifted)
         counts = self.settled | (excess[:, :, 0] > 0).any(axis=0)
         rows = np.flatnonzero(counts) if counts.any() else np.array([0])
-        per_load = {name: getattr(self, name)[rows] for name in ("sizes", "rates", "latencies", "settled")}
+        per_load = {
+            name: getattr(self, name)[rows] for name in ("sizes", "rates", "latencies", "weights", "settled")
+        }
         return replace(self, points=[self.points[i] for i in rows], excess=excess[:, rows], **per_load)
 
     def at(self, size: float, of_log: Callable[[Log], float | None]) -> float | None:
@@ -157,14 +171,23 @@ def interval(drawn: np.ndarray, level: float = 0.05) -> tuple[float, float]:
 # From logs to loads.
 
 
-def asked_of(run: Log, limits: Sequence[Limit]) -> None:
+@derived
+def asked_of(run: Log, *limits: Limit) -> None:
     """All that is asked of the requests of a run. It stays with the log (cache.py), so that they may go."""
     loads_of([[run]], limits, Noises(), draws=0)
     throughput.output_token_throughput(run)
 
 
 def why_left_out(runs: Runs, limits: Sequence[Limit]) -> str:
-    """Why a point says nothing about the limits; "" if it does."""
+    """Why a point says nothing about the limits; "" if it does. One that had not settled may only exceed them."""
+    if why := _why_unknown(runs, limits):
+        return why
+    settled = stationarity.stationary(runs) or exceeded(runs)
+    return "" if settled or any(_seen(runs, limit) > 0 for limit in limits) else "not settled"
+
+
+def _why_unknown(runs: Runs, limits: Sequence[Limit]) -> str:
+    """Why its requests/s or what the limits are of is not the server's, or not known."""
     columns = ("request_throughput_per_s", *(limit.column for limit in limits))
     doubt = next((found for name in columns if (found := trust.of_point(runs, name))), None)
     if doubt:
@@ -173,8 +196,7 @@ def why_left_out(runs: Runs, limits: Sequence[Limit]) -> str:
         return "without a window"
     if any(not len(sla.of_requests(runs, limit)) for limit in limits):
         return "without such times"
-    settled = stationarity.stationary(runs) or exceeded(runs)
-    return "" if settled or any(_seen(runs, limit) > 0 for limit in limits) else "not settled"
+    return ""
 
 
 def exceeded(runs: Runs) -> bool:
@@ -186,13 +208,13 @@ def exceeded(runs: Runs) -> bool:
 def loads_of(
     points: Sequence[Runs], limits: Sequence[Limit], noises: Noises, seed: int = 0, draws: int = DRAWS
 ) -> Loads | None:
-    """Of the points of one server. None if none of them counts."""
-    points = [good for runs in points if (good := _counted(runs)) and not why_left_out(good, limits)]
+    """Of the points of one server of which something is known; None of none."""
+    points = [good for runs in points if (good := _counted(runs)) and not _why_unknown(good, limits)]
     if not points:
         return None
     points.sort(key=lambda runs: runs[0].run.load.size)
     chance = Chance(np.random.default_rng(seed), draws)
-    rates = [_means(runs, throughput.request_throughput, noises.rate, chance) for runs in points]
+    rates = [_means(runs, _rate, noises.rate, chance) for runs in points]
     latencies = [_means(runs, samples.mean_e2e_s, noises.rate, chance) for runs in points]
     excess = [
         [_excess(runs, limit, noise, chance) for runs in points]
@@ -201,7 +223,8 @@ def loads_of(
     sizes = np.array([float(runs[0].run.load.size) for runs in points])
     of_time = np.array([limit.metric.name != "failed_share" for limit in limits])
     settled = np.array([stationarity.stationary(runs) or exceeded(runs) for runs in points])
-    return Loads(points, sizes, np.array(rates), np.array(latencies), np.array(excess), of_time, settled)
+    weights = np.array([float(n - failed) for failed, n in (samples.failed_of(*runs) for runs in points)])
+    return Loads(points, sizes, np.array(rates), np.array(latencies), np.array(excess), of_time, weights, settled)
 
 
 def _counted(runs: Runs) -> Runs:
@@ -219,7 +242,7 @@ def noises_of(points: Sequence[Runs], limits: Sequence[Limit]) -> Noises:
         drawn = _percentiles([log], limit, few)
         return float(drawn[0]), float(drawn[1:].var())
 
-    rates = [[(log(throughput.request_throughput(run) or 1), _own_error(run) ** 2) for run in p] for p in repeated]
+    rates = [[(log(_rate(run) or 1), _own_error(run) ** 2) for run in p] for p in repeated]
     sustained = [runs for runs in repeated if not exceeded(runs)]
     of_limits = [[[of_run(run, limit) for run in runs] for runs in sustained] for limit in limits]
     return Noises(_noise(rates), tuple(map(_noise, of_limits)))
@@ -227,28 +250,46 @@ def noises_of(points: Sequence[Runs], limits: Sequence[Limit]) -> Noises:
 
 def _noise(points: Sequence[Sequence[tuple[float, float]]]) -> Noise:
     """From (log of the value, its own variance) of each run."""
-    degrees = sum(len(runs) - 1 for runs in points)
-    if not degrees:
-        return Noise()
+    degrees = sum(len(runs) - 1 for runs in points) + GUESSED.degrees
     spread = sum(float(np.var([value for value, _ in runs])) * len(runs) for runs in points)
     own = sum(float(np.mean([own for _, own in runs])) * (len(runs) - 1) for runs in points)
-    return Noise(max(0.0, (spread - own) / degrees), degrees)
+    guessed = GUESSED.variance * GUESSED.degrees
+    return Noise(max(0.0, guessed + spread - own) / degrees, degrees)
 
 
 def _means(runs: Runs, of_log: Callable[[Log], float | None], noise: Noise, chance: Chance) -> np.ndarray:
     """Of a point: the mean over its runs, then draws."""
     mean = _mean(map(of_log, runs)) or 0.0
+    if of_log is _rate and isinstance(runs[0].run.load, Rate):
+        return np.full(1 + chance.draws, mean)
     own = sqrt(sum(_own_error(run) ** 2 for run in runs)) / len(runs)
     drawn = chance.rng.normal(0, own, chance.draws) + noise.drawn(chance, len(runs))
     return np.concatenate([[mean], mean * np.exp(drawn)])
 
 
 @derived
+def _worth(run: Log, limit: Limit) -> float:
+    """How many independent values those of a run are worth; of a limit its name says of which values."""
+    return sla.worth(sla.of_requests([run], limit))
+
+
+@derived
+def _rate(run: Log) -> float | None:
+    """Requests/s: what was offered in an open loop; in a closed one by Little's law, which ends of the window that
+    cut requests off do not disturb."""
+    if isinstance(run.run.load, Rate):
+        return run.run.load.request_rate
+    took_s, in_flight = samples.mean_e2e_s(run), throughput.effective_concurrency(run)
+    closed = took_s and in_flight and not run.run.open_loop
+    return in_flight / took_s if closed and took_s and in_flight else throughput.request_throughput(run)
+
+
+@derived
 def _own_error(run: Log) -> float:
     """Relative standard error of requests/s (in a closed loop of mean E2E latency, too), from one run."""
     took_s = samples.each(run, latency.e2e_s, by_time=True)
-    if run.run.open_loop or not len(took_s):
-        return 1 / sqrt(max(1, len(took_s)))
+    if not len(took_s):
+        return 1.0
     return float(took_s.std() / took_s.mean()) / sqrt(stats.independent(took_s))
 
 
@@ -272,20 +313,17 @@ def _percentiles(runs: Runs, limit: Limit, chance: Chance) -> np.ndarray:
         return np.concatenate([[failed / max(1, n)], shares]) / limit.value - 1
     of_runs = [sla.of_requests([run], limit) for run in runs]
     share = sla.needed_share(limit) or 0.0
-    worth = sum(map(sla.worth, of_runs))
-    drawn = chance.rng.beta(worth * share, worth * (1 - share), chance.draws)
-    ordered = np.sort(np.minimum(np.concatenate(of_runs), WORST_S))
-    return _logs_at(ordered, np.concatenate([[share], drawn])) - log(limit.value)
-
-
-def _logs_at(ordered: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """The logs of the values that these shares of all values stay below."""
-    n, logs = len(ordered), np.log(np.maximum(ordered, 1e-9))
-    inside = np.interp(shares * n - 0.5, np.arange(n), logs)
-    highest = logs[-max(FEWEST, int(TAIL * n)) :]
-    heavy = float((highest - highest[0]).sum()) / max(1, len(highest) - 1)
-    beyond = np.log(np.maximum((1 - shares) * n / 0.5, 1e-12))  # below 0 for what no value tells
-    return np.asarray(inside - heavy * np.minimum(beyond, 0))
+    worth, rng = max(1, round(sum(_worth(run, limit) for run in runs))), chance.rng
+    logs = np.log(np.clip(np.sort(np.concatenate(of_runs)), 1e-9, WORST_S))
+    above = rng.binomial(worth, 1 - share, chance.draws)  # so many values lie above the true percentile
+    places = len(logs) * (1 - (above + rng.random(chance.draws)) / worth)
+    highest = logs[-max(FEWEST, int(TAIL * len(logs))) :]
+    gaps, expected = max(1, len(highest) - 1), worth * (1 - share)
+    heavy = float((highest - highest[0]).sum()) / gaps
+    further = np.log1p(rng.exponential(size=chance.draws) / expected) * (above == 0)
+    further *= gaps / rng.gamma(gaps, size=chance.draws)
+    found = np.interp([share * len(logs) - 0.5, *places], np.arange(len(logs)), logs)
+    return np.asarray(found + heavy * np.concatenate([[max(0, log(0.5 / expected))], further]) - log(limit.value))
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -300,35 +338,52 @@ def capacity(loads: Loads, times: float | Sequence[float] = 1.0, seed: int = 1) 
     """`times`: the limits of latencies are multiplied by it, or each limit by its own."""
     rng = np.random.default_rng(seed)
     loads = loads.within(times)
-    worst = loads.excess.max(axis=0)
-    # More load is never easier: what chance did to single loads is evened out.
-    rising = (np.maximum.accumulate(worst) + np.minimum.accumulate(worst[::-1])[::-1]) / 2
+    rising = np.max([_rising(each, loads.weights) for each in loads.excess], axis=0)
     count = len(loads.sizes)
     first = np.where((rising > 0).any(axis=0), (rising > 0).argmax(axis=0), count)  # that does not keep them
     low, high = np.clip(first - 1, 0, count - 1), np.clip(first, 0, count - 1)
-    size, rate = _between(loads, low, high, _way(rising, low, high, rng))
+    size, rate = _between(loads, low, high, _way(rising, low, high, rng), rng)
     _below_the_lowest(loads, first == 0, size, rate, rng)
     known = [float(loads.sizes[i]) if 0 <= i < count else None for i in (int(first[0]) - 1, int(first[0]))]
     grows = count == 1 or loads.rates[-1, 0] > GROWS * loads.rates[-2, 0]
-    return Capacity(loads, size, rate, (first == count) & grows, *known)
+    beyond = (first == count) & grows
+    if first[0] < count:  # most draws know a load that exceeds the limits; in these it lies a little higher
+        rate[beyond] *= rng.uniform(1, FURTHER, int(beyond.sum()))
+        beyond[:] = False
+    return Capacity(loads, size, rate, beyond, *known)
+
+
+def _rising(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """More load is never easier: the nearest values that only rise (isotonic regression). Shape as it came."""
+    found = np.full_like(values, -np.inf)
+    for i in range(len(values)):
+        means = np.cumsum(weights[i:, None] * values[i:], axis=0) / np.cumsum(weights[i:])[:, None]
+        found[i:] = np.maximum(found[i:], np.minimum.accumulate(means[::-1])[::-1])
+    return found
 
 
 def _way(rising: np.ndarray, low: np.ndarray, high: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Which share of the way from one load to the next the limits allow. Shape (1 + draws,)."""
     below, above = -_rows(rising, low), _rows(rising, high)
     straight = np.where(low < high, below / np.maximum(below + above, 1e-12), 0.0)
-    bent = np.exp(CURVE * np.concatenate([[0.0], rng.standard_normal(rising.shape[1] - 1)]))
+    bent = np.exp(np.concatenate([[CURVE[0]], rng.normal(*CURVE, rising.shape[1] - 1)]))
     return np.asarray(np.clip(straight, 0, 1) ** bent)
 
 
-def _between(loads: Loads, low: np.ndarray, high: np.ndarray, way: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _between(
+    loads: Loads, low: np.ndarray, high: np.ndarray, way: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """(the load, requests/s there)."""
     sizes = loads.sizes
     size = sizes[low] * (sizes[high] / sizes[low]) ** way
     if not loads.open_loop:
         size = np.maximum(np.floor(size + 1e-9), sizes[low])
     part = (size - sizes[low]) / np.maximum(sizes[high] - sizes[low], 1e-12)
-    return size, _rows(loads.rates, low) * (1 - part) + _rows(loads.rates, high) * part
+    latency = sizes[:, None] / loads.rates
+    straight = _rows(latency, low) * (1 - part) + _rows(latency, high) * part
+    kinked = np.minimum(straight, np.maximum(_rows(latency, low), size / _rows(loads.rates, high)))
+    bent = np.concatenate([[0.25], rng.uniform(size=len(size) - 1) ** 2])
+    return size, size / (straight + bent * (kinked - straight))
 
 
 def _below_the_lowest(

@@ -1,9 +1,9 @@
 """The race of `--decide`: which servers are measured in the next round.
 
-All are measured coarsely. After each round those are out that are known to be behind the best one; the level at
-which that is known is shared among all of them and all rounds, so that many looks do not add up to a mistake. The
-race ends when one is left and known well, when those that are left are within EQUAL of each other, or after
-race.ROUNDS rounds: then they are not distinguishable.
+All are measured coarsely. After each round those are out that are known not to be better than the best one by
+more than EQUAL; the level at which that is known is shared among all of them and all rounds, so that many looks do
+not add up to a mistake. The race ends when one is left and known well, or after race.ROUNDS rounds. What is said
+of the winner in the end is another question (candidates.py), without EQUAL: two alike are not distinguishable.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
-from servebench.analysis import capacity
 from servebench.plan.race import ROUNDS, RaceSearch
 from servebench.plan.sweep import ServerPlan
 from servebench.show import layouts
@@ -40,14 +39,14 @@ def in_rounds(plan: Sequence[ServerPlan], say: Say, over: Callable[[], bool]) ->
         for words in filter(None, map(partial(_words, number), found)):
             say(wrapped(words))
         left = [each for each in left if any(_has(each, rival) for one in found for rival in _in_race(one))]
-        if all(_ends(one, number) for one in found):
+        if all(_ends(one, left, number) for one in found):
             return
 
 
 def standing(plan: Sequence[ServerPlan]) -> list[Decision]:
     """What is known so far, of each kind of requests."""
     assert isinstance(plan[0].strategy, RaceSearch)
-    question = Question(plan[0].strategy.limits, looks=ROUNDS)
+    question = Question(plan[0].strategy.limits, looks=ROUNDS, margin=EQUAL)
     logs = [log for each in plan for log in each.history.logs.values()]
     return [decided(study, question) for study in layouts.studies(logs)]
 
@@ -61,10 +60,11 @@ def _has(plan: ServerPlan, candidate: Candidate) -> bool:
     return any(id(log) in logs for runs in candidate.layout.points for log in runs)
 
 
-def _ends(found: Decision, number: int) -> bool:
+def _ends(found: Decision, left: Sequence[ServerPlan], number: int) -> bool:
+    """Who is out stays out, even if what is known of others makes it a rival again."""
     if number < AT_LEAST:
         return not found.best
-    return all(capacity.interval(found.ratio(rival))[1] < EQUAL for rival in found.rivals)
+    return not any(_has(each, rival) for each in left for rival in found.rivals)
 
 
 def _cut_short(left: Sequence[ServerPlan]) -> str:

@@ -19,10 +19,10 @@ from servebench.analysis.capacity import Capacity, Noises
 from servebench.analysis.limits import Limit, joined
 from servebench.log.config import RunConfig
 from servebench.log.schema import Log
-from servebench.plan.strategies import History, LoadResult, Search, Steps, rounded
+from servebench.plan.strategies import History, LoadResult, Search, rounded
 
-ROUNDS = 6  # at most: 16 runs of the two loads that decide
-CLOSE = 1.1  # loads of which the ratio is smaller are not told apart further
+ROUNDS = 4  # at most: 4 runs of the two loads that decide
+CLOSE = 1.25  # loads of which the ratio is smaller are not told apart further
 LEVEL = 1.03  # likewise requests/s at two loads
 WELL_WITHIN = np.log(1 / 4)  # of the limits, from where on a step of 4 is taken
 UNKNOWN = 2  # runs of a load that say nothing, after which it is given up
@@ -35,12 +35,17 @@ class RaceSearch(Search):
     limits: tuple[Limit, ...]
     round: int = 0
 
-    def _steps(self, first: RunConfig) -> Steps:
-        measured: dict[float, list[Log]] = {}
-        while step := self._step(first, measured):
-            load, number = step
-            log = yield self._at(first, load, number)
-            measured.setdefault(load, []).append(log)
+    def next(self, history: History) -> RunConfig | None:
+        """By the logs that are there, in whichever order they came: no step before is gone through again."""
+        for first in self.runs:
+            measured: dict[float, list[Log]] = {}
+            for log in history.logs.values():
+                size, number = log.run.load.size, log.run.repetition
+                if history.of(self._at(first, size, number)) is log:  # not one of another kind of requests
+                    measured.setdefault(size, []).append(log)
+            if step := self._step(first, measured):
+                return self._at(first, *step)
+        return None
 
     def _step(self, first: RunConfig, measured: dict[float, list[Log]]) -> tuple[float, int] | None:
         """(the load, the number of its run) that comes next."""
@@ -72,8 +77,11 @@ class RaceSearch(Search):
         if found.below is None:
             load = max(self._lowest_load(first), (found.above or 0) / 2)
             return None if load == found.above else rounded(load, first.open_loop)
-        if found.above is not None or max(tried) > found.below:  # above it is a load that says nothing
+        if found.above is not None:
             return None
+        if beyond := [load for load in tried if load > found.below]:  # they say nothing
+            apart = min(beyond) / found.below > CLOSE
+            return rounded((min(beyond) * found.below) ** 0.5, first.open_loop) if apart else None
         worst = float(found.loads.excess[:, -1, 0].max())
         load = min(found.below * (4 if worst < WELL_WITHIN else 2), self._highest_load())
         return None if load == found.below or self._saturated(found) else rounded(load, first.open_loop)

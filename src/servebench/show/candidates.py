@@ -8,7 +8,8 @@ The objective is what a candidate is ranked by:
     latency              the mean E2E latency at --target_rate, or at its lowest load
 
 A candidate is behind the best one if it is in all but 5 % of the draws of both (capacity.py), shared among all
-candidates and looks. Otherwise the two are not distinguishable.
+candidates and looks. Otherwise the two are not distinguishable. In a race one counts as behind, too, that is not
+better by more than a margin.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class Question:
     objective: str = "throughput_per_gpu"
     target_rate: float | None = None  # requests/s of all servers together
     times: float = 1.0  # the limits of latencies are multiplied by it
-    looks: int = 1  # how often one asks
+    looks: int = 1  # how often one asks, in a race
+    margin: float = 1.0  # a server that is at most so much better counts as no better
 
 
 @dataclass(frozen=True)
@@ -80,9 +82,7 @@ class Candidate:
     @property
     def tokens_per_s(self) -> np.ndarray:
         """Output tokens/s at its capacity: the estimate, then draws."""
-        tokens = self.at_capacity(throughput.output_token_throughput) or 0.0
-        requests = self.at_capacity(throughput.request_throughput) or 1.0
-        return np.asarray(self.capacity.rates * tokens / requests)
+        return np.asarray(self.capacity.rates * (self.at_capacity(tokens_a_request) or 0.0))
 
     @property
     def dollars(self) -> np.ndarray | None:
@@ -119,8 +119,8 @@ class Decision:
     @property
     def rivals(self) -> list[Candidate]:
         """Those that are not distinguishable from the best."""
-        pairs = zip(self.candidates, self.beaten, strict=True)
-        return [each for each, beaten in pairs if not beaten][1:] if self.best else []
+        others = zip(self.candidates[1:], self.beaten[1:], strict=True)
+        return [each for each, beaten in others if not beaten] if self.best else []
 
     def ratio(self, to: Candidate) -> np.ndarray:
         """By what factor the best is better: the estimate, then draws."""
@@ -128,13 +128,22 @@ class Decision:
             return np.asarray(np.nan_to_num(self.candidates[0].value / to.value, nan=1.0, posinf=np.inf))
 
 
+def tokens_a_request(log: Log) -> float | None:
+    """Output tokens over requests, both of the window."""
+    tokens, requests = throughput.output_token_throughput(log), throughput.request_throughput(log)
+    return tokens / requests if tokens and requests else None
+
+
 def decided(study: Study, question: Question) -> Decision:
     """Every server of a study that can be held against the others, ranked."""
     same, left_out = alike(study.layouts)
     noises = capacity.noises_of([runs for layout in same for runs in layout.points], question.limits)
     loads = [capacity.loads_of(each.points, question.limits, noises, seed) for seed, each in enumerate(same)]
-    judged = [(layout, own) for layout, own in zip(same, loads, strict=True) if own]
-    nothing = [layout for layout, own in zip(same, loads, strict=True) if not own]
+    judged, nothing = [], []
+    for layout, own in zip(same, loads, strict=True):
+        counts = any(not capacity.why_left_out(runs, question.limits) for runs in layout.points)
+        judged += [(layout, own)] if own and counts else []
+        nothing += [] if own and counts else [layout]
     left_out |= {each.name: _why_nothing(each, question) for each in nothing}
     return _ranked(study, question, judged, left_out)
 
@@ -152,7 +161,9 @@ def _ranked(
     found = [_candidate(*each, question, per_gpu, seed) for seed, each in enumerate(judged)]
     found.sort(key=lambda each: (each.value[0], each.capacity.rate), reverse=True)
     level = LEVEL / max(1, len(found) - 1) / question.looks
-    beaten = [surely_less(each.value, each.capacity.open, found[0].value, level) for each in found]
+    beaten = [
+        surely_less(each.value / question.margin, each.capacity.open, found[0].value, level) for each in found
+    ]
     return Decision(study, question, per_gpu, found, beaten, left_out)
 
 

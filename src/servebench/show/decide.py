@@ -364,10 +364,8 @@ def main() -> int:
     question = Question(read_limits(args.sla), args.objective, args.target_rate)
     if args.objective == "gpus" and not args.target_rate:
         raise InputError("--objective gpus counts the GPUs that serve a rate; give it: --target_rate 20")
-    found = passing(
-        args.folder, args.filter, args.gpu_hour_price, partial(capacity.asked_of, limits=question.limits)
-    )
-    logs = [log for _, log in found]
+    asked = partial(_asked, limits=question.limits)
+    logs = [log for _, log in passing(args.folder, args.filter, args.gpu_hour_price, asked)]
     if not logs:
         raise no_logs(args.folder)
     priceless = next((log for log in logs if log.status == "ok" and cost.dollars_per_hour(log) is None), None)
@@ -380,6 +378,10 @@ def main() -> int:
         print(said(decisions))
     open_ = args.strict and any(each.rivals for each in decisions)
     return int(open_ or not all(each.best for each in decisions))
+
+
+def _asked(log: Log, limits: tuple[Limit, ...]) -> None:
+    capacity.asked_of(log, *limits)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from html import escape
 from math import isfinite, log
 from typing import Any
@@ -31,7 +30,6 @@ TYPED = [limits.parse(",".join(f"{name}_p{q}<1s" for q in (50, 90, 95, 99))) for
 TYPED += [limits.parse("error_rate<50%")]
 LEVELS = (0, 0.005, 0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975, 0.995, 1)  # of the draws, that the page gets
 DRAWS = 1000
-TINY = 1e-9  # a limit that everything exceeds, so that no point is left out for not having settled
 KEYS = ("server", "load", "rate", "per_gpu", "tokens", "target", "dollars", "energy", "took", "against")
 ORDER = ("server", "gpus", "load", "rate", "per_gpu", "plot", "against", "tokens", "dollars", "energy")
 WORDS = ("server", "against")
@@ -148,15 +146,14 @@ def servers(study: Study) -> list[dict[str, Any]]:
     found = [_server(layout) for layout in alike]
     loads: list[dict[int, dict[str, Any]]] = [{} for _ in alike]  # by the point's first log
     for group in TYPED:
-        tiny = tuple(replace(limit, value=TINY) if limit.value == 1 else limit for limit in group)
-        noises = capacity.noises_of(every, tiny)
+        noises = capacity.noises_of(every, group)
         for seed, layout in enumerate(alike):
-            own = capacity.loads_of(layout.points, tiny, noises, seed, DRAWS)
+            own = capacity.loads_of(layout.points, group, noises, seed, DRAWS)
             if not own:
                 continue
             for i, runs in enumerate(own.points):
                 load = loads[seed].setdefault(id(runs[0]), _load(own, i))
-                for limit, excess in zip(tiny, own.excess[:, i], strict=True):
+                for limit, excess in zip(group, own.excess[:, i], strict=True):
                     share = limit.metric.name == "failed_share"
                     values = (excess + 1) * limit.value if share else excess + log(limit.value)
                     load["values"][limit.name] = _quantiles(values)
@@ -181,10 +178,11 @@ def _load(own: Loads, number: int) -> dict[str, Any]:
     return {
         "size": size,
         "rate": _quantiles(own.rates[number]),
+        "weight": float(own.weights[number]),
         "settled": stationarity.stationary(runs),
         "exceeded": capacity.exceeded(runs),
         "open": own.open_loop,
-        "tokens": (own.at(size, throughput.output_token_throughput) or 0) / float(own.rates[number, 0]),
+        "tokens": own.at(size, candidates.tokens_a_request),
         "energy": own.at(size, power.energy_per_output_token),
         "values": {},
     }

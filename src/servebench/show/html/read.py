@@ -90,7 +90,7 @@ def read(
 def _prepare(log: Log, *within: Limit) -> None:
     """What is asked of the runs of a point is asked of each, and what decides, here or in the page."""
     point(0, "", {"": log})
-    capacity.asked_of(log, [*within, *(limit for group in decision.TYPED for limit in group)])
+    capacity.asked_of(log, *within, *(limit for group in decision.TYPED for limit in group))
 
 
 def point(number: int, place: str, logs: Mapping[str, Log]) -> Point:

@@ -51,24 +51,40 @@ function known(values, endless = false) {
   return `${significant(values[0])} (${significant(low)} ${to})`;
 }
 
+// More load makes nothing easier: the nearest values that only rise.
+function rising(values, weights) {
+  const found = values.map(() => -Infinity);
+  values.forEach((_, i) => {
+    let [sum, weight, least] = [0, 0, Infinity];
+    const means = values.slice(i).map((each, j) => (sum += each * weights[i + j]) / (weight += weights[i + j]));
+    for (let j = values.length - 1; j >= i; j--) found[j] = Math.max(found[j], (least = Math.min(least, means[j - i])));
+  });
+  return found;
+}
+
 // Of these loads, [the highest that keeps the limits, requests/s there, may more load give more?]: the estimate, or with
-// chance one of its draws.
-function capacity(loads, limits, chance) {
+// chance one of its draws. `open`: is that so of the estimate?
+function capacity(loads, limits, chance, open) {
   const draw = (of, share = chance && chance(), i = LEVELS.findIndex((level) => level > share)) =>
     chance ? line(share, LEVELS.slice(i - 1), of.slice(i)) : of[0];
-  const over = ({ values }) => Math.max(...limits.map((limit) => excess(draw(values[limit.name]), limit)));
-  const worst = loads.map((load) => (load.exceeded ? Math.log(10) : over(load)));
+  const over = (limit) => (load) => (load.exceeded ? Math.log(10) : excess(draw(load.values[limit.name]), limit));
+  const weights = loads.map(({ weight }) => weight);
+  const curves = limits.map((limit) => rising(loads.map(over(limit)), weights));
+  const worst = loads.map((_, i) => Math.max(...curves.map((curve) => curve[i])));
   const rates = loads.map((load) => draw(load.rate));
-  const rising = worst.map((_, i) => (Math.max(...worst.slice(0, i + 1)) + Math.min(...worst.slice(i))) / 2);
-  const [first, last] = [rising.findIndex((each) => each > 0), loads.length - 1];
+  const [first, last] = [worst.findIndex((each) => each > 0), loads.length - 1];
   if (!first) return [0, chance && (loads[0].open || loads[0].size > 1) ? rates[0] * chance() : 0];
   const grows = !last || loads[last].rate[0] > 1.05 * loads[last - 1].rate[0];
-  if (first < 0) return [loads[last].size, rates[last], grows];
+  const further = chance && grows && !open ? 1 + 0.2 * chance() : 1;
+  if (first < 0) return [loads[last].size, rates[last] * further, grows && (!chance || open)];
   const [low, high] = [loads[first - 1].size, loads[first].size];
-  const way = (rising[first - 1] / (rising[first - 1] - rising[first])) ** Math.exp(draw(NORMAL) / 2);
+  const way = (worst[first - 1] / (worst[first - 1] - worst[first])) ** Math.exp(draw(NORMAL) / 2 - 0.35);
   const size = low * (high / low) ** way;
   const whole = loads[0].open ? size : Math.max(low, Math.floor(size + 1e-9));
-  return [whole, line(whole, [low, high], rates.slice(first - 1))];
+  const [below, above] = [low / rates[first - 1], high / rates[first]]; // latencies
+  const straight = line(whole, [low, high], [below, above]);
+  const kinked = Math.min(straight, Math.max(below, whole / rates[first]));
+  return [whole, whole / (straight + (chance ? chance() ** 2 : 0.25) * (kinked - straight))];
 }
 
 function candidate(server, limits, seed) {
@@ -76,7 +92,9 @@ function candidate(server, limits, seed) {
   const judged = server.loads.filter(({ values }) => limits.every(({ name }) => name in values));
   const loads = judged.filter((load) => load.settled || load.exceeded || over(load));
   const chance = () => (seed = (seed * 48271) % 2147483647) / 2147483647;
-  const drawn = loads.length ? Array.from({ length: DRAWS + 1 }, (_, i) => capacity(loads, limits, i && chance)) : [[0, 0]];
+  const estimate = loads.length ? capacity(loads, limits) : [0, 0];
+  const draw = () => capacity(loads, limits, chance, estimate[2]);
+  const drawn = [estimate, ...Array.from({ length: loads.length && DRAWS }, draw)];
   const [size, rates] = [drawn[0][0], drawn.map(([, rate]) => rate)];
   const open = drawn.map(([, , may]) => may);
   const [least, endless] = [open[0] ? "at least " : "", open.filter((may, i) => i && may).length > 0.025 * DRAWS];
