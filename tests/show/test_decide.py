@@ -90,6 +90,11 @@ def test_between_two_loads_the_limit_is_crossed_by_the_stated_rule() -> None:
     assert found.rate == pytest.approx(9 / (1.417 + 0.25 * (9 / 8 - 1.417)), rel=0.01)
 
 
+def test_a_server_that_more_load_slows_down_is_best_at_a_lower_one() -> None:
+    found = decided(server("vllm", {4: 8, 8: 5, 16: 4}, {4: 0.1, 8: 0.2, 16: 2.0})).candidates[0].capacity
+    assert (found.size, found.below, found.above) == (4, 8, 16) and found.rate == pytest.approx(8, rel=0.01)
+
+
 def test_a_server_that_keeps_the_limits_at_every_load_serves_at_least_so_much() -> None:
     growing = server("vllm", {1: 2, 4: 8}, {1: 0.1, 4: 0.2})
     found = decided(growing + SLOW)

@@ -1,10 +1,11 @@
 """What a server can serve within limits, and how well that is known, from the loads that were measured.
 
-The capacity is the requests/s at the highest load that keeps every limit. Between the highest measured load that
-does and the lowest that does not, log(percentile / limit) is taken to rise over log(load), the later the steeper
-(CURVE), and the load where it crosses 0 is rounded down to whole clients. So do latencies over clients: from those
-in a straight line to those of a server that is full from where they begin to rise. Beyond the highest load nothing
-is assumed: there a server reaches "at least" that much, if it still gains from more load.
+The capacity is the requests/s at the highest load that keeps every limit, or at a lower one that gives clearly
+more (GROWS). Between the highest measured load that keeps them and the lowest that does not,
+log(percentile / limit) is taken to rise over log(load), the later the steeper (CURVE), and the load where it
+crosses 0 is rounded down to whole clients. So do latencies over clients: from those in a straight line to those of a server that is full from
+where they begin to rise. Beyond the highest load nothing is assumed: there a server reaches "at least" that much,
+if it still gains from more load.
 
 How well it is known comes from DRAWS draws of everything that could be otherwise:
 
@@ -43,6 +44,7 @@ DRAWS = 4000
 CURVE = (-0.35, 0.5)  # mean and deviation of the log of the power
 FURTHER = 1.2  # times the rate of the highest load, in draws in which it keeps limits that it seems to exceed
 GROWS = 1.05  # a server gains from more load if the highest one gives more than this times the one below it
+FAR_WITHIN = -1.0  # log of a value over its limit
 EXCEEDED = log(10)  # of a load that a server cannot sustain
 WORST_S = 1e6  # what a failed request counts as
 TAIL = 0.2  # of the values, that tell how heavy their tail is
@@ -344,6 +346,7 @@ def capacity(loads: Loads, times: float | Sequence[float] = 1.0, seed: int = 1) 
     low, high = np.clip(first - 1, 0, count - 1), np.clip(first, 0, count - 1)
     size, rate = _between(loads, low, high, _way(rising, low, high, rng), rng)
     _below_the_lowest(loads, first == 0, size, rate, rng)
+    _where_less_gives_more(loads, first, size, rate)
     known = [float(loads.sizes[i]) if 0 <= i < count else None for i in (int(first[0]) - 1, int(first[0]))]
     grows = count == 1 or loads.rates[-1, 0] > GROWS * loads.rates[-2, 0]
     beyond = (first == count) & grows
@@ -354,11 +357,17 @@ def capacity(loads: Loads, times: float | Sequence[float] = 1.0, seed: int = 1) 
 
 
 def _rising(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """More load is never easier: the nearest values that only rise (isotonic regression). Shape as it came."""
-    found = np.full_like(values, -np.inf)
-    for i in range(len(values)):
-        means = np.cumsum(weights[i:, None] * values[i:], axis=0) / np.cumsum(weights[i:])[:, None]
-        found[i:] = np.maximum(found[i:], np.minimum.accumulate(means[::-1])[::-1])
+    """More load is never easier: the nearest values that only rise (isotonic regression). Shape as it came.
+
+    Draws in which they fall only far within the limits stay as they are, for speed.
+    """
+    falls = ((np.diff(values, axis=0) < 0) & (values[:-1] > FAR_WITHIN)).any(axis=0)
+    some, found = values[:, falls], values.copy()
+    evened = np.full_like(some, -np.inf)
+    for i in range(len(some)):
+        means = np.cumsum(weights[i:, None] * some[i:], axis=0) / np.cumsum(weights[i:])[:, None]
+        evened[i:] = np.maximum(evened[i:], np.minimum.accumulate(means[::-1])[::-1])
+    found[:, falls] = evened
     return found
 
 
@@ -395,6 +404,15 @@ def _below_the_lowest(
     size[none] = 0.0
     if none[0]:
         rate[0] = 0.0
+
+
+def _where_less_gives_more(loads: Loads, first: np.ndarray, size: np.ndarray, rate: np.ndarray) -> None:
+    """A server that more load slows down is best at a lower one, in place: where the estimates clearly say so."""
+    within = loads.rates[: int(first[0]), 0]
+    if len(within) and within.max() > GROWS * rate[0]:
+        best = int(within.argmax())
+        reached = first > best
+        size[reached], rate[reached] = loads.sizes[best], loads.rates[best, reached]
 
 
 def _rows(values: np.ndarray, at: np.ndarray) -> np.ndarray:

@@ -63,8 +63,8 @@ function rising(values, weights) {
 }
 
 // Of these loads, [the highest that keeps the limits, requests/s there, may more load give more?]: the estimate, or with
-// chance one of its draws. `open`: is that so of the estimate?
-function capacity(loads, limits, chance, open) {
+// chance one of its draws. `open`: is that so of the estimate? `best`: the load that clearly gives more, or -1.
+function capacity(loads, limits, chance, open, best = -1) {
   const draw = (of, share = chance && chance(), i = LEVELS.findIndex((level) => level > share)) =>
     chance ? line(share, LEVELS.slice(i - 1), of.slice(i)) : of[0];
   const over = (limit) => (load) => (load.exceeded ? Math.log(10) : excess(draw(load.values[limit.name]), limit));
@@ -75,6 +75,7 @@ function capacity(loads, limits, chance, open) {
   const [first, last] = [worst.findIndex((each) => each > 0), loads.length - 1];
   if (!first) return [0, chance && (loads[0].open || loads[0].size > 1) ? rates[0] * chance() : 0];
   const grows = !last || loads[last].rate[0] > 1.05 * loads[last - 1].rate[0];
+  if (best >= 0 && (first < 0 || first > best)) return [loads[best].size, rates[best], first < 0 && grows && open];
   const further = chance && grows && !open ? 1 + 0.2 * chance() : 1;
   if (first < 0) return [loads[last].size, rates[last] * further, grows && (!chance || open)];
   const [low, high] = [loads[first - 1].size, loads[first].size];
@@ -92,8 +93,12 @@ function candidate(server, limits, seed) {
   const judged = server.loads.filter(({ values }) => limits.every(({ name }) => name in values));
   const loads = judged.filter((load) => load.settled || load.exceeded || over(load));
   const chance = () => (seed = (seed * 48271) % 2147483647) / 2147483647;
-  const estimate = loads.length ? capacity(loads, limits) : [0, 0];
-  const draw = () => capacity(loads, limits, chance, estimate[2]);
+  let estimate = loads.length ? capacity(loads, limits) : [0, 0];
+  const within = loads.filter((load) => load.size <= estimate[0]).map((load) => load.rate[0]);
+  const most = Math.max(...within);
+  const best = most > 1.05 * estimate[1] ? within.indexOf(most) : -1;
+  if (best >= 0) estimate = [loads[best].size, most, estimate[2]];
+  const draw = () => capacity(loads, limits, chance, estimate[2], best);
   const drawn = [estimate, ...Array.from({ length: loads.length && DRAWS }, draw)];
   const [size, rates] = [drawn[0][0], drawn.map(([, rate]) => rate)];
   const open = drawn.map(([, , may]) => may);
