@@ -6,7 +6,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from html import escape
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 
 import msgspec
@@ -22,6 +22,7 @@ from warm_python import python
 from servebench.analysis import limits, metrics, trust
 from servebench.cli import commandline
 from servebench.log import schema, store
+from servebench.log.result import Result
 from servebench.log.schema import Log
 from servebench.log.telemetry import Gpu, Machine
 from servebench.log.unread import Unread
@@ -552,7 +553,8 @@ def test_no_requests_stay_in_memory(raced: Path) -> None:
     for point_ in points_of(raced, SLA):
         for run in point_.runs:
             assert isinstance(run.log.results, Unread), "they are read when they are needed, and forgotten"
-            assert not [each for each in run.log.__dict__["memory"].values() if isinstance(each, list)]
+            lists = [each for each in run.log.__dict__["memory"].values() if isinstance(each, list)]
+            assert not [each for each in chain(*lists) if isinstance(each, Result)]
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
 """What a server can serve within limits, and how well that is known, from the loads that were measured.
 
 The capacity is the requests/s at the highest load that keeps every limit, or at a lower one that gives clearly
-more (GROWS). Between the highest measured load that keeps them and the lowest that does not,
-log(percentile / limit) is taken to rise over log(load), the later the steeper (CURVE), and the load where it
-crosses 0 is rounded down to whole clients. So do latencies over clients: from those in a straight line to those of a server that is full from
-where they begin to rise. Beyond the highest load nothing is assumed: there a server reaches "at least" that much,
-if it still gains from more load.
+more (GROWS). Between the highest measured load that keeps them and the lowest that does not, log(percentile /
+limit) is taken to rise over log(load), the later the steeper (CURVE), and the load where it crosses 0 is
+rounded down to whole clients. So do latencies over clients: from those in a straight line to those of a server
+that is full from where they begin to rise. Beyond the highest load nothing is assumed: there a server reaches
+"at least" that much, if it still gains from more load.
 
 How well it is known comes from DRAWS draws of everything that could be otherwise:
 
