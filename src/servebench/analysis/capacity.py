@@ -88,10 +88,10 @@ class Loads:
     points: Sequence[Runs]
     sizes: np.ndarray  # (loads,)
     rates: np.ndarray  # requests/s (loads, 1 + draws)
-    latencies: np.ndarray  # mean E2E, s (loads, 1 + draws)
     excess: np.ndarray  # log of each value over its limit (limits, loads, 1 + draws)
     of_time: np.ndarray  # is it a limit of a time? (limits,)
     weights: np.ndarray  # requests that succeeded (loads,)
+    noise: Noise  # of mean E2E latencies
     settled: np.ndarray  # does it count within the limits, too? (loads,)
 
     @property
@@ -100,7 +100,7 @@ class Loads:
 
     def fewer(self, draws: int) -> Loads:
         """With the first of the draws alone, where many limits are asked about."""
-        kept = {name: getattr(self, name)[..., : 1 + draws] for name in ("rates", "latencies", "excess")}
+        kept = {name: getattr(self, name)[..., : 1 + draws] for name in ("rates", "excess")}
         return replace(self, **kept)
 
     def within(self, times: float | Sequence[float]) -> Loads:
@@ -109,9 +109,7 @@ class Loads:
         excess = np.where(self.excess == EXCEEDED, EXCEEDED, shifted)
         counts = self.settled | (excess[:, :, 0] > 0).any(axis=0)
         rows = np.flatnonzero(counts) if counts.any() else np.array([0])
-        per_load = {
-            name: getattr(self, name)[rows] for name in ("sizes", "rates", "latencies", "weights", "settled")
-        }
+        per_load = {name: getattr(self, name)[rows] for name in ("sizes", "rates", "weights", "settled")}
         return replace(self, points=[self.points[i] for i in rows], excess=excess[:, rows], **per_load)
 
     def at(self, size: float, of_log: Callable[[Log], float | None]) -> float | None:
@@ -158,7 +156,9 @@ class Capacity:
     def promptness(self, rate: float | None) -> np.ndarray:
         """1 / mean E2E latency at that load. 0 where that is beyond the capacity."""
         beyond = self.rates < rate if rate else self.sizes < self.loads.sizes[0]
-        return np.where(beyond, 0.0, 1 / self.loads.latencies[self._reaches(rate)])
+        chance = Chance(np.random.default_rng(0), len(self.rates) - 1)
+        took_s = _means(self.loads.points[self._reaches(rate)], samples.mean_e2e_s, self.loads.noise, chance)
+        return np.where(beyond, 0.0, 1 / took_s)
 
     def _reaches(self, rate: float | None) -> int:
         return int((self.loads.rates[:, 0] >= (rate or 0.0)).argmax())
@@ -217,7 +217,6 @@ def loads_of(
     points.sort(key=lambda runs: runs[0].run.load.size)
     chance = Chance(np.random.default_rng(seed), draws)
     rates = [_means(runs, _rate, noises.rate, chance) for runs in points]
-    latencies = [_means(runs, samples.mean_e2e_s, noises.rate, chance) for runs in points]
     excess = [
         [_excess(runs, limit, noise, chance) for runs in points]
         for limit, noise in zip(limits, noises.limits or [Noise()] * len(limits), strict=True)
@@ -226,7 +225,7 @@ def loads_of(
     of_time = np.array([limit.metric.name != "failed_share" for limit in limits])
     settled = np.array([stationarity.stationary(runs) or exceeded(runs) for runs in points])
     weights = np.array([float(n - failed) for failed, n in (samples.failed_of(*runs) for runs in points)])
-    return Loads(points, sizes, np.array(rates), np.array(latencies), np.array(excess), of_time, weights, settled)
+    return Loads(points, sizes, np.array(rates), np.array(excess), of_time, weights, noises.rate, settled)
 
 
 def _counted(runs: Runs) -> Runs:
@@ -322,9 +321,10 @@ def _percentiles(runs: Runs, limit: Limit, chance: Chance) -> np.ndarray:
     highest = logs[-max(FEWEST, int(TAIL * len(logs))) :]
     gaps, expected = max(1, len(highest) - 1), worth * (1 - share)
     heavy = float((highest - highest[0]).sum()) / gaps
-    further = np.log1p(rng.exponential(size=chance.draws) / expected) * (above == 0)
-    further *= gaps / rng.gamma(gaps, size=chance.draws)
-    found = np.interp([share * len(logs) - 0.5, *places], np.arange(len(logs)), logs)
+    none, further = above == 0, np.zeros(chance.draws)
+    beyond = np.log1p(rng.exponential(size=int(none.sum())) / expected)
+    further[none] = beyond * gaps / rng.gamma(gaps, size=len(beyond))
+    found = np.interp(np.concatenate([[share * len(logs) - 0.5], places]), np.arange(len(logs)), logs)
     return np.asarray(found + heavy * np.concatenate([[max(0, log(0.5 / expected))], further]) - log(limit.value))
 
 
