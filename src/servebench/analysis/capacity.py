@@ -261,7 +261,7 @@ def _noise(points: Sequence[Sequence[tuple[float, float]]]) -> Noise:
 def _means(runs: Runs, of_log: Callable[[Log], float | None], noise: Noise, chance: Chance) -> np.ndarray:
     """Of a point: the mean over its runs, then draws."""
     mean = _mean(map(of_log, runs)) or 0.0
-    if of_log is _rate and isinstance(runs[0].run.load, Rate):
+    if of_log is _rate and _offered(runs[0]):
         return np.full(1 + chance.draws, mean)
     own = sqrt(sum(_own_error(run) ** 2 for run in runs)) / len(runs)
     drawn = chance.rng.normal(0, own, chance.draws) + noise.drawn(chance, len(runs))
@@ -276,13 +276,17 @@ def _worth(run: Log, limit: Limit) -> float:
 
 @derived
 def _rate(run: Log) -> float | None:
-    """Requests/s: what was offered in an open loop; in a closed one by Little's law, which ends of the window that
-    cut requests off do not disturb."""
-    if isinstance(run.run.load, Rate):
-        return run.run.load.request_rate
+    """Requests/s. Of clients by Little's law: a short window, opened by the last first answer, shows 1 % fewer."""
     took_s, in_flight = samples.mean_e2e_s(run), throughput.effective_concurrency(run)
-    closed = took_s and in_flight and not run.run.open_loop
-    return in_flight / took_s if closed and took_s and in_flight else throughput.request_throughput(run)
+    if run.run.open_loop or not took_s or not in_flight:
+        return _offered(run) or throughput.request_throughput(run)
+    return in_flight / took_s
+
+
+def _offered(run: Log) -> float | None:
+    """Requests/s at which all were sent, if they were."""
+    load = run.run.load
+    return load.request_rate if isinstance(load, Rate) and not load.ramp_from else None
 
 
 @derived

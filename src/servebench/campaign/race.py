@@ -1,9 +1,9 @@
 """The race of `--decide`: which servers are measured in the next round.
 
 All are measured coarsely. After each round those are out that are known not to be better than the best one by
-more than EQUAL; the level at which that is known is shared among all of them and all rounds, so that many looks do
-not add up to a mistake. The race ends when one is left and known well, or after race.ROUNDS rounds. What is said
-of the winner in the end is another question (candidates.py), without EQUAL: two alike are not distinguishable.
+more than EQUAL, until others turn out to be worse than they seemed; the level at which that is known is shared
+among all of them and all rounds. The race ends when one is left and known well, or after race.ROUNDS rounds. What
+is said in the end leaves EQUAL out (candidates.py): no tie is called a victory.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ AT_LEAST = 2  # the last round that the winner is measured in, when it is alone
 Say = Callable[[str], object]
 
 
-def in_rounds(plan: Sequence[ServerPlan], say: Say, over: Callable[[], bool]) -> Iterator[ServerPlan]:
+def in_rounds(
+    plan: Sequence[ServerPlan], say: Say, over: Callable[[], bool] = lambda: False
+) -> Iterator[ServerPlan]:
     """The servers in the order in which they are measured, until the time is over. `say` tells how it stands."""
     left = list(plan)
     for number in range(ROUNDS):
@@ -38,8 +40,8 @@ def in_rounds(plan: Sequence[ServerPlan], say: Say, over: Callable[[], bool]) ->
         found = standing(plan)
         for words in filter(None, map(partial(_words, number), found)):
             say(wrapped(words))
-        left = [each for each in left if any(_has(each, rival) for one in found for rival in _in_race(one))]
-        if all(_ends(one, left, number) for one in found):
+        left = [each for each in plan if any(_has(each, rival) for one in found for rival in _in_race(one))]
+        if all(_ends(one, number) for one in found):
             return
 
 
@@ -60,11 +62,8 @@ def _has(plan: ServerPlan, candidate: Candidate) -> bool:
     return any(id(log) in logs for runs in candidate.layout.points for log in runs)
 
 
-def _ends(found: Decision, left: Sequence[ServerPlan], number: int) -> bool:
-    """Who is out stays out, even if what is known of others makes it a rival again."""
-    if number < AT_LEAST:
-        return not found.best
-    return not any(_has(each, rival) for each in left for rival in found.rivals)
+def _ends(found: Decision, number: int) -> bool:
+    return not found.best or (number >= AT_LEAST and not found.rivals)
 
 
 def _cut_short(left: Sequence[ServerPlan]) -> str:

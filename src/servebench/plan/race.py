@@ -16,10 +16,10 @@ import numpy as np
 
 from servebench.analysis import capacity
 from servebench.analysis.capacity import Capacity, Noises
-from servebench.analysis.limits import Limit, joined
+from servebench.analysis.limits import Limit
 from servebench.log.config import RunConfig
 from servebench.log.schema import Log
-from servebench.plan.strategies import History, LoadResult, Search, rounded
+from servebench.plan.strategies import History, Search, rounded
 
 ROUNDS = 4  # at most: 4 runs of the two loads that decide
 CLOSE = 1.25  # loads of which the ratio is smaller are not told apart further
@@ -103,12 +103,3 @@ class RaceSearch(Search):
     def verdicts(self, server: object, history: History) -> list[object]:  # type: ignore[override]
         """What it is among the others is not said of a server alone."""
         return []
-
-    def _name(self) -> str:
-        return joined(self.limits)
-
-    def _look(self, load: float, logs: list[Log]) -> LoadResult:
-        raise NotImplementedError
-
-    def _best(self, loads: list[LoadResult]) -> float | None:
-        raise NotImplementedError
