@@ -32,6 +32,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from heapq import heappop, heappush
 from itertools import product
+from math import inf
 from typing import Any, NamedTuple, cast
 
 import numpy as np
