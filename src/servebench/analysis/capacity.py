@@ -90,7 +90,7 @@ class Loads:
     rates: np.ndarray  # requests/s (loads, 1 + draws)
     excess: np.ndarray  # log of each value over its limit (limits, loads, 1 + draws)
     of_time: np.ndarray  # is it a limit of a time? (limits,)
-    weights: np.ndarray  # requests that succeeded (loads,)
+    weights: np.ndarray  # requests that succeeded, 1 at least (loads,)
     noise: Noise  # of mean E2E latencies
     settled: np.ndarray  # does it count within the limits, too? (loads,)
 
@@ -224,7 +224,7 @@ def loads_of(
     sizes = np.array([float(runs[0].run.load.size) for runs in points])
     of_time = np.array([limit.metric.name != "failed_share" for limit in limits])
     settled = np.array([stationarity.stationary(runs) or exceeded(runs) for runs in points])
-    weights = np.array([float(n - failed) for failed, n in (samples.failed_of(*runs) for runs in points)])
+    weights = np.array([max(1.0, n - failed) for failed, n in (samples.failed_of(*runs) for runs in points)])
     return Loads(points, sizes, np.array(rates), np.array(excess), of_time, weights, noises.rate, settled)
 
 
