@@ -1,7 +1,7 @@
 """What a server can serve within limits, and how well that is known, from the loads that were measured.
 
-The capacity is the requests/s at the highest load that keeps every limit, or at a lower one that gives clearly
-more (GROWS). Between the highest measured load that keeps them and the lowest that does not, log(percentile /
+The capacity is the requests/s at the highest load that keeps every limit, or at a lower one that gives far
+more (SLOWS). Between the highest measured load that keeps them and the lowest that does not, log(percentile /
 limit) is taken to rise over log(load), the later the steeper (CURVE), and the load where it crosses 0 is
 rounded down to whole clients. So do latencies over clients: from those in a straight line to those of a server
 that is full from where they begin to rise. Beyond the highest load nothing is assumed: there a server reaches
@@ -44,6 +44,7 @@ DRAWS = 4000
 CURVE = (-0.35, 0.5)  # mean and deviation of the log of the power
 FURTHER = 1.2  # times the rate of the highest load, in draws in which it keeps limits that it seems to exceed
 GROWS = 1.05  # a server gains from more load if the highest one gives more than this times the one below it
+SLOWS = 1.2  # more load slows a server down if a lower one gives more than this times the highest within the limits
 FAR_WITHIN = -1.0  # log of a value over its limit
 EXCEEDED = log(10)  # of a load that a server cannot sustain
 WORST_S = 1e6  # what a failed request counts as
@@ -411,9 +412,12 @@ def _below_the_lowest(
 
 
 def _where_less_gives_more(loads: Loads, first: np.ndarray, size: np.ndarray, rate: np.ndarray) -> None:
-    """A server that more load slows down is best at a lower one, in place: where the estimates clearly say so."""
+    """A server that more load slows down is best at a lower one, in place.
+
+    By no less than SLOWS: of several loads that give the same, chance makes one seem the best.
+    """
     within = loads.rates[: int(first[0]), 0]
-    if len(within) and within.max() > GROWS * rate[0]:
+    if len(within) and within.max() > SLOWS * rate[0]:
         best = int(within.argmax())
         reached = first > best
         size[reached], rate[reached] = loads.sizes[best], loads.rates[best, reached]

@@ -96,7 +96,7 @@ function candidate(server, limits, seed) {
   let estimate = loads.length ? capacity(loads, limits) : [0, 0];
   const within = loads.filter((load) => load.size <= estimate[0]).map((load) => load.rate[0]);
   const most = Math.max(...within);
-  const best = most > 1.05 * estimate[1] ? within.indexOf(most) : -1;
+  const best = most > 1.2 * estimate[1] ? within.indexOf(most) : -1;
   if (best >= 0) estimate = [loads[best].size, most, estimate[2]];
   const draw = () => capacity(loads, limits, chance, estimate[2], best);
   const drawn = [estimate, ...Array.from({ length: loads.length && DRAWS }, draw)];
