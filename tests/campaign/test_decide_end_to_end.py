@@ -41,7 +41,7 @@ def test_the_best_is_found_with_few_points_and_its_command_is_said(
     assert answer.startswith("ref TP 1 x 1, slots 6 serves") and "within ttft_p90<60ms, at" in answer
     assert "--slots 6" in next(line for line in out.splitlines() if line.startswith("To serve it:"))
     assert len(clients(results, 6)) > len(clients(results, 1)), "the gap is halved for the winner alone"
-    assert "round 2" in out and "gate" in out.splitlines()[-1]
+    assert "round 2" in out and "report" in out.splitlines()[-1], "a gate would fail at the loads beyond"
 
 
 def test_what_is_killed_goes_on_where_it_was(
@@ -70,6 +70,15 @@ def test_a_budget_ends_it_with_the_best_answer_so_far(
     assert len(list(results.glob("ref/*.json"))) <= 1
     status, out, _ = benchmark(*words(tokenizer_dir), "--budget", "2h")
     assert status == 0 and "slots 6 serves" in out and "time is over" not in out
+
+
+def test_a_server_that_ends_under_load_stops_a_race_with_the_reason(
+    benchmark: Benchmark, tokenizer_dir: Path, results: Path
+) -> None:
+    broken = (*words(tokenizer_dir)[:4], "--serve", SERVE.replace("reference-server", "no-such-server"))
+    status, out, _ = benchmark(*broken, *REQUESTS, "--tokenizer", tokenizer_dir, *RACE, "--on_error", "stop")
+    assert status == 1 and "stopped after a failed point (--on_error stop), with 1 server in the race" in out
+    assert "(--budget)" not in out
 
 
 def test_a_sweep_with_an_sla_ends_with_the_same_answer(benchmark: Benchmark, tokenizer_dir: Path) -> None:

@@ -187,5 +187,7 @@ def test_of_several_engines_each_argument_names_its_own() -> None:
     ]
     assert [each.args for each in llamacpp.variants] == [("--threads", "1")]
     assert [each.args for each in sglang.variants] == [()], "none is for it"
-    alone = arguments.parse(["--backend", "vllm", "--engine_args", "vllm: --x"])[0]
-    assert [each.name for each in alone.variants] == ["vllm"], "of one engine it is a name like any other"
+    alone = arguments.parse(["--backend", "vllm", "--engine_args", "vllm: --x", "wide: --y"])[0]
+    assert [each.name for each in alone.variants] == ["x", "wide"], "of one engine its name may stand there, too"
+    with pytest.raises(InputError, match="is for an engine that --backend does not name; leave it out"):
+        arguments.parse(["--backend", "llamacpp", "--engine_args", "vllm: --x", "llamacpp: --y"])

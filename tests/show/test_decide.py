@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 from math import exp
 from pathlib import Path
@@ -148,7 +149,7 @@ def test_points_that_do_not_count_are_left_out_and_said() -> None:
     limited = [replace(log, quality=Quality(verdict="client-limited: late")) for log in FAST[2:]]
     found = decided(FAST[:2] + limited + SLOW)
     assert found.candidates[0].left_out == {"client-limited": 2}
-    assert "vLLM TP 1 x 1: 2 points left out: 2 client-limited." in list(decide.doubts(found))
+    assert any("2 points left out: 2 client-limited (a quieter machine" in words for words in decide.doubts(found))
     assert found.candidates[0].capacity.at_least, "what it does above 4 clients is not known"
 
 
@@ -156,11 +157,62 @@ def test_an_overloaded_or_failing_load_exceeds_the_limits() -> None:
     over = replace(FAST[3], quality=Quality(verdict="ok", overloaded=True))
     found = decided([*FAST[:3], over]).candidates[0].capacity
     assert (found.below, found.above) == (8, 16)
-    failing = [
-        replace(r, error="x", event_ns=[], event_tokens=[]) if r.id % 10 == 0 else r for r in FAST[2].results
-    ]
-    found = decided([*FAST[:2], replace(FAST[2], results=failing), FAST[3]]).candidates[0].capacity
+    found = decided([*FAST[:2], failing(FAST[2], 10), FAST[3]]).candidates[0].capacity
     assert (found.below, found.above) == (4, 8)
+
+
+def test_a_load_at_which_the_server_ended_exceeds_the_limits() -> None:
+    died = [
+        replace(log, status="failed", failure="the server ended with status 3", results=[]) for log in FAST[2:]
+    ]
+    found = decided([*FAST[:2], *died]).candidates[0].capacity
+    assert (found.below, found.above, found.at_least) == (4, 8, False)
+    notes = list(decide.doubts(decided([*FAST[:2], *died])))
+    assert "At 8 clients: the server ended with status 3." in notes
+    unstarted = [replace(log, failure="the server did not start: no memory") for log in died]
+    assert decided([*FAST[:2], *unstarted]).candidates[0].capacity.at_least, "that says nothing of the load"
+
+
+def failing(log: Log, every: int) -> Log:
+    gone = {"error": "x", "event_ns": [], "event_tokens": []}
+    return replace(log, results=[replace(r, **gone) if r.id % every == 0 else r for r in log.results])  # type: ignore[arg-type]
+
+
+def test_how_many_requests_may_fail_the_limit_says() -> None:
+    logs = [*FAST[:2], failing(FAST[2], 20), FAST[3]]  # 1 of 20 at 8 clients
+    assert decided(logs).candidates[0].capacity.above == 8
+    assert decided(logs, f"{SLA}, error_rate<10%").candidates[0].capacity.above == 16
+    assert decided(logs, f"{SLA}, error_rate<2%").candidates[0].capacity.above == 8
+
+
+def test_where_no_request_failed_a_limit_of_the_error_rate_changes_nothing() -> None:
+    plain, with_rate = decided(FAST + SLOW), decided(FAST + SLOW, f"{SLA}, error_rate<1%")
+    assert with_rate.beaten == plain.beaten == [False, True]
+    assert decide.interval(with_rate.candidates[0].capacity.rates)[0] > 9
+
+
+def test_requests_that_fail_at_the_lowest_load_are_the_reason() -> None:
+    text = decide.sentence(decided([failing(log, 10) for log in FAST]))
+    assert "nearest: vLLM TP 1 x 1: 8 of 80 requests failed at 1 client." in text
+
+
+def test_a_target_that_no_server_reaches() -> None:
+    found = decided(FAST + SLOW, objective="latency", target_rate=300.0)
+    text = decide.sentence(found)
+    assert text.startswith(
+        "No server alone serves 300 requests/s within ttft_p90<500ms; most: vLLM TP 1 x 1, 10.0"
+    )
+    assert decide.table(found).count("does not serve the target") == 2
+    one = decided(FAST + SLOW, objective="latency", target_rate=8.0)
+    assert "; no other server serves 8 requests/s at a load that was measured." in decide.sentence(one)
+
+
+def test_a_copy_of_a_log_is_no_second_run(tmp_path: Path) -> None:
+    folder = written(tmp_path / "once", FAST)
+    shutil.copytree(folder / "vllm", folder / "vllm backup")
+    twice = json.loads(run(folder, "--sla", SLA, "--json").stdout)
+    assert twice == json.loads(run(written(tmp_path / "again", FAST), "--sla", SLA, "--json").stdout)
+    assert any("were measured once" in words for words in twice[0]["notes"])
 
 
 def test_unlike_work_and_unlike_machines_are_left_out_with_the_reason() -> None:

@@ -20,8 +20,8 @@ How well it is known comes from DRAWS draws of everything that could be otherwis
 
 These were set by benchmarks/deciding.py; docs/intervals.md says how often the intervals hold.
 
-A load at which requests failed, or at which requests in flight kept growing, is taken to exceed the limits. The
-draws come from a fixed seed, so that the same logs always give the same answer.
+A load at which the server ended, more requests failed than may, or requests in flight kept growing is taken to
+exceed the limits. The draws come from a fixed seed, so that the same logs always give the same answer.
 """
 
 from __future__ import annotations
@@ -183,9 +183,11 @@ def asked_of(run: Log, *limits: Limit) -> None:
 
 def why_left_out(runs: Runs, limits: Sequence[Limit]) -> str:
     """Why a point says nothing about the limits; "" if it does. One that had not settled may only exceed them."""
+    if _died(runs):
+        return ""
     if why := _why_unknown(runs, limits):
         return why
-    settled = stationarity.stationary(runs) or exceeded(runs)
+    settled = _steady(runs) or exceeded(runs, limits)
     return "" if settled or any(_seen(runs, limit) > 0 for limit in limits) else "not settled"
 
 
@@ -202,29 +204,54 @@ def _why_unknown(runs: Runs, limits: Sequence[Limit]) -> str:
     return ""
 
 
-def exceeded(runs: Runs) -> bool:
-    """Is this load more than the server can sustain, whatever its latencies say?"""
-    overloaded = stats.majority(sum(log.quality.overloaded for log in runs), len(runs))
-    return overloaded or samples.failed_share(*runs) > trust.FAILED_SHARE
+def exceeded(runs: Runs, limits: Sequence[Limit] = ()) -> str:
+    """Why this load is more than the server can sustain, whatever its latencies say; "" if it is not.
+
+    How many requests may fail, a limit of the error rate says; without one, FAILED_SHARE of them.
+    """
+    if _died(runs):
+        return str(runs[0].failure)
+    if stats.majority(sum(log.quality.overloaded for log in runs), len(runs)):
+        return "requests in flight kept growing"
+    may = next((limit.value for limit in limits if limit.metric.name == "failed_share"), trust.FAILED_SHARE)
+    failed, n = samples.failed_of(*runs)
+    return f"{failed} of {n} requests failed" if failed > may * n else ""
+
+
+def _died(runs: Runs) -> bool:
+    """Did the server end under this load, or fail most of its requests, in every run?"""
+    words = ("the server ended", " requests failed", "every request failed")
+    return all(run.status != "ok" and any(each in str(run.failure) for each in words) for run in runs)
+
+
+def _steady(runs: Runs) -> bool:
+    """Did most runs settle? That their requests are alike is in what they are worth."""
+    whys = [str(stationarity.why_not_stationary(run)) for run in runs]
+    return not stats.majority(sum(why.endswith((" never settled", " drifted")) for why in whys), len(runs))
 
 
 def loads_of(
     points: Sequence[Runs], limits: Sequence[Limit], noises: Noises, seed: int = 0, draws: int = DRAWS
 ) -> Loads | None:
     """Of the points of one server of which something is known; None of none."""
-    points = [good for runs in points if (good := _counted(runs)) and not _why_unknown(good, limits)]
+    by_size = sorted(points, key=lambda runs: runs[0].run.load.size)
+    known = [_counted(runs) or runs for runs in by_size if _died(runs) or _counted(runs)]
+    points = [runs for runs in known if _died(runs) or not _why_unknown(runs, limits)]
+    while points and _died(points[0]):
+        points = points[1:]
     if not points:
         return None
-    points.sort(key=lambda runs: runs[0].run.load.size)
     chance = Chance(np.random.default_rng(seed), draws)
-    rates = [_means(runs, _rate, noises.rate, chance) for runs in points]
+    rates: list[np.ndarray] = []
+    for runs in points:  # what a server that ended would have served nobody knows: as much as below
+        rates.append(rates[-1] if _died(runs) else _means(runs, _rate, noises.rate, chance))
     excess = [
-        [_excess(runs, limit, noise, chance) for runs in points]
+        [_excess(runs, limit, limits, noise, chance) for runs in points]
         for limit, noise in zip(limits, noises.limits or [Noise()] * len(limits), strict=True)
     ]
     sizes = np.array([float(runs[0].run.load.size) for runs in points])
     of_time = np.array([limit.metric.name != "failed_share" for limit in limits])
-    settled = np.array([stationarity.stationary(runs) or exceeded(runs) for runs in points])
+    settled = np.array([_steady(runs) or bool(exceeded(runs, limits)) for runs in points])
     weights = np.array([max(1.0, n - failed) for failed, n in (samples.failed_of(*runs) for runs in points)])
     return Loads(points, sizes, np.array(rates), np.array(excess), of_time, weights, noises.rate, settled)
 
@@ -245,7 +272,7 @@ def noises_of(points: Sequence[Runs], limits: Sequence[Limit]) -> Noises:
         return float(drawn[0]), float(drawn[1:].var())
 
     rates = [[(log(_rate(run) or 1), _own_error(run) ** 2) for run in p] for p in repeated]
-    sustained = [runs for runs in repeated if not exceeded(runs)]
+    sustained = [runs for runs in repeated if not exceeded(runs, limits)]
     of_limits = [[[of_run(run, limit) for run in runs] for runs in sustained] for limit in limits]
     return Noises(_noise(rates), tuple(map(_noise, of_limits)))
 
@@ -279,7 +306,7 @@ def _worth(run: Log, limit: Limit) -> float:
 def _rate(run: Log) -> float | None:
     """Requests/s. Of clients by Little's law: a short window, opened by the last first answer, shows 1 % fewer."""
     took_s, in_flight = samples.mean_e2e_s(run), throughput.effective_concurrency(run)
-    if run.run.open_loop or not took_s or not in_flight:
+    if run.run.open_loop or not took_s or not in_flight or samples.failed_of(run)[0]:
         return _offered(run) or throughput.request_throughput(run)
     return in_flight / took_s
 
@@ -299,8 +326,8 @@ def _own_error(run: Log) -> float:
     return float(took_s.std() / took_s.mean()) / sqrt(stats.independent(took_s))
 
 
-def _excess(runs: Runs, limit: Limit, noise: Noise, chance: Chance) -> np.ndarray:
-    if exceeded(runs):
+def _excess(runs: Runs, limit: Limit, limits: Sequence[Limit], noise: Noise, chance: Chance) -> np.ndarray:
+    if exceeded(runs, limits):
         return np.full(1 + chance.draws, EXCEEDED)
     found = _percentiles(runs, limit, chance)
     found[1:] += noise.drawn(chance, len(runs))
@@ -312,10 +339,13 @@ def _seen(runs: Runs, limit: Limit) -> float:
 
 
 def _percentiles(runs: Runs, limit: Limit, chance: Chance) -> np.ndarray:
-    """log(value / limit) of a point: the estimate, then draws. Of an error rate, value / limit - 1."""
+    """log(value / limit) of a point: the estimate, then draws. Of an error rate, value / limit - 1.
+
+    Where no request failed, none is taken to: a few requests cannot tell a small share from none.
+    """
     if limit.metric.name == "failed_share":
         failed, n = samples.failed_of(*runs)
-        shares = chance.rng.beta(failed + 0.5, n - failed + 0.5, chance.draws)
+        shares = chance.rng.beta(failed + 0.5, n - failed + 0.5, chance.draws) * (failed > 0)
         return np.concatenate([[failed / max(1, n)], shares]) / limit.value - 1
     of_runs = [sla.of_requests([run], limit) for run in runs]
     share = sla.needed_share(limit) or 0.0

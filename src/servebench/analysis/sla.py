@@ -211,9 +211,9 @@ def _no_goal(limit: Limit) -> str:
     if limit.metric.name == "failed_share":
         return "" if limit.upper and 0 < limit.value < 1 else "write for example error_rate<1%"
     if limit.metric.unit != "_s" or limit.relative:
-        return "a search takes limits of latencies and of the error rate; write for example ttft_p99<2s"
+        return "only latencies and the error rate can be limited here; write for example ttft_p99<2s"
     if limit.percentile is None:
-        return f"a search asks which share of the requests meets a limit; write {name}_p99<{limit.typed}"
+        return f"it is judged by the share of requests that meet it; write {name}_p99<{limit.typed}"
     return "" if limit.upper else f"a time needs an upper limit; write {limit.name}<{limit.typed}"
 
 

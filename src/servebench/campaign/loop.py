@@ -56,9 +56,11 @@ class Campaign:
     stopped: bool = False  # is the rest of the plan left out?
     ends_s: float = inf  # when the time is over that there was for it (monotonic)
 
-    def over(self) -> bool:
-        """Is nothing more to be measured?"""
-        return self.stopped or time.monotonic() > self.ends_s
+    def over(self) -> str:
+        """Why nothing more is to be measured; "" if there is."""
+        if self.stopped:
+            return "stopped after a failed point (--on_error stop)"
+        return "the time is over (--budget)" if time.monotonic() > self.ends_s else ""
 
 
 def run(asked: Sequence[Settings], in_turn: Ordered | None = None) -> int:

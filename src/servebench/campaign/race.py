@@ -25,17 +25,15 @@ AT_LEAST = 2  # the last round that the winner is measured in, when it is alone
 Say = Callable[[str], object]
 
 
-def in_rounds(
-    plan: Sequence[ServerPlan], say: Say, over: Callable[[], bool] = lambda: False
-) -> Iterator[ServerPlan]:
-    """The servers in the order in which they are measured, until the time is over. `say` tells how it stands."""
+def in_rounds(plan: Sequence[ServerPlan], say: Say, over: Callable[[], str] = lambda: "") -> Iterator[ServerPlan]:
+    """The servers in the order in which they are measured. `say` tells how it stands; `over` why it ends early."""
     left = list(plan)
     for number in range(ROUNDS):
         for each in left:
             assert isinstance(each.strategy, RaceSearch)
             yield replace(each, strategy=replace(each.strategy, round=number))
-        if over():
-            say(wrapped(_cut_short(left)))
+        if why := over():
+            say(wrapped(_cut_short(left, why)))
             return
         found = standing(plan)
         for words in filter(None, map(partial(_words, number), found)):
@@ -50,7 +48,7 @@ def standing(plan: Sequence[ServerPlan]) -> list[Decision]:
     assert isinstance(plan[0].strategy, RaceSearch)
     question = Question(plan[0].strategy.limits, looks=ROUNDS, margin=EQUAL)
     logs = [log for each in plan for log in each.history.logs.values()]
-    return [decided(study, question) for study in layouts.studies(logs)]
+    return [decided(study, question) for study in layouts.studies(logs, with_failed=True)]
 
 
 def _in_race(found: Decision) -> list[Candidate]:
@@ -66,11 +64,11 @@ def _ends(found: Decision, number: int) -> bool:
     return not found.best or (number >= AT_LEAST and not found.rivals)
 
 
-def _cut_short(left: Sequence[ServerPlan]) -> str:
-    """That the time ended the race, and who was not measured at all."""
+def _cut_short(left: Sequence[ServerPlan], why: str) -> str:
+    """Why the race ends early, and who was not measured at all."""
     names = [server_name(each.server) for each in left if not each.history.logs]
     missing = f"; not measured: {', '.join(names)}" if names else ""
-    return f"the time is over (--budget), with {counted(len(left), 'server')} in the race{missing}"
+    return f"{why}, with {counted(len(left), 'server')} in the race{missing}"
 
 
 def _words(number: int, found: Decision) -> str:

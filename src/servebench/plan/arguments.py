@@ -70,11 +70,16 @@ def _print_config(typed: Given, shown: Given, access: Access) -> None:
 
 
 def _own_args(given: Given, backend: str, backends: Sequence[str]) -> Given:
-    """Of several engines, the arguments that name this one: `"vllm: --x 1"`."""
-    if len(backends) == 1 or "engine_args" not in given:
+    """The arguments that name this engine, `"vllm: --x 1"`, without its name; of one alone also those without."""
+    if "engine_args" not in given:
         return {}
-    parts = [(*name.partition(": "), words) for name, words in given["engine_args"]]
-    return {"engine_args": [(name, words) for engine, _, name, words in parts if engine == backend] or [("", ())]}
+    parts = [(*name.partition(": "), name, words) for name, words in given["engine_args"]]
+    own = [
+        (rest if engine == backend else name, words)
+        for engine, _, rest, name, words in parts
+        if engine == backend or len(backends) == 1
+    ]
+    return {"engine_args": own or [("", ())]}
 
 
 def _settings(given: Given) -> Settings:

@@ -27,6 +27,8 @@ def check_engines(backends: Sequence[str], given: Given) -> None:
     flags = [alternatives[-1][0] for alternatives in given.get("engine_grid", ())]
     sizes = [f"--{name}" for name in ("tp_size", "num_replicas") if name in given]
     args = given.get("engine_args") or ()
+    named = [name.partition(": ")[0] for name, _ in args]
+    foreign = next((name for name in named if name in BACKENDS and name not in backends), "")
     nameless = next((" ".join(words) for name, words in args if name.partition(": ")[0] not in backends), None)
     refuse(
         {
@@ -36,8 +38,9 @@ def check_engines(backends: Sequence[str], given: Given) -> None:
             f"--backend {''.join(attached[:1])} measures servers that are already running; give it alone": several
             and attached,
             f'--engine_args "{nameless}" is for which of the engines? write "{backends[0]}: {nameless}"': (
-                several and nameless is not None
+                several and nameless is not None and not foreign
             ),
+            f'--engine_args "{foreign}: ..." is for an engine that --backend does not name; leave it out': foreign,
             "--engine_grid is of one engine; give it with one --backend, or write each variant as --engine_args "
             f'"{backends[0]}: --x 1" "{backends[0]}: --x 2"': several and given.get("engine_grid"),
             "--engine_path is of one engine; give it with one --backend": several and given.get("engine_path"),

@@ -7,9 +7,9 @@ The objective is what a candidate is ranked by:
     gpus                 the fewest GPUs whose servers together serve --target_rate
     latency              the mean E2E latency at --target_rate, or at its lowest load
 
-A candidate is behind the best one if it is in all but 5 % of the draws of both (capacity.py), shared among all
-candidates and looks. Otherwise the two are not distinguishable. In a race one counts as behind, too, that is not
-better by more than a margin.
+A candidate is behind the best one if it is in all but 2.5 % of the draws of both (capacity.py), shared among
+all candidates and looks: of two, if the 95 % interval of their ratio leaves 1 out. Otherwise the two are not
+distinguishable. In a race one counts as behind, too, that is not better by more than a margin.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from servebench.show import matching
 from servebench.show.layouts import Layout, Study
 
 OBJECTIVES = ("throughput_per_gpu", "cost", "gpus", "latency")
-LEVEL = 0.05  # of being wrong about who is behind, shared among all who are held against the best
+LEVEL = 0.025  # of being wrong about who is behind, shared among all who are held against the best
 LOOSER = {"tighter": 0.8, "looser": 1.25}  # limits, to see whether the winner depends on them
 OF_LOAD = ("num_clients", "request_rate", "trace_speed", "num_requests", "warmup", "seed", "stop_when_overloaded")
 
@@ -71,8 +71,13 @@ class Candidate:
         return low, inf if self.capacity.unbounded else high
 
     @property
-    def meets(self) -> bool:
+    def keeps(self) -> bool:
         """Does any load keep the limits?"""
+        return self.capacity.rate > 0
+
+    @property
+    def meets(self) -> bool:
+        """Does it do what is asked: keep the limits, and serve the target rate where its latency there counts?"""
         return bool(self.value[0] > 0)
 
     def at_capacity(self, of_log: Callable[[Log], float | None]) -> float | None:
@@ -199,7 +204,7 @@ def _value(of: Candidate, question: Question, gpus: int) -> np.ndarray:
 
 def _why_nothing(layout: Layout, question: Question) -> str:
     """Why no point of a server says anything about the limits."""
-    whys = Counter(capacity.why_left_out(runs, question.limits) for runs in layout.points)
+    whys = Counter(capacity.why_left_out(runs, question.limits) or "failed" for runs in layout.points)
     return f"no point counts: {', '.join(f'{n} {why}' for why, n in whys.most_common())}"
 
 

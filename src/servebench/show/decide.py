@@ -30,6 +30,7 @@ from servebench.analysis.limits import Limit
 from servebench.cli import commandline
 from servebench.cli.declare import command_of
 from servebench.errors import InputError, no_logs
+from servebench.log.identity import point_of
 from servebench.log.schema import Log
 from servebench.show import layouts, points, tables, verdict
 from servebench.show.candidates import LOOSER, OBJECTIVES, Candidate, Decision, Question, decided, with_limits
@@ -84,8 +85,7 @@ def sentence(decision: Decision) -> str:
     if not decision.candidates:
         return "No server can be judged: no point of the folder counts."
     if best is None:
-        nearest = sorted(decision.candidates, key=lambda each: float(each.capacity.loads.excess[:, 0, 0].max()))
-        return f"No server keeps {within} at any load that was measured; nearest: {_missed(nearest[0], decision)}."
+        return f"{_nobody(decision, within)}."
     serves = _serves(best, decision.question, within)
     rivals = [each.name for each in decision.rivals]
     more = f" and {len(rivals) - NAMED} more" if len(rivals) > NAMED else ""
@@ -93,9 +93,22 @@ def sentence(decision: Decision) -> str:
     return f"{serves}{alike if rivals else _ahead(decision)}.{_target(best, decision.question.target_rate)}"
 
 
+def _nobody(decision: Decision, within: str) -> str:
+    """That no server does what is asked, and which one comes nearest."""
+    able = [each for each in decision.candidates if each.keeps]
+    if able:
+        most = max(able, key=lambda each: each.capacity.rate)
+        rate = f"{decision.question.target_rate:g} requests/s"
+        return f"No server alone serves {rate} within {within}; most: {most.name}, {_known(most.capacity.rates)}"
+    nearest = min(decision.candidates, key=lambda each: float(each.capacity.loads.excess[:, 0, 0].max()))
+    return f"No server keeps {within} at any load that was measured; nearest: {_missed(nearest, decision)}"
+
+
 def _missed(of: Candidate, decision: Decision) -> str:
     """`vLLM TP 2 x 4, with ttft_p99 2.4 s at 1 client`: the limit that is exceeded most, at its lowest load."""
     loads, wanted = of.capacity.loads, decision.question.limits
+    if why := capacity.exceeded(loads.points[0], wanted):
+        return f"{of.name}: {why} at {_load(of, float(loads.sizes[0]))}"
     limit = wanted[int(loads.excess[:, 0, 0].argmax())]
     value = sla.seen(loads.points[0], limit)
     seen = "unknown" if value is None or not isfinite(value) else verdict.value_of(limit.name, value)
@@ -115,7 +128,7 @@ def _serves(best: Candidate, question: Question, within: str) -> str:
 
 def _took(of: Candidate) -> str:
     """`340 (330 to 350) ms`."""
-    low, high = interval(1 / of.value)
+    low, high = interval(1 / of.value[of.value > 0])  # without draws that it does not reach the target in
     shown = [tables.latency(each) for each in (float(1 / of.value[0]), low, high)]
     unit = shown[0].rpartition(" ")[2]
     return "{} ({} to {})".format(*(words.removesuffix(f" {unit}") for words in shown)) + f" {unit}"
@@ -127,7 +140,8 @@ def _ahead(decision: Decision) -> str:
     if not others:
         return f"; {counted(unknown, 'other')} cannot be judged" if unknown else "; no other server was measured"
     if not others[0].meets:
-        return "; no other server keeps the limits at a load that was measured"
+        what = f"serves {decision.question.target_rate:g} requests/s" if others[0].keeps else "keeps the limits"
+        return f"; no other server {what} at a load that was measured"
     factor, second = _known(decision.ratio(others[0]), decision.candidates[0].capacity.unbounded), others[0].name
     per, what = (" a GPU", "GPUs") if decision.per_gpu else ("", "servers")
     return {
@@ -174,7 +188,7 @@ def row(decision: Decision, number: int) -> list[str]:
     """Its cells, a column each."""
     of, target = decision.candidates[number], decision.question.target_rate
     gpus, found = of.gpus if decision.per_gpu and of.gpus else 0, of.capacity
-    if not of.meets:
+    if not of.keeps:
         lowest = f"< {found.above:.4g}" if found.above else "-"
         return [of.name, lowest, "none", *[""] * (len(COLUMNS) - 4), "no load keeps the limits"]
     return [
@@ -186,7 +200,7 @@ def row(decision: Decision, number: int) -> list[str]:
         _whole(of.servers_for(target) * (gpus or 1)) if target else "",
         _known(of.dollars) if of.dollars is not None else "",
         significant(of.energy_j) if of.energy_j is not None else "",
-        _took(of) if decision.question.objective == "latency" else "",
+        _took(of) if decision.question.objective == "latency" and of.meets else "",
         _against(decision, number),
     ]
 
@@ -198,6 +212,8 @@ def _whole(drawn: np.ndarray) -> str:
 
 def _against(decision: Decision, number: int) -> str:
     """`0.76 (0.72 to 0.81)`: its value over that of the best."""
+    if not decision.candidates[number].meets:
+        return "does not serve the target"
     if number == 0:
         return "best"
     of = decision.candidates[number]
@@ -225,21 +241,23 @@ def doubts(decision: Decision) -> Iterator[str]:
 def _remedy(why: str) -> str:
     """What to do about points that the machine is at fault for."""
     found = trust.OF_MACHINE.get(why)
-    return f" ({found.remedy}, then --overwrite_results)" if found else ""
+    remedy = found.remedy if found else "a quieter machine" if why == "client-limited" else ""
+    return f" ({remedy}, then --overwrite_results)" if remedy else ""
 
 
 def _other_limits(decision: Decision, word: str, times: float) -> str:
     """Who wins where limits are tighter or looser."""
     found, best = with_limits(decision, times), decision.best
-    limits_words = f"With latency limits {abs(times - 1):.0%} {word}"
+    words = f"With latency limits {abs(times - 1):.0%} {word}"
     if not found.best or not best:
-        return f"{limits_words} no server keeps them."
+        return f"{words} no server keeps them."
+    reached = found.best.capacity
+    least = "at least " if reached.at_least else ""
+    serves = f"{least}{_known(reached.rates, reached.unbounded)} requests/s"
     if found.best.name == best.name:
-        return f"{limits_words} it is still the best: {significant(found.best.capacity.rate)} requests/s."
-    close = "" if best.name not in [each.name for each in found.rivals] else ", not distinguishably"
-    return (
-        f"{limits_words} {found.best.name} is the best{close}: {significant(found.best.capacity.rate)} requests/s."
-    )
+        return f"{words} it is still the best: {serves}."
+    close = ", not distinguishably" if best.name in [each.name for each in found.rivals] else ""
+    return f"{words} {found.best.name} is the best{close}: {serves}."
 
 
 def _of_best(best: Candidate) -> Iterator[str]:
@@ -248,10 +266,15 @@ def _of_best(best: Candidate) -> Iterator[str]:
     deciding = [runs for runs in found.loads.points if runs[0].run.load.size in (found.below, found.above)]
     if found.at_least:
         yield f"No load above {_load(best, found.below)} was measured on it, so that it may serve more."
-    if found.below and found.above and found.above / found.below > 1.5:
+    if found.below and found.above:
+        measured = [runs[0].run.load.size for runs in best.layout.points]
         between = f"{_load(best, found.below)} and {_load(best, found.above)}"
-        yield f"Its limit lies between {between}; nothing between was measured."
-    if any(len(runs) == 1 for runs in deciding):
+        if found.above / found.below > 1.5 and not any(found.below < size < found.above for size in measured):
+            yield f"Its limit lies between {between}; nothing between was measured."
+        above = next(runs for runs in found.loads.points if runs[0].run.load.size == found.above)
+        if why := capacity.exceeded(above):
+            yield f"At {_load(best, found.above)}: {why}."
+    if any(len(runs) == 1 for runs in deciding) and "decide" not in best.log.options:
         yield "Loads that decide were measured once: what differs from run to run is not known (--runs 3)."
 
 
@@ -271,7 +294,8 @@ def _to_type(decision: Decision) -> Iterator[str]:
 def settling(decision: Decision) -> str:
     """The command whose runs would settle what is open; "" where nothing is, or where nobody knows the command."""
     best, found = decision.best, decision.candidates
-    if not found or (best and not decision.rivals and not best.capacity.at_least):
+    settled = best and not decision.rivals and not best.capacity.at_least
+    if not found or settled or decision.question.objective != OBJECTIVES[0]:  # which a race is for
         return ""
     if not best and all(each.log.run.load.size == 1 and not each.log.run.open_loop for each in found):
         return ""  # there is no lower load
@@ -345,8 +369,9 @@ def _of_draws(drawn: np.ndarray | None) -> dict[str, float | None] | None:
 
 
 def of_logs(logs: Iterable[Log], question: Question) -> list[Decision]:
-    """A decision for each study of these logs."""
-    return [decided(study, question) for study in layouts.studies(logs, with_failed=True)]
+    """A decision for each study of these logs. A copy of a log is no second run."""
+    once = {(log.server.engine, *point_of(log), log.run.repetition, log.started_at): log for log in logs}
+    return [decided(study, question) for study in layouts.studies(once.values(), with_failed=True)]
 
 
 def said(found: Sequence[Decision]) -> str:
@@ -366,6 +391,8 @@ def main() -> int:
         raise InputError("--objective gpus counts the GPUs that serve a rate; give it: --target_rate 20")
     asked = partial(_asked, limits=question.limits)
     logs = [log for _, log in passing(args.folder, args.filter, args.gpu_hour_price, asked)]
+    if not logs and args.filter:
+        raise InputError(f"no logs in {args.folder} pass --filter; correct it")
     if not logs:
         raise no_logs(args.folder)
     priceless = next((log for log in logs if log.status == "ok" and cost.dollars_per_hour(log) is None), None)

@@ -269,8 +269,8 @@ def next_steps(
     asked = [_limits(search) for search in found if not search.searched.startswith(PEAK)]
     if len(steps) > 1 and not (asked or within):
         steps.append(f'decide {folder}/ --sla "{usual}"')
-    else:
-        steps.append(f"gate {folder}/ {(asked or [_limits_option(within or usual)])[0]}")
+    elif not within:  # within limits there are loads that exceed them
+        steps.append(f"gate {folder}/ {(asked or [_limits_option(usual)])[0]}")
     return "\n".join(f"{'' if i else 'Next:':7}./servebench {step}" for i, step in enumerate(steps))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from servebench.analysis import capacity, cost, limits, power, stationarity, throughput
+from servebench.analysis import capacity, cost, limits, power, samples, throughput
 from servebench.analysis.capacity import Loads
 from servebench.analysis.limits import Limit
 from servebench.errors import InputError
@@ -29,6 +29,7 @@ SEARCHES = ("decide", "find_max", "sla")  # options that say what a sweep was fo
 TYPED = [limits.parse(",".join(f"{name}_p{q}<1s" for q in (50, 90, 95, 99))) for name in ("ttft", "tpot", "e2e")]
 TYPED += [limits.parse("error_rate<50%")]
 LEVELS = (0, 0.005, 0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975, 0.995, 1)  # of the draws, that the page gets
+EVERY_MAY_FAIL = limits.parse("error_rate<=100%")
 DRAWS = 1000
 KEYS = ("server", "load", "rate", "per_gpu", "tokens", "target", "dollars", "energy", "took", "against")
 ORDER = ("server", "gpus", "load", "rate", "per_gpu", "plot", "against", "tokens", "dollars", "energy")
@@ -179,8 +180,9 @@ def _load(own: Loads, number: int) -> dict[str, Any]:
         "size": size,
         "rate": _quantiles(own.rates[number]),
         "weight": float(own.weights[number]),
-        "settled": stationarity.stationary(runs),
-        "exceeded": capacity.exceeded(runs),
+        "settled": bool(own.settled[number]),
+        "overloaded": bool(capacity.exceeded(runs, EVERY_MAY_FAIL)),
+        "failed": samples.failed_share(*runs),
         "open": own.open_loop,
         "tokens": own.at(size, candidates.tokens_a_request),
         "energy": own.at(size, power.energy_per_output_token),

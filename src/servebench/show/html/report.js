@@ -51,6 +51,10 @@ function known(values, endless = false) {
   return `${significant(values[0])} (${significant(low)} ${to})`;
 }
 
+// Is a load more than the server can sustain, whatever its latencies say?
+const exceeds = (load, limits) =>
+  load.overloaded || load.failed > (limits.find(({ name }) => name === "error_rate")?.value ?? 0.01);
+
 // More load makes nothing easier: the nearest values that only rise.
 function rising(values, weights) {
   const found = values.map(() => -Infinity);
@@ -67,7 +71,7 @@ function rising(values, weights) {
 function capacity(loads, limits, chance, open, best = -1) {
   const draw = (of, share = chance && chance(), i = LEVELS.findIndex((level) => level > share)) =>
     chance ? line(share, LEVELS.slice(i - 1), of.slice(i)) : of[0];
-  const over = (limit) => (load) => (load.exceeded ? Math.log(10) : excess(draw(load.values[limit.name]), limit));
+  const over = (limit) => (load) => (exceeds(load, limits) ? Math.log(10) : excess(draw(load.values[limit.name]), limit));
   const weights = loads.map(({ weight }) => weight);
   const curves = limits.map((limit) => rising(loads.map(over(limit)), weights));
   const worst = loads.map((_, i) => Math.max(...curves.map((curve) => curve[i])));
@@ -91,7 +95,7 @@ function capacity(loads, limits, chance, open, best = -1) {
 function candidate(server, limits, seed) {
   const over = ({ values }) => limits.some((limit) => excess(values[limit.name][0], limit) > 0);
   const judged = server.loads.filter(({ values }) => limits.every(({ name }) => name in values));
-  const loads = judged.filter((load) => load.settled || load.exceeded || over(load));
+  const loads = judged.filter((load) => load.settled || exceeds(load, limits) || over(load));
   const chance = () => (seed = (seed * 48271) % 2147483647) / 2147483647;
   let estimate = loads.length ? capacity(loads, limits) : [0, 0];
   const within = loads.filter((load) => load.size <= estimate[0]).map((load) => load.rate[0]);
@@ -134,7 +138,7 @@ class Decision {
     const perGpu = found.every(({ gpus }) => gpus);
     for (const each of found) each.values = each.rates.map((rate) => rate / (perGpu ? each.gpus : 1));
     found.sort((a, b) => b.values[0] - a.values[0]);
-    const level = (0.05 * DRAWS) / Math.max(1, found.length - 1); // of being wrong about who is behind
+    const level = (0.025 * DRAWS) / Math.max(1, found.length - 1); // of being wrong about who is behind
     for (const each of found) {
       each.close = each.size && each.values.filter((v, i) => i && (each.open[i] || v >= found[0].values[i])).length >= level;
       const [low, high] = interval(each.values);
