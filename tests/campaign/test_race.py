@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from servebench.analysis.sla import goals
 from servebench.campaign import race
 from servebench.log.config import Clients, RunConfig
-from servebench.log.schema import Log
+from servebench.log.schema import Log, Quality
 from servebench.plan.race import RaceSearch
 from servebench.plan.strategies import History
 from servebench.plan.sweep import ServerPlan
@@ -147,3 +147,20 @@ def test_rounds_are_told() -> None:
     said: list[str] = []
     list(steps(plan_of(2), [1.0, 3.0], say=said.append))
     assert said[0].startswith("round 1:") and "out" in " ".join(said)
+
+
+def asked_where_the_client_is_the_limit(at: set[int]) -> list[tuple[int, int]]:
+    """(clients, number of the run) of what one server is asked for, where it is the limit at these loads."""
+    (plan,), history, found = plan_of(1), History(), []
+    while run := plan.strategy.next(history):
+        log = answer(0, 1.0, run)
+        late = replace(log, quality=Quality(verdict="client-limited: late"))
+        history.add(run, late if run.load.size in at else log)
+        found.append((int(run.load.size), run.repetition))
+    return found
+
+
+def test_loads_that_say_nothing_are_tried_again_and_then_higher_ones() -> None:
+    assert asked_where_the_client_is_the_limit({1})[:4] == [(1, 0), (1, 1), (4, 0), (16, 0)]
+    everywhere = asked_where_the_client_is_the_limit({1, 4, 16, 64})
+    assert everywhere == [(1, 0), (1, 1), (4, 0), (4, 1), (16, 0), (16, 1)], "and then it is given up"

@@ -25,6 +25,7 @@ ROUNDS = 4  # at most: 4 runs of the two loads that decide
 CLOSE = 1.25  # loads of which the ratio is smaller are not told apart further
 LEVEL = 1.03  # likewise requests/s at two loads
 WELL_WITHIN = np.log(1 / 4)  # of the limits, from where on a step of 4 is taken
+LOST = 3  # loads that say nothing, after which a server is given up
 UNKNOWN = 2  # runs of a load that say nothing, after which it is given up
 
 
@@ -57,7 +58,7 @@ class RaceSearch(Search):
                 return load, len(runs)
         known = capacity.loads_of(list(measured.values()), self.limits, Noises(), draws=1)
         if not known:
-            return None
+            return self._elsewhere(first, measured)
         found = capacity.capacity(known)
         untried = self._further(first, found, set(measured))
         if not untried and self.round:
@@ -67,6 +68,12 @@ class RaceSearch(Search):
         ends = [end for end in (found.below, found.above) if end]
         wanted = 2 ** (self.round - 1) if self.round else 1
         return next(((end, len(measured[end])) for end in ends if len(measured[end]) < wanted), None)
+
+    def _elsewhere(self, first: RunConfig, measured: dict[float, list[Log]]) -> tuple[float, int] | None:
+        """The next load where none so far says anything: at a few requests the client may seem to be the limit."""
+        load = rounded(min(4 * max(measured), self._highest_load()), first.open_loop)
+        failed = any(runs[-1].status != "ok" for runs in measured.values())
+        return None if failed or load in measured or len(measured) >= LOST else (load, 0)
 
     def _says_nothing(self, runs: list[Log]) -> bool:
         """Of a load that may say something when it is measured again: others took the cores, say."""
