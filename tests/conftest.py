@@ -37,6 +37,7 @@ MODELS = Path(os.environ.get("SERVEBENCH_MODELS", ROOT / ".models"))
 A100 = Machine(gpus=[Gpu(index=i, name="NVIDIA A100-SXM4-80GB") for i in range(2)])
 
 LONGEST = ("test_open_loop.py", "test_workload_engine.py", "test_lifecycle.py", "test_fastgen.py")
+LONGEST += ("test_decide_end_to_end.py", "test_report.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
