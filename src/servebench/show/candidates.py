@@ -30,6 +30,7 @@ from servebench.show.layouts import Layout, Study
 
 OBJECTIVES = ("throughput_per_gpu", "cost", "gpus", "latency")
 LEVEL = 0.025  # of being wrong about who is behind, shared among all who are held against the best
+MANY = 32  # servers, from where on half of the draws have to do
 LOOSER = {"tighter": 0.8, "looser": 1.25}  # limits, to see whether the winner depends on them
 OF_LOAD = ("num_clients", "request_rate", "trace_speed", "num_requests", "warmup", "seed", "stop_when_overloaded")
 
@@ -143,7 +144,8 @@ def decided(study: Study, question: Question) -> Decision:
     """Every server of a study that can be held against the others, ranked."""
     same, left_out = alike(study.layouts)
     noises = capacity.noises_of([runs for layout in same for runs in layout.points], question.limits)
-    loads = [capacity.loads_of(each.points, question.limits, noises, seed) for seed, each in enumerate(same)]
+    draws = capacity.DRAWS if len(same) <= MANY else capacity.DRAWS // 2
+    loads = [capacity.loads_of(each.points, question.limits, noises, i, draws) for i, each in enumerate(same)]
     judged, nothing = [], []
     for layout, own in zip(same, loads, strict=True):
         counts = any(not capacity.why_left_out(runs, question.limits) for runs in layout.points)
