@@ -27,9 +27,8 @@ from servebench.figures import curves, plotting
 from servebench.figures.curves import Group
 from servebench.figures.page import page, plot_parser
 from servebench.figures.selection import LAYOUT, LENGTHS, LOAD_KIND, MODEL
-from servebench.show.candidates import OBJECTIVES, Candidate, Decision, Question, decided
+from servebench.show.candidates import OBJECTIVES, Candidate, Decision, Question, of_logs
 from servebench.show.decide import sentence
-from servebench.show.layouts import studies
 from servebench.show.tables import significant
 
 USUAL = "ttft_p90<2s, tpot_p90<100ms"
@@ -108,7 +107,7 @@ def main() -> None:
     question = Question(goals(args.sla, "--sla"), args.objective)
     suffix = "" if args.objective == OBJECTIVES[0] else f"-{args.objective}"
     for group in curves.groups(args, (MODEL, *LENGTHS, LOAD_KIND), curve_by=LAYOUT, with_failed=True):
-        decision = decided(studies(group.logs, with_failed=True)[0], question)
+        decision = of_logs(group.logs, question)[0]
         with page(args, group, suffix) as figure:
             ax = figure.subplots()
             if decision.best:

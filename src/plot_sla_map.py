@@ -29,8 +29,7 @@ from servebench.figures import curves, plotting
 from servebench.figures.curves import Group
 from servebench.figures.page import page, plot_parser
 from servebench.figures.selection import LAYOUT, LENGTHS, LOAD_KIND, MODEL
-from servebench.show.candidates import LEVEL, Candidate, Decision, Question, decided, surely_less
-from servebench.show.layouts import studies
+from servebench.show.candidates import LEVEL, Candidate, Decision, Question, of_logs, surely_less
 from servebench.show.tables import significant
 
 CELLS = 40  # limits along each axis
@@ -134,7 +133,7 @@ def main() -> None:
                 continue
             figure.set_size_inches(7.2, 5.6)
             tightest = [replace(limit, value=span[0]) for limit, span in zip(wanted, spans, strict=False)]
-            decision = decided(studies(group.logs, with_failed=True)[0], Question((*tightest, *wanted[2:])))
+            decision = of_logs(group.logs, Question((*tightest, *wanted[2:])))[0]
             if decision.candidates:
                 draw(ax, mapped(decision, spans), spans, decision, group)
             for name, why in decision.left_out.items():

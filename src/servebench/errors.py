@@ -17,7 +17,10 @@ class InputError(Exception):
     """Something the user gave that cannot work: one line that says what, why, and what to type instead."""
 
 
-def no_logs(folder: Path) -> InputError:
+def no_logs(folder: Path, filtered: bool = False) -> InputError:
+    """`filtered`: there may be logs that --filter keeps out."""
+    if filtered:
+        return InputError(f"no logs in {folder} pass --filter; correct it")
     return InputError(f"no logs in {folder}; give a folder that run_benchmark.py wrote to")
 
 

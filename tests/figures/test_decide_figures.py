@@ -270,9 +270,9 @@ def test_the_report_passes_its_limits_on(logs: Path, tmp_path: Path) -> None:
     script = tmp_path / "plot_said.py"
     script.write_text('"""Said: all words."""\nimport sys\n"--sla" in sys.argv and sys.exit(" ".join(sys.argv))\n')
     args = report.parser().parse_args([str(logs), "--limits", "ttft_p99<2s"])
-    assert "--sla ttft_p99<2s" in report.draw(args, tmp_path, script).said
+    assert "--sla ttft_p99<2s" in report.draw(args, tmp_path, script, "ttft_p99<2s").said
     script.write_text('"""Said: all words."""\nimport sys\nsys.exit(" ".join(sys.argv))\n')
-    assert "--sla" not in report.draw(args, tmp_path, script).said
+    assert "--sla" not in report.draw(args, tmp_path, script, "ttft_p99<2s").said
 
 
 def test_a_point_that_failed_is_read_where_it_is_asked_for(logs: Path) -> None:

@@ -14,8 +14,7 @@ from functools import partial
 
 from servebench.plan.race import ROUNDS, RaceSearch
 from servebench.plan.sweep import ServerPlan
-from servebench.show import layouts
-from servebench.show.candidates import Candidate, Decision, Question, decided
+from servebench.show.candidates import Candidate, Decision, Question, of_logs
 from servebench.show.layouts import server_name
 from servebench.show.tables import counted, significant, wrapped
 
@@ -47,8 +46,7 @@ def standing(plan: Sequence[ServerPlan]) -> list[Decision]:
     """What is known so far, of each kind of requests."""
     assert isinstance(plan[0].strategy, RaceSearch)
     question = Question(plan[0].strategy.limits, looks=ROUNDS, margin=EQUAL)
-    logs = [log for each in plan for log in each.history.logs.values()]
-    return [decided(study, question) for study in layouts.studies(logs, with_failed=True)]
+    return of_logs((log for each in plan for log in each.history.logs.values()), question)
 
 
 def _in_race(found: Decision) -> list[Candidate]:

@@ -19,7 +19,7 @@ from servebench.analysis.capacity import Capacity, Noises
 from servebench.analysis.limits import Limit
 from servebench.log.config import RunConfig
 from servebench.log.schema import Log
-from servebench.plan.strategies import History, Search, rounded
+from servebench.plan.strategies import Grid, History, Search, rounded
 
 ROUNDS = 4  # at most: 4 runs of the two loads that decide
 CLOSE = 1.25  # loads of which the ratio is smaller are not told apart further
@@ -107,6 +107,4 @@ class RaceSearch(Search):
         alike = max(ends) < LEVEL * min(ends) and not first.open_loop
         return rounded((low * high) ** 0.5, first.open_loop) if apart and not alike else None
 
-    def verdicts(self, server: object, history: History) -> list[object]:  # type: ignore[override]
-        """What it is among the others is not said of a server alone."""
-        return []
+    verdicts = Grid.verdicts  # none: what it is among the others is not said of a server alone

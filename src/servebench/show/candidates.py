@@ -15,7 +15,7 @@ distinguishable. In a race one counts as behind, too, that is not better by more
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -24,14 +24,16 @@ import numpy as np
 from servebench.analysis import capacity, cost, machines, power, throughput
 from servebench.analysis.capacity import Capacity, Loads
 from servebench.analysis.limits import Limit
+from servebench.log.identity import point_of
 from servebench.log.schema import Log
-from servebench.show import matching
+from servebench.show import layouts, matching
 from servebench.show.layouts import Layout, Study
 
 OBJECTIVES = ("throughput_per_gpu", "cost", "gpus", "latency")
 LEVEL = 0.025  # of being wrong about who is behind, shared among all who are held against the best
 MANY = 32  # servers, from where on half of the draws have to do
 LOOSER = {"tighter": 0.8, "looser": 1.25}  # limits, to see whether the winner depends on them
+Judged = tuple[Layout, Loads, dict[str, int]]  # a server, its loads, and how many points say nothing, by why
 OF_LOAD = ("num_clients", "request_rate", "trace_speed", "num_requests", "warmup", "seed", "stop_when_overloaded")
 
 
@@ -140,31 +142,42 @@ def tokens_a_request(log: Log) -> float | None:
     return tokens / requests if tokens and requests else None
 
 
+def of_logs(logs: Iterable[Log], question: Question) -> list[Decision]:
+    """A decision for each study of these logs, failed ones too."""
+    return [decided(study, question) for study in layouts.studies(once(logs), with_failed=True)]
+
+
+def once(logs: Iterable[Log]) -> list[Log]:
+    """Without copies: a log that lies in two folders is no second run."""
+    known = {(log.server.engine, *point_of(log), log.run.repetition, log.started_at): log for log in logs}
+    return list(known.values())
+
+
 def decided(study: Study, question: Question) -> Decision:
     """Every server of a study that can be held against the others, ranked."""
     same, left_out = alike(study.layouts)
     noises = capacity.noises_of([runs for layout in same for runs in layout.points], question.limits)
     draws = capacity.DRAWS if len(same) <= MANY else capacity.DRAWS // 2
-    loads = [capacity.loads_of(each.points, question.limits, noises, i, draws) for i, each in enumerate(same)]
-    judged, nothing = [], []
-    for layout, own in zip(same, loads, strict=True):
-        counts = any(not capacity.why_left_out(runs, question.limits) for runs in layout.points)
-        judged += [(layout, own)] if own and counts else []
-        nothing += [] if own and counts else [layout]
-    left_out |= {each.name: _why_nothing(each, question) for each in nothing}
+    judged: list[Judged] = []
+    for seed, layout in enumerate(same):
+        whys = Counter(capacity.why_left_out(runs, question.limits) for runs in layout.points)
+        loads = capacity.loads_of(layout.points, question.limits, noises, seed, draws)
+        if loads and whys.pop("", 0):
+            judged.append((layout, loads, whys))
+        else:
+            kinds = ", ".join(f"{n} {why or 'failed'}" for why, n in whys.most_common())
+            left_out[layout.name] = f"no point counts: {kinds}"
     return _ranked(study, question, judged, left_out)
 
 
 def with_limits(decision: Decision, times: float) -> Decision:
     """The same with the limits of latencies multiplied."""
-    judged = [(each.layout, each.capacity.loads) for each in decision.candidates]
+    judged = [(each.layout, each.capacity.loads, each.left_out) for each in decision.candidates]
     return _ranked(decision.study, replace(decision.question, times=times), judged, decision.left_out)
 
 
-def _ranked(
-    study: Study, question: Question, judged: Sequence[tuple[Layout, Loads]], left_out: dict[str, str]
-) -> Decision:
-    per_gpu = all(throughput.known_gpus(layout.log) for layout, _ in judged)
+def _ranked(study: Study, question: Question, judged: Sequence[Judged], left_out: dict[str, str]) -> Decision:
+    per_gpu = all(throughput.known_gpus(layout.log) for layout, *_ in judged)
     found = [_candidate(*each, question, per_gpu, seed) for seed, each in enumerate(judged)]
     found.sort(key=lambda each: (each.value[0], each.capacity.rate), reverse=True)
     level = LEVEL / max(1, len(found) - 1) / question.looks
@@ -179,16 +192,11 @@ def surely_less(value: np.ndarray, may_grow: np.ndarray, than: np.ndarray, level
     return bool(((value >= than) | may_grow)[1:].mean() < level)
 
 
-def _candidate(layout: Layout, loads: Loads, question: Question, per_gpu: bool, seed: int) -> Candidate:
-    gpus = throughput.known_gpus(layout.log)
-    whys = [capacity.why_left_out(runs, question.limits) for runs in layout.points]
-    found = Candidate(
-        layout=layout,
-        capacity=capacity.capacity(loads, question.times, seed),
-        gpus=gpus,
-        value=np.zeros(1),
-        left_out=Counter(filter(None, whys)),
-    )
+def _candidate(
+    layout: Layout, loads: Loads, left_out: dict[str, int], question: Question, per_gpu: bool, seed: int
+) -> Candidate:
+    gpus, reached = throughput.known_gpus(layout.log), capacity.capacity(loads, question.times, seed)
+    found = Candidate(layout, reached, gpus, reached.rates, left_out)
     return replace(found, value=_value(found, question, (gpus or 1) if per_gpu else 1))
 
 
@@ -202,12 +210,6 @@ def _value(of: Candidate, question: Question, gpus: int) -> np.ndarray:
     if question.objective == "latency":
         return of.capacity.promptness(question.target_rate)
     return of.capacity.rates / gpus
-
-
-def _why_nothing(layout: Layout, question: Question) -> str:
-    """Why no point of a server says anything about the limits."""
-    whys = Counter(capacity.why_left_out(runs, question.limits) or "failed" for runs in layout.points)
-    return f"no point counts: {', '.join(f'{n} {why}' for why, n in whys.most_common())}"
 
 
 def alike(found: Sequence[Layout]) -> tuple[list[Layout], dict[str, str]]:

@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from math import isfinite
 from typing import Any
 
@@ -24,16 +23,14 @@ import msgspec
 import numpy as np
 
 from servebench.analysis import capacity, cost, limits, sla, trust
-from servebench.analysis.capacity import interval
+from servebench.analysis.capacity import Capacity, interval
 from servebench.analysis.filters import add_filter, passing
 from servebench.analysis.limits import Limit
 from servebench.cli import commandline
 from servebench.cli.declare import command_of
 from servebench.errors import InputError, no_logs
-from servebench.log.identity import point_of
-from servebench.log.schema import Log
-from servebench.show import layouts, points, tables, verdict
-from servebench.show.candidates import LOOSER, OBJECTIVES, Candidate, Decision, Question, decided, with_limits
+from servebench.show import points, tables, verdict
+from servebench.show.candidates import LOOSER, OBJECTIVES, Candidate, Decision, Question, of_logs, with_limits
 from servebench.show.tables import Column, counted, significant
 
 NAMED = 3  # servers in a sentence
@@ -121,9 +118,12 @@ def _serves(best: Candidate, question: Question, within: str) -> str:
     if question.objective == "latency":
         at = _load(best, found.prompt_at(question.target_rate))
         return f"{best.name} answers soonest: mean E2E latency {_took(best)} at {at}{on}, within {within}"
-    least = "at least " if found.at_least else ""
-    serves = f"{least}{_known(found.rates, found.unbounded)} requests/s"
-    return f"{best.name} serves {serves} within {within}{on}, at {_load(best, found.size)}"
+    return f"{best.name} serves {_rate(found)} within {within}{on}, at {_load(best, found.size)}"
+
+
+def _rate(of: Capacity) -> str:
+    """`at least 23.7 (22.9 or more) requests/s`."""
+    return f"{'at least ' if of.at_least else ''}{_known(of.rates, of.unbounded)} requests/s"
 
 
 def _took(of: Candidate) -> str:
@@ -169,11 +169,8 @@ def _known(drawn: np.ndarray, unbounded: bool = False) -> str:
     return f"{significant(float(drawn[0]))} ({significant(low)} {to})"
 
 
-def _load(of: Candidate, size: float | None) -> str:
-    if size is None:
-        return "any load"
-    words = points.LOADS[of.log.run.load.kind].format(f"{size:.4g}")
-    return "1 client" if words == "1 clients" else words
+def _load(of: Candidate, size: float) -> str:
+    return points.sized(of.log.run.load.kind, float(f"{size:.4g}"))
 
 
 def table(decision: Decision) -> str:
@@ -251,9 +248,7 @@ def _other_limits(decision: Decision, word: str, times: float) -> str:
     words = f"With latency limits {abs(times - 1):.0%} {word}"
     if not found.best or not best:
         return f"{words} no server keeps them."
-    reached = found.best.capacity
-    least = "at least " if reached.at_least else ""
-    serves = f"{least}{_known(reached.rates, reached.unbounded)} requests/s"
+    serves = _rate(found.best.capacity)
     if found.best.name == best.name:
         return f"{words} it is still the best: {serves}."
     close = ", not distinguishably" if best.name in [each.name for each in found.rivals] else ""
@@ -264,7 +259,7 @@ def _of_best(best: Candidate) -> Iterator[str]:
     """How well the best one was measured."""
     found = best.capacity
     deciding = [runs for runs in found.loads.points if runs[0].run.load.size in (found.below, found.above)]
-    if found.at_least:
+    if found.at_least and found.below:
         yield f"No load above {_load(best, found.below)} was measured on it, so that it may serve more."
     if found.below and found.above:
         measured = [runs[0].run.load.size for runs in best.layout.points]
@@ -368,12 +363,6 @@ def _of_draws(drawn: np.ndarray | None) -> dict[str, float | None] | None:
 # The command.
 
 
-def of_logs(logs: Iterable[Log], question: Question) -> list[Decision]:
-    """A decision for each study of these logs. A copy of a log is no second run."""
-    once = {(log.server.engine, *point_of(log), log.run.repetition, log.started_at): log for log in logs}
-    return [decided(study, question) for study in layouts.studies(once.values(), with_failed=True)]
-
-
 def said(found: Sequence[Decision]) -> str:
     """In words; each under the name of its study, if there are several."""
     heads = [f"{each.study.model}, {each.study.asked}\n" if len(found) > 1 else "" for each in found]
@@ -389,12 +378,12 @@ def main() -> int:
     question = Question(read_limits(args.sla), args.objective, args.target_rate)
     if args.objective == "gpus" and not args.target_rate:
         raise InputError("--objective gpus counts the GPUs that serve a rate; give it: --target_rate 20")
-    asked = partial(_asked, limits=question.limits)
-    logs = [log for _, log in passing(args.folder, args.filter, args.gpu_hour_price, asked)]
-    if not logs and args.filter:
-        raise InputError(f"no logs in {args.folder} pass --filter; correct it")
+    found = passing(
+        args.folder, args.filter, args.gpu_hour_price, lambda log: capacity.asked_of(log, *question.limits)
+    )
+    logs = [log for _, log in found]
     if not logs:
-        raise no_logs(args.folder)
+        raise no_logs(args.folder, filtered=bool(args.filter))
     priceless = next((log for log in logs if log.status == "ok" and cost.dollars_per_hour(log) is None), None)
     if args.objective == "cost" and priceless:
         raise InputError(f"--objective cost: {cost.why_unknown(priceless)}")
@@ -405,10 +394,6 @@ def main() -> int:
         print(said(decisions))
     open_ = args.strict and any(each.rivals for each in decisions)
     return int(open_ or not all(each.best for each in decisions))
-
-
-def _asked(log: Log, limits: tuple[Limit, ...]) -> None:
-    capacity.asked_of(log, *limits)
 
 
 def _parser() -> argparse.ArgumentParser:

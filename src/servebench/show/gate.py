@@ -371,7 +371,7 @@ def load(folder: Path, of: Sequence[Limit], args: argparse.Namespace) -> Runs:
     found = filters.passing(folder, args.filter, args.gpu_hour_price, lambda log: _prepare(log, *of))
     logs = [log for _, log in found]
     if not logs:
-        raise InputError(f"no logs in {folder} pass --filter; correct it") if args.filter else no_logs(folder)
+        raise no_logs(folder, filtered=bool(args.filter))
     return logs
 
 

@@ -16,7 +16,7 @@ from servebench.plan import defaults
 from servebench.plan.strategies import Search
 from servebench.plan.sweep import Point, ServerPlan, logs_of
 from servebench.show import decide, layouts, progress, tables, verdict
-from servebench.show.candidates import Question
+from servebench.show.candidates import Question, of_logs
 from servebench.show.layouts import server_name
 from servebench.show.summary import report
 from servebench.show.tables import Column, counted, duration
@@ -134,5 +134,5 @@ def closing(
     measured += f" ({partly} with failed requests)" if partly else ""
     words.append(tables.wrapped(f"{measured}, {len(why)} failed; logs are in {folder}/"))
     words += [tables.wrapped(f"  failed: {name}: {failure}", "    ") for name, failure in why.items()]
-    words += ["", decide.said(decide.of_logs(logs, Question(decide.read_limits(within))))] if within else []
+    words += ["", decide.said(of_logs(logs, Question(decide.read_limits(within))))] if within else []
     return "\n".join(words)

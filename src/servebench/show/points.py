@@ -81,7 +81,12 @@ def asked(run: RunConfig) -> tuple[str, str]:
 
 def load_words(run: RunConfig) -> str:
     """`8 clients`, `4 requests/s`."""
-    load = LOADS[run.load.kind].format(f"{run.load.size:g}")
+    return sized(run.load.kind, run.load.size)
+
+
+def sized(kind: str, size: float) -> str:
+    """A load of this kind and size, likewise."""
+    load = LOADS[kind].format(f"{size:g}")
     return "1 client" if load == "1 clients" else load
 
 

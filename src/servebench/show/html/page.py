@@ -82,7 +82,7 @@ def _decisions(folder: Path, points: Sequence[Point], within: tuple[Limit, ...])
     """HTML of each study that can be decided, by its name."""
     runs = sorted((run for point in points for run in point.runs), key=lambda run: numbers_by_size(run.name))
     found: dict[str, tuple[str, ...]] = {}
-    for study in layouts.studies([run.log for run in runs], with_failed=True):
+    for study in layouts.studies(candidates.once(run.log for run in runs), with_failed=True):
         decided = candidates.decided(study, Question(within)) if within else None
         found[f"{study.model}, {study.asked}"] = decision(study, decided, str(folder))
     return found

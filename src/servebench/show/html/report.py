@@ -59,8 +59,9 @@ def main() -> int:
         wanted = "" if any(map(_unknown, decision.judged(of_sweep))) else of_sweep
     scripts = sorted(SCRIPTS.glob("plot_*.py"))
     with TemporaryDirectory() as scratch, ThreadPoolExecutor(AT_ONCE) as pool:
-        drawings = [pool.submit(draw, args, Path(scratch), script) for script in scripts]
-        points = list(read(args.folder, found, args.gpu_hour_price, decision.judged(wanted)))
+        within = decision.judged(wanted)
+        drawings = [pool.submit(draw, args, Path(scratch), script, limits.joined(within)) for script in scripts]
+        points = list(read(args.folder, found, args.gpu_hour_price, within))
         for number, _ in enumerate(as_completed(drawings), 1):
             progress(number, len(scripts))
         drawn = [each.result() for each in drawings]
@@ -90,13 +91,13 @@ def progress(number: int, of: int) -> None:
         print("\r" * again + words, end="\n" * last, file=sys.stderr, flush=True)
 
 
-def draw(args: argparse.Namespace, scratch: Path, script: Path) -> Drawing:
-    """Run a plot script; what it says and how it fails is shown in its place."""
+def draw(args: argparse.Namespace, scratch: Path, script: Path, within: str = "") -> Drawing:
+    """Run a plot script; what it says and how it fails is shown in its place. `within`: limits to decide by."""
     out, most = scratch / script.stem, str(args.max_figures)
     options = ["--format", "svg", "--theme", "auto", "--max_figures", most, "--out_dir", str(out)]
     options += [] if args.gpu_hour_price is None else [f"--{cost.OPTION}", str(args.gpu_hour_price)]
     source = script.read_text()
-    options += ["--sla", args.limits] if args.limits and '"--sla"' in source else []
+    options += ["--sla", within] if within and '"--sla"' in source else []
     command = [sys.executable, str(script), "--log_dir", str(args.folder), *options]
     ended = subprocess.run(command, capture_output=True, text=True)
     files = [Path(line) for line in ended.stdout.splitlines()]
