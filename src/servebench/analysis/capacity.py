@@ -195,7 +195,7 @@ def _why_unknown(runs: Runs, limits: Sequence[Limit]) -> str:
     """Why its requests/s or what the limits are of is not the server's, or not known."""
     columns = ("request_throughput_per_s", *(limit.column for limit in limits))
     doubt = next((found for name in columns if (found := trust.of_point(runs, name))), None)
-    if doubt:
+    if doubt and doubt.kind not in trust.OF_ANSWERS:
         return doubt.kind
     if not any(throughput.request_throughput(log) for log in runs):
         return "without a window"
@@ -213,6 +213,8 @@ def exceeded(runs: Runs, limits: Sequence[Limit] = ()) -> str:
         return str(runs[0].failure)
     if stats.majority(sum(log.quality.overloaded for log in runs), len(runs)):
         return "requests in flight kept growing"
+    if why := trust.wrong_answers(runs):
+        return why
     may = next((limit.value for limit in limits if limit.metric.name == "failed_share"), trust.FAILED_SHARE)
     failed, n = samples.failed_of(*runs)
     return f"{failed} of {n} requests failed" if failed > may * n else ""

@@ -35,7 +35,7 @@ SHORT = {  # names in limits that columns do not have
     "dollars_per_million_output_tokens": "dollars",
 }
 MEANT = {"throughput": "request_throughput", "latency": "e2e_p99", "errors": "error_rate"}
-SHARES = ("failed_share", "gpu_idle_share")
+SHARES = ("failed_share", "flawed_share", "check_share", "check_share_alone", "gpu_idle_share")
 UNITS = {"_s": "s", "_j": "J", "_w": "W"}  # that a limit of such a metric needs
 EXAMPLE = "ttft_p99<2s"
 PART = re.compile(r"(?P<name>[^<>=]*?)\s*(?P<operator>[<>=]+)\s*(?P<value>.*)")

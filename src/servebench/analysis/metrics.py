@@ -15,7 +15,18 @@ from typing import Any, Literal
 
 import numpy as np
 
-from servebench.analysis import cost, deadlines, engine, latency, power, samples, stationarity, stats, throughput
+from servebench.analysis import (
+    answers,
+    cost,
+    deadlines,
+    engine,
+    latency,
+    power,
+    samples,
+    stationarity,
+    stats,
+    throughput,
+)
 from servebench.analysis.cache import derived, once_a_log
 from servebench.analysis.stats import Interval
 from servebench.log.schema import Log
@@ -154,6 +165,9 @@ _OF_POINT = (
     OfPoint("effective_concurrency", "requests in flight", throughput.effective_concurrency, better=None),
     OfPoint("littles_law_ratio", "Little's law", throughput.littles_law_ratio, better=None),
     OfPoint("failed_share", "share that failed", samples.failed_share),
+    OfPoint("flawed_share", "share of flawed answers", answers.flawed_share),
+    OfPoint("check_share", "questions right under load", answers.check_share, "more", axis="Right under load"),
+    OfPoint("check_share_alone", "questions right alone", answers.check_share_alone, "more", axis="Right alone"),
     _energy("gpu_power_w", "power of a GPU", power.gpu_power, better=None, axis="Power of a GPU (W)"),
     _energy(
         "energy_per_output_token_j",

@@ -28,7 +28,7 @@ from servebench.analysis.cache import derived
 from servebench.analysis.limits import Limit
 from servebench.analysis.metrics import OfRequests, Values
 from servebench.analysis.stats import Z95, wilson_interval
-from servebench.analysis.trust import doubt
+from servebench.analysis.trust import doubt, wrong_answers
 from servebench.errors import InputError
 from servebench.log.result import Result
 from servebench.log.schema import Log
@@ -235,7 +235,7 @@ def decide(runs: Sequence[Log], wanted: Sequence[Limit]) -> bool | str | None:
         return failures[0]
     doubts = [next(filter(None, (doubt(log, limit.column) for limit in wanted)), "") for log in runs]
     good = [log for log, why in zip(runs, doubts, strict=True) if not why]
-    if any(log.quality.overloaded for log in good):
+    if any(log.quality.overloaded for log in good) or wrong_answers(runs):
         return False
     last = len(runs) >= MAX_RUNS
     verdict = _decide_together(good, wanted, last) if good else None

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 
-from servebench.analysis import metrics, samples, stats
+from servebench.analysis import answers, metrics, samples, stats
 from servebench.analysis.cache import derived
 from servebench.log.config import Dataset
 from servebench.log.result import Result
 from servebench.log.schema import Log
 
+OF_ANSWERS = ("broken", "answers")  # kinds of doubt
 FASTEST_S = 1e-4  # a token: no server generates faster for one request
 MIN_TOKENS = 4  # of an answer that tells whether its tokens came one by one
 FAILED_SHARE = 0.01  # of the requests, above which those that are left decide nothing
@@ -41,6 +43,8 @@ class Doubt(NamedTuple):
     of_tokens: bool = False  # it is about metrics that ask when tokens came, and no others
 
     def about(self, metric: str) -> bool:
+        if self.kind in OF_ANSWERS:  # which are judged by their own numbers
+            return metric not in answers.METRICS
         return not self.of_tokens or metrics.named(metric).of_tokens
 
 
@@ -60,6 +64,8 @@ def doubts(log: Log) -> Iterator[Doubt]:
     for kind, of_machine in OF_MACHINE.items():
         if why := of_machine.why(log):
             yield Doubt(kind, kind, why)
+    if why := answers.broken(log):
+        yield Doubt("broken", "answers: broken", why)
     cached = cached_share(log)
     if cached > REFUSE_CACHED:
         yield Doubt("cached", f"{cached:.0%} cached", f"{cached:.0%} of its prompt tokens were in a cache")
@@ -134,7 +140,25 @@ def of_point(runs: Sequence[Log], metric: str = "") -> Doubt | None:
     """The doubt about this metric ("": about any) that most runs of a point share; of fewer runs it is none."""
     about = [found for log in runs for found in doubts(log) if not metric or found.about(metric)]
     counts = Counter(found.kind for found in about)
-    return next((found for found in about if stats.majority(counts[found.kind], len(runs))), None)
+    of_most = (found for found in about if stats.majority(counts[found.kind], len(runs)))
+    of_questions = (found for found in _of_questions(runs) if not metric or found.about(metric))
+    return next(chain(of_most, of_questions), None)
+
+
+def _of_questions(runs: Sequence[Log]) -> Iterator[Doubt]:
+    """The doubt about a point whose questions, of all runs together, were answered wrongly too often."""
+    if why := answers.wrong(runs):
+        yield Doubt("answers", f"answers: {why}", f"its answers are {why}")
+
+
+def wrong_answers(runs: Sequence[Log]) -> str:
+    """Why the answers of a point are worth nothing; "" if nothing is known against them.
+
+    Then its load is more than its server can serve.
+    """
+    broken = [why for log in runs if (why := answers.broken(log))]
+    of_most = broken[:1] if stats.majority(len(broken), len(runs)) else []
+    return next(iter([*of_most, *(found.words for found in _of_questions(runs))]), "")
 
 
 def marks(runs: Sequence[Log]) -> list[str]:
@@ -142,7 +166,8 @@ def marks(runs: Sequence[Log]) -> list[str]:
     of_kind: dict[str, list[Doubt]] = {}
     for found in (found for log in runs for found in doubts(log)):
         of_kind.setdefault(found.kind, []).append(found)
-    return [in_runs(same[0].mark, len(same), len(runs)) for same in of_kind.values()]
+    of_runs = [in_runs(same[0].mark, len(same), len(runs)) for same in of_kind.values()]
+    return of_runs + [found.mark for found in _of_questions(runs)]
 
 
 def in_runs(words: str, some: int, of: int) -> str:

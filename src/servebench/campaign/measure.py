@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cache, cached_property
 from pathlib import Path
@@ -16,8 +16,10 @@ from tokenizers import Tokenizer
 
 from servebench import __version__
 from servebench.analysis import latency
+from servebench.campaign.checks import ask_alone, judged
 from servebench.errors import InputError, ServerFailed
 from servebench.load.fleet import Watch, default_workers, run_load
+from servebench.log.checks import Asked
 from servebench.log.config import Clients, RunConfig
 from servebench.log.result import Result
 from servebench.log.schema import Log, Quality, ServerFacts
@@ -30,7 +32,7 @@ from servebench.servers.server import Server
 from servebench.telemetry import window
 from servebench.telemetry.manifest import described, machine_of
 from servebench.telemetry.recorder import Recorder, sampled
-from servebench.workload import build_workload, load_tokenizer
+from servebench.workload import Workload, build_workload, load_tokenizer
 from servebench.workload.model_files import model_context
 from servebench.workload.token_counts import with_token_counts
 
@@ -48,6 +50,7 @@ class Bench:
     settings: Settings
     tokenizer: Tokenizer
     recorder: Recorder | None  # of what goes on beside the requests
+    alone: dict[tuple[str, int], Asked] = field(default_factory=dict)  # what questions brought, by id and server
 
     @cached_property
     def facts(self) -> ServerFacts:
@@ -83,6 +86,7 @@ def measure_point(point: Point, bench: Bench, watch: Watch) -> Log:
     try:
         check_lengths(run, bench.context)
         workload = build_workload(run, bench.tokenizer, bench.context)
+        alone = asked_alone(bench, run, workload, point)
         server.empty_cache()
         workers = execution.num_workers or default_workers(run.load)
         before = server.cache_counters()
@@ -116,9 +120,23 @@ def measure_point(point: Point, bench: Bench, watch: Watch) -> Log:
         series=window.series(seen),
         gpu_hour_price=execution.gpu_hour_price,
         cache_hit_rate=hit_rate(before, server.cache_counters()),
+        check_floor=execution.check_floor,
+        max_flawed_share=execution.max_flawed_share,
+        checks=judged([(workload.checks[r.id], r) for r in outcome.checks], bench.tokenizer),
+        checks_alone=alone,
         results=results,
         probes=with_token_counts(outcome.probes, bench.tokenizer),
     )
+
+
+def asked_alone(bench: Bench, run: RunConfig, workload: Workload, point: Point) -> list[Asked]:
+    """What the questions of this run bring alone; each is asked once of a server."""
+    servers = len(bench.server.urls)
+    keys = [(q.question.id, (q.conversation or 0) % servers) for q in workload.checks if q.question]
+    new = [q for q, key in zip(workload.checks, keys, strict=True) if key not in bench.alone]
+    answered = ask_alone(run, new, bench.server.target(run), parts_of(point))
+    bench.alone.update({(each.question, each.server): each for each in judged(answered, bench.tokenizer)})
+    return [bench.alone[key] for key in keys if key in bench.alone]
 
 
 def with_host(quality: Quality, beside: Telemetry | None) -> Quality:

@@ -7,6 +7,7 @@ end to the last. Reasoning that is hidden was generated, but came in no event.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -19,6 +20,7 @@ from servebench.load.chunks import (
     NOTHING,
     REASONING,
     UNREADABLE,
+    Choice,
     Chunk,
     EndOfAnswer,
     ServerTimes,
@@ -26,6 +28,7 @@ from servebench.load.chunks import (
     decode_chunk,
     decode_tolerantly,
     excerpt,
+    logprobs_of,
     raise_server_error,
     server_error,
     times_of,
@@ -63,6 +66,7 @@ class Reading(NamedTuple):
     first_answer_event: int | None = None  # index of the first event that is not reasoning
     from_server: bool = False  # `error` is the server's own, and explains whatever broke after it
     times: ServerTimes | None = None  # of the request, by the server
+    logprobs: Sequence[float] = ()  # of its tokens, where they were asked for
 
 
 def read(answer: Answer | Http2Answer, form: Form) -> Reading:
@@ -164,6 +168,7 @@ class Content:
     events: list[Event] = field(default_factory=list)
     usage: Usage | None = None
     finish_reason: str | None = None
+    logprobs: list[float] = field(default_factory=list)
 
 
 def _read_chunks(payloads: list[tuple[bytes, int]], complete: bool, streamed: bool = True) -> Reading:
@@ -180,7 +185,7 @@ def _read_chunks(payloads: list[tuple[bytes, int]], complete: bool, streamed: bo
     if not (reading.segments or from_server or error):
         return reading._replace(error=f"{reading.error}; it begins with: {excerpt(payloads[0][0])}")
     ended = content.ended or content.finish_reason
-    reading = reading._replace(times=_times(payloads))
+    reading = reading._replace(times=_times(payloads), logprobs=content.logprobs)
     return reading if reading.error or ended else reading._replace(error=CUT)
 
 
@@ -206,16 +211,23 @@ def _add_chunks(payloads: list[tuple[bytes, int]], content: Content) -> None:
             content.usage = chunk.usage
             so_far = chunk.usage.completion_tokens
         for choice in choices:
-            if choice.finish_reason:
-                content.finish_reason = choice.finish_reason
-                if choice.error:
-                    raise server_error(choice.error)
+            if choice.finish_reason or choice.logprobs:
+                _add_rest(choice, content)
             if choice.token_ids:
                 ids += len(choice.token_ids)
             text, kind = choice.text, ANSWER
             if not text:
                 text, kind = choice.content()
             add((segment, text, so_far or ids or None, kind))
+
+
+def _add_rest(choice: Choice, content: Content) -> None:
+    """What few chunks have. Raises EndOfAnswer."""
+    content.logprobs += logprobs_of(choice.logprobs)
+    if choice.finish_reason:
+        content.finish_reason = choice.finish_reason
+        if choice.error:
+            raise server_error(choice.error)
 
 
 def _read_mii(body: list[tuple[bytes, int]]) -> Reading:

@@ -35,6 +35,7 @@ class Choice(msgspec.Struct, gc=False):
     message: Delta | None = None
     finish_reason: str | None = None
     token_ids: list[int] | None = None
+    logprobs: Any = None
     error: Any = None  # where OpenRouter puts it
 
     def content(self) -> tuple[str, int]:
@@ -53,6 +54,14 @@ class Choice(msgspec.Struct, gc=False):
             answer += _text_of([delta.refusal, delta.tool_calls, delta.function_call])
             return thought + answer, BOTH if thought else ANSWER
         return thought, REASONING if thought else NOTHING
+
+
+def logprobs_of(value: Any) -> list[float]:
+    """The log-probabilities of a choice's tokens, in the form of completions or of chats."""
+    if not isinstance(value, dict):
+        return []
+    tokens = value.get("token_logprobs") or [t.get("logprob") for t in value.get("content") or ()]
+    return [float(number) for number in tokens if isinstance(number, int | float)]
 
 
 def _is_thinking(part: Any) -> bool:

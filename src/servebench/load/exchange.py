@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from servebench.load import answers
 from servebench.load.answers import Reading
+from servebench.load.flaws import flaw_of
 from servebench.load.http import Answer
 from servebench.load.protocol import STREAMED, Form, Job
 from servebench.log.result import Phase, Result
@@ -66,7 +67,9 @@ def to_result(exchange: Exchange, form: Form, cancelled: bool = False) -> Result
         merged=merged,
         streamed=form in STREAMED,
         first_answer_event=reading.first_answer_event,
-        texts=reading.texts if reading.token_source == "events" else [],
+        texts=reading.texts if reading.token_source == "events" or job.keeps_text else [],
+        logprobs=list(reading.logprobs) if job.keeps_text else [],
+        flaw="" if error or cancelled else flaw_of(reading.texts),
         finish_reason="cancelled" if cancelled else reading.finish_reason,
         ended_ns=max(0, exchange.ended_ns - sent_ns) if error or cancelled else None,
         status=exchange.answer.status,

@@ -30,6 +30,7 @@ from servebench.workload.arrivals import GAP_FILLER
 
 TICK_S, QUICK_TICK_S = 0.05, 0.01  # while measuring, and before
 CONNECT_S = 30.0  # after which clients that have no connection are left to fail request by request
+LAST_ANSWERS_S = 60.0  # for the questions in flight at the end of the window, while the load goes on
 END_S = 60.0  # for a worker to write down what it has
 START_DELAY_NS = 50_000_000  # from telling the workers of an open loop to its first arrival
 UNKNOWN = Quality(verdict="unknown: the disk is full, so what the client recorded about itself is lost")
@@ -46,8 +47,9 @@ class Outcome:
     window_ns: tuple[int, int] | None
     quality: Quality
     failure: str | None
-    workers: int = 1  # load processes, without that of the probes
+    workers: int = 1  # load processes, without those of probes and questions
     probes: list[Result] = field(default_factory=list)
+    checks: list[Result] = field(default_factory=list)  # answers to questions, with their texts
 
 
 @dataclass(frozen=True)
@@ -92,17 +94,19 @@ def run_load(
     `watch` is told now and then how far it is.
     """
     workers = min(workers, _max_workers(run.load, len(target.urls)), len(workload.filler))
-    everyone = workers + bool(workload.probes)
+    load_and_probes = workers + bool(workload.probes)
+    everyone = load_and_probes + bool(workload.checks)
     with _part_folder(folder, everyone * protocol.slots(len(target.urls))) as shared:
         fleet = Fleet(run, target, shared, everyone, watch)
         window, failure = _measure(fleet, workload, target, Workers(workers, folder))
-        results, probes = _results(folder, range(workers)), _results(folder, range(workers, everyone))
+        parts = range(workers), range(workers, load_and_probes), range(load_and_probes, everyone)
+        results, probes, checks = (_results(folder, part) for part in parts)
         asked = run.load.num_clients if isinstance(run.load, Clients) else 0
         quality = Quality(asked_concurrency=asked)
         if window and not failure:
             evidence = _evidence(folder, workers, fleet.clock)
             quality = judge(results, window, asked, evidence) if evidence else UNKNOWN
-    return Outcome(results, window, quality, failure, workers, probes)
+    return Outcome(results, window, quality, failure, workers, probes, checks)
 
 
 def _measure(
@@ -118,6 +122,8 @@ def _measure(
         fleet.wait("connecting", protocol.CONNECTED, clients, timeout_s=CONNECT_S)
         load, schedule = fleet.run.load, workload.schedule
         window = _lead_open(fleet, schedule) if schedule else _lead_closed(fleet, load.size)
+        if fleet.total(protocol.DONE) >= fleet.run.num_requests:  # else it was stopped early
+            fleet.wait("asking", protocol.CHECKED, len(workload.checks), timeout_s=LAST_ANSWERS_S)
     except PointFailed as problem:
         failure = str(problem)
     finally:

@@ -30,7 +30,7 @@ LEAD_IN_NS = 5  # and for how long
 
 # What a worker sets in its block. ENDED, WAITS, STAMPS and SERVERS are the ledger's (ledger.py).
 FIRST_BLOCK = 8
-CONNECTED, WARMED, DONE, FAILED, IN_FLIGHT, EVENTS, ENDED, WAITS, STAMPS = range(9)
+CONNECTED, WARMED, DONE, FAILED, IN_FLIGHT, EVENTS, CHECKED, ENDED, WAITS, STAMPS = range(10)
 STAMPS_IN_RING = 64
 # How many measured requests had their first token, and a pause per token after it, after about so long; of answers
 # that came whole, how long these took. For the live line: the log has the times themselves.
@@ -67,6 +67,7 @@ class Job(msgspec.Struct, frozen=True):
     max_new_tokens: int
     conversation: int  # its jobs follow each other in a list, and one client sends them in turn
     think_ns: int = 0  # pause after the conversation's last answer; of a filler after its own answer
+    keeps_text: bool = False  # is the text of its answer to be looked at?
     scheduled_ns: int | None = None  # open loop
 
 
@@ -115,6 +116,9 @@ class Task(msgspec.Struct, frozen=True):
     measured: list[Job]
     filler: list[Job]  # requests around the measured ones, which keep the server under load
     filler_ids: tuple[int, int]  # first id and step, so that no two workers use one twice
+    checks_per_request: float = (
+        0.0  # of a worker that asks questions: how many it may for each request of its peers
+    )
 
     def fillers(self) -> Iterator[Job]:
         """Filler requests, again and again, each time with a fresh id."""

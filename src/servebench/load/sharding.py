@@ -34,7 +34,7 @@ class Target:
 class Workers:
     """The load processes of a point, and what they share."""
 
-    count: int  # without that of the probes
+    count: int  # without those of probes and questions
     folder: Path
     lock_fd: int = -1
     wake_fds: Sequence[int] = ()
@@ -46,7 +46,7 @@ def roomy_workers() -> int:
 
 
 def deal(run: RunConfig, workload: Workload, target: Target, workers: Workers) -> list[Task]:
-    """A task for each worker, and one more for the probes beside the load."""
+    """A task for each worker, and one more each for the probes and for the questions beside the load."""
     jobs = _jobs([*workload.measured, *workload.filler], target)
     whole = Task(  # what all tasks have in common, with the requests that they share
         number=0,
@@ -75,7 +75,11 @@ def deal(run: RunConfig, workload: Workload, target: Target, workers: Workers) -
         tasks = [_share_of_clients(task, load) for task in tasks]
     elif workload.schedule:
         tasks = [_share_of_schedule(task, load, workload.schedule) for task in tasks]
-    return tasks + ([_probe_task(whole, run, _jobs(workload.probes, target))] if workload.probes else [])
+    if workload.probes:
+        tasks.append(_probe_task(whole, run, _jobs(workload.probes, target)))
+    if workload.checks:
+        tasks.append(_check_task(whole, len(tasks), run, _jobs(workload.checks, target)))
+    return tasks
 
 
 def form_of(run: RunConfig) -> Form:
@@ -98,6 +102,7 @@ def _jobs(requests: Sequence[Request], target: Target) -> list[Job]:
             max_new_tokens=r.max_new_tokens,
             conversation=alone + i if r.conversation is None else r.conversation,
             think_ns=round(r.think_s * 1e9),
+            keeps_text=r.question is not None,
         )
         for i, r in enumerate(requests)
     ]
@@ -163,4 +168,17 @@ def _probe_task(whole: Task, run: RunConfig, probes: list[Job]) -> Task:
         measured=[],
         filler=probes,
         filler_ids=(0, 1),
+    )
+
+
+def _check_task(whole: Task, number: int, run: RunConfig, questions: list[Job]) -> Task:
+    """For a process that asks questions, spread over the load: their answers wait for nothing of it."""
+    return replace(
+        whole,
+        number=number,
+        tag=f"{whole.tag}-check",
+        clients=[(server, server) for server in range(len(whole.urls))],
+        measured=questions,
+        filler=[],
+        checks_per_request=len(questions) / run.num_requests,
     )

@@ -26,6 +26,7 @@ import msgspec
 
 from servebench.cli import keys
 from servebench.load import protocol, read_loop, wire
+from servebench.load.check_loop import CheckLoop
 from servebench.load.client import Client, State
 from servebench.load.closed_loop import HOUSEKEEPING_S, ClosedLoop
 from servebench.load.exchange import Exchange, to_result
@@ -80,10 +81,12 @@ class Worker:
         shared_by_all = Http1(endpoint, merge_headers(accept, task.headers))
         return Route(server, endpoint, tls, lambda: shared_by_all)
 
-    def _loop(self) -> ClosedLoop | OpenLoop:
+    def _loop(self) -> ClosedLoop | OpenLoop | CheckLoop:
         def new_client(number: int, server: int) -> Client:
             return Client(number, self.routes[server], self.task, self.poller, self._on_end)
 
+        if self.task.checks_per_request:
+            return CheckLoop(self.task, self.shared, new_client)
         if self.task.pace:
             return OpenLoop(self.task, self.task.pace, self.shared, self.poller, new_client)
         return ClosedLoop(self.task, self.shared, new_client)

@@ -36,6 +36,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 # fmt: off
 SERVER, RUNNING = "server", "a server that is running already"
 LOAD, OPEN_LOOP = "load", "load on a schedule (open loop)"
+ANSWERS = "are the answers right?"
 REQUESTS, OWN_REQUESTS = "requests", "requests like those of your own users"
 Count = Annotated[int, Meta(ge=1)]
 Rate_per_s = Annotated[float, Meta(ge=1e-6)]
@@ -338,6 +339,10 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
     repetition: int = 0  # which of several runs of the same load; each has fresh requests
     probe_rate: Annotated[float, Meta(ge=0), Option(
         "extra short requests per second, reported separately (what a new user would feel)", LOAD, "R")] = 0.0
+    check: Annotated[str, Option(
+        "ask questions with known answers during the load, as up to 5 % of it, and alone: a file "
+        "(docs/answers.md), or basic for a small set of ours [none]", ANSWERS, "FILE.jsonl")] = ""
+    check_sha256: str = ""
 
     @property
     def open_loop(self) -> bool:

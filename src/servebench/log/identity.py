@@ -23,8 +23,8 @@ from servebench.log.schema import Log, model_label
 from servebench.log.urls import ENDPOINTS, endpoint
 
 MEASUREMENT_VERSION = 1  # raise it when a version of this program measures something else under the same settings
-# A dataset's path (its content is hashed), the number of the run (the log's name has it), a name for flags.
-NOT_IN_IDENTITY = {"dataset", "request_timeout", "repetition", "variant"}
+# Paths of files (their content is hashed), the number of the run (the log's name has it), a name for flags.
+NOT_IN_IDENTITY = {"dataset", "check", "request_timeout", "repetition", "variant"}
 ENGINE_VARIABLE = re.compile("(CUDA|DS|GGML|HIP|LLAMA|MII|NCCL|OMP|PYTORCH|ROCR|SGL|SGLANG|TORCH|VLLM)_").match
 IGNORED_VARIABLE = re.compile(r"LOGGING|USAGE_STATS|CACHE_(DIR|ROOT)").search
 MODEL_FILES = ("*.json", "*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.model", "*.py")

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-Phase = Literal["warmup", "measured", "cooldown", "probe"]
+Phase = Literal["warmup", "measured", "cooldown", "probe", "check"]
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -38,7 +38,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
     streamed: bool = True  # False: the answer came whole, so no time of its first token is known
     first_answer_event: int | None = 0  # index of the first event that is not reasoning; None: there was none
     ended_ns: int | None = None  # when a request without a whole answer was given up, ns after sent_ns
-    texts: list[str] = []  # what each event said; kept only until tokens are counted, where the server counts none
+    texts: list[str] = []  # what each event said; kept only until it is looked at: to count tokens, to score it
+    logprobs: list[float] = []  # of its tokens, where they were asked for; likewise
+    flaw: str = ""  # of its text, at first sight (load/flaws.py)
     finish_reason: str | None = None  # the server's word, or "cancelled" when the point had ended
     status: int = 0  # HTTP status, 0 when no answer came
     connect_ns: int = 0  # TCP (and TLS) connect of the connection used, outside of every latency

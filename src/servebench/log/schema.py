@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from servebench.log.checks import Asked
 from servebench.log.config import RunConfig, ServerConfig, all_fields, load_label
 from servebench.log.result import Result
 from servebench.log.telemetry import Machine, Series, Telemetry
@@ -103,6 +104,10 @@ class Log(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     telemetry: Telemetry | None = None  # None: --no_telemetry, or a log of before
     gpu_hour_price: float | None = None  # $, as given when it was measured
     cache_hit_rate: float | None = None  # of prompt tokens, by the engine's own counters, over all that was sent
+    check_floor: float | None = None  # the least share of right answers, as given when it was measured
+    max_flawed_share: float | None = None  # likewise: above it answers are broken
+    checks_alone: Sequence[Asked] = []  # questions (--check) while nothing else was asked
+    checks: Sequence[Asked] = []  # the same under the load; part of no other figure
     probes: Sequence[Result] = []  # short requests beside the load (--probe_rate); part of no other figure
     results: Sequence[Result] = []
     series: Series | None = None  # samples of the telemetry; left out like the requests where only a head is read

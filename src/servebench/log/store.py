@@ -21,7 +21,6 @@ from msgspec.structs import force_setattr
 
 from servebench.errors import InputError, LogError
 from servebench.log import original
-from servebench.log.result import Result
 from servebench.log.schema import LOG_VERSION, Log
 from servebench.log.telemetry import Series
 from servebench.log.version1 import upgraded
@@ -29,7 +28,10 @@ from servebench.log.version1 import upgraded
 # In the name of a point's log; that of the original suite's first release ends in _c8_p2600_g60.
 POINT = re.compile(r"-(clients|rate|trace)\d|_c\d+_p\d+_g\d+").search
 OTHER_FOLDERS = ("superseded", "searches")  # folders beside the logs (the former is of older versions)
-HEAD = 1 << 17  # bytes that hold all of a log but its requests
+HEAD = 1 << 17  # bytes that hold all of a log but what is in ROWS
+ROWS = ("checks_alone", "checks", "probes", "results")  # the last fields, one entry a line
+ALWAYS = ROWS[2:]  # written also where they have no entry
+ROW = re.compile(rf',\n  "(?:{"|".join(ROWS)})": \['.encode()).split
 VERSION_1 = re.compile(rb'"servebench_log": *1\b').search
 
 
@@ -115,11 +117,12 @@ def put(log: Log, path: Path) -> bool:
 
 def save(log: Log, path: Path) -> None:
     """Write a log so that it is either there whole or not at all; one request a line, for grep and diff."""
-    head = msgspec.structs.asdict(log) | {"probes": [], "results": []}
-    head.pop("series")
-    text = msgspec.json.format(msgspec.json.encode(head), indent=2)
-    text = text.removesuffix(b'"probes": [],\n  "results": []\n}')
-    text += b'"probes": [%b],\n  "results": [%b]' % (_rows(log.probes), _rows(log.results))
+    fields = msgspec.structs.asdict(log)
+    rows = {name: fields.pop(name) for name in ROWS}
+    fields.pop("series")
+    text = msgspec.json.format(msgspec.json.encode(fields), indent=2).removesuffix(b"\n}")
+    shown = [name for name in ROWS if rows[name] or name in ALWAYS]
+    text += b"".join(b',\n  "%b": [%b]' % (name.encode(), _rows(rows[name])) for name in shown)
     text += b',\n  "series": %b' % _columns(log.series) if log.series else b""
     write_whole(path, text + b"\n}\n")
 
@@ -142,8 +145,8 @@ def write_whole(path: Path, data: bytes, lasting: bool = True) -> None:
         scratch.unlink(missing_ok=True)  # of a full disk, or of a benchmark that was ended meanwhile
 
 
-def _rows(results: Sequence[Result]) -> bytes:
-    return b"\n" + b",\n".join(msgspec.json.encode(result, enc_hook=list) for result in results) + b"\n"
+def _rows(rows: Sequence[msgspec.Struct]) -> bytes:
+    return b"\n" + b",\n".join(msgspec.json.encode(row, enc_hook=list) for row in rows) + b"\n"
 
 
 def _columns(series: Series) -> bytes:
@@ -173,11 +176,11 @@ def load(path: Path, requests: bool = True) -> Log:
 
 
 def head(path: Path) -> Log | None:
-    """A log of this version without its probes and requests, from its first bytes; None if that cannot be."""
+    """A log of this version without ROWS, from its first bytes; None if that cannot be."""
     try:
         with path.open("rb") as file:
-            begin, found, _ = file.read(HEAD).partition(b'\n  "probes": [')
-        return msgspec.json.decode(begin + b'"probes": []}', type=Log) if found else None
+            begin, *rest = ROW(file.read(HEAD), maxsplit=1)
+        return msgspec.json.decode(begin + b"}", type=Log) if rest else None
     except (OSError, msgspec.MsgspecError):
         return None
 

@@ -37,6 +37,7 @@ from servebench.servers.access import Access
 from servebench.servers.backends import BACKENDS
 from servebench.servers.backends.command import name_of
 from servebench.workload import datasets
+from servebench.workload.checks import checked
 from servebench.workload.model_files import expanded
 
 Given = dict[str, Any]  # what was typed, by the options' names
@@ -182,6 +183,8 @@ def _fill_in(given: Given, attached: bool) -> None:
     if "dataset" in given:  # an answer that it does not have is as long as the first mean
         given["mean_max_new_tokens"] = given["mean_max_new_tokens"][:1]
         given["dataset_sha256"] = datasets.sha256_of(given["dataset"])
+    if given.get("check"):
+        given["check_sha256"] = checked(given["check"], given["api"])
     if "max_runs" in given:  # keep min_runs <= max_runs
         given.setdefault("min_runs", min(3, given["max_runs"]))
 

@@ -15,6 +15,7 @@ from servebench.cli.commandline import flag_and_values, header, non_empty, secon
 from servebench.cli.declare import Declared, Option, add_options, described, options_of, values_of
 from servebench.cli.parser import Parser, Shows
 from servebench.log.config import (
+    ANSWERS,
     LOAD,
     OPEN_LOOP,
     OWN_REQUESTS,
@@ -36,7 +37,7 @@ from servebench.workload.model_files import expanded
 
 SEARCH, RESULTS = "search for a load", "results"
 Port = Annotated[int, Meta(ge=1, le=65535)]
-GROUPS = (SERVER, RUNNING, LOAD, OPEN_LOOP, SEARCH, REQUESTS, OWN_REQUESTS, RESULTS)
+GROUPS = (SERVER, RUNNING, LOAD, OPEN_LOOP, SEARCH, REQUESTS, OWN_REQUESTS, ANSWERS, RESULTS)
 EXAMPLES = """examples:
   python run_benchmark.py --backend vllm sglang --num_clients 1 2 4 8 --dry_run
   python run_benchmark.py --backend openai --model NAME --num_clients 1 4 16 \\
@@ -219,6 +220,13 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
         "whether another program slowed the server", RESULTS)] = True
     gpu_hour_price: Annotated[Annotated[float, Meta(ge=0)] | None, Option(
         f"{cost.HELP}; commands that read logs take another [none]", RESULTS, cost.METAVAR)] = None
+    check_floor: Annotated[float | None, Option(
+        "with --check: the least share of right answers under load, such as 88% [none]",
+        ANSWERS, "SHARE", parse=share)] = None
+    max_flawed_share: Annotated[float, Option(
+        "a point whose answers are blank, repeated, truncated, invalid or aborted more often than this is marked "
+        "`answers: broken`, and decides nothing; 1 for a model with random weights [20%]",
+        ANSWERS, "SHARE", parse=share)] = 0.2
     sla: Annotated[str, Option(
         "limits such as \"ttft_p99<2s, tpot_p99<100ms\": the end says which server is the best within them [none]",
         RESULTS, "LIMITS")] = ""

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from servebench.cli.keys import hide_in_url, secrets_of
 from servebench.load.sharding import Target
 from servebench.log.config import RunConfig, ServerConfig
@@ -25,6 +27,7 @@ from servebench.log.urls import beside, endpoint
 from servebench.servers.access import Access, headers_of, with_extra_body
 from servebench.servers.attach import check_reachable, served_model, wait_while_loading
 from servebench.servers.backends import BACKENDS
+from servebench.servers.backends.contract import Backend
 from servebench.servers.engine_log import tail
 from servebench.servers.http_call import call
 from servebench.servers.launch import Process, launch_replicas, request_urls
@@ -72,10 +75,16 @@ class Server:
         # A random salt for all requests of the run, so that none of its prompts is in the prefix cache yet.
         salt = {"cache_salt": secrets.token_hex(8)} if backend.knows_cache_salt else {}
 
+        greedy = replace(run, temperature=0.0, respect_eos=True)
+
         def fields(request: Request) -> dict[str, Any]:
-            usual = backend.body(run, self.facts.model, request.prompt, request.max_new_tokens)
+            how, question = (greedy, asking(request, run, backend)) if request.question else (run, {})
+            usual = backend.body(how, self.facts.model, request.prompt, request.max_new_tokens)
             chat = {"messages": list(request.messages)} if request.messages else {}
-            return self._with_length_field(with_extra_body(usual | salt | chat, self.extra_body))
+            found = with_extra_body(usual | salt | chat | question, self.extra_body)
+            if request.question and "temperature" in found:  # whatever the user samples by
+                found["temperature"] = 0.0
+            return self._with_length_field(found)
 
         return fields
 
@@ -102,6 +111,16 @@ class Server:
         """URLs of the engines themselves, also of those behind our router."""
         behind = self.processes[:-1] if self.config.router else self.processes
         return [process.url for process in behind] or list(self.urls)
+
+
+def asking(request: Request, run: RunConfig, backend: Backend) -> dict[str, Any]:
+    """What only questions say: where their answers stop, and that log-probabilities are wanted of some."""
+    assert request.question
+    if run.api not in ("completions", "chat"):
+        return {}
+    stop = {"stop": list(request.question.stop)} if request.question.stop else {}
+    wanted = backend.gives_logprobs and request.question.scorer == "agreement"
+    return stop | ({"logprobs": True if run.api == "chat" else 1} if wanted else {})
 
 
 def planned_server(config: ServerConfig, access: Access) -> Server:

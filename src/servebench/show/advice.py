@@ -8,7 +8,7 @@ from itertools import groupby
 
 import msgspec
 
-from servebench.analysis import metrics, samples, stationarity, stats, throughput, trust
+from servebench.analysis import answers, metrics, samples, stationarity, stats, throughput, trust
 from servebench.analysis.cache import derived
 from servebench.analysis.metrics import OfRequests
 from servebench.log import identity
@@ -22,6 +22,7 @@ LATE_TOKENS_SHARE = 0.02
 LONGER = 1.1  # than asked for; less may be the tokenizer's doing
 USUAL_ENDS = ("length", "max_tokens", "stop", "stop_sequence", "eos", "eos_token", "tool_calls", "function_call")
 WARN_CACHED = 0.02
+WARN_FLAWED = 0.02
 WARM_UP_SHARE = 0.1  # of the window
 LITTLES_LAW = 0.1  # by which it may be off
 SHORT_ANSWER = 0.1  # of the window: longer ones hardly end in it if the load begins with it
@@ -97,6 +98,9 @@ def _requests(log: Log) -> Iterator[str]:
 
 def _answers(log: Log) -> Iterator[str]:
     done = samples.succeeded(log)
+    if (flawed := answers.flawed_share(log) or 0.0) > WARN_FLAWED:
+        what = "they are marked `answers: broken`" if answers.broken(log) else "are they right? --check asks"
+        yield f"{flawed:.0%} of the answers are flawed ({answers.described(log)}); {what}"
     short = sum(r.generated_tokens < r.max_new_tokens for r in done)
     if short > LATE_TOKENS_SHARE * len(done) and not log.run.respect_eos:
         yield f"{short} of {len(done)} answers are shorter than asked for, so engines did not do the same work"

@@ -29,7 +29,7 @@ from servebench.analysis.sla import Sla
 from servebench.cli import commandline
 from servebench.errors import InputError
 from servebench.log.schema import Log, model_name
-from servebench.show import matching, points, ratios, tables
+from servebench.show import answers, matching, points, ratios, tables
 from servebench.show.matching import Pair
 from servebench.show.points import Runs
 from servebench.show.ratios import ALIKE, Comparison
@@ -194,7 +194,11 @@ def text(sides: Sides, everything: bool = False, in_full: bool = False) -> str:
     shown = chosen(sides, everything)
     hidden = 0 if in_full else len(sides.found.pairs) - len(shown)
     rest = [tables.wrapped(words) for words in _rest(sides, hidden, everything)]
-    head = [tables.wrapped(f"{_reliable(sides)}{sentence(sides)}."), tables.wrapped(_asked(sides)), ""]
+    head = [
+        tables.wrapped(f"{_reliable(sides)}{sentence(sides)}.{_answers(sides)}"),
+        tables.wrapped(_asked(sides)),
+        "",
+    ]
     return "\n".join([*head, wide(sides) if in_full else table(sides, shown), *rest])
 
 
@@ -204,6 +208,14 @@ def _reliable(sides: Sides) -> str:
     busy = sum(any(map(trust.host_contended, (*pair.a, *pair.b))) for pair in pairs)
     of = f"at {busy} of {tables.counted(len(pairs), 'point')}" if len(pairs) > 1 else "meanwhile"
     return f"Not reliable: other programs took the cores {of} (host-contended). " if busy else ""
+
+
+def _answers(sides: Sides) -> str:
+    """Which side answers worse, if one does: a faster one is not better then."""
+    a = [log for pair in sides.found.pairs for log in pair.a]
+    b = [log for pair in sides.found.pairs for log in pair.b]
+    words = answers.worse(a, b, sides.names) or answers.worse(b, a, sides.names[::-1])
+    return f" But {words}." if words else ""
 
 
 def _asked(sides: Sides) -> str:

@@ -29,7 +29,7 @@ from servebench.analysis.limits import Limit
 from servebench.cli import commandline
 from servebench.cli.declare import command_of
 from servebench.errors import InputError, no_logs
-from servebench.show import points, tables, verdict
+from servebench.show import answers, points, tables, verdict
 from servebench.show.candidates import LOOSER, OBJECTIVES, Candidate, Decision, Question, of_logs, with_limits
 from servebench.show.tables import Column, counted, significant
 
@@ -233,6 +233,7 @@ def doubts(decision: Decision) -> Iterator[str]:
             kinds = ", ".join(f"{n} {why}{_remedy(why)}" for why, n in each.left_out.items())
             yield f"{each.name}: {counted(sum(each.left_out.values()), 'point')} left out: {kinds}."
     yield from (f"{name} left out: {why}." for name, why in decision.left_out.items())
+    yield from (f"{words}." for words in answers.of_study([each.layout for each in decision.candidates]))
 
 
 def _remedy(why: str) -> str:

@@ -21,7 +21,7 @@ Exit status: 0 no limit fails, 1 one does (with --strict also if one cannot be j
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import ceil, inf, isfinite
 from pathlib import Path
@@ -30,7 +30,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from servebench.analysis import cost, filters, limits, metrics, samples, sla, stationarity, stats, trust
+from servebench.analysis import answers, cost, filters, limits, metrics, samples, sla, stationarity, stats, trust
 from servebench.analysis.cache import derived
 from servebench.analysis.limits import Limit
 from servebench.analysis.metrics import OfRequests
@@ -38,6 +38,7 @@ from servebench.analysis.stats import Interval
 from servebench.cli import commandline
 from servebench.errors import InputError, no_logs
 from servebench.log import identity
+from servebench.log.checks import Asked
 from servebench.log.schema import Log
 from servebench.show import matching, points, ratios, tables
 from servebench.show.points import Runs
@@ -89,6 +90,9 @@ def judge(limit: Limit, point: str, runs: Runs, against: ratios.Comparison | Non
     failures = [str(log.failure) for log in runs if log.status != "ok"]
     if failures:
         return Finding(point, "FAIL", f"the point failed: {failures[0]}")
+    wrong = trust.wrong_answers(runs)
+    if wrong and limit.metric.name not in answers.METRICS:
+        return Finding(point, "FAIL", wrong)
     doubts = [trust.doubt(log, limit.column) for log in runs]
     good = [log for log, why in zip(runs, doubts, strict=True) if not why]
     if not good:
@@ -110,14 +114,14 @@ def _bounds_the_worse(limit: Limit) -> bool:
 
 
 def _of_values(limit: Limit, point: str, runs: Runs) -> Finding:
-    if limit.metric.name == "failed_share":
-        return _error_rate(limit, point, runs)
+    if limit.metric.name in SHARES:
+        return _share(limit, point, runs)
     return _percentile(limit, point, runs) if limit.percentile is not None else _mean(limit, point, runs)
 
 
 def _settled(limit: Limit, runs: Runs, found: Finding) -> Finding:
     """A point that has not settled may only fail."""
-    if found.says == "FAIL" or limit.metric.name == "failed_share" or stationarity.stationary(runs):
+    if found.says == "FAIL" or limit.metric.name in SHARES or stationarity.stationary(runs):
         return found
     reason = next(why for log in runs if (why := stationarity.why_not_stationary(log)))
     why = f"not settled: {reason}; more --num_requests or a lower load"
@@ -131,11 +135,36 @@ def _by_interval(limit: Limit, point: str, value: float, low: float, high: float
     return Finding(point, says, help_ if says == "cannot tell" else "", value, low, high)
 
 
-def _error_rate(limit: Limit, point: str, runs: Runs) -> Finding:
-    failed, n = samples.failed_of(*runs)
-    low, high = stats.wilson_interval(failed, n)
-    why = f"{failed} of {n} requests failed{_needed(1 - limit.value, 1 - failed / n, n)}"
-    return _by_interval(limit, point, failed / n, low, high, why)
+def _share(limit: Limit, point: str, runs: Runs) -> Finding:
+    """Of requests or of questions, all runs together."""
+    some, n = SHARES[limit.metric.name](runs)
+    if not n:
+        return Finding(point, "cannot tell", "no questions were asked; use --check")
+    low, high = stats.wilson_interval(some, n)
+    wanted, seen = (1 - limit.value, 1 - some / n) if limit.upper else (limit.value, some / n)
+    why = f"{some} of {n} {OF_SHARES[limit.metric.name]}{_needed(wanted, seen, n)}"
+    return _by_interval(limit, point, some / n, low, high, why)
+
+
+def _questions(asked: Iterable[Asked]) -> tuple[int, int]:
+    """(answered right, asked); a question of several runs counts once."""
+    right = answers.right_of(asked)
+    return sum(right.values()), len(right)
+
+
+# Of each: (those that count, all of them), and what they are.
+SHARES: dict[str, Callable[[Runs], tuple[int, int]]] = {
+    "failed_share": lambda runs: samples.failed_of(*runs),
+    "flawed_share": lambda runs: answers.flawed_of(*runs),
+    "check_share": lambda runs: _questions(asked for log in runs for asked in log.checks),
+    "check_share_alone": lambda runs: _questions(asked for log in runs for asked in log.checks_alone),
+}
+OF_SHARES = {
+    "failed_share": "requests failed",
+    "flawed_share": "answers are flawed",
+    "check_share": "questions were answered right under load",
+    "check_share_alone": "questions were answered right alone",
+}
 
 
 def _percentile(limit: Limit, point: str, runs: Runs) -> Finding:

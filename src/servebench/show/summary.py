@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 
 from servebench.analysis import cost, metrics, samples, sla, stationarity, stats, throughput, trust
+from servebench.analysis.answers import checked
 from servebench.analysis.cache import derived
 from servebench.analysis.filters import add_filter, passing
 from servebench.analysis.metrics import OfPoint, OfRequests
@@ -30,7 +31,7 @@ from servebench.errors import InputError, no_logs
 from servebench.figures.selection import load_text
 from servebench.log.config import ServerConfig
 from servebench.log.schema import Log, Quality
-from servebench.show import advice, layouts, matching, tables, terminal, verdict
+from servebench.show import advice, answers, layouts, matching, tables, terminal, verdict
 from servebench.show.layouts import Layout, Runs, Study
 from servebench.show.tables import significant
 from servebench.show.verdict import SearchResult
@@ -128,6 +129,7 @@ def _columns(
         *(_searched(search) for search in verdict.by_limits(searches)),
         *(_every_number(intervals) if wide else _main_numbers(points, intervals)),
         *_costs(points, intervals),
+        *_answers(points),
         *(Column(tables.Column(f"{sla.name}\nreq/s"), partial(_mean, sla.throughput, intervals)) for sla in slas),
         Column(tables.Column("failed"), partial(_failed, always=wide)),
         *(_of_client() if wide else []),
@@ -170,6 +172,17 @@ def _costs(points: list[Runs], intervals: Intervals) -> list[Column]:
         for metric in map(metrics.OF_POINT.__getitem__, metrics.COSTS)
         if any(metric.function(log) is not None for log in good)
     ]
+
+
+def _answers(points: list[Runs]) -> list[Column]:
+    """The share of questions that were answered right under load, where any were asked."""
+    asked = [found for runs in points if (found := checked(runs))]
+    return [Column(tables.Column("right", drop=1), _right)] if asked else []
+
+
+def _right(runs: Runs) -> str:
+    found = checked(runs)
+    return f"{found.share:.0%}" if found else ""
 
 
 def _percentile_column(metric: OfRequests, q: int, intervals: Intervals) -> Column:
@@ -333,7 +346,10 @@ def report(
 ) -> str:
     """The table, and what is wrong."""
     said = [*warnings(logs), *advice.of_sweep(logs)]
-    lines = [tables.wrapped(f"{tables.paint('warning', 'yellow')}: {words}") for words in said]
+    lines = [
+        tables.wrapped(words, "  ") for study in layouts.studies(logs) for words in answers.of_study(study.layouts)
+    ]
+    lines += [tables.wrapped(f"{tables.paint('warning', 'yellow')}: {words}") for words in said]
     return "\n".join([table(logs, slas, searches, wide), *lines])
 
 

@@ -10,7 +10,7 @@ from servebench.analysis import latency, metrics, samples, stats, trust
 from servebench.analysis.metrics import OfRequests
 from servebench.log.schema import Log, Quality
 from servebench.servers.server import Server
-from servebench.show import advice, tables
+from servebench.show import advice, answers, tables
 from servebench.show.layouts import Runs, server_name
 from servebench.show.points import asked, load_words
 from servebench.show.tables import significant
@@ -101,6 +101,8 @@ def beside(log: Log) -> list[str]:
         times = _latencies(ttft, np.array([latency.e2e_s(r) for r in answered]))
         failed = sum(r.error is not None for r in log.probes)
         lines.append(f"probes: {times}; {failed} of {len(log.probes)} failed")
+    if words := answers.of_point([log]):
+        lines.append(words)
     return lines
 
 

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from servebench.log.config import Clients, Dataset, Rate, RunConfig, Scenario, Synthetic
 from servebench.log.lengths import MAX_TIMES_MEAN
 from servebench.workload.arrivals import draw_schedule, trace_schedule
+from servebench.workload.checks import requests_of
 from servebench.workload.datasets import dataset_requests
 from servebench.workload.prompt_cache import cached
 from servebench.workload.requests import Recipe, Request, Workload, probes, requests_of_lengths
@@ -38,7 +39,8 @@ def build_workload(run: RunConfig, tokenizer: Tokenizer, context: int | None) ->
         schedule = trace_schedule(times_s, run)
         measured, filler = measured[run.warmup :], [*measured[: run.warmup], *filler]
     short = probes(tokenizer, _random_numbers(run, Stream.PROBES)) if run.probe_rate else ()
-    return Workload(measured, filler, schedule, short, remark)
+    checks = requests_of(run, tokenizer, context) if run.check else ()
+    return Workload(measured, filler, schedule, short, checks, remark)
 
 
 def _random_numbers(run: RunConfig, stream: Stream) -> np.random.Generator:

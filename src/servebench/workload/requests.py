@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from servebench.log.config import Dataset, RunConfig
 from servebench.workload.arrivals import Schedule
+from servebench.workload.questions import Question
 from servebench.workload.texts import exact_texts, plain_words
 
 PROBE_PROMPT, PROBE_ANSWER = 16, 8  # tokens
@@ -28,6 +29,7 @@ class Request:
     messages: tuple[dict[str, str], ...] = ()  # a dataset's chat; empty: the prompt is the user's only message
     conversation: int | None = None  # one client sends the requests of a conversation, one after the other
     think_s: float = 0.0  # pause after the conversation's last answer; for a filler request, after its own answer
+    question: Question | None = None  # that it asks, greedily
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Workload:
     filler: list[Request]
     schedule: Schedule | None = None  # open loop
     probes: tuple[Request, ...] = ()  # short requests beside the load, in turn
+    checks: tuple[Request, ...] = ()  # questions beside the load
     remark: str = ""  # what was left out of a dataset or cut, in words
 
     @property

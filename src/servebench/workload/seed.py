@@ -11,4 +11,5 @@ class Stream(IntEnum):
     ARRIVALS = 1
     REQUESTS = 2
     PROBES = 3
+    CHECKS = 5
     HASHES = 4  # the words that the hashes of a trace stand for

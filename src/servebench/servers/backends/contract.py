@@ -68,6 +68,8 @@ class Backend:
     reset_cache_path: str = ""
     # Whether it knows the field `cache_salt`: requests with different salts share nothing in the prefix cache.
     knows_cache_salt: bool = False
+    # Whether it gives the log-probabilities of tokens when it is asked for them.
+    gives_logprobs: bool = False
     # Names of counters in /metrics: prompt tokens found in the prefix cache, and prompt tokens looked up.
     cache_counters: tuple[str, str] | None = None
     # Of /metrics, our names (telemetry/engine_metrics.py) -> the names that it has had for each, newest first.

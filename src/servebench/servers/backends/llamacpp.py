@@ -69,4 +69,5 @@ BACKEND = Backend(
     capacity_args=context_size,
     unsaid="top_k 40 and min_p 0.05",
     metrics=METRICS,
+    gives_logprobs=True,
 )

@@ -36,4 +36,5 @@ BACKEND = Backend(
     reset_cache_path="/flush_cache",
     unsaid="the model's generation_config.json",
     metrics=METRICS,
+    gives_logprobs=True,
 )

@@ -60,4 +60,5 @@ BACKEND = Backend(
     cache_counters=VLLM_COUNTERS,
     unsaid="the model's generation_config.json",
     metrics=METRICS,
+    gives_logprobs=True,
 )

@@ -10,13 +10,17 @@ from html import escape
 
 from servebench.analysis import metrics
 from servebench.analysis.stats import Interval, ratio_of_means
+from servebench.show import answers
 from servebench.show.html.chart import chart, styles_of, swatch
 from servebench.show.html.groups import RATE, Group, by_gpu, value, warnings, words
 from servebench.show.html.table import Column, columns
 from servebench.show.tables import counted
 
 COUNTED = ("client-limited", "host-contended", "overloaded", "failed", "not settled", "buffered")
-IF_ANY = ("gpu-throttled", "gpu-shared", "cached", "stand-in", "client unknown")
+IF_ANY = (
+    *("answers: broken", "answers: worse", "answers: below"),
+    *("gpu-throttled", "gpu-shared", "cached", "stand-in", "client unknown"),
+)
 SHOWN = (
     *("load", RATE, "per_gpu", "ttft_p50_s", "ttft_p99_s", "tpot_p50_s", "tpot_p99_s", "e2e_latency_p99_s"),
     *metrics.COSTS,
@@ -117,7 +121,9 @@ def _counts(groups: Sequence[Group], points_id: str) -> str:
         if n or word in COUNTED
     ]
     points = counted(len(marks), "point")
-    return f'<p class="counts">{points}: {" · ".join(parts)}</p>'
+    asked = "".join(f"<li>{escape(words)}</li>" for words in answers.of_study([each.layout for each in groups]))
+    right = f"<h3>Are the answers right?</h3><ul>{asked}</ul>" if asked else ""
+    return f'<p class="counts">{points}: {" · ".join(parts)}</p>{right}'
 
 
 # One row a layout.

@@ -1,0 +1,93 @@
+"""Which questions a run asks (--check), and how many: at most 5 % of its requests, and of their tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from servebench.errors import InputError
+from servebench.log.config import Dataset, RunConfig
+from servebench.workload.questions import BASIC, Question, read_questions
+from servebench.workload.requests import Request
+from servebench.workload.seed import Stream
+from servebench.workload.token_counts import count_tokens
+
+SHARE = 0.05  # of the load
+ONE_IN = 8  # questions is one of agreement, which has no right answer
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What a file asks, each with the tokens of its prompt. Questions of agreement are the file's, else ours."""
+
+    scored: list[tuple[Question, int]]
+    agreement: list[tuple[Question, int]]
+
+
+def path_of(check: str) -> Path:
+    return BASIC if check == "basic" else Path(check)
+
+
+def checked(check: str, api: str) -> str:
+    """The hash of what this file asks. Raises InputError where it asks nothing, or what the API cannot ask."""
+    questions = read_questions(path_of(check))
+    if all(question.scorer == "agreement" for question in questions):
+        raise InputError(f"--check {check}: no question has a right answer; add some, or give --check basic")
+    if api != "chat" and not all(question.prompt for question in questions):
+        raise InputError(f"--check {check}: it has chats (messages); give --api chat, or questions with a prompt")
+    return sha256(" ".join(question.id for question in questions).encode()).hexdigest()
+
+
+def requests_of(run: RunConfig, tokenizer: Tokenizer, context: int | None) -> tuple[Request, ...]:
+    """The questions that go with this run, in an order of its own; each of its runs and loads asks others first.
+
+    Raises InputError where a question does not fit the context.
+    """
+    found = counted(run.check, tokenizer)
+    rng = np.random.default_rng([run.seed, run.repetition, Stream.CHECKS, round(run.load.size * 1e6)])
+    scored, agreement = (_shuffled(part, rng) for part in (found.scored, found.agreement))
+    n = min(how_many(run, [*scored, *agreement]), len(scored) * ONE_IN // (ONE_IN - 1))
+    mixed = [agreement[i // ONE_IN % len(agreement)] if i % ONE_IN == ONE_IN - 1 else None for i in range(n)]
+    rest = iter(scored)
+    asked = [each or next(rest) for each in mixed]
+    for question, tokens in asked:
+        if context and tokens + question.max_new_tokens > context:
+            begin, needed = _text(question)[:40], tokens + question.max_new_tokens
+            raise InputError(f"--check {run.check}: {begin!r}... takes {needed} of {context} tokens; leave it out")
+    return tuple(
+        Request(q.prompt, tokens, q.max_new_tokens, q.messages * (run.api == "chat"), conversation=i, question=q)
+        for i, (q, tokens) in enumerate(asked)
+    )
+
+
+def how_many(run: RunConfig, of: Sequence[tuple[Question, int]]) -> int:
+    """As many as are at most SHARE of the run's requests, of its prompt tokens and of its generated ones."""
+    prompt, answer = np.mean([[tokens, question.max_new_tokens] for question, tokens in of], axis=0)
+    asked = run.requests
+    of_prompt = 1.0 if isinstance(asked, Dataset) else asked.mean_prompt_length / prompt
+    return int(run.num_requests * SHARE * min(1.0, of_prompt, asked.mean_max_new_tokens / answer))
+
+
+@cache
+def counted(check: str, tokenizer: Tokenizer) -> Questions:
+    """Raises InputError."""
+    questions, ours = read_questions(path_of(check)), read_questions(BASIC)
+    agreement = [q for q in questions if q.scorer == "agreement"] or [q for q in ours if q.scorer == "agreement"]
+    scored = [q for q in questions if q.scorer != "agreement"]
+    tokens = count_tokens(tokenizer, [_text(question) for question in [*scored, *agreement]])
+    pairs = list(zip([*scored, *agreement], tokens, strict=True))
+    return Questions(pairs[: len(scored)], pairs[len(scored) :])
+
+
+def _text(question: Question) -> str:
+    return question.prompt or "\n".join(message["content"] for message in question.messages)
+
+
+def _shuffled(part: list[tuple[Question, int]], rng: np.random.Generator) -> list[tuple[Question, int]]:
+    return [part[i] for i in rng.permutation(len(part))]
