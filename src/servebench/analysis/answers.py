@@ -179,7 +179,7 @@ def smallest_drop(n: int, won: int) -> float | None:
 
 
 def needed(drop: float) -> int:
-    """How many questions it takes to find such a drop in 95 % of cases, to the next ten, where chance wins none."""
+    """How many questions it takes to find such a drop in 95 % of cases, to the next ten, if chance wins none."""
     return next(n for n in range(10, 10**6, 10) if (smallest_drop(n, 0) or 1.0) <= drop)
 
 
