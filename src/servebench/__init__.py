@@ -10,8 +10,8 @@ __version__ = "0.1.0"
 
 ROOT = Path(__file__).resolve().parents[2]
 # What pyproject.toml requires, by the names of their modules.
-MODULES = ["h2", "httptools", "huggingface_hub", "matplotlib", "msgspec", "numpy", "pynvml", "google.protobuf"]
-MODULES += ["psutil", "yaml", "tabulate", "tokenizers"]
+MODULES = ["fastjsonschema", "h2", "httptools", "huggingface_hub", "matplotlib", "msgspec", "numpy", "pynvml"]
+MODULES += ["google.protobuf", "psutil", "yaml", "tabulate", "tokenizers"]
 
 
 def refuse(why: str, remedy: str) -> None:
