@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import math
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any
 
 import msgspec
+
+from servebench.reference.texts import WORDS, asked, plain, words
 
 FAULTS = {
     "status": "HTTP 503 instead of an answer",
@@ -120,17 +124,30 @@ class Answer:
         self.kind = behaviour.say if self.chat else "text"  # one of CHAT_ANSWERS
         if self.azure_ml:
             data = request["input_data"]
-            prompt, total = data["input_string"][0], int(data["parameters"]["max_new_tokens"])
+            self.prompt, self.most = data["input_string"][0], int(data["parameters"]["max_new_tokens"])
         else:
-            prompt = request.get("prompt") or " ".join(str(m.get("content")) for m in request.get("messages", []))
-            total = int(request.get("max_tokens") or request.get("max_completion_tokens") or 16)
-        self.prompt_tokens, self.total = len(prompt.split()), total
-        self.reasoning = 0 if self.kind in ("text", "tool_calls") else total // 2  # tokens, which come first
+            self.prompt = asked(request)
+            self.most = int(request.get("max_tokens") or request.get("max_completion_tokens") or 16)
+        self.prompt_tokens = len(self.prompt.split())
+        self.reasoning = 0 if self.kind in ("text", "tool_calls") else self.most // 2  # tokens, which come first
         self.begin_ns = arrived_ns  # when it got its slot
-        self.record = RequestRecord(request_id, arrived_ns, total, self.reasoning)
+        self.record = RequestRecord(request_id, arrived_ns, self.most, self.reasoning)
         self.tokens = 0  # sent so far
         self.held = b""  # events that wait for the last
-        self.plain = b""  # an event's bytes, where all events are the same
+        self.plain: Iterator[bytes] | None = None  # its events, where they are `plain_events`
+
+    def decide(self) -> None:
+        """What it says."""
+        text = plain(self.prompt, self.most - self.reasoning)
+        if self.reasoning:
+            text = text._replace(tokens=words(self.reasoning) + text.tokens)
+        self.text = text
+        self.total = self.record.tokens = len(self.text.tokens)
+        self.reasoning = self.record.reasoning_tokens = min(self.reasoning, self.total)
+
+    def said(self, start: int, end: int) -> str:
+        """The text of these tokens."""
+        return "".join(self.text.tokens[start:end])
 
     @property
     def next_tokens(self) -> int:
@@ -139,39 +156,41 @@ class Answer:
         return min(self.behaviour.tokens_per_event, end - self.tokens)
 
     @property
-    def events_are_alike(self) -> bool:
-        return self.behaviour.usage != "each" and self.kind == "text" and not self.behaviour.buffered
+    def events_are_plain(self) -> bool:
+        alike = self.behaviour.usage != "each" and not self.behaviour.buffered
+        return alike and self.kind == "text" and self.text.first >= 0
 
     def event(self) -> bytes:
         """The next content event."""
         tokens = self.next_tokens
-        text = " word" * tokens
+        text = self.said(self.tokens, self.tokens + tokens)
         choice: dict[str, Any] = {"index": 0}
         choice |= {"delta": self._delta(text)} if self.chat else {"text": text}
-        return self._chunk([choice], self._usage(self.tokens + tokens) if self.behaviour.usage == "each" else {})
+        counts = self._usage(self.tokens + tokens) if self.behaviour.usage == "each" else {}
+        return part(self.chat, [choice], counts)
 
     def end(self) -> bytes:
         """All that follows the last content event."""
-        why = "tool_calls" if self.kind.endswith("tool_calls") else "length"
+        why = "tool_calls" if self.kind.endswith("tool_calls") else self.text.why
         stop: dict[str, Any] = {"index": 0, "finish_reason": why}
         stop["delta" if self.chat else "text"] = {} if self.chat else ""
-        counts = self._chunk([], self._usage(self.total)) if self.behaviour.usage == "last" else b""
-        return self._chunk([stop], {}) + counts + END
+        counts = part(self.chat, [], self._usage(self.total)) if self.behaviour.usage == "last" else b""
+        return part(self.chat, [stop], {}) + counts + END
 
     def whole(self) -> bytes:
         """The response of an answer that is not streamed."""
-        text = " word" * self.total
+        text = self.said(0, self.total)
         if self.azure_ml:
             return response(b"200 OK", [{"0": text}])
-        choice: dict[str, Any] = {"index": 0, "finish_reason": "length"}
+        choice: dict[str, Any] = {"index": 0, "finish_reason": self.text.why}
         choice |= {"message": self._message()} if self.chat else {"text": text}
         return response(b"200 OK", {"choices": [choice]} | self._usage(self.total))
 
     def _message(self) -> dict[str, Any]:
         """The message of a non-streamed chat answer: its reasoning, if that is shown, and the rest."""
-        thought = self._delta(" word" * self.reasoning) if self.kind != "hidden_reasoning" else {}
+        thought = self._delta(self.said(0, self.reasoning)) if self.kind != "hidden_reasoning" else {}
         self.tokens = self.reasoning
-        rest = self._delta(" word" * (self.total - self.reasoning))
+        rest = self._delta(self.said(self.reasoning, self.total))
         return {"content": thought["content"] + rest["content"]} if self.kind == "parts" else thought | rest
 
     def _delta(self, text: str) -> dict[str, Any]:
@@ -197,9 +216,24 @@ class Answer:
             counts["completion_tokens_details"] = {"reasoning_tokens": min(done, self.reasoning)}
         return {"usage": counts}
 
-    def _chunk(self, choices: list[dict[str, Any]], usage: dict[str, Any]) -> bytes:
-        what = "chat.completion.chunk" if self.chat else "text_completion"
-        return chunk({"id": "reference", "object": what, "created": 0, "choices": choices} | usage)
+
+def part(chat: bool, choices: list[dict[str, Any]], usage: dict[str, Any]) -> bytes:
+    """A part of a streamed completion or chat."""
+    what = "chat.completion.chunk" if chat else "text_completion"
+    return chunk({"id": "reference", "object": what, "created": 0, "choices": choices} | usage)
+
+
+@cache
+def plain_events(chat: bool, tokens: int, first: int) -> list[bytes]:
+    """The events of so many words each from this place in WORDS on, up to where they begin again."""
+    places = [(first + n * tokens) % len(WORDS) for n in range(len(WORDS))]
+    return [_plain_event(chat, tokens, place) for place in places]
+
+
+@cache
+def _plain_event(chat: bool, tokens: int, first: int) -> bytes:
+    text = "".join(words(tokens, first))
+    return part(chat, [{"index": 0} | ({"delta": {"content": text}} if chat else {"text": text})], {})
 
 
 def response(status: bytes, value: Any) -> bytes:

@@ -4,6 +4,8 @@ when every event really left. Tests, calibration and `benchmarks/` measure the c
     ./servebench reference-server --port 8000 --ttft 0.05 --gap 0.01 --record /tmp/truth
     ./servebench run --backend openai --openai_api_url http://localhost:8000 --model reference --tokenizer FOLDER
 
+Answers are words in a fixed order, from a place that depends on the prompt.
+
 One epoll loop a process. The record holds, of each request: the client's X-Request-Id, the kernel's stamp of the
 request's arrival, the time just before each send of a content event (ns of CLOCK_REALTIME), the tokens in each of
 them, all tokens, the reasoning among them, and the index of the first event that is not reasoning.
@@ -20,6 +22,7 @@ import struct
 import time
 from contextlib import suppress
 from dataclasses import dataclass, fields
+from itertools import cycle
 from pathlib import Path
 from time import time_ns
 from typing import Any
@@ -40,6 +43,7 @@ from servebench.reference.behaviour import (
     RequestRecord,
     add_options,
     metrics_page,
+    plain_events,
     response,
 )
 
@@ -161,6 +165,7 @@ class Server:
         behaviour = self.behaviour
         fault = behaviour.fault if self.requests % behaviour.fault_every == 0 else ""
         answer = Answer(behaviour, fault, request, request_id, arrived_ns)
+        answer.decide()
         if fault in REFUSALS:
             peer.send(response(REFUSALS[fault], {"error": {"message": "as asked for"}}))
         elif fault == "garbage":
@@ -178,8 +183,9 @@ class Server:
         behaviour, first_s = self.behaviour, self.behaviour.first_s()
         if answer.fault != "slow_headers":
             peer.send(HEAD)
-        if answer.events_are_alike:
-            answer.plain, answer.record.first_answer_event = answer.event(), 0
+        if answer.events_are_plain:
+            answer.plain = cycle(plain_events(answer.chat, behaviour.tokens_per_event, answer.text.first))
+            answer.record.first_answer_event = 0
         begin_ns = self._slot_ns(first_s, behaviour.events(answer.total) - 1, answer.record.arrived_ns)
         answer.begin_ns = begin_ns
         if answer.kind == "hidden_reasoning":
@@ -206,7 +212,7 @@ class Server:
             due_ns, tie, peer, answer = due[0]
             if answer.plain and answer.tokens + 2 * step < answer.total and not answer.fault:  # nothing special
                 answer.record.events_ns.append(time_ns())
-                peer.send(answer.plain)
+                peer.send(next(answer.plain))
                 answer.record.event_tokens.append(step)
                 answer.tokens += step
                 gap = self.behaviour.delay_ns(self.behaviour.gap) if varied else gap_ns
@@ -278,6 +284,7 @@ class Server:
 
 def main() -> None:
     args = parser().parse_args()
+    behaviour = Behaviour(**{f.name: getattr(args, f.name) for f in fields(Behaviour)})
     listener = listen(args.host, args.port)
     port = listener.getsockname()[1]
     print(f"http://{f'[{args.host}]' if ':' in args.host else args.host}:{port}", flush=True)
@@ -289,7 +296,6 @@ def main() -> None:
             listener, children = listen(args.host, port), []
             break
         children.append(pid)
-    behaviour = Behaviour(**{f.name: getattr(args, f.name) for f in fields(Behaviour)})
     done = serve(listener, behaviour, children)
     if args.record:
         args.record.with_name(f"{args.record.name}.{os.getpid()}").write_bytes(msgspec.json.encode(done))

@@ -1,0 +1,46 @@
+"""What answers of the reference server say."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+FOUR_LETTERS = """
+trim lamp into book rose bank post days from salt good what blue noon meet week year well gave kept that name most
+past nine load side call when fish come late then were with part asks move them paid each debt more than does long
+they hand slow fast four sent went down over ones this keep copy been stay wall knew only star will seen clue five
+hold says left many moon roof hear dark sold farm warm look shop took read help plan town tide came boat less time
+iron send data full once tell made song weak hour last make ship size mile stop turn home your mind wars both kind
+bell fire next word page used loud road lake mill lens view said know dust list easy hard gate else maps have vote
+cold half none near bath find back fill calm ends room best
+"""
+WORDS = [f" {word}" for word in FOUR_LETTERS.split()]  # each is one token of SmolLM2, Llama 2 and Mistral
+
+
+class Text(NamedTuple):
+    """The tokens of an answer, and its finish_reason. Plain words have the place in WORDS where they begin."""
+
+    tokens: list[str]
+    why: str = "length"
+    first: int = -1
+
+
+def drawn(text: str) -> float:
+    """A number from [0, 1) that depends on this text alone."""
+    return int.from_bytes(blake2b(text.encode(), digest_size=4).digest(), "big") / 2**32
+
+
+def words(count: int, first: int = 0) -> list[str]:
+    """So many of WORDS, from this place on and round again."""
+    return (WORDS * (count // len(WORDS) + 2))[first : first + count]
+
+
+def asked(request: dict[str, Any]) -> str:
+    """The text of a request's prompt or messages."""
+    return request.get("prompt") or " ".join(str(m.get("content")) for m in request.get("messages") or [])
+
+
+def plain(prompt: str, count: int) -> Text:
+    """So many words, from a place that depends on the prompt."""
+    first = int(len(WORDS) * drawn(prompt))
+    return Text(words(count, first), first=first)

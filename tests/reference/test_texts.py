@@ -1,0 +1,125 @@
+"""What the reference server says: words in a fixed order."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.request import Request, urlopen
+
+import mistral_common
+import pytest
+from conftest import MODELS
+from sentencepiece import SentencePieceProcessor
+from tokenizers import Tokenizer
+
+from servebench.reference import calibrate
+from servebench.reference.texts import WORDS
+
+
+class Said(NamedTuple):
+    text: str
+    why: str
+    tokens: int
+    events: list[str]
+
+
+class Form(NamedTuple):
+    """How a server is asked."""
+
+    streamed: bool
+    chat: bool
+
+    def ask(self, url: str, prompt: str | list[dict[str, str]], tokens: int = 24, number: int = 0) -> Said:
+        turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        body = {"messages": turns} if self.chat else {"prompt": prompt}
+        data = json.dumps(body | {"max_tokens": tokens, "stream": self.streamed}).encode()
+        path = "/v1/chat/completions" if self.chat else "/v1/completions"
+        with urlopen(Request(url + path, data, {"X-Request-Id": f"tag-{number}"}), timeout=20) as page:
+            return self._read(page.read().decode())
+
+    def _read(self, answer: str) -> Said:
+        chunks = [json.loads(part) for part in re.findall(r"data: (\{.*)", answer)] or [json.loads(answer)]
+        choices = [choice for chunk in chunks for choice in chunk["choices"]]
+        events = [self._text(choice) for choice in choices]
+        whys = [why for choice in choices if (why := choice.get("finish_reason"))]
+        (tokens,) = (chunk["usage"]["completion_tokens"] for chunk in chunks if "usage" in chunk)
+        return Said("".join(events), "".join(whys), tokens, [event for event in events if event])
+
+    def _text(self, choice: dict[str, Any]) -> str:
+        said = choice.get("delta", choice.get("message", {})) if self.chat else choice
+        return str(said.get("content" if self.chat else "text") or "")
+
+
+PLAIN = Form(streamed=True, chat=False)
+
+
+@pytest.fixture(
+    params=[Form(*form) for form in ((True, False), (True, True), (False, False), (False, True))], ids=str
+)
+def form(request: pytest.FixtureRequest) -> Form:
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
+    """Start a reference server with these options, or give the URL of one that was."""
+    with ExitStack() as stack:
+
+        @cache
+        def start(*options: str) -> str:
+            folder = tmp_path_factory.mktemp("server")
+            more = ("--ttft", "0.01", *options)
+            return stack.enter_context(calibrate.reference_server(folder, 0.0, *more))[0]
+
+        yield start
+
+
+def cycles(text: str) -> bool:
+    """Is its last half a text of at most 64 characters, four times or more?"""
+    half = text[len(text) // 2 :]
+    lengths = range(1, min(64, len(half) // 4) + 1)
+    return any(half == (half[:n] * len(half))[: len(half)] for n in lengths)
+
+
+def in_order(text: str) -> bool:
+    """Are these WORDS in their order, and round again?"""
+    places = [WORDS.index(f" {word}") for word in text.split()]
+    return all(b == (a + 1) % len(WORDS) for a, b in pairwise(places))
+
+
+# Plain words.
+
+
+def test_every_word_is_one_token_and_of_one_size() -> None:
+    model = Path(mistral_common.__file__).parent / "data/tokenizer.model.v1"
+    mistral = SentencePieceProcessor(model_file=str(model))
+    assert len(set(WORDS)) == len(WORDS) >= 150 and {len(word) for word in WORDS} == {5}
+    assert [len(pieces) for pieces in mistral.encode([word.strip() for word in WORDS])] == [1] * len(WORDS)
+
+
+@pytest.mark.skipif(not (MODELS / "SmolLM2-135M-Instruct").exists(), reason="SmolLM2 is not here")
+def test_every_word_is_one_token_of_smollm2() -> None:
+    smollm2 = Tokenizer.from_file(str(MODELS / "SmolLM2-135M-Instruct/tokenizer.json"))
+    assert smollm2.encode("".join(WORDS)).tokens == [word.replace(" ", "Ġ") for word in WORDS]
+
+
+def test_an_answer_is_words_in_their_order(server: Callable[..., str], form: Form) -> None:
+    url = server()
+    said = form.ask(url, "something", 400)
+    assert len(said.text.split()) == said.tokens == 400 and said.why == "length"
+    assert in_order(said.text) and not cycles(said.text)
+    assert form.ask(url, "something", 400) == said
+    assert len({form.ask(url, f"another {n}").text for n in range(9)}) > 5
+
+
+@pytest.mark.parametrize("usage", ["last", "each"])
+def test_an_event_carries_the_next_words(server: Callable[..., str], usage: str) -> None:
+    url = server("--tokens_per_event", "3")
+    said = PLAIN.ask(url, "something", 301)
+    assert [len(event.split()) for event in said.events] == [3] * 100 + [1] and in_order(said.text)
