@@ -1,4 +1,4 @@
-"""What the reference server says: words in a fixed order."""
+"""What the reference server says: plain words, and answers to known questions."""
 
 from __future__ import annotations
 
@@ -20,6 +20,14 @@ from tokenizers import Tokenizer
 
 from servebench.reference import calibrate
 from servebench.reference.texts import WORDS
+
+QUESTIONS: list[dict[str, Any]] = [
+    {"id": "sum", "prompt": "What is 40 + 2?", "answer": 42, "scorer": "number"},
+    {"id": "city", "prompt": "The capital of Peru?", "answer": ["the city of Lima", "Lima"], "scorer": "list"},
+    {"id": "form", "prompt": "As JSON?", "answer": {"type": "object"}, "scorer": "json_schema"},
+    {"id": "free", "prompt": "Tell a story.", "scorer": "agreement", "max_new_tokens": 12},
+]
+TURNS = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Is 7 a prime?"}]
 
 
 class Said(NamedTuple):
@@ -67,6 +75,12 @@ def form(request: pytest.FixtureRequest) -> Form:
 
 
 @pytest.fixture(scope="module")
+def questions(tmp_path_factory: pytest.TempPathFactory) -> str:
+    chat = {"id": "prime", "messages": TURNS, "answer": ["yes"], "scorer": "list"}
+    return write(tmp_path_factory.mktemp("questions"), [*QUESTIONS, chat])
+
+
+@pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
     """Start a reference server with these options, or give the URL of one that was."""
     with ExitStack() as stack:
@@ -78,6 +92,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., s
             return stack.enter_context(calibrate.reference_server(folder, 0.0, *more))[0]
 
         yield start
+
+
+def write(folder: Path, questions: list[dict[str, Any]]) -> str:
+    file = folder / "questions.jsonl"
+    file.write_text("".join(json.dumps(question) + "\n" for question in questions))
+    return str(file)
 
 
 def cycles(text: str) -> bool:
@@ -123,3 +143,55 @@ def test_an_event_carries_the_next_words(server: Callable[..., str], usage: str)
     url = server("--tokens_per_event", "3")
     said = PLAIN.ask(url, "something", 301)
     assert [len(event.split()) for event in said.events] == [3] * 100 + [1] and in_order(said.text)
+
+
+# Known questions.
+
+
+def test_known_questions_are_answered_rightly(server: Callable[..., str], form: Form, questions: str) -> None:
+    url = server("--know", questions)
+    assert form.ask(url, "What is 40 + 2?")[:3] == ("42", "stop", 1)
+    city = form.ask(url, "The capital of Peru?")
+    assert city[:3] == ("the city of Lima", "stop", 4)
+    assert city.events == (["the", " city", " of", " Lima"] if form.streamed else ["the city of Lima"])
+    assert form.ask(url, "The capital of Peru?", 2)[:3] == ("the city", "length", 2)
+    for other in ("What is 40 + 3?", "As JSON?"):
+        said = form.ask(url, other)
+        assert in_order(said.text) and (said.why, said.tokens) == ("length", 24)
+
+
+def test_known_messages_are_answered_rightly(server: Callable[..., str], questions: str) -> None:
+    url = server("--know", questions)
+    for streamed in (True, False):
+        assert Form(streamed, True).ask(url, TURNS)[:3] == ("yes", "stop", 1)
+        assert Form(streamed, True).ask(url, TURNS[1:]).why == "length"
+
+
+def test_a_question_without_a_right_answer_has_the_same_one_each_time(
+    server: Callable[..., str], form: Form, questions: str
+) -> None:
+    urls = [server("--know", questions, *more) for more in ((), ("--wrong_share", "1"))]
+    first, wrong = ([form.ask(url, "Tell a story.", number=n) for n in range(3)] for url in urls)
+    assert len({said.text for said in first}) == len({said.text for said in wrong}) == 1
+    assert first[0].text != wrong[0].text and first[0][1:3] == wrong[0][1:3] == ("stop", 12)
+
+
+def test_a_share_of_the_questions_is_answered_wrongly(server: Callable[..., str], tmp_path: Path) -> None:
+    asked = [{"id": f"q{n}", "prompt": f"What is {n}?", "answer": n, "scorer": "number"} for n in range(20)]
+    file = write(tmp_path, asked)
+
+    def wrong(share: str) -> set[int]:
+        url = server("--know", file, "--wrong_share", share)
+        said = [PLAIN.ask(url, f"What is {n}?") for n in range(20)]
+        assert all(each.why == "stop" for each in said)
+        return {n for n, each in enumerate(said) if float(each.text) != n}
+
+    some = wrong("0.3")
+    assert len(some) == 6 and wrong("0.3") == some
+    assert len(wrong("0.5")) == 10 and some < wrong("0.5")
+
+
+def test_a_known_answer_follows_its_reasoning(server: Callable[..., str], questions: str) -> None:
+    url = server("--know", questions, "--say", "reasoning")
+    for streamed in (True, False):
+        assert Form(streamed, True).ask(url, "What is 40 + 2?")[:3] == ("42", "stop", 12 + 1)

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from servebench.reference.texts import WORDS, asked, plain, words
+from servebench.reference.texts import WORDS, answer_of, asked, known_questions, plain, words
 
 FAULTS = {
     "status": "HTTP 503 instead of an answer",
@@ -75,6 +75,8 @@ class Behaviour:
     slots: int = option(0, "answers at once; more requests wait [no limit]", metavar="N")  # in every process
     fault: str = option("", described(FAULTS), choices=FAULTS)
     fault_every: int = option(1, "every N-th request has the fault [1]", metavar="N")
+    know: str = option("", "answer these questions rightly, with finish_reason stop", metavar="FILE.jsonl")
+    wrong_share: float = option(0.0, "of the questions of --know, those answered wrongly [0]", metavar="X")
     metrics: str = option("ok", f"what /metrics answers; {described(METRICS)} [ok]", choices=METRICS)
     key: str = option("", "refuse requests without it (HTTP 401)")
 
@@ -138,7 +140,8 @@ class Answer:
 
     def decide(self) -> None:
         """What it says."""
-        text = plain(self.prompt, self.most - self.reasoning)
+        known, most = known_questions(self.behaviour.know, self.behaviour.wrong_share), self.most - self.reasoning
+        text = answer_of(known[self.prompt][0], most) if self.prompt in known else plain(self.prompt, most)
         if self.reasoning:
             text = text._replace(tokens=words(self.reasoning) + text.tokens)
         self.text = text

@@ -4,7 +4,8 @@ when every event really left. Tests, calibration and `benchmarks/` measure the c
     ./servebench reference-server --port 8000 --ttft 0.05 --gap 0.01 --record /tmp/truth
     ./servebench run --backend openai --openai_api_url http://localhost:8000 --model reference --tokenizer FOLDER
 
-Answers are words in a fixed order, from a place that depends on the prompt.
+Answers are words in a fixed order, from a place that depends on the prompt. Questions of `--know FILE.jsonl` are
+answered rightly, all but a `--wrong_share`.
 
 One epoll loop a process. The record holds, of each request: the client's X-Request-Id, the kernel's stamp of the
 request's arrival, the time just before each send of a content event (ns of CLOCK_REALTIME), the tokens in each of
@@ -46,6 +47,7 @@ from servebench.reference.behaviour import (
     plain_events,
     response,
 )
+from servebench.reference.texts import known_questions
 
 MODEL = {"id": "reference", "max_model_len": 131072}
 
@@ -285,6 +287,7 @@ class Server:
 def main() -> None:
     args = parser().parse_args()
     behaviour = Behaviour(**{f.name: getattr(args, f.name) for f in fields(Behaviour)})
+    known_questions(behaviour.know, behaviour.wrong_share)  # what is wrong with the file is said at once
     listener = listen(args.host, args.port)
     port = listener.getsockname()[1]
     print(f"http://{f'[{args.host}]' if ':' in args.host else args.host}:{port}", flush=True)

@@ -1,9 +1,15 @@
-"""What answers of the reference server say."""
+"""What answers of the reference server say: plain words, and answers to known questions."""
 
 from __future__ import annotations
 
+import re
+from functools import cache
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from servebench.workload.questions import Question
 
 FOUR_LETTERS = """
 trim lamp into book rose bank post days from salt good what blue noon meet week year well gave kept that name most
@@ -40,7 +46,40 @@ def asked(request: dict[str, Any]) -> str:
     return request.get("prompt") or " ".join(str(m.get("content")) for m in request.get("messages") or [])
 
 
+@cache
+def known_questions(file: str, wrong_share: float) -> dict[str, tuple[str, str]]:
+    """What is asked -> the answer and a wrong one. For this share, always the same questions, both are wrong."""
+    if not file:
+        return {}
+    from servebench.workload.questions import read_questions  # a server that knows none starts sooner
+
+    questions = [question for question in read_questions(Path(file)) if question.scorer != "json_schema"]
+    questions.sort(key=lambda question: drawn(question.id))
+    known: dict[str, tuple[str, str]] = {}
+    for place, question in enumerate(questions):
+        right, wrong = _right_and_wrong(question)
+        answers = wrong if place < round(wrong_share * len(questions)) else right, wrong
+        forms = asked({"prompt": question.prompt}), asked({"messages": question.messages})
+        known |= dict.fromkeys(filter(None, forms), answers)
+    return known
+
+
+def _right_and_wrong(question: Question) -> tuple[str, str]:
+    if question.scorer == "agreement":
+        where = asked({"prompt": question.prompt, "messages": question.messages})
+        first, other = (plain(text, question.max_new_tokens).tokens for text in (where, where + " wrongly"))
+        return "".join(first), "".join(other)
+    right = str(question.answer[0] if isinstance(question.answer, list) else question.answer)
+    return right, str(2 * abs(float(right)) + 1) if question.scorer == "number" else "zzz"
+
+
 def plain(prompt: str, count: int) -> Text:
     """So many words, from a place that depends on the prompt."""
     first = int(len(WORDS) * drawn(prompt))
     return Text(words(count, first), first=first)
+
+
+def answer_of(known: str, most: int) -> Text:
+    """A known answer, a word a token."""
+    tokens = re.findall(r"\s*\S+", known)
+    return Text(tokens[:most], "stop" if len(tokens) <= most else "length")
