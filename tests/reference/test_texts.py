@@ -1,10 +1,12 @@
-"""What the reference server says: plain words, and answers to known questions."""
+"""What the reference server says: plain words, answers to known questions, and both broken on demand."""
 
 from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import cache
 from itertools import pairwise
@@ -195,3 +197,94 @@ def test_a_known_answer_follows_its_reasoning(server: Callable[..., str], questi
     url = server("--know", questions, "--say", "reasoning")
     for streamed in (True, False):
         assert Form(streamed, True).ask(url, "What is 40 + 2?")[:3] == ("42", "stop", 12 + 1)
+
+
+# Broken answers.
+
+
+@pytest.fixture(scope="module")
+def broken(server: Callable[..., str], questions: str) -> Callable[..., str]:
+    """Start a server that breaks answers like this; gives its URL."""
+    return lambda how, *more: server("--know", questions, "--broken", how, *more)
+
+
+def test_wrong(broken: Callable[..., str], form: Form) -> None:
+    url = broken("wrong")
+    assert form.ask(url, "What is 40 + 2?")[:2] == ("85.0", "stop")
+    assert "Lima" not in form.ask(url, "The capital of Peru?").text
+    assert in_order(form.ask(url, "something").text)
+
+
+@pytest.mark.parametrize("prompt", ["something", "The capital of Peru?"])
+def test_text_that_repeats_itself(broken: Callable[..., str], form: Form, prompt: str) -> None:
+    said = form.ask(broken("repeat"), prompt, 40)
+    assert said.text == 40 * said.text[: len(said.text) // 40]
+    assert cycles(said.text) and said[1:3] == ("length", 40)
+
+
+@pytest.mark.parametrize("prompt", ["something", "The capital of Peru?"])
+def test_nan(broken: Callable[..., str], form: Form, prompt: str) -> None:
+    url = broken("nan")
+    before = corrupted(url)
+    said = form.ask(url, prompt, 40)
+    begin = said.text.rstrip("!")
+    assert in_order(begin) and len(begin) < len(said.text) / 2
+    assert cycles(said.text) and said[1:3] == ("length", 40)
+    assert corrupted(url) == before + 1
+
+
+def corrupted(url: str) -> int:
+    with urlopen(f"{url}/metrics") as page:
+        found = re.search(r'vllm:corrupted_requests_total\{engine="0"\} (\d+)\n', page.read().decode())
+    assert found
+    return int(found[1])
+
+
+def test_truncate(broken: Callable[..., str], form: Form) -> None:
+    url = broken("truncate")
+    said = form.ask(url, "something", 40)
+    assert in_order(said.text) and len(said.text.split()) == 20 and said[1:3] == ("length", 20)
+    assert form.ask(url, "The capital of Peru?")[:3] == ("the city", "length", 2)
+
+
+def test_blank(broken: Callable[..., str], form: Form) -> None:
+    url = broken("blank")
+    assert [form.ask(url, prompt)[:3] for prompt in ("a", "As JSON?")] == [(" " * 24, "length", 24)] * 2
+
+
+def test_invalid(broken: Callable[..., str], form: Form) -> None:
+    url = broken("invalid")
+    said = form.ask(url, "something")
+    assert in_order(said.text.replace("\ufffd", "")) and said.text.count("\ufffd") == 6
+    assert form.ask(url, "What is 40 + 2?")[:3] == ("42\ufffd", "stop", 1)
+
+
+def test_the_answer_of_another_request(broken: Callable[..., str], form: Form) -> None:
+    url = broken("swap", "--ttft", "1", "--gap", "0.01")
+    with ThreadPoolExecutor() as pool:
+        other = pool.submit(form.ask, url, "The capital of Peru?")
+        time.sleep(0.4)
+        sum_, something = pool.map(lambda prompt: form.ask(url, prompt), ["What is 40 + 2?", "something"])
+    assert other.result()[:2] == ("the city of Lima", "stop"), "it was alone when it began"
+    assert sum_.text != "42" and something.text in ("42", "the city of Lima")
+
+
+def test_answers_break_above_a_load_only(server: Callable[..., str], form: Form) -> None:
+    url = server("--ttft", "0.8", "--broken", "blank", "--broken_above", "2")
+    assert form.ask(url, "alone").text.strip()
+    with ThreadPoolExecutor() as pool:
+        some = []
+        for number in range(4):
+            some.append(pool.submit(form.ask, url, "not alone", number=number))
+            time.sleep(0.1)
+    assert [bool(each.result().text.strip()) for each in some] == [True, True, False, False]
+    assert form.ask(url, "alone").text.strip()
+
+
+def test_a_share_of_the_answers_breaks(server: Callable[..., str]) -> None:
+    def blank(share: str, *more: str) -> set[int]:
+        url = server("--broken", "blank", "--broken_share", share, *more)
+        return {n for n in range(100) if not PLAIN.ask(url, "something", 4, number=n).text.strip()}
+
+    some = blank("0.25")
+    assert 10 <= len(some) <= 40 and blank("0.25", "--slots", "9") == some < blank("0.5")

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from servebench.reference.texts import WORDS, answer_of, asked, known_questions, plain, words
+from servebench.reference.texts import BROKEN, WORDS, answer_of, asked, broken, known_questions, plain, words
 
 FAULTS = {
     "status": "HTTP 503 instead of an answer",
@@ -77,6 +77,9 @@ class Behaviour:
     fault_every: int = option(1, "every N-th request has the fault [1]", metavar="N")
     know: str = option("", "answer these questions rightly, with finish_reason stop", metavar="FILE.jsonl")
     wrong_share: float = option(0.0, "of the questions of --know, those answered wrongly [0]", metavar="X")
+    broken: str = option("", f"break texts: {described(BROKEN)}", choices=BROKEN)
+    broken_above: int = option(0, "only with more requests than that in flight [0: always]", metavar="N")
+    broken_share: float = option(1.0, "only so many of the answers [1: all]", metavar="X")
     metrics: str = option("ok", f"what /metrics answers; {described(METRICS)} [ok]", choices=METRICS)
     key: str = option("", "refuse requests without it (HTTP 401)")
 
@@ -138,13 +141,14 @@ class Answer:
         self.held = b""  # events that wait for the last
         self.plain: Iterator[bytes] | None = None  # its events, where they are `plain_events`
 
-    def decide(self) -> None:
-        """What it says."""
+    def decide(self, how: str = "", other: str = "") -> None:
+        """What it says, broken in one of the ways of BROKEN. `other` is the prompt of another request."""
+        prompt = other if how == "swap" else self.prompt
         known, most = known_questions(self.behaviour.know, self.behaviour.wrong_share), self.most - self.reasoning
-        text = answer_of(known[self.prompt][0], most) if self.prompt in known else plain(self.prompt, most)
+        text = answer_of(known[prompt][how == "wrong"], most) if prompt in known else plain(prompt, most)
         if self.reasoning:
             text = text._replace(tokens=words(self.reasoning) + text.tokens)
-        self.text = text
+        self.broken, self.text = how, broken(text, how, self.most) if how else text
         self.total = self.record.tokens = len(self.text.tokens)
         self.reasoning = self.record.reasoning_tokens = min(self.reasoning, self.total)
 

@@ -5,7 +5,8 @@ when every event really left. Tests, calibration and `benchmarks/` measure the c
     ./servebench run --backend openai --openai_api_url http://localhost:8000 --model reference --tokenizer FOLDER
 
 Answers are words in a fixed order, from a place that depends on the prompt. Questions of `--know FILE.jsonl` are
-answered rightly, all but a `--wrong_share`.
+answered rightly, all but a `--wrong_share`. `--broken` breaks what answers say: always, for a `--broken_share` of
+them, or while more than `--broken_above` requests are in flight.
 
 One epoll loop a process. The record holds, of each request: the client's X-Request-Id, the kernel's stamp of the
 request's arrival, the time just before each send of a content event (ns of CLOCK_REALTIME), the tokens in each of
@@ -47,7 +48,7 @@ from servebench.reference.behaviour import (
     plain_events,
     response,
 )
-from servebench.reference.texts import known_questions
+from servebench.reference.texts import drawn, known_questions
 
 MODEL = {"id": "reference", "max_model_len": 131072}
 
@@ -84,7 +85,7 @@ class Server:
         self.peers: dict[int, Peer] = {}
         self.due: list[tuple[int, int, Peer, Answer]] = []  # heap of (time, tie-breaker, receiver, answer)
         self.free_ns = [0] * behaviour.slots  # heap: when each slot is free
-        self.requests = 0
+        self.requests = self.corrupted = 0
         self.done: list[RequestRecord] = []
         self.times_ns = dict.fromkeys(("request_queue_time", "request_prefill_time", "time_to_first_token"), 0)
         self.running = True
@@ -160,14 +161,15 @@ class Server:
         waiting = sum(answer.begin_ns > now_ns for answer in inside)
         sums = {f"{name}_seconds_sum": total_ns / 1e9 for name, total_ns in self.times_ns.items()}
         counts = dict.fromkeys((f"{name}_seconds_count" for name in self.times_ns), float(len(self.done)))
-        return {"num_requests_running": len(inside) - waiting, "num_requests_waiting": waiting} | sums | counts
+        states = {"num_requests_running": len(inside) - waiting, "num_requests_waiting": waiting}
+        return states | {"corrupted_requests_total": self.corrupted} | sums | counts
 
     def _begin(self, peer: Peer, request: dict[str, Any], request_id: str, arrived_ns: int) -> None:
         self.requests += 1
         behaviour = self.behaviour
         fault = behaviour.fault if self.requests % behaviour.fault_every == 0 else ""
         answer = Answer(behaviour, fault, request, request_id, arrived_ns)
-        answer.decide()
+        self._decide(answer)
         if fault in REFUSALS:
             peer.send(response(REFUSALS[fault], {"error": {"message": "as asked for"}}))
         elif fault == "garbage":
@@ -180,6 +182,15 @@ class Server:
             first_s = behaviour.first_s()
             begin_ns = answer.begin_ns = self._slot_ns(first_s, answer.total, arrived_ns)
             self._schedule(peer, answer, begin_ns + behaviour.delay_ns(first_s + behaviour.gap * answer.total))
+
+    def _decide(self, answer: Answer) -> None:
+        """What it says, broken if it is one of those: chosen by its prompt and its number in the client's id."""
+        behaviour, number = self.behaviour, answer.record.request_id.rpartition("-")[2]
+        spared = drawn(answer.prompt + number) >= behaviour.broken_share if behaviour.broken else True
+        if spared or len(self.due) < behaviour.broken_above:
+            return answer.decide()
+        others = (other.prompt for *_, other in self.due if other.prompt != answer.prompt)
+        return answer.decide(behaviour.broken, next(others, answer.prompt))
 
     def _begin_stream(self, peer: Peer, answer: Answer) -> None:
         behaviour, first_s = self.behaviour, self.behaviour.first_s()
@@ -281,6 +292,7 @@ class Server:
         times_ns = (answer.begin_ns - arrived_ns, first_ns - answer.begin_ns, first_ns - arrived_ns)
         for name, took_ns in zip(self.times_ns, times_ns, strict=True):
             self.times_ns[name] += took_ns
+        self.corrupted += answer.broken == "nan"
         self.done.append(answer.record)
 
 

@@ -1,4 +1,4 @@
-"""What answers of the reference server say: plain words, and answers to known questions."""
+"""What answers of the reference server say: plain words, answers to known questions, and both of them broken."""
 
 from __future__ import annotations
 
@@ -21,6 +21,16 @@ bell fire next word page used loud road lake mill lens view said know dust list 
 cold half none near bath find back fill calm ends room best
 """
 WORDS = [f" {word}" for word in FOUR_LETTERS.split()]  # each is one token of SmolLM2, Llama 2 and Mistral
+
+BROKEN = {
+    "wrong": "a wrong answer to a known question",
+    "swap": "what another request in flight should get",
+    "repeat": "one word all through",
+    "truncate": "half of the tokens, finish_reason length",
+    "nan": "nothing but ! in the second half of the text",
+    "blank": "spaces",
+    "invalid": "U+FFFD in the first of every four tokens",
+}
 
 
 class Text(NamedTuple):
@@ -83,3 +93,16 @@ def answer_of(known: str, most: int) -> Text:
     """A known answer, a word a token."""
     tokens = re.findall(r"\s*\S+", known)
     return Text(tokens[:most], "stop" if len(tokens) <= most else "length")
+
+
+def broken(text: Text, how: str, most: int) -> Text:
+    """This text, broken in one of the ways of BROKEN. A model that repeats itself goes on up to so many tokens."""
+    tokens, sound = text.tokens, len(text.tokens) // 8  # "!" is short: most tokens make half of the text
+    made = {
+        "repeat": tokens[:1] * most,
+        "truncate": tokens[: max(1, len(tokens) // 2)],
+        "nan": tokens[:sound] + ["!"] * (most - sound),
+        "blank": [" "] * most,
+        "invalid": [token + "\ufffd" * (i % 4 == 0) for i, token in enumerate(tokens)],
+    }
+    return Text(made[how], text.why if how == "invalid" else "length") if how in made else text
