@@ -7,7 +7,7 @@ from collections.abc import Sequence
 BLANK, INVALID, REPEATED = "blank", "invalid UTF-8", "repeated"
 LONGEST_CYCLE = 64  # characters
 TIMES = 4  # that a text stands there in a row, from which on it counts as repeated
-SHORTEST = 24  # characters of the half that is looked at
+SHORTEST = 12  # characters of the half that is looked at
 
 
 def flaw_of(texts: Sequence[str]) -> str:
