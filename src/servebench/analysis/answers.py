@@ -209,6 +209,11 @@ def wrong(runs: Sequence[Log]) -> str | None:
     return found if found.startswith(("worse", "below")) else None
 
 
+def good_enough(runs: Sequence[Log]) -> bool:
+    """Is it known that they keep to --check_floor?"""
+    return bool(found := verdict(runs)) and not found.startswith("not known")
+
+
 # Agreement.
 
 
@@ -219,6 +224,7 @@ class Agreement:
     pairs: int
     equal: int
     first_difference: float | None  # the median token, counted from 1, at which the others part
+    logprobs: tuple[float, float] | None = None  # mean of the tokens of the first ones and of the second ones
 
     @property
     def share(self) -> float:
@@ -227,11 +233,18 @@ class Agreement:
 
 def agreement(pairs: Iterable[tuple[Asked, Asked]]) -> Agreement | None:
     """Of answers that came; None without any."""
-    parts = [parting(a.tokens, b.tokens) for a, b in pairs if not (a.error or b.error)]
-    apart = [at for at in parts if at]
-    if not parts:
+    came = [(a, b) for a, b in pairs if not (a.error or b.error)]
+    if not came:
         return None
-    return Agreement(len(parts), len(parts) - len(apart), float(np.median(apart)) if apart else None)
+    apart = [at for a, b in came if (at := parting(a.tokens, b.tokens))]
+    known = [(a.mean_logprob, b.mean_logprob) for a, b in came if None not in (a.mean_logprob, b.mean_logprob)]
+    means = np.mean(np.array(known, dtype=float), axis=0).tolist() if known else ()
+    return Agreement(
+        pairs=len(came),
+        equal=len(came) - len(apart),
+        first_difference=float(np.median(apart)) if apart else None,
+        logprobs=tuple(means) or None,
+    )
 
 
 def parting(a: Sequence[str], b: Sequence[str]) -> int:

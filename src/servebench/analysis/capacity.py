@@ -33,7 +33,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from servebench.analysis import latency, samples, sla, stationarity, stats, throughput, trust
+from servebench.analysis import answers, latency, samples, sla, stationarity, stats, throughput, trust
 from servebench.analysis.cache import derived
 from servebench.analysis.limits import Limit
 from servebench.log.config import Rate
@@ -199,6 +199,8 @@ def _why_unknown(runs: Runs, limits: Sequence[Limit]) -> str:
         return doubt.kind
     if not any(throughput.request_throughput(log) for log in runs):
         return "without a window"
+    if any(log.check_floor is not None for log in runs) and not answers.good_enough(runs):
+        return "with too few questions for --check_floor"
     if any(not len(sla.of_requests(runs, limit)) for limit in limits):
         return "without such times"
     return ""

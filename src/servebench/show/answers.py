@@ -86,4 +86,6 @@ def _agree(what: str, found: Agreement | None) -> str:
     if not found:
         return f"{what}: no answers to compare"
     at = f" (the others part at token {found.first_difference:.0f})" if found.first_difference else ""
-    return f"{what} begin {found.share:.0%} of {found.pairs} answers alike{at}"
+    logs = " and ".join(f"{mean:.3f}" for mean in found.logprobs or ())
+    sure = f", mean log-probability {logs}" if logs else ""
+    return f"{what} begin {found.share:.0%} of {found.pairs} answers alike{at}{sure}"

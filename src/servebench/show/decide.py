@@ -21,6 +21,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from msgspec import structs
 
 from servebench.analysis import capacity, cost, limits, sla, trust
 from servebench.analysis.capacity import Capacity, interval
@@ -382,7 +383,8 @@ def main() -> int:
     found = passing(
         args.folder, args.filter, args.gpu_hour_price, lambda log: capacity.asked_of(log, *question.limits)
     )
-    logs = [log for _, log in found]
+    floor = {} if args.check_floor is None else {"check_floor": args.check_floor}
+    logs = [structs.replace(log, **floor) for _, log in found]
     if not logs:
         raise no_logs(args.folder, filtered=bool(args.filter))
     priceless = next((log for log in logs if log.status == "ok" and cost.dollars_per_hour(log) is None), None)
@@ -405,6 +407,8 @@ def _parser() -> argparse.ArgumentParser:
     rate = "requests/s that are to be served, by as many servers as it takes"
     add("--target_rate", type=commandline.Number(float, 1e-6), metavar="R", help=rate)
     add("--objective", choices=OBJECTIVES, default=OBJECTIVES[0], help=f"what is best [{OBJECTIVES[0]}]")
+    floor = "least share of questions that are answered right under load [what the sweep was given]"
+    add("--check_floor", type=commandline.share, metavar="SHARE", help=floor)
     cost.add_price(parser)
     add_filter(parser, "--filter")
     add(

@@ -27,6 +27,7 @@ from servebench.show.points import LAYOUT, Runs
 CONDITIONS = (
     *("api", "stream", "request_timeout", "max_retries", "stop_when_overloaded", "repetition"),
     "dataset",  # its path; dataset_sha256 says what is in it
+    *("check", "check_sha256"),  # questions beside the load, at most 5 % of it
 )
 MACHINES = "machines"
 MOST_TELLING = ("engine_args", "engine_env", "engine", "urls")  # beside the layout, of what may be compared

@@ -18,7 +18,7 @@ LAYOUT = (
     "num_replicas",
     "max_ragged_batch_size",
 )  # what a server is, before all else
-NO_SETTINGS = ("repetition", "variant")  # the latter is a name for flags
+NO_SETTINGS = ("repetition", "variant", "check_sha256")  # a name for flags; what `check` says
 LOADS = {"clients": "{} clients", "rate": "{} requests/s", "trace": "trace x{}"}
 
 
