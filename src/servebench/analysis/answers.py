@@ -24,6 +24,7 @@ from servebench.log.schema import Log
 
 LEVEL = 0.005  # of a false alarm
 SEEN = 0.95  # how often a drop has to be found to be one that is seen
+WANTED = 0.1  # a drop of the share of right answers that users would want to know of
 WORTH = 0.3  # a drop that questions have to find at least, to say that there is none
 MAX_FLAWED_SHARE = 0.2  # of logs that do not say it
 BY_LENGTH = ("length", "max_tokens")

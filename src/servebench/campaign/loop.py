@@ -24,7 +24,7 @@ from servebench.log import store
 from servebench.log.config import ServerConfig
 from servebench.log.schema import Log
 from servebench.plan.options import Decide, Execution
-from servebench.plan.preflight import asks_hub, check_loads, notices, preflight, unlike
+from servebench.plan.preflight import asks_hub, check_loads, few_questions, notices, preflight, unlike
 from servebench.plan.settings import Settings
 from servebench.plan.strategies import History, Verdict
 from servebench.plan.sweep import Point, ServerPlan, make_plan
@@ -115,7 +115,7 @@ def show_plan(
     remark(dict.fromkeys(filter(None, (settings.fit for settings in asked))))
     for settings, own in zip(asked, plans, strict=True):
         check(settings, own)
-    remark(dict.fromkeys(unlike(plan, earlier)))
+    remark(dict.fromkeys([*unlike(plan, earlier), *few_questions(plan)]))
     return plans
 
 

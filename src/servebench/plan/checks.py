@@ -175,6 +175,9 @@ def check_combination(given: Given, load: type, strategy: type) -> None:
             "--num_requests 1 leaves an open loop no time to measure; give more": (
                 open_loop and given.get("num_requests") == 1
             ),
+            "--check_floor is about the answers to questions; give them with --check": (
+                given.get("check_floor") is not None and not given.get("check")
+            ),
             f"whole answers have no TTFT or TPOT to search by; give --{option} limits of e2e": (
                 wanted and not given["stream"]
             ),

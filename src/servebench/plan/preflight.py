@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from msgspec.structs import replace
 
+from servebench.analysis import answers
 from servebench.errors import InputError
 from servebench.log.config import Dataset, RunConfig, Scenario, ServerConfig, Synthetic
 from servebench.log.lengths import MAX_TIMES_MEAN, Lengths
@@ -18,7 +19,7 @@ from servebench.plan.settings import Settings
 from servebench.plan.sweep import Point, ServerPlan
 from servebench.servers.backends import BACKENDS
 from servebench.servers.launch_checks import check_launch
-from servebench.workload import datasets
+from servebench.workload import checks, datasets
 from servebench.workload.model_files import cached_file, expanded, model_context
 
 OFF, DRAWS = 0.02, 100_000  # share of a mean that cutting may take unsaid, and draws that tell it
@@ -140,6 +141,17 @@ def unlike(plan: list[ServerPlan], earlier: Mapping[Path, list[Log]]) -> Iterato
         if theirs and server.engine_args not in theirs and not server.variant:
             others, own = (" ".join(words) or "none" for words in (min(theirs), server.engine_args))
             yield f"points in {folder}/ have --engine_args {others}, these have {own}: they become another curve"
+
+
+def few_questions(plan: list[ServerPlan]) -> Iterator[str]:
+    """That --check will ask too little, as far as the plan is known."""
+    for runs in (each.strategy.runs for each in plan if each.settings.common.check):
+        most, needed = sum(int(checks.SHARE * run.num_requests) for run in runs), answers.needed(answers.WANTED)
+        if most < needed:
+            yield (
+                f"--check asks at most {most} questions a server, {checks.SHARE:.0%} of the requests; to see a drop of "
+                f"{answers.WANTED:.0%} takes {needed}: more --num_requests or --runs"
+            )
 
 
 def _pending(plan: ServerPlan) -> bool:

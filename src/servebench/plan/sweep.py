@@ -34,6 +34,7 @@ from servebench.servers.access import Access, headers_of
 from servebench.servers.backends import BACKENDS
 from servebench.servers.http_call import call, notify
 from servebench.telemetry import gpus
+from servebench.workload.checks import longest_question
 from servebench.workload.model_files import snapshot
 
 NO_LIMIT, PROBES = 10**6, 4  # requests at once
@@ -246,7 +247,8 @@ def requests_at_once(settings: Settings, server: ServerConfig) -> int:
     if isinstance(settings.strategy, FindMax | FindPeak | Decide) or not isinstance(loads[0], Clients):
         return getattr(loads[0], "max_concurrency", None) or NO_LIMIT
     clients = max(load.num_clients for load in loads if isinstance(load, Clients))
-    return clients + (PROBES if settings.common.probe_rate else 0)
+    beside = (PROBES if settings.common.probe_rate else 0) + (1 + clients // 20 if settings.common.check else 0)
+    return clients + beside
 
 
 def longest_request_tokens(settings: Settings) -> int:
@@ -255,4 +257,5 @@ def longest_request_tokens(settings: Settings) -> int:
     longest = settings.requests[0].max_prompt_length
     lengths = [requests.lengths for requests in settings.requests if not isinstance(requests, Dataset)]
     tokens = [min(prompts.longest, longest) + answers.longest for prompts, answers in lengths]
-    return template + max(tokens, default=longest + OF_DATASETS)
+    questions = longest_question(settings.common.check) if settings.common.check else 0
+    return template + max(questions, *(tokens or [longest + OF_DATASETS]))

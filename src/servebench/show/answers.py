@@ -9,7 +9,6 @@ from servebench.analysis.answers import LEVEL, Agreement, Checked
 from servebench.log.schema import Log
 from servebench.show.layouts import Layout
 
-WANTED = 0.1  # a drop of the share of right answers that users would want to know of
 Runs = Sequence[Log]
 
 
@@ -23,9 +22,7 @@ def _counted(found: Checked) -> str:
     right = f"{found.right} of {found.n} questions right under load, {found.right_alone} alone"
     if found.sees and found.sees <= answers.WORTH:
         return f"{right}; a drop of {found.sees:.0%} would have been found"
-    return (
-        f"{right}; a drop of {WANTED:.0%} takes {answers.needed(WANTED)} questions: more --num_requests or --runs"
-    )
+    return f"{right}; a drop of {answers.WANTED:.0%} takes {answers.needed(answers.WANTED)} questions: more --num_requests or --runs"
 
 
 def of_study(layouts: Sequence[Layout]) -> Iterator[str]:

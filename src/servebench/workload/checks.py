@@ -44,6 +44,11 @@ def checked(check: str, api: str) -> str:
     return sha256(" ".join(question.id for question in questions).encode()).hexdigest()
 
 
+def longest_question(check: str) -> int:
+    """More tokens than any question takes with its answer: a token has two characters or more, nearly always."""
+    return max(len(_text(each)) // 2 + each.max_new_tokens for each in read_questions(path_of(check)))
+
+
 def requests_of(run: RunConfig, tokenizer: Tokenizer, context: int | None) -> tuple[Request, ...]:
     """The questions that go with this run, in an order of its own; each of its runs and loads asks others first.
 
