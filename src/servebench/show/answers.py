@@ -22,7 +22,8 @@ def _counted(found: Checked) -> str:
     right = f"{found.right} of {found.n} questions right under load, {found.right_alone} alone"
     if found.sees and found.sees <= answers.WORTH:
         return f"{right}; a drop of {found.sees:.0%} would have been found"
-    return f"{right}; a drop of {answers.WANTED:.0%} takes {answers.needed(answers.WANTED)} questions: more --num_requests or --runs"
+    needed = f"a drop of {answers.WANTED:.0%} takes {answers.needed(answers.WANTED)} questions"
+    return f"{right}; {needed}: more --num_requests or --runs"
 
 
 def of_study(layouts: Sequence[Layout]) -> Iterator[str]:
