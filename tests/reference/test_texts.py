@@ -24,10 +24,10 @@ from servebench.reference import calibrate
 from servebench.reference.texts import WORDS
 
 QUESTIONS: list[dict[str, Any]] = [
-    {"id": "sum", "prompt": "What is 40 + 2?", "answer": 42, "scorer": "number"},
-    {"id": "city", "prompt": "The capital of Peru?", "answer": ["the city of Lima", "Lima"], "scorer": "list"},
-    {"id": "form", "prompt": "As JSON?", "answer": {"type": "object"}, "scorer": "json_schema"},
-    {"id": "free", "prompt": "Tell a story.", "scorer": "agreement", "max_new_tokens": 12},
+    {"prompt": "What is 40 + 2?", "answer": 42, "scorer": "number"},
+    {"prompt": "The capital of Peru?", "answer": ["the city of Lima", "Lima"], "scorer": "contains"},
+    {"prompt": "As JSON?", "answer": {"type": "object"}, "scorer": "json_schema"},
+    {"prompt": "Tell a story.", "scorer": "agreement", "max_tokens": 12},
 ]
 TURNS = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Is 7 a prime?"}]
 
@@ -78,7 +78,7 @@ def form(request: pytest.FixtureRequest) -> Form:
 
 @pytest.fixture(scope="module")
 def questions(tmp_path_factory: pytest.TempPathFactory) -> str:
-    chat = {"id": "prime", "messages": TURNS, "answer": ["yes"], "scorer": "list"}
+    chat = {"messages": TURNS, "answer": ["yes"], "scorer": "exact"}
     return write(tmp_path_factory.mktemp("questions"), [*QUESTIONS, chat])
 
 
@@ -179,18 +179,18 @@ def test_a_question_without_a_right_answer_has_the_same_one_each_time(
 
 
 def test_a_share_of_the_questions_is_answered_wrongly(server: Callable[..., str], tmp_path: Path) -> None:
-    asked = [{"id": f"q{n}", "prompt": f"What is {n}?", "answer": n, "scorer": "number"} for n in range(20)]
+    asked = [{"prompt": f"What is {n}?", "answer": n, "scorer": "number"} for n in range(20)]
     file = write(tmp_path, asked)
 
     def wrong(share: str) -> set[int]:
         url = server("--know", file, "--wrong_share", share)
         said = [PLAIN.ask(url, f"What is {n}?") for n in range(20)]
         assert all(each.why == "stop" for each in said)
-        return {n for n, each in enumerate(said) if float(each.text) != n}
+        return {n for n, each in enumerate(said) if each.text != str(n)}
 
     some = wrong("0.3")
     assert len(some) == 6 and wrong("0.3") == some
-    assert len(wrong("0.5")) == 10 and some < wrong("0.5")
+    assert len(wrong("0.5")) == 10 and len(wrong("1")) == 20
 
 
 def test_a_known_answer_follows_its_reasoning(server: Callable[..., str], questions: str) -> None:
@@ -210,7 +210,7 @@ def broken(server: Callable[..., str], questions: str) -> Callable[..., str]:
 
 def test_wrong(broken: Callable[..., str], form: Form) -> None:
     url = broken("wrong")
-    assert form.ask(url, "What is 40 + 2?")[:2] == ("85.0", "stop")
+    assert form.ask(url, "What is 40 + 2?")[:2] == ("zzz", "stop")
     assert "Lima" not in form.ask(url, "The capital of Peru?").text
     assert in_order(form.ask(url, "something").text)
 

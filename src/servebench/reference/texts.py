@@ -58,17 +58,18 @@ def asked(request: dict[str, Any]) -> str:
 
 @cache
 def known_questions(file: str, wrong_share: float) -> dict[str, tuple[str, str]]:
-    """What is asked -> the answer and a wrong one. For this share, always the same questions, both are wrong."""
+    """What is asked -> the answer and a wrong one. Of each scorer's questions, for this share both are wrong."""
     if not file:
         return {}
     from servebench.workload.questions import read_questions  # a server that knows none starts sooner
 
     questions = [question for question in read_questions(Path(file)) if question.scorer != "json_schema"]
-    questions.sort(key=lambda question: drawn(question.id))
+    questions.sort(key=lambda question: (question.scorer, drawn(question.id)))
     known: dict[str, tuple[str, str]] = {}
     for place, question in enumerate(questions):
         right, wrong = _right_and_wrong(question)
-        answers = wrong if place < round(wrong_share * len(questions)) else right, wrong
+        fails = round(wrong_share * place) < round(wrong_share * (place + 1))
+        answers = wrong if fails else right, wrong
         forms = asked({"prompt": question.prompt}), asked({"messages": question.messages})
         known |= dict.fromkeys(filter(None, forms), answers)
     return known
@@ -79,8 +80,7 @@ def _right_and_wrong(question: Question) -> tuple[str, str]:
         where = asked({"prompt": question.prompt, "messages": question.messages})
         first, other = (plain(text, question.max_new_tokens).tokens for text in (where, where + " wrongly"))
         return "".join(first), "".join(other)
-    right = str(question.answer[0] if isinstance(question.answer, list) else question.answer)
-    return right, str(2 * abs(float(right)) + 1) if question.scorer == "number" else "zzz"
+    return str(question.answer[0] if isinstance(question.answer, list) else question.answer), "zzz"
 
 
 def plain(prompt: str, count: int) -> Text:
