@@ -27,7 +27,7 @@ from servebench.log.version1 import upgraded
 
 # In the name of a point's log; that of the original suite's first release ends in _c8_p2600_g60.
 POINT = re.compile(r"-(clients|rate|trace)\d|_c\d+_p\d+_g\d+").search
-OTHER_FOLDERS = ("superseded", "searches")  # folders beside the logs (the former is of older versions)
+OTHER_FOLDERS = ("superseded", "searches", "evaluations")  # beside the logs (the first is of older versions)
 HEAD = 1 << 17  # bytes that hold all of a log but what is in ROWS
 ROWS = ("checks_alone", "checks", "probes", "results")  # the last fields, one entry a line
 ALWAYS = ROWS[2:]  # written also where they have no entry

@@ -149,8 +149,8 @@ def few_questions(plan: list[ServerPlan]) -> Iterator[str]:
         most, needed = sum(int(checks.SHARE * run.num_requests) for run in runs), answers.needed(answers.WANTED)
         if most < needed:
             yield (
-                f"--check asks at most {most} questions a server, {checks.SHARE:.0%} of the requests; to see a drop "
-                f"of {answers.WANTED:.0%} takes {needed}: more --num_requests or --runs"
+                f"--check asks at most {most} questions a server, {checks.SHARE:.0%} of the requests; to see a "
+                f"drop of {answers.WANTED:.0%} takes {needed}: more --num_requests or --runs"
             )
 
 
