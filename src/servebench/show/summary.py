@@ -29,9 +29,10 @@ from servebench.analysis.sla import Sla, parse
 from servebench.cli import commandline
 from servebench.errors import InputError, no_logs
 from servebench.figures.selection import load_text
+from servebench.log import evaluation
 from servebench.log.config import ServerConfig
 from servebench.log.schema import Log, Quality
-from servebench.show import advice, answers, layouts, matching, tables, terminal, verdict
+from servebench.show import advice, answers, layouts, matching, scores, tables, terminal, verdict
 from servebench.show.layouts import Layout, Runs, Study
 from servebench.show.tables import significant
 from servebench.show.verdict import SearchResult
@@ -354,11 +355,12 @@ def report(
 
 
 def ending(logs: list[Log], searches: Sequence[SearchResult], folder: Path) -> str:
-    """The result in a sentence or two, and what to type next."""
+    """The result in a sentence or two, the scores of servers, and what to type next."""
     studies, streamed = layouts.studies(logs), any(log.run.stream for log in logs)
     said = [search.words for search in searches] or verdict.result(studies)
     steps = verdict.next_steps(folder, _comparable(studies), streamed, searches)
-    return "\n".join(["", *map(tables.wrapped, said), steps])
+    scored = scores.lines(evaluation.read(folder))
+    return "\n".join(["", *map(tables.wrapped, [*said, *scored]), steps])
 
 
 def _comparable(studies: Sequence[Study]) -> list[ServerConfig]:
