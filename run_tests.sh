@@ -12,6 +12,7 @@ step engines/llamacpp.sh
 step engines/vllm-cpu.sh
 step engines/fastgen-cpu.sh
 step engines/vllm-router.sh
+step engines/lm-eval.sh
 step engines/smollm2.sh
 step engines/tiny_llama.sh
 step scripts/setup_browser.sh

@@ -15,6 +15,7 @@ GROUPS = {
     "measure": {
         "run": ("campaign.driver", "the benchmark: the same as python run_benchmark.py"),
         "paired": ("campaign.paired", "measure two servers in turn, run by run, and compare them"),
+        "evaluate": ("campaign.evaluate", "how good the answers of these servers are, by tasks of lm-eval"),
         "server": ("campaign.detached", "start, stop, restart or list servers that outlive a benchmark"),
         "calibrate": ("reference.calibrate", "how exact this client is on this machine"),
         "reference-server": ("reference.server", "a server with known times, to try things out"),

@@ -15,7 +15,7 @@ from importlib import import_module
 from servebench.cli.parser import Made, Parser
 from servebench.commands import COMMANDS
 
-FURTHER = ("server", "paired")  # these take the options of `run` too
+FURTHER = ("server", "paired", "evaluate")  # these take the options of `run` too
 SCRIPT = """# Made by `servebench completion {shell}`: completes servebench and run_benchmark.py.
 {first}
 _servebench_words() {{ # the words of a command, or of one of its options

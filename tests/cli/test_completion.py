@@ -37,6 +37,8 @@ def bash(code: str) -> str:
         ("./servebench run --num-c", "--num_clients"),
         ("./servebench run --backend vllm sg", "sglang"),
         ("./servebench paired A B --num_cl", "--num_clients"),
+        ("./servebench evaluate --tas", "--tasks"),
+        ("./servebench evaluate --backend vllm sg", "sglang"),
         ("./servebench server st", "start stop status"),
         ("./servebench server start --backend l", "llamacpp"),
         ("./run_benchmark.py --on-error c", "continue"),
