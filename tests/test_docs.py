@@ -96,6 +96,7 @@ RULES = [
     Rule(rf"{MEASURE}( .*)?", r"\g<0> --dry_run", "needs an engine; its plan is the same"),
     Rule(rf"{OURS} server start (.*)", r"python run_benchmark.py \1 --dry_run", "needs an engine"),
     Rule(rf"{OURS} server (stop|restart) .*", "./servebench server status", "needs what was started before"),
+    Rule(rf"{OURS} evaluate .*", r"\g<0> --dry_run", "needs engines and lm-eval; its plan is the same"),
     Rule(rf"{OURS} paired .*", r"\g<0> --dry_run", "needs engines; its plan is the same"),
     Rule(rf"{OURS} calibrate", r"\g<0> --num_clients 2 --num_requests 4", "takes minutes"),
     Rule(rf"{OURS} reference-server", r"\g<0> --help", "runs until it is ended"),
