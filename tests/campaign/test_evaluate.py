@@ -130,7 +130,10 @@ def test_scores_are_stored_once_and_found_for_the_logs_of_the_server(
     ((_, log),) = store.load_folder(results)
     assert evaluation.of_server(evaluation.read(results), log) == evaluation.read(results)[0]
     shown = python("-m", "servebench", "summary", results)
-    assert "scores 0.800 ±0.133 at sums, 0.800 ±0.133 at grp" in shown.stdout and "left out" not in shown.stderr
+    assert (
+        "scores 0.800 ±0.133 at sums, 0.800 ±0.133 at grp (--limit 10)" in shown.stdout
+        and "left out" not in shown.stderr
+    )
 
 
 @pytest.mark.parametrize(
@@ -202,7 +205,7 @@ def evaluation_of(log: Log, started_at: str = "", limit: int | None = None, **ta
         identity=server_identity(log.server, log.identity),
         server=log.server,
         num_concurrent=8,
-        tasks={name: Task(metrics={"acc,none": score}) for name, score in tasks.items()},
+        tasks={name: Task(metrics={"acc,none": score}, samples=10) for name, score in tasks.items()},
     )
 
 
@@ -239,6 +242,15 @@ def test_worse_is_what_chance_does_not_explain() -> None:
     assert scores.worse(evaluation_of(a, t=Score(value=1)), evaluation_of(b, t=BAD)) is None, "no error is known"
     less = [Score(value=score.value, stderr=score.stderr, higher_is_better=False) for score in (GOOD, BAD)]
     assert "vLLM TP 1 x 1 is worse" in str(scores.worse(evaluation_of(a, t=less[0]), evaluation_of(b, t=less[1])))
+
+
+def test_a_few_answers_that_are_all_right_prove_little() -> None:
+    """Ten of ten has the standard error 0, as if chance had no part in it; it counts as 1/12."""
+    all_right, seven = Score(value=1.0, stderr=0.0), Score(value=0.7, stderr=0.153)  # 1.96 x 0.174 = 0.342
+    a, b = log_of(), log_of("xllamacpp 1", backend="llamacpp")
+    assert scores.worse(evaluation_of(a, t=all_right), evaluation_of(b, t=seven)) is None
+    six = Score(value=0.6, stderr=0.163)  # 1.96 x 0.183 = 0.359
+    assert scores.worse(evaluation_of(a, t=all_right), evaluation_of(b, t=six)) is not None
 
 
 # lm-eval itself.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import hypot
 from operator import itemgetter
 from statistics import NormalDist
 
@@ -32,7 +33,9 @@ def lines(evaluations: Iterable[Evaluation]) -> list[str]:
 
 
 def _main_scores(evaluation: Evaluation) -> str:
-    return ", ".join(f"{words(main(task))} at {name}" for name, task in evaluation.tasks.items())
+    limit = evaluation.asked.get("limit")
+    scores = ", ".join(f"{words(main(task))} at {name}" for name, task in evaluation.tasks.items())
+    return scores + (f" (--limit {limit})" if limit else "")
 
 
 def words(score: Score) -> str:
@@ -57,9 +60,14 @@ def worse(a: Evaluation, b: Evaluation) -> str | None:
 
 def _worse_at(name: str, a: Evaluation, b: Evaluation, z: float) -> str:
     of_a, of_b = main(a.tasks[name]), main(b.tasks[name])
-    if of_a.stderr is None or of_b.stderr is None:
-        return ""
+    errors = _error(a.tasks[name]), _error(b.tasks[name])
     ahead = (of_b.value - of_a.value) * (1 if of_a.higher_is_better else -1)  # b of a
     loser, low, high = (a, of_a, of_b) if ahead > 0 else (b, of_b, of_a)
-    apart = abs(ahead) > z * (of_a.stderr**2 + of_b.stderr**2) ** 0.5
+    apart = None not in errors and abs(ahead) > z * hypot(*filter(None, errors))
     return f"{server_name(loser.server)} is worse at {name}: {words(low)} against {words(high)}" if apart else ""
+
+
+def _error(task: Task) -> float | None:
+    """Of the main score. Where all answers are alike it comes out as 0; then as if one of two more were not."""
+    stderr = main(task).stderr
+    return stderr or (None if stderr is None or not task.samples else 1 / (task.samples + 2))
