@@ -28,8 +28,9 @@ from servebench.analysis.metrics import OfRequests
 from servebench.analysis.sla import Sla
 from servebench.cli import commandline
 from servebench.errors import InputError
+from servebench.log import evaluation
 from servebench.log.schema import Log, model_name
-from servebench.show import answers, matching, points, ratios, tables
+from servebench.show import answers, matching, points, ratios, scores, tables
 from servebench.show.matching import Pair
 from servebench.show.points import Runs
 from servebench.show.ratios import ALIKE, Comparison
@@ -171,6 +172,11 @@ def main() -> int:
         *sides_of(args, slas), (str(args.a), str(args.b)), args.paired, slas, args.metric, args.across
     )
     print(as_json(sides) if args.json else text(sides, args.all, args.wide))
+    if not args.json:
+        scored = evaluation.read(args.a) + evaluation.read(args.b)
+        servers = [log for pair in sides.found.pairs for log in (pair.a[0], pair.b[0])]
+        for words in scores.of_logs(scored, servers):
+            print(tables.wrapped(words))
     return 0
 
 

@@ -30,7 +30,8 @@ from servebench.analysis.limits import Limit
 from servebench.cli import commandline
 from servebench.cli.declare import command_of
 from servebench.errors import InputError, no_logs
-from servebench.show import answers, points, tables, verdict
+from servebench.log import evaluation
+from servebench.show import answers, points, scores, tables, verdict
 from servebench.show.candidates import LOOSER, OBJECTIVES, Candidate, Decision, Question, of_logs, with_limits
 from servebench.show.tables import Column, counted, significant
 
@@ -69,6 +70,7 @@ NEEDED = 5  # the column of what the target takes
 def text(decision: Decision) -> str:
     """The answer, the table, and how far to trust it."""
     said = [sentence(decision), *doubts(decision)]
+    said += [f"{words}." for words in answers.of_study(decision.study.layouts)]
     lines = [tables.wrapped(words) for words in said if words]
     if decision.candidates:
         alike = [f"{ALIKE}: not distinguishable from the best"] if decision.rivals else []
@@ -234,7 +236,6 @@ def doubts(decision: Decision) -> Iterator[str]:
             kinds = ", ".join(f"{n} {why}{_remedy(why)}" for why, n in each.left_out.items())
             yield f"{each.name}: {counted(sum(each.left_out.values()), 'point')} left out: {kinds}."
     yield from (f"{name} left out: {why}." for name, why in decision.left_out.items())
-    yield from (f"{words}." for words in answers.of_study([each.layout for each in decision.candidates]))
 
 
 def _remedy(why: str) -> str:
@@ -395,6 +396,9 @@ def main() -> int:
         print(msgspec.json.format(msgspec.json.encode([*map(document, decisions)]), indent=2).decode())
     else:
         print(said(decisions))
+        servers = [layout.log for each in decisions for layout in each.study.layouts]
+        for words in scores.of_logs(evaluation.read(args.folder), servers):
+            print(tables.wrapped(f"{words}."))
     open_ = args.strict and any(each.rivals for each in decisions)
     return int(open_ or not all(each.best for each in decisions))
 

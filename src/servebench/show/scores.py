@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import combinations
 from math import hypot
 from operator import itemgetter
 from statistics import NormalDist
 
-from servebench.log.evaluation import Evaluation, Score, Task, merged
+from servebench.log.evaluation import Evaluation, Score, Task, merged, of_server
+from servebench.log.identity import fingerprint
+from servebench.log.schema import Log
 from servebench.show import tables
 from servebench.show.layouts import server_name
 
@@ -30,6 +33,14 @@ def table(evaluations: Iterable[Evaluation]) -> str:
 def lines(evaluations: Iterable[Evaluation]) -> list[str]:
     """A line for each server that was evaluated: the main score of each task."""
     return [f"{server_name(each.server)} scores {_main_scores(each)}" for each in merged(evaluations)]
+
+
+def of_logs(evaluations: Iterable[Evaluation], logs: Iterable[Log]) -> list[str]:
+    """The scores of the servers of these logs, and which of two answers worse."""
+    known = merged(evaluations)
+    found = {fingerprint(each.identity): each for log in logs if (each := of_server(known, log))}
+    worse_ones = (worse(a, b) for a, b in combinations(found.values(), 2))
+    return [*lines(found.values()), *filter(None, worse_ones)]
 
 
 def _main_scores(evaluation: Evaluation) -> str:

@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from html import escape
 from math import isfinite, log
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -18,8 +19,9 @@ from servebench.analysis import capacity, cost, limits, power, samples, throughp
 from servebench.analysis.capacity import Loads
 from servebench.analysis.limits import Limit
 from servebench.errors import InputError
+from servebench.log import evaluation
 from servebench.log.schema import Log
-from servebench.show import candidates, decide, points
+from servebench.show import answers, candidates, decide, points, scores
 from servebench.show.candidates import Candidate, Decision
 from servebench.show.layouts import Layout, Study
 from servebench.show.tables import significant
@@ -70,7 +72,10 @@ def decision(study: Study, found: Decision | None, folder: str) -> tuple[str, st
     )
     command = f'<code>servebench decide {escape(shlex.quote(folder))} --sla "<span></span>"</code>'
     exactly = f'<p class="exactly" hidden>Worked out in the page. Exactly, and how far to trust it: {command}</p>'
+    scored = scores.of_logs(evaluation.read(Path(folder)), [layout.log for layout in study.layouts])
+    right = "".join(f"<li>{escape(words)}</li>" for words in (*answers.of_study(study.layouts), *scored))
     trust = f"<h3>How far to trust it</h3><ul>{doubts}</ul>" if doubts else ""
+    trust += f"<h3>Are the answers right?</h3><ul>{right}</ul>" if right else ""
     return top, f'<div class="trust">{trust}{_pre("To serve it", serve)}{_pre("To be sure", sure)}{exactly}</div>'
 
 

@@ -10,7 +10,6 @@ from html import escape
 
 from servebench.analysis import metrics
 from servebench.analysis.stats import Interval, ratio_of_means
-from servebench.show import answers
 from servebench.show.html.chart import chart, styles_of, swatch
 from servebench.show.html.groups import RATE, Group, by_gpu, value, warnings, words
 from servebench.show.html.table import Column, columns
@@ -121,9 +120,7 @@ def _counts(groups: Sequence[Group], points_id: str) -> str:
         if n or word in COUNTED
     ]
     points = counted(len(marks), "point")
-    asked = "".join(f"<li>{escape(words)}</li>" for words in answers.of_study([each.layout for each in groups]))
-    right = f"<h3>Are the answers right?</h3><ul>{asked}</ul>" if asked else ""
-    return f'<p class="counts">{points}: {" · ".join(parts)}</p>{right}'
+    return f'<p class="counts">{points}: {" · ".join(parts)}</p>'
 
 
 # One row a layout.
