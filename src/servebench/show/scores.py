@@ -38,7 +38,7 @@ def lines(evaluations: Iterable[Evaluation]) -> list[str]:
 def of_logs(evaluations: Iterable[Evaluation], logs: Iterable[Log]) -> list[str]:
     """The scores of the servers of these logs, and which of two answers worse."""
     known = merged(evaluations)
-    found = {fingerprint(each.identity): each for log in logs if (each := of_server(known, log))}
+    found = {fingerprint(each.identity): each for log in logs if known and (each := of_server(known, log))}
     worse_ones = (worse(a, b) for a, b in combinations(found.values(), 2))
     return [*lines(found.values()), *filter(None, worse_ones)]
 
