@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import combinations
+from itertools import pairwise
 from math import comb
 
 import numpy as np
@@ -265,12 +265,12 @@ def alone_and_under_load(logs: Iterable[Log]) -> list[tuple[Asked, Asked]]:
 
 
 def repeats(logs: Iterable[Log]) -> list[tuple[Asked, Asked]]:
-    """Answers to the same question under load, two by two: how far they differ is chance."""
+    """Each answer to a question under load and the next one to it: how far they differ is chance."""
     asked: dict[str, list[Asked]] = {}
     for log in logs:
         for each in log.checks:
             asked.setdefault(each.question, []).append(each)
-    return [pair for same in asked.values() for pair in combinations(same, 2)]
+    return [pair for same in asked.values() for pair in pairwise(same)]
 
 
 def between(a: Iterable[Log], b: Iterable[Log]) -> list[tuple[Asked, Asked]]:

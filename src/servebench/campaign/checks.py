@@ -11,7 +11,7 @@ import msgspec
 from tokenizers import Tokenizer
 
 from servebench.errors import InputError
-from servebench.load.fleet import run_load
+from servebench.load.fleet import Watch, run_load
 from servebench.load.sharding import Target
 from servebench.log.checks import Asked
 from servebench.log.config import Clients, RunConfig
@@ -22,14 +22,17 @@ FIRST_TOKENS = 32  # of an answer, that are compared
 Answered = Sequence[tuple[Request, Result]]
 
 
-def ask_alone(run: RunConfig, questions: Sequence[Request], target: Target, folder: Path) -> Answered:
+def ask_alone(
+    run: RunConfig, questions: Sequence[Request], target: Target, folder: Path, watch: Watch
+) -> Answered:
     """Each question while nothing else is asked, at the server that gets it under load too."""
     found: list[tuple[Request, Result]] = []
     for server, url in enumerate(target.urls):
         own = [each for each in questions if (each.conversation or 0) % len(target.urls) == server]
         if own:
             quiet = msgspec.structs.replace(run, load=Clients(), num_requests=len(own), warmup=0)
-            outcome = run_load(quiet, Workload(own, own), replace(target, urls=[url]), folder, 1)
+            alone = Workload(own, own), replace(target, urls=[url])
+            outcome = run_load(quiet, *alone, folder, 1, lambda seen: watch(replace(seen, phase="asking alone")))
             of_server = (
                 msgspec.structs.replace(r, server=server) for r in outcome.results if r.phase == "measured"
             )

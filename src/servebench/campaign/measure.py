@@ -86,7 +86,7 @@ def measure_point(point: Point, bench: Bench, watch: Watch) -> Log:
     try:
         check_lengths(run, bench.context)
         workload = build_workload(run, bench.tokenizer, bench.context)
-        alone = asked_alone(bench, run, workload, point)
+        alone = asked_alone(bench, workload, point, watch)
         server.empty_cache()
         workers = execution.num_workers or default_workers(run.load)
         before = server.cache_counters()
@@ -129,12 +129,12 @@ def measure_point(point: Point, bench: Bench, watch: Watch) -> Log:
     )
 
 
-def asked_alone(bench: Bench, run: RunConfig, workload: Workload, point: Point) -> list[Asked]:
+def asked_alone(bench: Bench, workload: Workload, point: Point, watch: Watch) -> list[Asked]:
     """What the questions of this run bring alone; each is asked once of a server."""
     servers = len(bench.server.urls)
     keys = [(q.question.id, (q.conversation or 0) % servers) for q in workload.checks if q.question]
     new = [q for q, key in zip(workload.checks, keys, strict=True) if key not in bench.alone]
-    answered = ask_alone(run, new, bench.server.target(run), parts_of(point))
+    answered = ask_alone(point.run, new, bench.server.target(point.run), parts_of(point), watch)
     bench.alone.update({(each.question, each.server): each for each in judged(answered, bench.tokenizer)})
     return [bench.alone[key] for key in keys if key in bench.alone]
 
