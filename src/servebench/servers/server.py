@@ -82,8 +82,8 @@ class Server:
             usual = backend.body(how, self.facts.model, request.prompt, request.max_new_tokens)
             chat = {"messages": list(request.messages)} if request.messages else {}
             found = with_extra_body(usual | salt | chat | question, self.extra_body)
-            if request.question and "temperature" in found:  # whatever the user samples by
-                found["temperature"] = 0.0
+            if request.question and "temperature" in usual.keys() & found.keys():  # whatever the user samples by
+                found["temperature"] = usual["temperature"]
             return self._with_length_field(found)
 
         return fields

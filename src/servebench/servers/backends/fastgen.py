@@ -38,9 +38,12 @@ def endpoint(url: str, run: RunConfig) -> str:
 
 
 def body(run: RunConfig, model: str, prompt: str, max_new_tokens: int) -> dict[str, Any]:
-    """The same sampling as with every engine; MII does not take a temperature of 0 but do_sample off."""
-    sampling = {"do_sample": True, "temperature": run.temperature, "top_p": run.top_p}
-    keywords = sampling if run.temperature > 0 else {"do_sample": False}
+    """The same sampling as with every engine; MII does not take a temperature of 0 but do_sample off.
+
+    A temperature is given all the same, though it chooses nothing then: MII's scheduler breaks, and answers nobody
+    any more, where some requests of a batch have one and others (the questions of --check) have none.
+    """
+    keywords = {"do_sample": run.temperature > 0, "temperature": run.temperature or 1.0, "top_p": run.top_p}
     ends = {"ignore_eos": not run.respect_eos, "return_full_text": False}
     return {"prompt": prompt, "max_new_tokens": max_new_tokens, "stream": run.stream, **keywords, **ends}
 
