@@ -1,18 +1,18 @@
 """Are the answers right? What they look like, how many questions were answered right, whether load changes them.
 
-A question counts once, however many runs asked it: it is right if at least half of its answers are. Right alone
-and wrong under load, or the other way round: if load made no difference, both would be equally likely. `worse` is
-the one-sided binomial test of that (McNemar's, exact).
+Each question has a share of right answers alone, and one under load: of all runs together, so that it counts once,
+however often it was asked. If load made no difference, the difference of the two would be as likely the other way
+round. `chance` is the one-sided test of that, exact; of one run it is McNemar's.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
-from math import comb
+from math import ceil, comb
 
 import numpy as np
 
@@ -23,12 +23,13 @@ from servebench.log.result import Result
 from servebench.log.schema import Log
 
 LEVEL = 0.005  # of a false alarm
+PARTS = 60  # of a right answer, that differences of questions are counted in
 SEEN = 0.95  # how often a drop has to be found to be one that is seen
 WANTED = 0.1  # a drop of the share of right answers that users would want to know of
 WORTH = 0.3  # a drop that questions have to find at least, to say that there is none
 MAX_FLAWED_SHARE = 0.2  # of logs that do not say it
 BY_LENGTH = ("length", "max_tokens")
-METRICS = ("flawed_share", "check_share", "check_share_alone", "failed_share")  # that say how good answers are
+METRICS = ("flawed_share", "check_share", "check_share_alone")  # that say how good answers are
 COUNTED = ("usage", "token_ids")  # sources of token counts that are the server's own
 
 
@@ -87,90 +88,106 @@ def described(log: Log) -> str:
 
 @dataclass(frozen=True)
 class Checked:
-    """Questions asked alone and under load. `lost`: right alone and wrong under load; `won`: reversed."""
+    """Questions asked alone and under load, or of two servers. Shares of right answers, question by question."""
 
-    n: int
-    right: int
-    right_alone: int
-    lost: int
-    won: int
+    before: tuple[float, ...]
+    after: tuple[float, ...]
+    failed: int = 0  # answers that did not come
+
+    @property
+    def n(self) -> int:
+        return len(self.after)
 
     @property
     def share(self) -> float:
-        return self.right / self.n
+        return sum(self.after) / self.n
 
     @property
-    def share_alone(self) -> float:
-        return self.right_alone / self.n
+    def share_before(self) -> float:
+        return sum(self.before) / self.n
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's, 95 %, of the share that is right under load."""
-        return stats.wilson_interval(self.right, self.n)
+        """Wilson's, 95 %, of the share that is right after; a question counts once, however often asked."""
+        return stats.wilson_interval(sum(self.after), self.n)
 
     @property
-    def worse(self) -> bool:
-        return surely_more(self.lost, self.won)
+    def differences(self) -> tuple[int, ...]:
+        """How much less each is right after, in PARTS; without those that are equal."""
+        parts = (round(PARTS * (a - b)) for a, b in zip(self.before, self.after, strict=True))
+        return tuple(sorted(filter(None, parts)))
+
+    def worse(self, level: float = LEVEL) -> bool:
+        """Is less right after, by more than chance?"""
+        return chance(self.differences) < level
 
     @property
     def sees(self) -> float | None:
         """The smallest drop of the share that would have been found in 95 % of cases; None: none would."""
-        return smallest_drop(self.n, self.won)
+        won = -sum(part for part in self.differences if part < 0) / PARTS
+        drop = smallest_drop(self.n, ceil(won))
+        return drop if drop and drop <= self.share_before else None
 
 
 def checked(runs: Iterable[Log]) -> Checked | None:
-    """Of all runs of a point, or of several points. None where no question was asked."""
+    """Of all runs of a point, or of several points. None where no question was asked both times."""
     logs = list(runs)
-    under, alone = (right_of(asked) for asked in ([a for log in logs for a in log.checks], _alone(logs)))
-    return compared(alone, under)
+    alone = [each for log in logs for each in log.checks_alone]
+    under = [each for log in logs for each in log.checks]
+    found = compared(alone, under)
+    return found and replace(found, failed=sum(each.error is not None for each in (*alone, *under)))
 
 
-def compared(before: dict[str, bool], after: dict[str, bool]) -> Checked | None:
-    """Of two sets of answers, the questions that are in both."""
-    both = before.keys() & after.keys()
-    pairs = Counter((before[question], after[question]) for question in both)
-    if not both:
-        return None
-    lost, won = pairs[True, False], pairs[False, True]
-    return Checked(len(both), pairs[True, True] + won, pairs[True, True] + lost, lost, won)
+def compared(before: Iterable[Asked], after: Iterable[Asked]) -> Checked | None:
+    """By the questions that were asked both times; None without any."""
+    first, second = right_of(before), right_of(after)
+    both = first.keys() & second.keys()
+    pairs = sorted((first[question], second[question]) for question in both)
+    return Checked(tuple(a for a, _ in pairs), tuple(b for _, b in pairs)) if pairs else None
 
 
-def right_of(asked: Iterable[Asked]) -> dict[str, bool]:
-    """Of each question that has a right answer whether that came."""
-    answers: dict[str, list[bool]] = {}
+def right_of(asked: Iterable[Asked]) -> dict[str, float]:
+    """Of each question that has a right answer the share of its answers that are right."""
+    came: dict[str, list[bool]] = {}
     for each in asked:
         if each.scored:
-            answers.setdefault(each.question, []).append(each.right)
-    return {question: 2 * sum(came) >= len(came) for question, came in answers.items()}
+            came.setdefault(each.question, []).append(each.right)
+    return {question: sum(right) / len(right) for question, right in came.items()}
 
 
-def _alone(logs: Iterable[Log]) -> list[Asked]:
-    return [asked for log in logs for asked in log.checks_alone]
+def right_share(asked: Iterable[Asked]) -> float | None:
+    found = right_of(asked)
+    return sum(found.values()) / len(found) if found else None
 
 
 def check_share(log: Log) -> float | None:
     """Questions of --check answered right under load / questions asked; one that failed is not right."""
-    found = right_of(log.checks)
-    return sum(found.values()) / len(found) if found else None
+    return right_share(log.checks)
 
 
 def check_share_alone(log: Log) -> float | None:
     """The same of these questions while nothing else was asked."""
-    found = right_of(log.checks_alone)
-    return sum(found.values()) / len(found) if found else None
+    return right_share(log.checks_alone)
 
 
 @cache
-def surely_more(lost: int, won: int, level: float = LEVEL) -> bool:
-    """Are there more of the first than chance would bring, if both were equally likely?"""
-    n = lost + won
-    return bool(sum(comb(n, k) for k in range(lost, n + 1)) < level * 2**n)
+def chance(differences: tuple[int, ...]) -> float:
+    """How probable so large a sum is, if each difference were as likely the other way round.
+
+    The distribution of the sum of those that are positive is worked out exactly. With differences of one size it
+    is the binomial one, and this is McNemar's test.
+    """
+    sums = np.ones(1)
+    for size in map(abs, differences):
+        sums = (np.pad(sums, (0, size)) + np.pad(sums, (size, 0))) / 2
+    positive = sum(part for part in differences if part > 0)
+    return float(sums[positive:].sum())
 
 
 @cache
 def smallest_drop(n: int, won: int) -> float | None:
     """Of a share of n questions, of which so many were won by chance: that is found in 95 % of cases, to 1 %."""
-    needed = next((lost for lost in range(n + 1) if surely_more(lost, won)), n + 1)
+    needed = next((lost for lost in range(n + 1) if chance((-1,) * won + (1,) * lost) < LEVEL), n + 1)
     for percent in range(1, 100):
         lost = min(1.0, percent / 100 + won / n)  # with those that chance lost too
         missed = sum(comb(n, k) * lost**k * (1 - lost) ** (n - k) for k in range(min(needed, n + 1)))
@@ -188,19 +205,20 @@ def needed(drop: float) -> int:
 
 
 def verdict(runs: Sequence[Log]) -> str:
-    """`ok`, `worse under load (...)`, `below --check_floor (...)` or `not known (...)`; "" without questions."""
+    """`ok`, `worse under load (...)`, `below --check_floor (...)`, `not known (...)`; "" without --check."""
     found, floor = checked(runs), next((log.check_floor for log in runs if log.check_floor is not None), None)
     if not found:
-        return ""
-    if found.worse:
-        return f"worse under load ({found.share:.2f} against {found.share_alone:.2f} alone)"
+        return "not known (no question was answered)" if any(log.run.check for log in runs) else ""
     low, high = found.interval
+    if found.worse():
+        return f"worse under load ({found.share:.0%} against {found.share_before:.0%} alone)"
     if floor is not None and high < floor:
-        return f"below --check_floor ({found.share:.2f}, at most {high:.2f}, against {floor:g})"
+        return f"below --check_floor ({found.share:.0%}, at most {high:.0%}, against {floor:.4g})"
     if floor is not None and low < floor:
-        return f"not known ({found.share:.2f} of {found.n} questions is too near --check_floor {floor:g})"
+        return f"not known ({found.share:.0%} is too near --check_floor {floor:.4g}, with {found.n} asked)"
     if (found.sees or 1.0) > WORTH:
-        return f"not known ({found.n} questions are too few)"
+        few = "too few are right alone" if found.n >= needed(WORTH) else f"{found.n} asked, which is too few"
+        return f"not known ({few})"
     return "ok"
 
 
@@ -210,9 +228,10 @@ def wrong(runs: Sequence[Log]) -> str | None:
     return found if found.startswith(("worse", "below")) else None
 
 
-def good_enough(runs: Sequence[Log]) -> bool:
-    """Is it known that they keep to --check_floor?"""
-    return bool(found := verdict(runs)) and not found.startswith("not known")
+def floor_unknown(logs: Sequence[Log]) -> str:
+    """Why it is not known whether a server keeps to --check_floor, by all its questions; "" if it is."""
+    found = verdict(logs) if any(log.check_floor is not None for log in logs) else ""
+    return f"whether it keeps to --check_floor is {found}" if found.startswith("not known") else ""
 
 
 # Agreement.
@@ -275,5 +294,5 @@ def repeats(logs: Iterable[Log]) -> list[tuple[Asked, Asked]]:
 
 def between(a: Iterable[Log], b: Iterable[Log]) -> list[tuple[Asked, Asked]]:
     """The answers of two servers to the same questions, alone."""
-    first, second = ({each.question: each for each in _alone(logs)} for logs in (a, b))
+    first, second = ({each.question: each for log in logs for each in log.checks_alone} for logs in (a, b))
     return [(first[question], second[question]) for question in first if question in second]

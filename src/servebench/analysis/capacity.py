@@ -33,7 +33,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from servebench.analysis import answers, latency, samples, sla, stationarity, stats, throughput, trust
+from servebench.analysis import latency, samples, sla, stationarity, stats, throughput, trust
 from servebench.analysis.cache import derived
 from servebench.analysis.limits import Limit
 from servebench.log.config import Rate
@@ -195,12 +195,11 @@ def _why_unknown(runs: Runs, limits: Sequence[Limit]) -> str:
     """Why its requests/s or what the limits are of is not the server's, or not known."""
     columns = ("request_throughput_per_s", *(limit.column for limit in limits))
     doubt = next((found for name in columns if (found := trust.of_point(runs, name))), None)
-    if doubt and doubt.kind not in trust.OF_ANSWERS:
+    rate = any(throughput.request_throughput(log) for log in runs)
+    if doubt and not (rate and trust.wrong_answers(runs)):  # too much load, whatever else may be said of it
         return doubt.kind
-    if not any(throughput.request_throughput(log) for log in runs):
+    if not rate:
         return "without a window"
-    if any(log.check_floor is not None for log in runs) and not answers.good_enough(runs):
-        return "with too few questions for --check_floor"
     if any(not len(sla.of_requests(runs, limit)) for limit in limits):
         return "without such times"
     return ""
@@ -263,7 +262,8 @@ def loads_of(
 def _counted(runs: Runs) -> Runs:
     """The runs without those that failed or that something else than the server made, if any are left."""
     good = [run for run in runs if run.status == "ok"]
-    return [run for run in good if not any(trust.doubts(run))] or good
+    trusted = [run for run in good if not any(trust.doubts(run))]
+    return good if trust.wrong_answers(good) else trusted or good
 
 
 def noises_of(points: Sequence[Runs], limits: Sequence[Limit]) -> Noises:

@@ -20,7 +20,6 @@ from servebench.log.config import Dataset
 from servebench.log.result import Result
 from servebench.log.schema import Log
 
-OF_ANSWERS = ("broken", "answers")  # kinds of doubt
 FASTEST_S = 1e-4  # a token: no server generates faster for one request
 MIN_TOKENS = 4  # of an answer that tells whether its tokens came one by one
 FAILED_SHARE = 0.01  # of the requests, above which those that are left decide nothing
@@ -43,8 +42,8 @@ class Doubt(NamedTuple):
     of_tokens: bool = False  # it is about metrics that ask when tokens came, and no others
 
     def about(self, metric: str) -> bool:
-        if self.kind in OF_ANSWERS:  # which are judged by their own numbers
-            return metric not in answers.METRICS
+        if metric in answers.METRICS:  # whatever else happened, an answer is as good as it is
+            return self.kind == "failed"
         return not self.of_tokens or metrics.named(metric).of_tokens
 
 

@@ -19,24 +19,32 @@ from servebench.log.result import Result
 from servebench.workload import Request, Workload
 
 FIRST_TOKENS = 32  # of an answer, that are compared
+FIRST = 3  # questions that are asked alone before the others
+PATIENCE_S = 120.0  # with an answer alone
 Answered = Sequence[tuple[Request, Result]]
 
 
 def ask_alone(
     run: RunConfig, questions: Sequence[Request], target: Target, folder: Path, watch: Watch
 ) -> Answered:
-    """Each question while nothing else is asked, at the server that gets it under load too."""
+    """Each question while nothing else is asked, at the server that gets it under load too.
+
+    A server that fails the first ones is not asked the others.
+    """
     found: list[tuple[Request, Result]] = []
+    quiet = msgspec.structs.replace(
+        run, load=Clients(), warmup=0, request_timeout=min(run.request_timeout, PATIENCE_S)
+    )
     for server, url in enumerate(target.urls):
         own = [each for each in questions if (each.conversation or 0) % len(target.urls) == server]
-        if own:
-            quiet = msgspec.structs.replace(run, load=Clients(), num_requests=len(own), warmup=0)
-            alone = Workload(own, own), replace(target, urls=[url])
-            outcome = run_load(quiet, *alone, folder, 1, lambda seen: watch(replace(seen, phase="asking alone")))
-            of_server = (
-                msgspec.structs.replace(r, server=server) for r in outcome.results if r.phase == "measured"
-            )
-            found += [(own[r.id], r) for r in of_server]
+        for part in filter(None, (own[:FIRST], own[FIRST:])):
+            alone = msgspec.structs.replace(quiet, num_requests=len(part)), Workload(part, part)
+            at = replace(target, urls=[url])
+            outcome = run_load(*alone, at, folder, 1, lambda seen: watch(replace(seen, phase="asking alone")))
+            came = [msgspec.structs.replace(r, server=server) for r in outcome.results if r.phase == "measured"]
+            found += [(part[r.id], r) for r in came]
+            if all(r.error for r in came):
+                break
     return found
 
 

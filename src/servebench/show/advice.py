@@ -99,8 +99,8 @@ def _requests(log: Log) -> Iterator[str]:
 def _answers(log: Log) -> Iterator[str]:
     done = samples.succeeded(log)
     if (flawed := answers.flawed_share(log) or 0.0) > WARN_FLAWED:
-        what = "they are marked `answers: broken`" if answers.broken(log) else "are they right? --check asks"
-        yield f"{flawed:.0%} of the answers are flawed ({answers.described(log)}); {what}"
+        what = "" if answers.broken(log) or log.run.check else "; are they right? --check asks"
+        yield f"{flawed:.0%} of the answers are flawed ({answers.described(log)}){what}"
     short = sum(r.generated_tokens < r.max_new_tokens for r in done)
     if short > LATE_TOKENS_SHARE * len(done) and not log.run.respect_eos:
         yield f"{short} of {len(done)} answers are shorter than asked for, so engines did not do the same work"

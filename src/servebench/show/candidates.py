@@ -21,7 +21,7 @@ from math import inf
 
 import numpy as np
 
-from servebench.analysis import capacity, cost, machines, power, throughput
+from servebench.analysis import answers, capacity, cost, machines, power, throughput
 from servebench.analysis.capacity import Capacity, Loads
 from servebench.analysis.limits import Limit
 from servebench.log.identity import point_of
@@ -45,7 +45,7 @@ class Question:
     objective: str = "throughput_per_gpu"
     target_rate: float | None = None  # requests/s of all servers together
     times: float = 1.0  # the limits of latencies are multiplied by it
-    looks: int = 1  # how often one asks, in a race
+    looks: int = 1  # how often one asks: in a race, which may still learn whether --check_floor is kept
     margin: float = 1.0  # a server that is at most so much better counts as no better
 
 
@@ -162,7 +162,9 @@ def decided(study: Study, question: Question) -> Decision:
     for seed, layout in enumerate(same):
         whys = Counter(capacity.why_left_out(runs, question.limits) for runs in layout.points)
         loads = capacity.loads_of(layout.points, question.limits, noises, seed, draws)
-        if loads and whys.pop("", 0):
+        if question.looks == 1 and (why := answers.floor_unknown([log for runs in layout.points for log in runs])):
+            left_out[layout.name] = why
+        elif loads and whys.pop("", 0):
             judged.append((layout, loads, whys))
         else:
             kinds = ", ".join(f"{n} {why or 'failed'}" for why, n in whys.most_common())

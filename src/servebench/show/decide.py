@@ -70,11 +70,12 @@ NEEDED = 5  # the column of what the target takes
 def text(decision: Decision) -> str:
     """The answer, the table, and how far to trust it."""
     said = [sentence(decision), *doubts(decision)]
-    said += [f"{words}." for words in answers.of_study(decision.study.layouts)]
     lines = [tables.wrapped(words) for words in said if words]
     if decision.candidates:
         alike = [f"{ALIKE}: not distinguishable from the best"] if decision.rivals else []
         lines[1:1] = ["", table(decision), *alike, ""]
+    asked = answers.table(decision.study.layouts)
+    lines += [f"\n{asked}\n"] if asked else []
     return "\n".join([*lines, *_to_type(decision)])
 
 

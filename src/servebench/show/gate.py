@@ -142,18 +142,18 @@ def _share(limit: Limit, point: str, runs: Runs) -> Finding:
         return Finding(point, "cannot tell", "no questions were asked; use --check")
     low, high = stats.wilson_interval(some, n)
     wanted, seen = (1 - limit.value, 1 - some / n) if limit.upper else (limit.value, some / n)
-    why = f"{some} of {n} {OF_SHARES[limit.metric.name]}{_needed(wanted, seen, n)}"
+    why = f"{some:.4g} of {n} {OF_SHARES[limit.metric.name]}{_needed(wanted, seen, n)}"
     return _by_interval(limit, point, some / n, low, high, why)
 
 
-def _questions(asked: Iterable[Asked]) -> tuple[int, int]:
-    """(answered right, asked); a question of several runs counts once."""
+def _questions(asked: Iterable[Asked]) -> tuple[float, int]:
+    """(answered right, asked); a question of several runs counts once, by the share of its answers."""
     right = answers.right_of(asked)
     return sum(right.values()), len(right)
 
 
 # Of each: (those that count, all of them), and what they are.
-SHARES: dict[str, Callable[[Runs], tuple[int, int]]] = {
+SHARES: dict[str, Callable[[Runs], tuple[float, int]]] = {
     "failed_share": lambda runs: samples.failed_of(*runs),
     "flawed_share": lambda runs: answers.flawed_of(*runs),
     "check_share": lambda runs: _questions(asked for log in runs for asked in log.checks),

@@ -178,7 +178,7 @@ def _costs(points: list[Runs], intervals: Intervals) -> list[Column]:
 def _answers(points: list[Runs]) -> list[Column]:
     """The share of questions that were answered right under load, where any were asked."""
     asked = [found for runs in points if (found := checked(runs))]
-    return [Column(tables.Column("right", drop=1), _right)] if asked else []
+    return [Column(tables.Column("right"), _right)] if asked else []
 
 
 def _right(runs: Runs) -> str:
@@ -347,9 +347,8 @@ def report(
 ) -> str:
     """The table, and what is wrong."""
     said = [*warnings(logs), *advice.of_sweep(logs)]
-    lines = [
-        tables.wrapped(words, "  ") for study in layouts.studies(logs) for words in answers.of_study(study.layouts)
-    ]
+    asked = filter(None, (answers.table(study.layouts) for study in layouts.studies(logs)))
+    lines = [f"\n{text}\n" for text in asked]
     lines += [tables.wrapped(f"{tables.paint('warning', 'yellow')}: {words}") for words in said]
     return "\n".join([table(logs, slas, searches, wide), *lines])
 

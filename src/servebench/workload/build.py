@@ -39,7 +39,7 @@ def build_workload(run: RunConfig, tokenizer: Tokenizer, context: int | None) ->
         schedule = trace_schedule(times_s, run)
         measured, filler = measured[run.warmup :], [*measured[: run.warmup], *filler]
     short = probes(tokenizer, _random_numbers(run, Stream.PROBES)) if run.probe_rate else ()
-    checks = requests_of(run, tokenizer, context) if run.check else ()
+    checks = requests_of(run, tokenizer, context, measured) if run.check else ()
     return Workload(measured, filler, schedule, short, checks, remark)
 
 

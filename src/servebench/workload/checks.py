@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
@@ -12,7 +12,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from servebench.errors import InputError
-from servebench.log.config import Dataset, RunConfig
+from servebench.log.config import RunConfig
 from servebench.workload.questions import BASIC, Question, read_questions
 from servebench.workload.requests import Request
 from servebench.workload.seed import Stream
@@ -21,13 +21,15 @@ from servebench.workload.token_counts import count_tokens
 SHARE = 0.05  # of the load
 ONE_IN = 8  # questions is one of agreement, which has no right answer
 
+Counted = tuple[Question, int]  # a question, and the tokens of its prompt
+
 
 @dataclass(frozen=True)
 class Questions:
     """What a file asks, each with the tokens of its prompt. Questions of agreement are the file's, else ours."""
 
-    scored: list[tuple[Question, int]]
-    agreement: list[tuple[Question, int]]
+    scored: list[Counted]
+    agreement: list[Counted]
 
 
 def path_of(check: str) -> Path:
@@ -49,18 +51,17 @@ def longest_question(check: str) -> int:
     return max(len(_text(each)) // 2 + each.max_new_tokens for each in read_questions(path_of(check)))
 
 
-def requests_of(run: RunConfig, tokenizer: Tokenizer, context: int | None) -> tuple[Request, ...]:
-    """The questions that go with this run, in an order of its own; each of its runs and loads asks others first.
+def requests_of(
+    run: RunConfig, tokenizer: Tokenizer, context: int | None, measured: Sequence[Request]
+) -> tuple[Request, ...]:
+    """The questions that go with these requests, in an order of their own; each run and load asks others first.
 
     Raises InputError where a question does not fit the context.
     """
     found = counted(run.check, tokenizer)
     rng = np.random.default_rng([run.seed, run.repetition, Stream.CHECKS, round(run.load.size * 1e6)])
     scored, agreement = (_shuffled(part, rng) for part in (found.scored, found.agreement))
-    n = min(how_many(run, [*scored, *agreement]), len(scored) * ONE_IN // (ONE_IN - 1))
-    mixed = [agreement[i // ONE_IN % len(agreement)] if i % ONE_IN == ONE_IN - 1 else None for i in range(n)]
-    rest = iter(scored)
-    asked = [each or next(rest) for each in mixed]
+    asked = within_share(_mixed(scored, agreement), measured)
     for question, tokens in asked:
         if context and tokens + question.max_new_tokens > context:
             begin, needed = _text(question)[:40], tokens + question.max_new_tokens
@@ -71,12 +72,25 @@ def requests_of(run: RunConfig, tokenizer: Tokenizer, context: int | None) -> tu
     )
 
 
-def how_many(run: RunConfig, of: Sequence[tuple[Question, int]]) -> int:
-    """As many as are at most SHARE of the run's requests, of its prompt tokens and of its generated ones."""
-    prompt, answer = np.mean([[tokens, question.max_new_tokens] for question, tokens in of], axis=0)
-    asked = run.requests
-    of_prompt = 1.0 if isinstance(asked, Dataset) else asked.mean_prompt_length / prompt
-    return int(run.num_requests * SHARE * min(1.0, of_prompt, asked.mean_max_new_tokens / answer))
+def _mixed(scored: Sequence[Counted], agreement: Sequence[Counted]) -> Iterator[Counted]:
+    """One of agreement, in turn, after every ONE_IN - 1 that are scored."""
+    for i, question in enumerate(scored):
+        yield question
+        if i % (ONE_IN - 1) == ONE_IN - 2:
+            yield agreement[i // (ONE_IN - 1) % len(agreement)]
+
+
+def within_share(questions: Iterable[Counted], measured: Sequence[Request]) -> list[Counted]:
+    """Those that are together at most SHARE of these requests, and of their tokens: of prompts, and of answers."""
+    prompts, answers = (sum(getattr(r, name) for r in measured) for name in ("prompt_tokens", "max_new_tokens"))
+    left = np.array([len(measured), prompts, answers]) * SHARE
+    taken = []
+    for question, tokens in questions:
+        cost = np.array([1, tokens, question.max_new_tokens])
+        if (cost <= left).all():
+            left -= cost
+            taken.append((question, tokens))
+    return taken
 
 
 @cache
@@ -94,5 +108,5 @@ def _text(question: Question) -> str:
     return question.prompt or "\n".join(message["content"] for message in question.messages)
 
 
-def _shuffled(part: list[tuple[Question, int]], rng: np.random.Generator) -> list[tuple[Question, int]]:
+def _shuffled(part: list[Counted], rng: np.random.Generator) -> list[Counted]:
     return [part[i] for i in rng.permutation(len(part))]
