@@ -3,7 +3,7 @@
 
     .venv/bin/python benchmarks/answers.py simulate                 # how often a drop is found, by questions
     .venv/bin/python benchmarks/answers.py noisy --noise 0.35 0.05  # vLLM: noise in the weights of one layer
-    .venv/bin/python benchmarks/answers.py coarser --bits 3 2       # llama.cpp: 4-bit weights cut to fewer bits
+    .venv/bin/python benchmarks/answers.py coarser --bits 3         # llama.cpp: 4-bit weights cut to fewer bits
     .venv/bin/python benchmarks/answers.py twice --backend vllm     # nothing is wrong: how many alarms?
     .venv/bin/python benchmarks/answers.py cost --pairs 6           # vLLM with and without; on a quiet machine
 
@@ -186,7 +186,7 @@ def main() -> None:
     parser.add_argument("what", choices=work)
     parser.add_argument("--points", type=int, default=1000, help="simulate: of each kind")
     parser.add_argument("--noise", nargs="+", default=["0.35", "0.05"], help="noisy: a copy with each")
-    parser.add_argument("--bits", nargs="+", default=["3", "2"], help="coarser: a copy with each")
+    parser.add_argument("--bits", nargs="+", default=["3"], help="coarser: a copy with each")
     parser.add_argument("--backend", choices=ENGINE_ARGS, default="vllm", help="twice: the engine")
     parser.add_argument("--pairs", type=int, default=6, help="cost: of runs")
     parser.add_argument("--logs", type=Path, help="a folder that keeps the logs")
