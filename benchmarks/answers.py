@@ -104,20 +104,28 @@ def compare(args: argparse.Namespace, options: list[str]) -> None:
         whole = whole or logs
         said = says.worse(whole, logs, ("whole", name))
         print(f"{name}: {says.of_point(logs)}. {said}", flush=True)
-        found, alike = says.against(whole, logs), answers.agreement(answers.between(whole, logs))
+        found, alike = answers.compared(under(whole), under(logs)), answers.agreement(answers.between(whole, logs))
         assert found and alike
-        right = f"{found.right} of {found.n}", f"{found.share:.0%}", "{:.0%} to {:.0%}".format(*found.interval)
+        right = (
+            f"{sum(found.after):.0f} of {found.n}",
+            f"{found.share:.0%}",
+            "{:.0%} to {:.0%}".format(*found.interval),
+        )
+        lost, won = (sum(part * sign > 0 for part in found.differences) for sign in (1, -1))
         told = f"yes, from question {since(whole, logs)}" if said else "no"
-        rows.append([name, *right, found.lost, found.won, f"{alike.share:.0%} of {alike.pairs}", told])
+        rows.append([name, *right, lost, won, f"{alike.share:.0%} of {alike.pairs}", told])
     print(tabulate(rows, ["model", "right", "", "interval", "lost", "won", "alike", "told apart"]))
+
+
+def under(logs: list[Log]) -> list[Asked]:
+    return [each for log in logs for each in log.checks]
 
 
 def since(a: list[Log], b: list[Log]) -> int:
     """How many questions it takes, in the order asked, until the second is said to be worse, and remains so."""
-    of_a, of_b = (answers.right_of(each for log in logs for each in log.checks) for logs in (a, b))
-    pairs = [(of_a[question], of_b[question]) for question in of_a if question in of_b]
-    counts = ((pairs[:n].count((True, False)), pairs[:n].count((False, True))) for n in range(len(pairs)))
-    return max(n + 1 for n, count in enumerate(counts) if not answers.surely_more(*count))
+    of_b = [each for each in under(b) if each.scored]
+    found = (answers.compared(under(a), of_b[:n]) for n in range(1, len(of_b) + 1))
+    return max((each.n + 1 for each in found if each and not each.worse()), default=1)
 
 
 def noisy(noise: str, folder: Path) -> Path:
@@ -158,7 +166,7 @@ def twice(args: argparse.Namespace, options: list[str]) -> None:
             broken = sum(answers.broken(log) is not None for log in logs)
             kinds = sum((Counter(answers.flaws(log)) for log in logs), Counter[str]())
             flaws = ", ".join(f"{kind} {n / answers.flawed_of(*logs)[1]:.1%}" for kind, n in kinds.items())
-            right = f"{found.right} and {found.right_alone} of {found.n}" if found else ""
+            right = f"{found.share:.1%} and {found.share_before:.1%} of {found.n}" if found else ""
             flawed = f"{min(shares):.1%} to {max(shares):.1%}"
             rows.append([setting, len(logs), worse, broken, flawed, flaws, right])
     print(tabulate(rows, ["setting", "points", "worse", "broken", "flawed", "flaws", "right under load, alone"]))
