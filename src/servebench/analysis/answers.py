@@ -18,6 +18,7 @@ import numpy as np
 
 from servebench.analysis import samples, stats
 from servebench.analysis.cache import derived
+from servebench.analysis.flaws import REPEATED
 from servebench.log.checks import Asked
 from servebench.log.result import Result
 from servebench.log.schema import Log
@@ -27,6 +28,7 @@ PARTS = 60  # of a right answer, that differences of questions are counted in
 SEEN = 0.95  # how often a drop has to be found to be one that is seen
 WANTED = 0.1  # a drop of the share of right answers that users would want to know of
 WORTH = 0.3  # a drop that questions have to find at least, to say that there is none
+SAMPLES = 0.5  # a temperature below which models take to repeating themselves
 MAX_FLAWED_SHARE = 0.2  # of logs that do not say it
 BY_LENGTH = ("length", "max_tokens")
 METRICS = ("flawed_share", "check_share", "check_share_alone")  # that say how good answers are
@@ -61,21 +63,25 @@ def flawed_share(log: Log) -> float | None:
     return flawed / asked if asked else None
 
 
-def flawed_of(*runs: Log) -> tuple[int, int]:
-    """(requests whose answers are flawed, requests that count), over all these runs."""
-    found = [dict(flaws(log)) for log in runs]
+def flawed_of(*runs: Log, besides: str = "") -> tuple[int, int]:
+    """(requests whose answers are flawed, otherwise than `besides`; requests that count), over all these runs."""
+    found = [{kind: n for kind, n in flaws(log).items() if kind != besides} for log in runs]
     asked = [samples.failed_of(log)[1] for log in runs]
     flawed = [max(each.pop("corrupted", 0), sum(each.values())) for each in found]
     return sum(map(min, flawed, asked)), sum(asked)
 
 
 def broken(log: Log) -> str | None:
-    """What is wrong with the answers, if more of them are flawed than may be (--max_flawed_share)."""
+    """What is wrong with the answers, if more of them are flawed than may be (--max_flawed_share).
+
+    Healthy models repeat themselves where the likeliest token is always taken: there that says nothing.
+    """
     most = MAX_FLAWED_SHARE if log.max_flawed_share is None else log.max_flawed_share
-    share = flawed_share(log)
-    if share is None or share <= most:
+    greedy = log.run.temperature < SAMPLES
+    flawed, asked = flawed_of(log, besides=REPEATED if greedy else "")
+    if flawed <= most * asked:
         return None
-    return f"{share:.0%} of its answers are broken ({described(log)})"
+    return f"{flawed / asked:.0%} of its answers are broken ({described(log)})"
 
 
 def described(log: Log) -> str:

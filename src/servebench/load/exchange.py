@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from servebench.analysis.flaws import flaw_of
 from servebench.load import answers
 from servebench.load.answers import Reading
-from servebench.load.flaws import flaw_of
 from servebench.load.http import Answer
 from servebench.load.protocol import STREAMED, Form, Job
 from servebench.log.result import Phase, Result

@@ -40,7 +40,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
     ended_ns: int | None = None  # when a request without a whole answer was given up, ns after sent_ns
     texts: list[str] = []  # what each event said; kept only until it is looked at: to count tokens, to score it
     logprobs: list[float] = []  # of its tokens, where they were asked for; likewise
-    flaw: str = ""  # of its text, at first sight (load/flaws.py)
+    flaw: str = ""  # of its text, at first sight (analysis/flaws.py)
     finish_reason: str | None = None  # the server's word, or "cancelled" when the point had ended
     status: int = 0  # HTTP status, 0 when no answer came
     connect_ns: int = 0  # TCP (and TLS) connect of the connection used, outside of every latency

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from servebench.load.flaws import flaw_of
+from servebench.analysis.flaws import flaw_of
 
 PROSE = (
     "The old harbour was quiet when the ships came home that evening, and nobody stood on the wall to greet them."
