@@ -52,7 +52,7 @@ def test_the_line_of_a_point() -> None:
     few = replace(GOOD, checks=GOOD.checks[:6], checks_alone=GOOD.checks_alone[:6])
     assert answers.of_point([few]) == (
         "answers: not known (6 asked, which is too few): 100% of 6 questions right under load, 100% alone; "
-        "a drop of 10% takes 130: more --num_requests"
+        "a drop of 10% takes 200: more --num_requests"
     )
     assert answers.of_point([make_log([], None)]) == ""
 

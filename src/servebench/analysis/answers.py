@@ -26,6 +26,7 @@ from servebench.log.schema import Log
 LEVEL = 0.005  # of a false alarm
 PARTS = 60  # of a right answer, that differences of questions are counted in
 SEEN = 0.95  # how often a drop has to be found to be one that is seen
+BY_CHANCE = 0.02  # of the questions, that are won and lost by chance where nobody knows
 WANTED = 0.1  # a drop of the share of right answers that users would want to know of
 WORTH = 0.3  # a drop that questions have to find at least, to say that there is none
 SAMPLES = 0.5  # a temperature below which models take to repeating themselves
@@ -203,8 +204,8 @@ def smallest_drop(n: int, won: int) -> float | None:
 
 
 def needed(drop: float) -> int:
-    """How many questions it takes to find such a drop in 95 % of cases, to the next ten, if chance wins none."""
-    return next(n for n in range(10, 10**6, 10) if (smallest_drop(n, 0) or 1.0) <= drop)
+    """How many questions it takes to find such a drop in 95 % of cases, to the next ten, beside some chance."""
+    return next(n for n in range(10, 10**6, 10) if (smallest_drop(n, ceil(BY_CHANCE * n)) or 1.0) <= drop)
 
 
 # Verdicts.

@@ -47,6 +47,7 @@ GROWS = 1.05  # a server gains from more load if the highest one gives more than
 SLOWS = 1.2  # more load slows a server down if a lower one gives this many times the highest within the limits
 FAR_WITHIN = -1.0  # log of a value over its limit
 EXCEEDED = log(10)  # of a load that a server cannot sustain
+WRONG = 1e4  # likewise, of one whose answers are worth nothing: so are those of any load between
 WORST_S = 1e6  # what a failed request counts as
 TAIL = 0.2  # of the values, that tell how heavy their tail is
 FEWEST = 8  # likewise
@@ -107,7 +108,7 @@ class Loads:
     def within(self, times: float | Sequence[float]) -> Loads:
         """With the limits of times multiplied, without the loads that keep them but had not settled."""
         shifted = self.excess - (np.log(times) * self.of_time)[:, None, None]
-        excess = np.where(self.excess == EXCEEDED, EXCEEDED, shifted)
+        excess = np.where(np.isin(self.excess, (EXCEEDED, WRONG)), self.excess, shifted)
         counts = self.settled | (excess[:, :, 0] > 0).any(axis=0)
         rows = np.flatnonzero(counts) if counts.any() else np.array([0])
         per_load = {name: getattr(self, name)[rows] for name in ("sizes", "rates", "weights", "settled")}
@@ -332,7 +333,7 @@ def _own_error(run: Log) -> float:
 
 def _excess(runs: Runs, limit: Limit, limits: Sequence[Limit], noise: Noise, chance: Chance) -> np.ndarray:
     if exceeded(runs, limits):
-        return np.full(1 + chance.draws, EXCEEDED)
+        return np.full(1 + chance.draws, WRONG if trust.wrong_answers(runs) else EXCEEDED)
     found = _percentiles(runs, limit, chance)
     found[1:] += noise.drawn(chance, len(runs))
     return found

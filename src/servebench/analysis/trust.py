@@ -64,7 +64,7 @@ def doubts(log: Log) -> Iterator[Doubt]:
         if why := of_machine.why(log):
             yield Doubt(kind, kind, why)
     if why := answers.broken(log):
-        yield Doubt("broken", "answers: broken", why)
+        yield Doubt("broken answers", "answers: broken", why)
     cached = cached_share(log)
     if cached > REFUSE_CACHED:
         yield Doubt("cached", f"{cached:.0%} cached", f"{cached:.0%} of its prompt tokens were in a cache")
@@ -147,7 +147,7 @@ def of_point(runs: Sequence[Log], metric: str = "") -> Doubt | None:
 def _of_questions(runs: Sequence[Log]) -> Iterator[Doubt]:
     """The doubt about a point whose questions, of all runs together, were answered wrongly too often."""
     if why := answers.wrong(runs):
-        yield Doubt("answers", f"answers: {why}", f"its answers are {why}")
+        yield Doubt("worse answers", f"answers: {why}", f"its answers are {why}")
 
 
 def wrong_answers(runs: Sequence[Log]) -> str:

@@ -24,8 +24,7 @@ DOUBTS = {  # in a legend; trust.py has each kind
     **{kind: each.what for kind, each in trust.OF_MACHINE.items()},
     "buffered": "the tokens of an answer came all at once",
     "cached": "a cache held the prompts",
-    "broken": "answers are broken",
-    "answers": "answers are worse than they should be",
+    "worse answers": "answers are worse than they should be",
 }
 
 

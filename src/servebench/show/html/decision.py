@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from servebench.analysis import capacity, cost, limits, power, samples, throughput
+from servebench.analysis import capacity, cost, limits, power, samples, throughput, trust
 from servebench.analysis.capacity import Loads
 from servebench.analysis.limits import Limit
 from servebench.errors import InputError
@@ -198,6 +198,7 @@ def _load(own: Loads, number: int) -> dict[str, Any]:
         "rate": _quantiles(own.rates[number]),
         "weight": float(own.weights[number]),
         "settled": bool(own.settled[number]),
+        "wrong": bool(trust.wrong_answers(runs)),
         "overloaded": bool(capacity.exceeded(runs, EVERY_MAY_FAIL)),
         "failed": samples.failed_share(*runs),
         "open": own.open_loop,

@@ -71,7 +71,7 @@ function rising(values, weights) {
 function capacity(loads, limits, chance, open, best = -1) {
   const draw = (of, share = chance && chance(), i = LEVELS.findIndex((level) => level > share)) =>
     chance ? line(share, LEVELS.slice(i - 1), of.slice(i)) : of[0];
-  const over = (limit) => (load) => (exceeds(load, limits) ? Math.log(10) : excess(draw(load.values[limit.name]), limit));
+  const over = (limit) => (load) => (exceeds(load, limits) ? (load.wrong ? 1e4 : Math.log(10)) : excess(draw(load.values[limit.name]), limit));
   const weights = loads.map(({ weight }) => weight);
   const curves = limits.map((limit) => rising(loads.map(over(limit)), weights));
   const worst = loads.map((_, i) => Math.max(...curves.map((curve) => curve[i])));
