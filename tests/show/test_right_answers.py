@@ -59,8 +59,8 @@ def test_the_line_of_a_point() -> None:
 
 def test_summary_has_a_column_a_line_for_each_server_and_names_who_answers_worse() -> None:
     text = " ".join(summary.report([GOOD, FAST_AND_WRONG]).split())
-    assert "vLLM TP 1 x 1 60% (53% to 67%) 60% 200 100% of 200" in text
-    assert "llama.cpp TP 1 x 1 90% (85% to 93%) 90% 200 100% of 200" in text
+    assert "vLLM TP 1 x 1 ok 60% (53% to 67%) 60% 200 100% of 200" in text
+    assert "llama.cpp TP 1 x 1 ok 90% (85% to 93%) 90% 200 100% of 200" in text
     assert (
         "vLLM TP 1 x 1 answers worse than llama.cpp TP 1 x 1 by more than chance: 60% of 200 questions right "
         "under load, llama.cpp TP 1 x 1 90%"

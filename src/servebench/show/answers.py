@@ -15,6 +15,7 @@ from servebench.show.tables import Column, counted
 Runs = Sequence[Log]
 COLUMNS = (
     Column("server", left=True, cut=True),
+    Column("answers", left=True),
     Column("right\nunder load"),
     Column("right\nalone"),
     Column("of"),
@@ -22,7 +23,6 @@ COLUMNS = (
     Column("repeats\nalike", drop=3),
     Column("mean log-prob.\nalone, load", drop=4),
     Column("begin alike,\nas the best", left=True, drop=1),
-    Column("answers", left=True),
 )
 
 
@@ -83,6 +83,7 @@ def _row(name: str, logs: Runs, best: Runs) -> list[str]:
     low, high = found.interval
     return [
         name,
+        answers.verdict(logs),
         f"{found.share:.0%} ({low:.0%} to {high:.0%})",
         f"{found.share_before:.0%}",
         str(found.n),
@@ -90,7 +91,6 @@ def _row(name: str, logs: Runs, best: Runs) -> list[str]:
         _alike(chance),
         " ".join(f"{mean:.3f}" for mean in (same.logprobs if same else None) or ()),
         _alike(with_best),
-        answers.verdict(logs),
     ]
 
 

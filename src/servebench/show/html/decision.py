@@ -75,7 +75,7 @@ def decision(study: Study, found: Decision | None, folder: str) -> tuple[str, st
     scored = scores.of_logs(evaluation.read(Path(folder)), [layout.log for layout in study.layouts])
     right = _right(study, scored)
     trust = f"<h3>How far to trust it</h3><ul>{doubts}</ul>" if doubts else ""
-    trust += f"<h3>Are the answers right?</h3>{right}" if right else ""
+    top += f"<h3>Are the answers right?</h3>{right}" if right else ""
     return top, f'<div class="trust">{trust}{_pre("To serve it", serve)}{_pre("To be sure", sure)}{exactly}</div>'
 
 
@@ -83,10 +83,12 @@ def _right(study: Study, scored: Sequence[str]) -> str:
     """What came of questions, a row a server, and what else is known of answers."""
     found = answers.rows(study.layouts)
     shown = [i for i, _ in enumerate(answers.COLUMNS) if any(row[i] for row in found)]
-    heads = "".join(f"<th scope=col>{escape(answers.COLUMNS[i].head)}</th>" for i in shown)
-    cells = ("".join(f"<td>{escape(row[i])}</td>" for i in shown) for row in found)
+    kind = {i: ' class="words"' * answers.COLUMNS[i].left for i in shown}
+    heads = "".join(f"<th scope=col{kind[i]}>{escape(answers.COLUMNS[i].head)}</th>" for i in shown)
+    cells = ("".join(f"<td{kind[i]}>{escape(row[i])}</td>" for i in shown) for row in found)
     body = "".join(f"<tr>{row}</tr>" for row in cells)
-    table = f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
+    head = f'<table class="answers"><thead><tr>{heads}</tr></thead>'
+    table = f'<div class="scroll">{head}<tbody>{body}</tbody></table></div>'
     said = "".join(f"<li>{escape(words)}</li>" for words in (*answers.remarks(study.layouts), *scored))
     return (table if found else "") + (f"<ul>{said}</ul>" if said else "")
 
