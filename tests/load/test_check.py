@@ -52,7 +52,7 @@ def test_questions_are_asked_alone_and_under_load_and_are_in_no_other_figure(che
     log = checked("", "--num_workers", 2)
     found = answers.checked([log])
     assert found and found.n + sum(not each.scored for each in log.checks) == len(log.checks)
-    assert 0.03 * 2000 < len(log.checks) <= 0.05 * 2000
+    assert 0.02 * 2000 < len(log.checks) <= 0.05 * 2000
     assert [each.question for each in log.checks_alone] == sorted(
         (each.question for each in log.checks), key=[each.question for each in log.checks_alone].index
     )
@@ -108,8 +108,8 @@ def test_each_replica_answers_its_questions_alone_and_under_load(checked: Callab
 
 
 def test_an_open_loop_asks_too(checked: Callable[..., Log]) -> None:
-    log = checked("", "--request_rate", 300, "--num_workers", 2, requests=1000)
-    assert log.quality.verdict != "unknown" and len(log.checks) == pytest.approx(50, abs=2)
+    log = checked("", "--request_rate", 400, "--num_workers", 2, requests=2400)
+    assert log.quality.verdict != "unknown" and 50 < len(log.checks) <= 120
     assert answers.verdict([log]) == "ok"
 
 
@@ -145,5 +145,5 @@ def test_the_cap_holds_in_requests_and_in_tokens() -> None:
     few = [Question(str(i), "", (), "", "exact", int(rng.integers(1, 300))) for i in range(500)]
     taken = within_share(((each, int(rng.integers(1, 2000))) for each in few), measured)
     assert taken and len(taken) <= 0.05 * len(measured)
-    assert sum(tokens for _, tokens in taken) <= 0.05 * sum(r.prompt_tokens for r in measured)
-    assert sum(each.max_new_tokens for each, _ in taken) <= 0.05 * sum(r.max_new_tokens for r in measured)
+    assert sum(tokens for _, tokens in taken) <= 0.02 * sum(r.prompt_tokens for r in measured)
+    assert sum(each.max_new_tokens for each, _ in taken) <= 0.02 * sum(r.max_new_tokens for r in measured)

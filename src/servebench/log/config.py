@@ -340,7 +340,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
     probe_rate: Annotated[float, Meta(ge=0), Option(
         "extra short requests per second, reported separately (what a new user would feel)", LOAD, "R")] = 0.0
     check: Annotated[str, Option(
-        "ask questions with known answers during the load, as up to 5 % of it, and alone: a file "
+        "ask questions with known answers during the load, as up to 5 % of its requests, and alone: a file "
         "(docs/answers.md), or basic for a small set of ours [none]", ANSWERS, "FILE.jsonl")] = ""
     check_sha256: str = ""
 

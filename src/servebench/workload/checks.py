@@ -1,4 +1,4 @@
-"""Which questions a run asks (--check), and how many: at most 5 % of its requests, and of their tokens."""
+"""Which questions a run asks (--check), and how many: at most 5 % of its requests, and 2 % of their tokens."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from servebench.workload.requests import Request
 from servebench.workload.seed import Stream
 from servebench.workload.token_counts import count_tokens
 
-SHARE = 0.05  # of the load
+SHARE, OF_TOKENS = 0.05, 0.02  # of the requests of a load, and of their tokens
 ONE_IN = 8  # questions is one of agreement, which has no right answer
 
 Counted = tuple[Question, int]  # a question, and the tokens of its prompt
@@ -81,9 +81,9 @@ def _mixed(scored: Sequence[Counted], agreement: Sequence[Counted]) -> Iterator[
 
 
 def within_share(questions: Iterable[Counted], measured: Sequence[Request]) -> list[Counted]:
-    """Those that are together at most SHARE of these requests, and of their tokens: of prompts, and of answers."""
+    """Those that are together at most SHARE of these requests, and OF_TOKENS of their prompts and answers."""
     prompts, answers = (sum(getattr(r, name) for r in measured) for name in ("prompt_tokens", "max_new_tokens"))
-    left = np.array([len(measured), prompts, answers]) * SHARE
+    left = np.array([SHARE * len(measured), OF_TOKENS * prompts, OF_TOKENS * answers])
     taken = []
     for question, tokens in questions:
         cost = np.array([1, tokens, question.max_new_tokens])
