@@ -7,12 +7,13 @@ round. `chance` is the one-sided test of that, exact; of one run it is McNemar's
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
-from math import ceil, comb
+from math import ceil, exp, lgamma, log1p
 
 import numpy as np
 
@@ -194,13 +195,18 @@ def chance(differences: tuple[int, ...]) -> float:
 @cache
 def smallest_drop(n: int, won: int) -> float | None:
     """Of a share of n questions, of which so many were won by chance: that is found in 95 % of cases, to 1 %."""
-    needed = next((lost for lost in range(n + 1) if chance((-1,) * won + (1,) * lost) < LEVEL), n + 1)
+    needed = bisect_left(range(n + 1), True, key=lambda lost: chance((-1,) * won + (1,) * lost) < LEVEL)
     for percent in range(1, 100):
-        lost = min(1.0, percent / 100 + won / n)  # with those that chance lost too
-        missed = sum(comb(n, k) * lost**k * (1 - lost) ** (n - k) for k in range(min(needed, n + 1)))
+        lost = min(0.999, percent / 100 + won / n)  # with those that chance lost too
+        missed = sum(_binomial(n, k, lost) for k in range(min(needed, n + 1)))
         if needed <= n and missed < 1 - SEEN:
             return percent / 100
     return None
+
+
+def _binomial(n: int, k: int, p: float) -> float:
+    """How probable k of n are."""
+    return exp(lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1) + k * log1p(p - 1) + (n - k) * log1p(-p))
 
 
 def needed(drop: float) -> int:
