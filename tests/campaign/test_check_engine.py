@@ -39,7 +39,6 @@ def test_questions_are_answered_alone_and_under_load(
     assert not found.worse() and answers.broken(log) is None
     pairs = answers.agreement(answers.alone_and_under_load([log]))
     assert pairs and pairs.share > 0.5
-    assert pairs.logprobs and all(-10 < mean < 0 for mean in pairs.logprobs)  # both engines give them
 
 
 def test_mii_goes_on_beside_its_questions(benchmark: Benchmark, results: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from servebench.analysis import latency, samples
+from servebench.load.chunks import logprobs_of
 from servebench.log import store
 from servebench.log.result import Result
 from servebench.log.schema import Log
@@ -106,3 +107,11 @@ def test_a_whole_answer_has_no_ttft(measured: Callable[..., tuple[Log, Truth]], 
     log, truth = measured("--say", say, load=("--no_stream",))
     assert same_tokens(log, truth)
     assert not any(r.streamed for r in log.results) and samples.each(log, latency.ttft_s).size == 0
+
+
+def test_log_probabilities_are_read_in_both_forms() -> None:
+    """As completions and chats of vLLM, and both of llama.cpp, give them."""
+    assert logprobs_of({"token_logprobs": [-0.5, None, -1], "tokens": ["a", "b", "c"]}) == [-0.5, -1.0]
+    chat = {"content": [{"token": "a", "logprob": -0.25, "top_logprobs": [{"token": "b", "logprob": -2}]}]}
+    assert logprobs_of(chat) == [-0.25]
+    assert logprobs_of(None) == logprobs_of({}) == logprobs_of({"content": None}) == logprobs_of([1]) == []
