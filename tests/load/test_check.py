@@ -86,7 +86,7 @@ def test_every_way_to_break_above_a_load_is_found(checked: Callable[..., Log], h
     assert found and found.share_before == 1
     if kind:
         assert flaws[kind] == pytest.approx(0.4 * 2000, rel=0.15) and len(flaws) == 1
-        assert "answers: broken" in trust.marks([log])
+        assert ("answers: broken" in trust.marks([log])) == (kind != "repeated")  # as healthy models do, too
     if kind not in ("truncated", "invalid UTF-8"):  # what is left of a short answer may still be right
         assert answers.verdict([log]).startswith("worse under load")
         assert trust.wrong_answers([log])

@@ -30,6 +30,7 @@ SEEN = 0.95  # how often a drop has to be found to be one that is seen
 BY_CHANCE = 0.02  # of the questions, that are won and lost by chance where nobody knows
 WANTED = 0.1  # a drop of the share of right answers that users would want to know of
 WORTH = 0.3  # a drop that questions have to find at least, to say that there is none
+REPEATS = 0.5  # of the answers, that healthy models may repeat themselves in
 SAMPLES = 0.5  # a temperature below which models take to repeating themselves
 MAX_FLAWED_SHARE = 0.2  # of logs that do not say it
 BY_LENGTH = ("length", "max_tokens")
@@ -74,16 +75,18 @@ def flawed_of(*runs: Log, besides: str = "") -> tuple[int, int]:
 
 
 def broken(log: Log) -> str | None:
-    """What is wrong with the answers, if more of them are flawed than may be (--max_flawed_share).
+    """What is wrong with the answers, if more of them are flawed than may be (--max_flawed_share), surely.
 
-    Healthy models repeat themselves where the likeliest token is always taken: there that says nothing.
+    Healthy models repeat themselves, too: with those answers it takes REPEATS of them, and where the likeliest
+    token is always taken they say nothing.
     """
     most = MAX_FLAWED_SHARE if log.max_flawed_share is None else log.max_flawed_share
-    greedy = log.run.temperature < SAMPLES
-    flawed, asked = flawed_of(log, besides=REPEATED if greedy else "")
-    if flawed <= most * asked:
-        return None
-    return f"{flawed / asked:.0%} of its answers are broken ({described(log)})"
+    kinds = {REPEATED: most} | ({"": max(most, REPEATS)} if log.run.temperature >= SAMPLES else {})
+    for besides, bound in kinds.items():
+        flawed, asked = flawed_of(log, besides=besides)
+        if stats.wilson_interval(flawed, asked)[0] > bound:
+            return f"{flawed / asked:.0%} of its answers are broken ({described(log)})"
+    return None
 
 
 def described(log: Log) -> str:

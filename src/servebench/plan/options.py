@@ -225,7 +225,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
         ANSWERS, "SHARE", parse=share)] = None
     max_flawed_share: Annotated[float, Option(
         "a point whose answers are blank, repeated, truncated, invalid or aborted more often than this is marked "
-        "`answers: broken`, and decides nothing; 1 for a model with random weights [20%]",
+        "`answers: broken`, and decides nothing; with repeated ones it takes 50%; 1 for random weights [20%]",
         ANSWERS, "SHARE", parse=share)] = 0.2
     sla: Annotated[str, Option(
         "limits such as \"ttft_p99<2s, tpot_p99<100ms\": the end says which server is the best within them [none]",
