@@ -10,6 +10,7 @@ import msgspec
 
 from servebench.analysis import answers, metrics, samples, stationarity, stats, throughput, trust
 from servebench.analysis.cache import derived
+from servebench.analysis.flaws import REPEATED
 from servebench.analysis.metrics import OfRequests
 from servebench.log import identity
 from servebench.log.config import Clients
@@ -22,7 +23,7 @@ LATE_TOKENS_SHARE = 0.02
 LONGER = 1.1  # than asked for; less may be the tokenizer's doing
 USUAL_ENDS = ("length", "max_tokens", "stop", "stop_sequence", "eos", "eos_token", "tool_calls", "function_call")
 WARN_CACHED = 0.02
-WARN_FLAWED = 0.02
+WARN_FLAWED, WARN_REPEATED = 0.02, 0.25  # of the answers; healthy models repeat themselves, too
 WARM_UP_SHARE = 0.1  # of the window
 LITTLES_LAW = 0.1  # by which it may be off
 SHORT_ANSWER = 0.1  # of the window: longer ones hardly end in it if the load begins with it
@@ -98,7 +99,8 @@ def _requests(log: Log) -> Iterator[str]:
 
 def _answers(log: Log) -> Iterator[str]:
     done = samples.succeeded(log)
-    if (flawed := answers.flawed_share(log) or 0.0) > WARN_FLAWED:
+    flawed, others = answers.flawed_share(log) or 0.0, answers.flawed_of(log, besides=REPEATED)[0]
+    if flawed > WARN_REPEATED or others > WARN_FLAWED * len(done):
         what = "" if answers.broken(log) or log.run.check else "; are they right? --check asks"
         yield f"{flawed:.0%} of the answers are flawed ({answers.described(log)}){what}"
     short = sum(r.generated_tokens < r.max_new_tokens for r in done)
