@@ -115,3 +115,5 @@ def test_log_probabilities_are_read_in_both_forms() -> None:
     chat = {"content": [{"token": "a", "logprob": -0.25, "top_logprobs": [{"token": "b", "logprob": -2}]}]}
     assert logprobs_of(chat) == [-0.25]
     assert logprobs_of(None) == logprobs_of({}) == logprobs_of({"content": None}) == logprobs_of([1]) == []
+    odd = ({"content": "a text"}, {"content": ["a"]}, {"token_logprobs": 1.5}, {"content": {"logprob": -1}}, "-1")
+    assert [logprobs_of(each) for each in odd] == [[]] * len(odd), "no reason to end a load process"

@@ -57,11 +57,11 @@ class Choice(msgspec.Struct, gc=False):
 
 
 def logprobs_of(value: Any) -> list[float]:
-    """The log-probabilities of a choice's tokens, in the form of completions or of chats."""
-    if not isinstance(value, dict):
-        return []
-    tokens = value.get("token_logprobs") or [t.get("logprob") for t in value.get("content") or ()]
-    return [float(number) for number in tokens if isinstance(number, int | float)]
+    """The log-probabilities of a choice's tokens, as completions or chats have them; none in any other form."""
+    forms = (value.get("token_logprobs"), value.get("content")) if isinstance(value, dict) else ()
+    tokens = next((form for form in forms if isinstance(form, list)), [])
+    numbers = (token.get("logprob") if isinstance(token, dict) else token for token in tokens)
+    return [float(number) for number in numbers if isinstance(number, int | float)]
 
 
 def _is_thinking(part: Any) -> bool:
