@@ -7,13 +7,13 @@ round. `chance` is the one-sided test of that, exact; of one run it is McNemar's
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
-from math import ceil, exp, lgamma, log1p
 
 import numpy as np
 
@@ -74,6 +74,7 @@ def flawed_of(*runs: Log, besides: str = "") -> tuple[int, int]:
     return sum(map(min, flawed, asked)), sum(asked)
 
 
+@derived
 def broken(log: Log) -> str | None:
     """What is wrong with the answers, if more of them are flawed than may be (--max_flawed_share), surely.
 
@@ -136,7 +137,7 @@ class Checked:
     def sees(self) -> float | None:
         """The smallest drop of the share that would have been found in 95 % of cases; None: none would."""
         won = -sum(part for part in self.differences if part < 0) / PARTS
-        drop = smallest_drop(self.n, ceil(won))
+        drop = smallest_drop(self.n, math.ceil(won))
         return drop if drop and drop <= self.share_before else None
 
 
@@ -209,12 +210,14 @@ def smallest_drop(n: int, won: int) -> float | None:
 
 def _binomial(n: int, k: int, p: float) -> float:
     """How probable k of n are."""
-    return exp(lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1) + k * log1p(p - 1) + (n - k) * log1p(-p))
+    ways = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+    return math.exp(ways + k * math.log(p) + (n - k) * math.log1p(-p))
 
 
+@cache
 def needed(drop: float) -> int:
     """How many questions it takes to find such a drop in 95 % of cases, to the next ten, beside some chance."""
-    return next(n for n in range(10, 10**6, 10) if (smallest_drop(n, ceil(BY_CHANCE * n)) or 1.0) <= drop)
+    return next(n for n in range(10, 10**6, 10) if (smallest_drop(n, math.ceil(BY_CHANCE * n)) or 1.0) <= drop)
 
 
 # Verdicts.

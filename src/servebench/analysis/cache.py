@@ -67,8 +67,8 @@ def once_a_log(of_log: Callable[P, T]) -> Callable[P, T]:
 def derived(of_log: Callable[P, T]) -> Callable[P, T]:
     """A decorator: likewise, and what it says is kept beside the log's file, in the type that it declares.
 
-    For functions of this package that depend on nothing but the log, and not on its price. Their other arguments
-    are plain, or known by their name.
+    For functions of this package that depend on nothing but the log, and on no field that is `altered`. Their
+    other arguments are plain, or known by their name.
     """
     name = f"{of_log.__module__}.{of_log.__qualname__}"
 
@@ -90,6 +90,13 @@ def derived(of_log: Callable[P, T]) -> Callable[P, T]:
         return decoded
 
     return once_a_log(kept)
+
+
+def altered(log: Log, **fields: Any) -> Log:
+    """The log with other values of fields that nothing derived depends on: its price, the floor of its answers."""
+    found = replace(log, **fields)
+    found.__dict__.update({name: log.__dict__[name] for name in ("derived", "path") if name in log.__dict__})
+    return found
 
 
 def _told_apart(args: tuple[Any, ...]) -> tuple[Log, tuple[Any, ...]]:

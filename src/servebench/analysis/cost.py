@@ -11,9 +11,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from msgspec.structs import replace
-
 from servebench.analysis import throughput
+from servebench.analysis.cache import altered
 from servebench.cli.commandline import Number
 from servebench.log.schema import Log
 
@@ -29,12 +28,8 @@ def add_price(parser: argparse.ArgumentParser) -> None:
 
 
 def with_price(log: Log, price: float | None) -> Log:
-    """The log with this price, if there is one, in place of its own. What is derived of it depends on no price."""
-    if price is None:
-        return log
-    found = replace(log, gpu_hour_price=price)
-    found.__dict__.update({name: log.__dict__[name] for name in ("derived", "path") if name in log.__dict__})
-    return found
+    """The log with this price, if there is one, in place of its own."""
+    return log if price is None else altered(log, gpu_hour_price=price)
 
 
 def priced(logs: Iterable[tuple[Path, Log]], price: float | None) -> Iterator[tuple[Path, Log]]:

@@ -21,9 +21,9 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from msgspec import structs
 
 from servebench.analysis import capacity, cost, limits, sla, trust
+from servebench.analysis.cache import altered
 from servebench.analysis.capacity import Capacity, interval
 from servebench.analysis.filters import add_filter, passing
 from servebench.analysis.limits import Limit
@@ -385,8 +385,9 @@ def main() -> int:
     found = passing(
         args.folder, args.filter, args.gpu_hour_price, lambda log: capacity.asked_of(log, *question.limits)
     )
-    floor = {} if args.check_floor is None else {"check_floor": args.check_floor}
-    logs = [structs.replace(log, **floor) for _, log in found]
+    logs = [log for _, log in found]
+    if args.check_floor is not None:
+        logs = [altered(log, check_floor=args.check_floor) for log in logs]
     if not logs:
         raise no_logs(args.folder, filtered=bool(args.filter))
     priceless = next((log for log in logs if log.status == "ok" and cost.dollars_per_hour(log) is None), None)
