@@ -156,8 +156,9 @@ def wrong_answers(runs: Sequence[Log]) -> str:
     Then its load is more than its server can serve.
     """
     broken = [why for log in runs if (why := answers.broken(log))]
-    of_most = broken[:1] if stats.majority(len(broken), len(runs)) else []
-    return next(iter([*of_most, *(found.words for found in _of_questions(runs))]), "")
+    if stats.majority(len(broken), len(runs)):
+        return broken[0]
+    return next((found.words for found in _of_questions(runs)), "")
 
 
 def marks(runs: Sequence[Log]) -> list[str]:

@@ -14,7 +14,6 @@ from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from msgspec import structs
 
 from servebench.campaign import lm_eval
 from servebench.campaign.loop import tokenizer_at_hand
-from servebench.campaign.measure import Bench
+from servebench.campaign.measure import Bench, now
 from servebench.cli import commandline, keys, live
 from servebench.cli.signals import ends_on_signals
 from servebench.errors import InputError, PointFailed
@@ -134,7 +133,7 @@ def check(jobs: Sequence[Job], own: Namespace) -> None:
 
 def evaluated(job: Job, own: Namespace) -> Evaluation:
     """Score a server, and store what came of it; a failure never replaces scores."""
-    log = structs.replace(job.planned, started_at=datetime.now(timezone.utc).isoformat(timespec="seconds"))
+    log = structs.replace(job.planned, started_at=now())
     try:
         log = structs.replace(log, status="ok", **scored(job, own))
     except PointFailed as failed:

@@ -29,10 +29,8 @@ from servebench.workload.model_files import expanded
 ROOM = 4096  # tokens that a request may have, prompt and answer together, where the model takes as many
 ENV = {"TQDM_MININTERVAL": "1"}  # its log grows by a line a second
 PROMPT = {"prompt": "1 2 3 4 5 6", "max_tokens": 1, "echo": True, "logprobs": 1}
-NO_LOGPROBS = (
-    "tasks of multiple choice need the log probabilities of a prompt's tokens, which this server does not "
-)
-NO_LOGPROBS += "tell; leave such tasks out (vLLM and SGLang tell them, but not with --api chat)"
+NO_LOGPROBS = "tasks of multiple choice need the log probabilities of a prompt's tokens, which this server does "
+NO_LOGPROBS += "not tell; leave such tasks out (vLLM and SGLang tell them, but not with --api chat)"
 
 
 def program() -> str:

@@ -82,7 +82,7 @@ def drain_backlog(bench: Bench, run: RunConfig, point: Point) -> None:
 
 def measure_point(point: Point, bench: Bench, watch: Watch) -> Log:
     """Put one load on the server and write down what came of it, also when it failed midway."""
-    run, started_at, server, execution = point.run, _now(), bench.server, bench.settings.execution
+    run, started_at, server, execution = point.run, now(), bench.server, bench.settings.execution
     try:
         check_lengths(run, bench.context)
         workload = build_workload(run, bench.tokenizer, bench.context)
@@ -180,7 +180,7 @@ def why_failed(
 def not_measured(point: Point, why: str, log_tail: str = "") -> Log:
     """The log of a point whose load never began."""
     facts = ServerFacts(urls=list(point.server.urls), log_tail=log_tail)
-    return _log(point, why, _now(), server_facts=facts, client=_this_client(), window_ns=None)
+    return _log(point, why, now(), server_facts=facts, client=_this_client(), window_ns=None)
 
 
 def _log(point: Point, failure: str | None, started_at: str, **found: Any) -> Log:
@@ -188,7 +188,8 @@ def _log(point: Point, failure: str | None, started_at: str, **found: Any) -> Lo
     return Log(status="failed" if failure else "ok", failure=failure, started_at=started_at, **of_point, **found)
 
 
-def _now() -> str:
+def now() -> str:
+    """As logs have it: ISO 8601, UTC."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 

@@ -116,9 +116,7 @@ class Task(msgspec.Struct, frozen=True):
     measured: list[Job]
     filler: list[Job]  # requests around the measured ones, which keep the server under load
     filler_ids: tuple[int, int]  # first id and step, so that no two workers use one twice
-    checks_per_request: float = (
-        0.0  # of a worker that asks questions: how many it may for each request of its peers
-    )
+    checks_per_request: float = 0.0  # questions that it asks for each request of its peers
 
     def fillers(self) -> Iterator[Job]:
         """Filler requests, again and again, each time with a fresh id."""

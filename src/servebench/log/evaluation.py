@@ -44,9 +44,8 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     status: Literal["ok", "failed"] = "failed"
     failure: str = ""
     started_at: str = ""  # ISO 8601, UTC
-    asked: dict[
-        str, Any
-    ]  # how: API, --limit, --num_fewshot, lm-eval's version, ...; only like is compared with like
+    # How: API, --limit, --num_fewshot, lm-eval's version, ...; only like is compared with like.
+    asked: dict[str, Any]
     identity: dict[str, Any]  # of the server
     server: ServerConfig
     server_facts: ServerFacts = ServerFacts(urls=[])

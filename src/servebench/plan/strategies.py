@@ -237,7 +237,7 @@ class MaxSearch(Search):
         why = "" if isinstance(verdict, bool) else verdict or "interrupted"
         if verdict is False and any(log.quality.overloaded for log in logs):
             why = "overloaded"
-        elif says == "does not meet":
+        elif verdict is False:
             why = trust.wrong_answers(logs)
         seen = {limit.name: _finite(sla.seen(logs, limit)) for limit in self.limits}
         return LoadResult(load, len(logs), says, why, seen, [log.file_name for log in logs])

@@ -34,7 +34,7 @@ from servebench.servers.access import Access, headers_of
 from servebench.servers.backends import BACKENDS
 from servebench.servers.http_call import call, notify
 from servebench.telemetry import gpus
-from servebench.workload.checks import longest_question
+from servebench.workload.checks import SHARE, longest_question
 from servebench.workload.model_files import snapshot
 
 NO_LIMIT, PROBES = 10**6, 4  # requests at once
@@ -247,8 +247,9 @@ def requests_at_once(settings: Settings, server: ServerConfig) -> int:
     if isinstance(settings.strategy, FindMax | FindPeak | Decide) or not isinstance(loads[0], Clients):
         return getattr(loads[0], "max_concurrency", None) or NO_LIMIT
     clients = max(load.num_clients for load in loads if isinstance(load, Clients))
-    beside = (PROBES if settings.common.probe_rate else 0) + (1 + clients // 20 if settings.common.check else 0)
-    return clients + beside
+    probes = PROBES if settings.common.probe_rate else 0
+    questions = 1 + int(SHARE * clients) if settings.common.check else 0
+    return clients + probes + questions
 
 
 def longest_request_tokens(settings: Settings) -> int:

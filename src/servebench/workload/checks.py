@@ -96,12 +96,16 @@ def within_share(questions: Iterable[Counted], measured: Sequence[Request]) -> l
 @cache
 def counted(check: str, tokenizer: Tokenizer) -> Questions:
     """Raises InputError."""
-    questions, ours = read_questions(path_of(check)), read_questions(BASIC)
-    agreement = [q for q in questions if q.scorer == "agreement"] or [q for q in ours if q.scorer == "agreement"]
+    questions = read_questions(path_of(check))
+    agreement = _of_agreement(questions) or _of_agreement(read_questions(BASIC))
     scored = [q for q in questions if q.scorer != "agreement"]
     tokens = count_tokens(tokenizer, [_text(question) for question in [*scored, *agreement]])
     pairs = list(zip([*scored, *agreement], tokens, strict=True))
     return Questions(pairs[: len(scored)], pairs[len(scored) :])
+
+
+def _of_agreement(questions: Sequence[Question]) -> list[Question]:
+    return [question for question in questions if question.scorer == "agreement"]
 
 
 def _text(question: Question) -> str:

@@ -95,7 +95,7 @@ def columns(groups: Sequence[Group]) -> list[Column]:
         *_per_gpu("tokens_per_gpu", "tok/s", "output_token_throughput_per_s", gpus),
         *(_measured(name) for name in names if any(row[name] is not None for row in rows)),
         *(_cost(name) for name in metrics.COSTS if any(row[name] is not None for row in rows)),
-        *(_measured(name, "right") for name in ("check_share",) if any(row[name] is not None for row in rows)),
+        *([_measured("check_share", "right")] if any(row["check_share"] is not None for row in rows) else []),
         Column("failed", "failed", "of requests", failed, _failed),
         Column("trust", "trust", "", trust, _trust, numeric=False),
     ]
